@@ -1,0 +1,3 @@
+"""medtl: staged transfer learning on medical images, from DICOM to a clinical report."""
+
+__version__ = "0.1.0"

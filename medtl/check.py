@@ -1,0 +1,225 @@
+"""Read a recipe and find all its faults at once, without importing torch."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from medtl.errors import ManifestError, MedtlError, RecipeError
+from medtl.io.manifest import manifest_columns, read_manifest
+from medtl.io.yaml12 import load_yaml, loads
+from medtl.preprocess.intensity import WINDOWS
+from medtl.recipe import Recipe, parse_recipe
+
+PATH_KEYS = ("data.manifest", "model.weights.path")
+"""Recipe keys that hold a path."""
+
+BUNDLED = ("tf_efficientnet_lite0",)
+"""Backbones whose weights come with the installation."""
+
+
+def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Return the recipe of a file with the command line's changes, after the first pass.
+
+    Args:
+        path: The YAML file. Paths inside it are relative to its folder.
+        overrides: "key.key=value" with values in YAML; paths are relative to the current folder.
+
+    Raises:
+        RecipeError: With every fault of schema, files, columns, labels, leaks and names.
+    """
+    data = read_data(path, overrides)
+    faults: list[MedtlError] = []
+    recipe: Recipe | None = None
+    try:
+        recipe = parse_recipe(data, where=path.name)
+    except RecipeError as error:
+        faults += error.faults
+    faults += _manifest_faults(data)
+    faults += _name_faults(data)
+    if recipe is not None:
+        faults += _stage_faults(recipe)
+    if faults or recipe is None:
+        raise RecipeError(faults, where=path.name)
+    return recipe
+
+
+def read_data(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Return a recipe file as plain data with its paths made absolute.
+
+    Raises:
+        RecipeError: When the file is missing or is not YAML, or an override is not "key=value".
+    """
+    try:
+        data = load_yaml(path)
+        _resolve_paths(data, path.absolute().parent)
+        for override in overrides:
+            _override(data, override)
+    except RecipeError:
+        raise
+    except MedtlError as error:
+        raise RecipeError([error], where=path.name) from error
+    return data
+
+
+def _override(data: dict[str, Any], override: str) -> None:
+    """Set one "key.key=value"."""
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise MedtlError(f"cannot read the override {override!r}", expected="key.key=value")
+    value = loads(f"value: {text}", f"override {key}")["value"]
+    *sections, last = key.split(".")
+    place: Any = data
+    for section in sections:
+        if section.isdigit() and isinstance(place, list) and int(section) < len(place):
+            place = place[int(section)]
+        elif isinstance(place, dict):
+            place = place.setdefault(section, {})
+        else:
+            raise MedtlError(f"the override {key!r} leads below a value that has no keys")
+    if isinstance(place, list) and last.isdigit() and int(last) < len(place):
+        place[int(last)] = value
+    elif isinstance(place, dict):
+        place[last] = value
+    else:
+        raise MedtlError(f"the override {key!r} leads below a value that has no keys")
+    if key in PATH_KEYS:
+        _resolve_paths(data, Path.cwd())
+
+
+def _resolve_paths(data: dict[str, Any], folder: Path) -> None:
+    """Make the paths of a recipe absolute, in place."""
+    for key in PATH_KEYS:
+        *sections, last = key.split(".")
+        place: Any = data
+        for section in sections:
+            place = place.get(section) if isinstance(place, dict) else None
+        if isinstance(place, dict) and isinstance(place.get(last), str):
+            place[last] = str((folder / place[last]).resolve())
+
+
+def _manifest_faults(data: Mapping[str, Any]) -> list[MedtlError]:
+    """Faults of the manifest named by raw recipe data: file, columns, rows, labels, leaks."""
+    section = data.get("data")
+    if not isinstance(section, dict) or not isinstance(section.get("manifest"), str):
+        return []
+    path = Path(section["manifest"])
+    targets = section.get("target", [])
+    targets = [targets] if isinstance(targets, str) else targets
+    if not isinstance(targets, list) or not all(isinstance(t, str) for t in targets):
+        targets = []
+    strata = [s for s in section.get("strata") or [] if isinstance(s, str)]
+    try:
+        columns = manifest_columns(path)
+    except MedtlError as error:
+        return [error]
+    faults: list[MedtlError] = [
+        _unknown(name, columns, where=f"data.{key}", what="column")
+        for key, names in (("target", targets), ("strata", strata))
+        for name in names
+        if name not in columns
+    ]
+    try:
+        # The salt does not matter here: no id leaves this function.
+        manifest = read_manifest(
+            path,
+            targets=[t for t in targets if t in columns],
+            strata=[s for s in strata if s in columns],
+            one_image_per_patient=section.get("one_image_per_patient") is True,
+            salt=b"check",
+        )
+    except MedtlError as error:
+        return [*faults, error]
+    return faults + _label_faults(manifest.cases, [t for t in targets if t in columns], section)
+
+
+def _label_faults(
+    cases: Sequence[Any], targets: Sequence[str], section: Mapping[str, Any]
+) -> list[MedtlError]:
+    """Faults of the label columns: one value only, a positive or a label that is not there."""
+    faults: list[MedtlError] = []
+    for target in targets:
+        values = {case.targets.get(target, "").strip() for case in cases} - {""}
+        if len(values - {"-1"}) < 2:
+            faults.append(
+                ManifestError(
+                    f"column {target!r} holds one value only",
+                    expected="at least two",
+                    where="data.target",
+                    fix="There is nothing to learn from it; choose another column",
+                )
+            )
+    positive = section.get("positive")
+    if isinstance(positive, str) and len(targets) == 1:
+        values = {case.targets.get(targets[0], "").strip() for case in cases}
+        if positive not in values:
+            faults.append(_unknown(positive, sorted(values), where="data.positive", what="value"))
+    uncertain = section.get("uncertain")
+    if isinstance(uncertain, dict):
+        faults += [
+            _unknown(label, list(targets), where="data.uncertain", what="label")
+            for label in uncertain
+            if label not in targets
+        ]
+    return faults
+
+
+def _name_faults(data: Mapping[str, Any]) -> list[MedtlError]:
+    """Faults of names that are looked up in lists: backbone, weights, window."""
+    faults: list[MedtlError] = []
+    section = data.get("model")
+    model = section if isinstance(section, dict) else {}
+    backbone = model.get("backbone", BUNDLED[0])
+    weights = model.get("weights", "bundled")
+    source = weights if isinstance(weights, str) else weights.get("source", "bundled")
+    if isinstance(backbone, str) and backbone not in (names := backbone_names()):
+        faults.append(_unknown(backbone, names, where="model.backbone", what="backbone"))
+    elif source == "bundled" and backbone not in BUNDLED:
+        faults.append(
+            MedtlError(
+                f"no weights of {backbone} come with the installation",
+                expected=f"backbone {BUNDLED[0]}, or weights from elsewhere",
+                where="model.weights",
+                fix="State weights: {source: file, path: ...}, timm (downloads them) or none",
+            )
+        )
+    if isinstance(weights, dict) and isinstance(weights.get("path"), str):
+        path = Path(weights["path"])
+        if not path.is_file():
+            faults.append(MedtlError(f"no file {path.name!r}", where="model.weights.path"))
+    image = data.get("image")
+    window = image.get("window") if isinstance(image, dict) else None
+    if isinstance(window, str) and window not in WINDOWS:
+        faults.append(_unknown(window, list(WINDOWS), where="image.window", what="window"))
+    return faults
+
+
+def _stage_faults(recipe: Recipe) -> list[MedtlError]:
+    """Stages that train layers below the head without a rate for them."""
+    return [
+        MedtlError(
+            "layers below the head train but lr.base is missing",
+            where=f"finetune.stages.{number}.lr",
+            fix="State lr: {head: ..., base: ...}",
+        )
+        for number, stage in enumerate(recipe.finetune.stages)
+        if stage.lr.base is None and stage.train not in ("head", ("head",))
+    ]
+
+
+def backbone_names() -> list[str]:
+    """The names of all backbones, from the list shipped with the package."""
+    text = resources.files("medtl.networks").joinpath("backbones.txt").read_text("utf-8")
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+
+def _unknown(name: str, valid: Sequence[str], *, where: str, what: str) -> MedtlError:
+    """An error for a name that is not in a list, with the nearest that is."""
+    near = difflib.get_close_matches(name, valid, n=1, cutoff=0.4)
+    if near:
+        return MedtlError(f"no {what} {name!r}", where=where, fix=f"Did you mean {near[0]!r}")
+    shown = ", ".join(list(valid)[:12]) + (", ..." if len(valid) > 12 else "")
+    return MedtlError(f"no {what} {name!r}", expected=f"one of {shown}", where=where)

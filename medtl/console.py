@@ -1,0 +1,69 @@
+"""What the command line shows while it works: bars with the time left, one line per epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+if TYPE_CHECKING:
+    from medtl.training.loop import Watcher
+    from medtl.types import Stage
+
+
+class Bars:
+    """Progress bars of one command. `progress` and `watcher` are what the chain reports to."""
+
+    def __init__(self, display: Progress) -> None:
+        self._display = display
+        self._tasks: dict[str, TaskID] = {}
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Show a piece of work."""
+        if what not in self._tasks:
+            self._tasks[what] = self._display.add_task(what, total=total)
+        self._display.update(self._tasks[what], completed=done, total=total)
+
+    def watcher(self) -> Watcher:
+        """A watcher that shows one bar per stage and one line per epoch."""
+        from medtl.training.loop import Watcher
+
+        return Watcher(on_step=self._on_step, on_epoch=self._on_epoch)
+
+    def _on_step(self, stage: Stage, epoch: int, done: int, batches: int) -> None:
+        self.progress(f"Stage {stage.name}", epoch * batches + done, stage.epochs * batches)
+
+    def _on_epoch(self, history: Sequence[Mapping[str, Any]]) -> None:
+        row = history[-1]
+        metric = "" if row["val_metric"] is None else f"  val AUROC {row['val_metric']:.3f}"
+        self._display.console.print(
+            f"{row['stage']:>8}  epoch {row['epoch']:>3}  train loss {row['train_loss']:.4f}"
+            f"  val loss {row['val_loss']:.4f}{metric}{'  best' if row['best'] else ''}",
+            highlight=False,
+        )
+
+
+@contextmanager
+def bars(console: Console) -> Iterator[Bars]:
+    """Show progress bars while the block runs; plain lines when the output is not a terminal."""
+    display = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    )
+    with display:
+        yield Bars(display)

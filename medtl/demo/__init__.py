@@ -1,0 +1,1 @@
+"""Synthetic data, offline and free of any person: phantoms drawn from a seed."""

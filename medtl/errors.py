@@ -1,0 +1,80 @@
+"""Errors that say what was found, what was expected, where, and what to do.
+
+Every error a user can cause is one of these classes. The message never holds the value of a DICOM
+tag or a person's name: it names the file relative to the data root, or the pseudonymised case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class MedtlError(Exception):
+    """A fault in something the user gave: a file, a table, a recipe, a checkpoint.
+
+    Args:
+        found: What is wrong, as a sentence without its full stop.
+        expected: What would have been right ("one of ...", "a positive number").
+        where: The file, row, tag or recipe key, relative to the data root.
+        fix: What the user can do next, as an imperative sentence.
+    """
+
+    def __init__(self, found: str, *, expected: str = "", where: str = "", fix: str = "") -> None:
+        self.found = found
+        self.expected = expected
+        self.where = where
+        self.fix = fix
+        super().__init__(found, expected, where, fix)
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.found}" if self.where else self.found
+        if self.expected:
+            text += f"; expected {self.expected}"
+        text = text.rstrip(".") + "."
+        return f"{text} {self.fix.rstrip('.')}." if self.fix else text
+
+
+class ImageError(MedtlError):
+    """An image file that cannot be read, or must not be: it is quarantined and the run goes on."""
+
+
+class ManifestError(MedtlError):
+    """A manifest whose rows or columns are wrong: it stops the run before any work."""
+
+
+class LeakError(ManifestError):
+    """One patient, or the same pixels, in two splits."""
+
+
+class PredictionsError(MedtlError):
+    """A predictions table without the required columns, or with values that cannot be scores."""
+
+
+class WeightsError(MedtlError):
+    """Weights or a checkpoint that do not fit the network, the labels or the recipe."""
+
+
+class SelectorError(MedtlError):
+    """A layer selector that names nothing, or something that is not eligible."""
+
+
+class RunError(MedtlError):
+    """A run that cannot start or go on: folder in use, nothing to train, loss not finite."""
+
+
+class RecipeError(MedtlError):
+    """A recipe with one or more faults; all of them are reported at once.
+
+    Args:
+        faults: One error per fault, in the order of the file.
+        where: The recipe's file name.
+    """
+
+    def __init__(self, faults: Sequence[MedtlError], *, where: str = "recipe") -> None:
+        self.faults = tuple(faults)
+        count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
+        super().__init__(count, where=where)
+
+    def __str__(self) -> str:
+        lines = (f"  - {fault}" for fault in self.faults)
+        return "\n".join([f"{self.where}: {self.found}", *lines])

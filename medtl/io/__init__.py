@@ -1,0 +1,1 @@
+"""Files in: images of any supported format, manifests, splits and leak checks."""

@@ -1,0 +1,194 @@
+"""JPEG, JPEG-LS and JPEG 2000 streams: their headers, their decoders, and whether they are whole.
+
+imagecodecs decodes (libjpeg-turbo, CharLS, OpenJPEG: permissive licences). Its header is read
+first, so that a stream of another size than the file says is refused before it is decoded.
+CharLS and OpenJPEG refuse a cut stream; libjpeg fills it up and reports success, so its streams
+are checked here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+
+from medtl.errors import ImageError
+from medtl.io.limits import COPY_AGAIN
+from medtl.io.luts import rgb_from_ybr
+
+_END_OF_IMAGE = b"\xff\xd9"
+_TAIL_BYTES = 16
+"""Encoders pad frames to even length, some with more: the end marker may stand this far in."""
+
+_ADOBE_BYTES = 12
+"""An Adobe segment that is shorter says nothing about colour, and libjpeg ignores it."""
+
+Decode = Callable[[bytes], NDArray[Any]]
+"""A stream to its `(R, C)` or `(R, C, S)` integers."""
+
+
+@dataclass(frozen=True)
+class Codestream:
+    """What a JPEG-family stream says of itself; `precision` in bits, `segments` its APPn heads."""
+
+    rows: int
+    columns: int
+    samples: int
+    precision: int
+    component_ids: tuple[int, ...] = ()
+    segments: tuple[bytes, ...] = ()
+
+
+def decode_codestream(
+    data: bytes, family: str, shape: tuple[int, int, int], photometric: str, where: str
+) -> tuple[NDArray[Any], int]:
+    """Return the cells of one frame and their precision in bits.
+
+    Args:
+        data: The stream of one frame, with any padding behind its end marker.
+        family: "JPEG", "JPEG-LS" or "JPEG 2000".
+        shape: Rows, columns and samples per pixel that the file declares.
+        photometric: Photometric Interpretation; a YBR one comes back as RGB.
+        where: Name of the file.
+
+    Raises:
+        ImageError: No such stream, another size than declared, cut, or corrupt.
+    """
+    stream = (jpeg_2000_header if family == "JPEG 2000" else jpeg_header)(data)
+    if stream is None:
+        raise ImageError(
+            f"the pixel data hold no {family} stream that can be decoded",
+            where=where,
+            fix=COPY_AGAIN,
+        )
+    if (stream.rows, stream.columns, stream.samples) != shape:
+        raise ImageError(
+            f"the {family} stream is {stream.rows} x {stream.columns} x {stream.samples}",
+            expected="rows x columns x samples of {} x {} x {}".format(*shape),
+            where=where,
+        )
+    if family != "JPEG 2000" and _END_OF_IMAGE not in data[-_TAIL_BYTES:]:
+        raise ImageError(
+            f"the {family} stream is truncated: it has no end marker", where=where, fix=COPY_AGAIN
+        )
+    decode = _decoder(family, stream, photometric)
+    try:
+        cells = decode(data)
+    except Exception as fault:  # each codec has its own; none of them quotes a header value
+        raise ImageError(
+            f"the {family} stream cannot be decoded, it is corrupt or truncated "
+            f"({str(fault)[:120]})",
+            where=where,
+            fix=COPY_AGAIN,
+        ) from None
+    if family == "JPEG" and jpeg_is_cut(data, cells, stream, decode):
+        raise ImageError(
+            "the JPEG stream is truncated: the decoder ran out of data before the last row",
+            where=where,
+            fix=COPY_AGAIN,
+        )
+    return cells.reshape(shape), stream.precision
+
+
+def _decoder(family: str, stream: Codestream, photometric: str) -> Decode:
+    """Return the decoder of a stream, colours to RGB exactly once."""
+    if family == "JPEG":
+        return _jpeg_decoder(stream, photometric)
+    # JPEG-LS knows no colour space; OpenJPEG undoes YBR_RCT and YBR_ICT by itself.
+    plain: Decode = (
+        imagecodecs.jpeg2k_decode if family == "JPEG 2000" else imagecodecs.jpegls_decode
+    )
+    if stream.samples == 3 and photometric.startswith("YBR_FULL"):
+        return lambda data: rgb_from_ybr(plain(data))
+    return plain
+
+
+def _jpeg_decoder(stream: Codestream, photometric: str) -> Decode:
+    """Return the decoder of JPEG processes 1, 2, 4 and 14: 8 to 16 bits."""
+    plain: Callable[..., NDArray[Any]] = imagecodecs.jpeg8_decode
+    if stream.samples != 3 or any(
+        part.startswith(b"Adobe") and len(part) >= _ADOBE_BYTES for part in stream.segments
+    ):
+        return plain  # no colour, or the marker says what it is and libjpeg obeys
+    # Without the marker libjpeg would guess YCbCr. DICOM says what it is (PS3.5 8.2.1), unless
+    # the stream itself says otherwise: a JFIF head means YCbCr, the letters RGB mean RGB.
+    is_jfif = any(part.startswith(b"JFIF") for part in stream.segments)
+    has_rgb_ids = stream.component_ids in ((82, 71, 66), (114, 103, 98))
+    is_ybr = not has_rgb_ids and (is_jfif or photometric.startswith("YBR"))
+    return partial(plain, colorspace="YCBCR" if is_ybr else "RGB", outcolorspace="RGB")
+
+
+def jpeg_header(data: bytes) -> Codestream | None:
+    """Return what the frame header of a JPEG or JPEG-LS stream declares; None if there is none.
+
+    Reference:
+        ITU-T T.81 B.2.2 (SOF0 to SOF15), T.87 C.2.2 (SOF55).
+    """
+    at = data.find(b"\xff\xd8") + 2
+    segments: list[bytes] = []
+    while at >= 2 and at + 4 <= len(data):
+        if data[at] != 0xFF:
+            return None
+        marker = data[at + 1]
+        if marker in (0xFF, 0x01) or 0xD0 <= marker <= 0xD8:
+            at += 1 if marker == 0xFF else 2
+            continue
+        length = int.from_bytes(data[at + 2 : at + 4])
+        body = data[at + 4 : at + 2 + length]
+        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
+            if len(body) < 6 or len(body) < 6 + 3 * body[5]:
+                return None
+            rows, columns = int.from_bytes(body[1:3]), int.from_bytes(body[3:5])
+            ids = tuple(body[6 : 6 + 3 * body[5] : 3])
+            return Codestream(rows, columns, body[5], body[0], ids, tuple(segments))
+        if 0xE0 <= marker <= 0xEF:
+            segments.append(body[:16])
+        at += 2 + length
+    return None
+
+
+def jpeg_2000_header(data: bytes) -> Codestream | None:
+    """Return what the SIZ segment of a JPEG 2000 stream declares; None if there is none.
+
+    Reference:
+        ITU-T T.800 A.5.1.
+    """
+    at = data.find(b"\xff\x4f\xff\x51") + 4
+    if at < 4 or len(data) < at + 40:
+        return None
+    columns, rows, left, top = (
+        int.from_bytes(data[at + 4 + 4 * k : at + 8 + 4 * k]) for k in range(4)
+    )
+    samples = int.from_bytes(data[at + 36 : at + 38])
+    return Codestream(rows - top, columns - left, samples, (data[at + 38] & 0x7F) + 1)
+
+
+def jpeg_is_cut(data: bytes, pixels: NDArray[Any], stream: Codestream, decode: Decode) -> bool:
+    """Return whether libjpeg ran out of data: it then fills the rest and reports success.
+
+    A cut stream whose end marker was put back ends in mid-grey. Only a picture that does is
+    decoded a second time, with junk before the end marker: a whole stream never reads the junk, a
+    cut one turns it into pixels.
+
+    Args:
+        data: The stream, end marker included.
+        pixels: `(R, C)` or `(R, C, S)` as `decode` returned them.
+        stream: What its header declares.
+        decode: The decoder, called again with the longer stream.
+    """
+    corner = pixels[-4:, -4:].astype(np.int64)
+    fills = {1 << (stream.precision - 1), 1 << (pixels.dtype.itemsize * 8 - 1)}
+    is_suspect = any((np.abs(corner - grey) <= 1).all() for grey in fills)
+    if not is_suspect:
+        return False
+    end = data.rfind(_END_OF_IMAGE)
+    try:
+        again = decode(data[:end] + b"\x5a\xa5" * 4096 + _END_OF_IMAGE)
+    except Exception:  # the junk made the stream illegal, so it was read
+        return True
+    return not np.array_equal(again, pixels)

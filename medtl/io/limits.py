@@ -1,0 +1,154 @@
+"""How much a file may ask for, checked on what it declares first and on what it holds second.
+
+A file from outside can claim any size, hide a bomb in a compressed stream, or be no file at all
+(a named pipe, a device). Every reader of this package asks here before it allocates.
+"""
+
+from __future__ import annotations
+
+import math
+import stat
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from medtl.errors import ImageError
+
+COPY_AGAIN = "Copy the file again from its source."
+"""What a user can do about a file that is cut or corrupt."""
+
+_CHUNK_BYTES = 1 << 20
+"""Compressed streams are inflated in steps of this size, so a bomb is seen before it is large."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one image file may cost. Every limit can be raised by the caller.
+
+    Attributes:
+        decoded_bytes: Bytes of the decoded float32 array, and of the decoded stored values.
+        pixels_per_frame: Rows times columns of one frame or slice.
+        inflate_ratio: Inflated over compressed bytes of a gzip or deflate stream. It is asked only
+            of streams that inflate to more than `inflate_free_bytes`: label maps of zeros are
+            honestly several hundred times smaller than their voxels.
+        inflate_free_bytes: See `inflate_ratio`.
+        sequence_depth: Levels of DICOM sequences inside sequences.
+    """
+
+    decoded_bytes: int = 1 << 30
+    pixels_per_frame: int = 64_000_000
+    inflate_ratio: float = 100.0
+    inflate_free_bytes: int = 256 << 20
+    sequence_depth: int = 32
+
+
+DEFAULT_LIMITS = Limits()
+
+
+def name_of(path: Path, root: Path | None) -> str:
+    """Return how messages name `path`: relative to `root`, or its base name. Never absolute."""
+    if root is not None and path.is_relative_to(root):
+        return path.relative_to(root).as_posix()
+    return path.name
+
+
+def check_regular(path: Path, where: str) -> int:
+    """Return the size in bytes of a regular file; a symbolic link to one counts.
+
+    Raises:
+        ImageError: The path is missing, empty, a folder, a pipe or a device, or not permitted.
+    """
+    try:
+        status = path.stat()
+    except (OSError, ValueError) as fault:
+        reason = getattr(fault, "strerror", None) or type(fault).__name__
+        raise ImageError(
+            f"the file cannot be opened: {reason}",
+            where=where,
+            fix="Check the path in the manifest and the permissions of the file.",
+        ) from None
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageError("not a regular file", expected="an image file", where=where)
+    if status.st_size == 0:
+        raise ImageError(
+            "the file is empty (zero bytes), not a DICOM, PNG, JPEG, TIFF or NIfTI file",
+            where=where,
+            fix=COPY_AGAIN,
+        )
+    return status.st_size
+
+
+def check_declared(
+    spatial: Sequence[int], planes: int, bytes_per_value: int, *, where: str, limits: Limits
+) -> None:
+    """Refuse a size that the header declares, before anything is allocated for it.
+
+    Args:
+        spatial: Voxels per spatial axis of the part that is decoded, in pixels.
+        planes: Channels, samples per pixel or time points of it.
+        bytes_per_value: Bytes of one stored value; less than 4 counts as 4, the float32 result.
+        where: Name of the file.
+        limits: The limits to hold.
+
+    Raises:
+        ImageError: A dimension is not positive, or a limit is passed.
+    """
+    size = " x ".join(str(n) for n in spatial)
+    if any(n <= 0 for n in spatial) or planes <= 0:
+        raise ImageError(
+            f"the declared size is {size}", expected="rows and columns above zero", where=where
+        )
+    # The two largest axes bound every frame of a volume, whichever way it is stored.
+    pixels = math.prod(sorted(spatial)[-2:])
+    if pixels > limits.pixels_per_frame:
+        raise ImageError(
+            f"the declared size {size} has {pixels} pixels in a frame",
+            expected=f"at most the limit of {limits.pixels_per_frame}",
+            where=where,
+        )
+    declared = math.prod(spatial) * planes * max(bytes_per_value, 4)
+    if declared > limits.decoded_bytes:
+        raise ImageError(
+            f"the declared size {size} with {planes} value(s) each needs {declared} bytes",
+            expected=f"at most the limit of {limits.decoded_bytes}",
+            where=where,
+        )
+
+
+def check_inflation(inflated: int, compressed: int, *, where: str, limits: Limits) -> None:
+    """Refuse a compressed stream that inflates, or says it will, beyond the limits (bytes)."""
+    too_dense = inflated > limits.inflate_ratio * max(compressed, 1)
+    if inflated > limits.decoded_bytes or (inflated > limits.inflate_free_bytes and too_dense):
+        raise ImageError(
+            f"{compressed} compressed bytes inflate to {inflated} or more",
+            expected=f"a size within the limits ({limits.decoded_bytes} bytes, "
+            f"{limits.inflate_ratio:g} times)",
+            where=where,
+        )
+
+
+def inflate(source: BinaryIO, compressed: int, *, where: str, limits: Limits) -> bytes:
+    """Return the bytes of a raw deflate stream (RFC 1951) of `compressed` bytes.
+
+    Raises:
+        ImageError: The stream is corrupt or ends early, or it inflates beyond the limits.
+    """
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    inflated = bytearray()
+    try:
+        while not inflater.eof and (chunk := source.read(_CHUNK_BYTES)):
+            while chunk and not inflater.eof:
+                inflated += inflater.decompress(chunk, _CHUNK_BYTES)
+                check_inflation(len(inflated), compressed, where=where, limits=limits)
+                chunk = inflater.unconsumed_tail
+    except zlib.error:
+        raise ImageError("the deflated data set is corrupt", where=where) from None
+    if not inflater.eof:
+        raise ImageError(
+            "the deflated data set is truncated: its stream has no end",
+            where=where,
+            fix=COPY_AGAIN,
+        )
+    return bytes(inflated)

@@ -1,0 +1,206 @@
+"""PNG, JPEG and TIFF in stored units: 8 and 16 bits stay what they are, nothing is rescaled.
+
+Pillow reads; only the three formats of the allow-list are ever offered to it, so a file cannot
+choose a decoder that nobody expects. It has no 16-bit colour, which libpng (imagecodecs) reads.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as Pillow
+
+from medtl.errors import ImageError
+from medtl.io.codestream import jpeg_header, jpeg_is_cut
+from medtl.io.limits import (
+    COPY_AGAIN,
+    DEFAULT_LIMITS,
+    Limits,
+    check_declared,
+    check_regular,
+    name_of,
+)
+from medtl.types import Image
+
+FORMATS = ("PNG", "JPEG", "TIFF")
+"""Pillow formats that may be opened."""
+
+_ORIENTATION = 0x0112
+"""EXIF and TIFF tag Orientation."""
+
+_UPRIGHT = {
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: a.swapaxes(0, 1)[:, ::-1],
+    7: lambda a: a.swapaxes(0, 1)[::-1, ::-1],
+    8: lambda a: a.swapaxes(0, 1)[::-1],
+}
+"""Orientation -> how `(R, C, ...)` is turned upright (TIFF 6.0 section 8; EXIF 2.3 4.6.4)."""
+
+_TO_RGB = {"P": "RGB", "PA": "RGBA", "CMYK": "RGB", "YCbCr": "RGB", "LAB": "RGB", "HSV": "RGB"}
+"""Pillow modes whose numbers are no grey or RGB values, and what they are converted to."""
+
+
+def read_raster(
+    path: Path,
+    *,
+    root: Path | None = None,
+    frame: int | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Image:
+    """Return a PNG, JPEG or TIFF file as an image in stored units.
+
+    Args:
+        path: The file.
+        root: Folder that messages name the file from.
+        frame: Page from 0 of a TIFF (or animated PNG) with several; required then.
+        limits: What the file may cost.
+
+    Returns:
+        `(C, rows, columns)`, upright by its EXIF orientation. C is 1 or 3; an alpha channel is
+        dropped, palettes are looked up, 1-bit images are 0 and 255. No spacing: the resolution
+        that such files state is one of printing.
+
+    Raises:
+        ImageError: Not one of the three formats, truncated, corrupt, over the limits, or of
+            several pages and none is asked for.
+    """
+    where = name_of(path, root)
+    check_regular(path, where)
+    notes: list[str] = []
+    flags: list[str] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Pillow.DecompressionBombWarning)
+        try:
+            # An open file, not a path: Pillow 13 maps uncompressed TIFFs of a path into memory
+            # with rows and columns swapped when their orientation turns them.
+            with path.open("rb") as source, Pillow.open(source, formats=FORMATS) as picture:
+                values = _pixels(picture, path, frame, limits, where, notes, flags)
+                kind = str(picture.format)
+        except ImageError:
+            raise
+        except (Pillow.DecompressionBombError, Pillow.DecompressionBombWarning):
+            raise ImageError(
+                "the declared size is that of a decompression bomb",
+                expected=f"at most the limit of {limits.pixels_per_frame} pixels",
+                where=where,
+            ) from None
+        except Exception as fault:  # Pillow's plugins raise what the bytes lead them into
+            raise ImageError(
+                f"the image is truncated, corrupt or of another format ({type(fault).__name__})",
+                expected="a whole PNG, JPEG or TIFF file",
+                where=where,
+                fix=COPY_AGAIN,
+            ) from None
+    header = {
+        "format": "JPEG" if kind == "MPO" else kind,
+        "rows": str(values.shape[0]),
+        "columns": str(values.shape[1]),
+        "bits_allocated": str(values.dtype.itemsize * 8),
+    }
+    planes = values[None] if values.ndim == 2 else np.moveaxis(values, 2, 0)
+    return Image(
+        np.ascontiguousarray(planes, np.float32),
+        notes=(f"decoded {header['format']}", *notes),
+        flags=tuple(flags),
+        header=header,
+    )
+
+
+def _pixels(
+    picture: Pillow.Image,
+    path: Path,
+    frame: int | None,
+    limits: Limits,
+    where: str,
+    notes: list[str],
+    flags: list[str],
+) -> NDArray[Any]:
+    """Return `(R, C)` or `(R, C, 3)` upright stored values."""
+    _choose_page(picture, frame, where)
+    columns, rows = picture.size
+    bands = len(picture.getbands())
+    check_declared((rows, columns), bands, 4, where=where, limits=limits)
+    is_deep = _is_deep_colour(picture)
+    before = picture.getexif().get(_ORIENTATION, 1)  # this loads a PNG, which forgets its tiles
+    if is_deep:
+        import imagecodecs
+
+        values = np.asarray(imagecodecs.png_decode(path.read_bytes()))
+        if values.shape[2] in (2, 4):
+            flags.append("alpha_dropped")
+            values = values[..., :-1]
+        values = values[..., 0] if values.shape[2] == 1 else values
+    else:
+        picture.load()  # turns a TIFF upright, which changes its size
+        values = _values(picture, notes, flags)
+    if picture.format in ("JPEG", "MPO"):
+        _refuse_cut_jpeg(path.read_bytes(), values, where)
+    after = picture.getexif().get(_ORIENTATION, 1)  # Pillow turns TIFF itself while loading
+    if after in _UPRIGHT:
+        values = _UPRIGHT[after](values)
+    if before in _UPRIGHT:
+        notes.append(f"turned upright from EXIF orientation {before}")
+    return values
+
+
+def _choose_page(picture: Pillow.Image, frame: int | None, where: str) -> None:
+    """Go to the page that is asked for; several pages and no wish is an error."""
+    pages = 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)
+    if frame is None and pages > 1:
+        raise ImageError(
+            f"the file holds {pages} frames or pages",
+            expected="one, or a frame number",
+            where=where,
+        )
+    if frame is not None and not 0 <= frame < pages:
+        raise ImageError(f"frame {frame} is asked for", expected=f"0 to {pages - 1}", where=where)
+    if frame:
+        picture.seek(frame)
+
+
+def _is_deep_colour(picture: Pillow.Image) -> bool:
+    """Return whether a PNG has 16-bit colour or grey with alpha, which Pillow would cut to 8."""
+    if picture.format != "PNG" or picture.mode not in ("RGB", "RGBA", "LA"):
+        return False
+    return any("16" in str(tile[3]) for tile in getattr(picture, "tile", []))
+
+
+def _values(picture: Pillow.Image, notes: list[str], flags: list[str]) -> NDArray[Any]:
+    """Return the pixels of a loaded picture; palette and print colours become RGB."""
+    if picture.mode in _TO_RGB:
+        notes.append(f"{picture.mode} converted to RGB")
+        flags += ["cmyk_converted"] if picture.mode == "CMYK" else []
+        picture = picture.convert(_TO_RGB[picture.mode])
+    values = np.asarray(picture)
+    if picture.mode == "1":
+        values = values.astype(np.uint8) * np.uint8(255)
+        notes.append("1-bit values shown as 0 and 255")
+    if picture.mode in ("LA", "RGBA", "La", "RGBa", "RGBX"):
+        flags.append("alpha_dropped")
+        values = values[..., :-1]
+    return values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
+
+
+def _refuse_cut_jpeg(data: bytes, values: NDArray[Any], where: str) -> None:
+    """Raise for a cut JPEG whose end marker was put back: Pillow fills it with grey silently."""
+    stream = jpeg_header(data)
+    if stream is None or stream.samples not in (1, 3):
+        return
+
+    def decode(longer: bytes) -> NDArray[Any]:
+        import imagecodecs
+
+        return np.asarray(imagecodecs.jpeg8_decode(longer))
+
+    if jpeg_is_cut(data, values, stream, decode):
+        raise ImageError(
+            "the JPEG is truncated: it ends before its last row", where=where, fix=COPY_AGAIN
+        )

@@ -1,0 +1,183 @@
+"""One door for images: the format is told by the bytes, never by the name."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medtl.errors import ImageError
+from medtl.io.limits import DEFAULT_LIMITS, Limits, check_regular, name_of
+from medtl.types import Image
+
+Format = Literal["DICOM", "NIfTI", "raster"]
+
+_HEAD_BYTES = 540
+"""Enough of a file to know it: the header of NIfTI-2 is the longest."""
+
+_RASTER_HEADS = (
+    b"\x89PNG\r\n\x1a\n",
+    b"\xff\xd8\xff",
+    b"II*\0",
+    b"MM\0*",
+    b"II+\0",
+    b"MM\0+",
+)
+"""PNG, JPEG, TIFF and BigTIFF in both byte orders."""
+
+_LUMA = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue (ITU-R BT.601), the ones DICOM's YBR uses."""
+
+_SMALL_PIXELS = 16
+"""An image with fewer rows or columns is flagged: resizing would invent most of it."""
+
+_EXTREME_ASPECT = 10.0
+"""An image longer than this many times its width is flagged."""
+
+
+def read_image(
+    path: Path,
+    *,
+    root: Path | None = None,
+    voi: bool = False,
+    color: Literal["grey", "rgb", "keep"] = "grey",
+    frame: int | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Image:
+    """Return one image file in real-world units, with the record of every step.
+
+    Args:
+        path: A DICOM, PNG, JPEG, TIFF or NIfTI file, whatever its name.
+        root: Folder that messages name the file from; else its base name is used.
+        voi: DICOM only: apply VOI LUT or window; values are then 0 (black) to 1 (white).
+        color: "grey" turns colour into luma, "rgb" repeats grey in three channels, "keep" neither.
+        frame: Number from 0 of one frame, page, or slice of the last NIfTI axis; gives a 2D image.
+        limits: What the file may cost.
+
+    Returns:
+        `(C, rows, columns)` or `(C, *S)` for volumes, float32, always finite: voxels that are not
+        are set to the smallest finite one, counted in a note and flagged.
+
+    Raises:
+        ImageError: Another format, or a file that is corrupt, truncated or over the limits.
+    """
+    where = name_of(path, root)
+    kind = _format_of(path, where)
+    try:
+        if kind == "DICOM":
+            from medtl.io.dicom import read_dicom
+
+            image = read_dicom(path, root=root, voi=voi, frame=frame, limits=limits)
+        elif kind == "NIfTI":
+            from medtl.io.nifti import read_nifti
+
+            image = read_nifti(path, root=root, frame=frame, limits=limits)
+        else:
+            from medtl.io.raster import read_raster
+
+            image = read_raster(path, root=root, frame=frame, limits=limits)
+        return _flag_oddities(_to_color(_finite(image, where), color))
+    except MemoryError:
+        raise ImageError(
+            "there is not enough memory to decode the file",
+            where=where,
+            fix="Read fewer files at once, or single frames.",
+        ) from None
+
+
+def _format_of(path: Path, where: str) -> Format:
+    """Return the format that the first bytes of a file show."""
+    from medtl.io.dicom_file import looks_like_dicom
+    from medtl.io.nifti import looks_like_nifti
+
+    check_regular(path, where)
+    try:
+        with path.open("rb") as source:
+            head = source.read(_HEAD_BYTES)
+            if head[:2] == b"\x1f\x8b":
+                source.seek(0)
+                head = gzip.GzipFile(fileobj=source).read(_HEAD_BYTES)
+                if looks_like_nifti(head):
+                    return "NIfTI"
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise ImageError("the gzip stream is truncated or corrupt", where=where) from None
+    except OSError as fault:
+        raise ImageError(f"the file cannot be opened: {fault.strerror}", where=where) from None
+    if head[128:132] == b"DICM":
+        return "DICOM"
+    if head.startswith(_RASTER_HEADS):
+        return "raster"
+    if looks_like_nifti(head):
+        return "NIfTI"
+    if looks_like_dicom(head):
+        return "DICOM"
+    raise ImageError(
+        "not an image of a known format",
+        expected="the bytes of a DICOM, PNG, JPEG, TIFF or NIfTI file",
+        where=where,
+        fix="Convert it, or take it out of the manifest.",
+    )
+
+
+def _finite(image: Image, where: str) -> Image:
+    """Return the image without NaN and infinite voxels: they become the smallest finite one."""
+    # A sum is NaN or infinite if any voxel is; float64 cannot overflow from finite float32.
+    with np.errstate(invalid="ignore"):
+        is_clean = np.isfinite(np.sum(image.array, dtype=np.float64))
+    if is_clean:
+        return image
+    array = image.array
+    is_finite = np.isfinite(array)
+    if not is_finite.any():
+        raise ImageError("no voxel is finite (all are NaN or infinite)", where=where)
+    nans = int(np.isnan(array).sum())
+    infinite = int(array.size - is_finite.sum()) - nans
+    flags = ["nan_voxels"] * bool(nans) + ["infinite_voxels"] * bool(infinite)
+    floor = np.min(array, where=is_finite, initial=np.inf)
+    note = f"{nans} NaN and {infinite} infinite voxel(s) set to the smallest finite value"
+    return replace(
+        image,
+        array=np.where(is_finite, array, floor).astype(np.float32),
+        notes=(*image.notes, note),
+        flags=(*image.flags, *flags),
+    )
+
+
+def _to_color(image: Image, color: str) -> Image:
+    """Return the image with the channels asked for; several channels that are no RGB stay."""
+    channels = len(image.array)
+    is_rgb = channels == 3 and "fourth_dimension_as_channels" not in image.flags
+    if color == "grey" and is_rgb:
+        grey = _luma(image.array)[None]
+        return replace(image, array=grey, notes=(*image.notes, "colour to grey (BT.601 luma)"))
+    if color == "rgb" and channels == 1:
+        repeated = np.repeat(image.array, 3, axis=0)
+        return replace(image, array=repeated, notes=(*image.notes, "grey repeated in 3 channels"))
+    return image
+
+
+def _luma(rgb: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the weighted sum of three channels, one temporary at a time."""
+    grey: NDArray[np.float32] = rgb[0] * np.float32(_LUMA[0])
+    for channel, weight in zip(rgb[1:], _LUMA[1:], strict=True):
+        grey += channel * np.float32(weight)
+    return grey
+
+
+def _flag_oddities(image: Image) -> Image:
+    """Return the image with flags for what no network should see unnoticed."""
+    flags = list(image.flags)
+    array, shape = image.array, image.array.shape[1:]
+    # A coarse look first: nearly every image differs there, and the full look is skipped.
+    first = array.flat[0]
+    if (array.reshape(-1)[:: max(array.size // 64, 1)] == first).all() and (array == first).all():
+        flags.append("constant_image")
+    if len(shape) == 2:
+        flags += ["small_image"] if min(shape) < _SMALL_PIXELS else []
+        flags += ["extreme_aspect"] if max(shape) > _EXTREME_ASPECT * min(shape) else []
+    return replace(image, flags=tuple(dict.fromkeys(flags)))

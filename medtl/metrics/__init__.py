@@ -1,0 +1,1 @@
+"""Clinical statistics. Arrays in, measures with intervals out; no torch, no files."""

@@ -1,0 +1,175 @@
+"""Several classes of which exactly one is true. Matrices are (truth, prediction) counts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from medtl.metrics.discrimination import with_percentiles
+from medtl.metrics.proportions import proportion_of_rows
+from medtl.metrics.ranking import area_under_roc, rank, ratio
+from medtl.metrics.resampling import affordable_resamples, bootstrap
+from medtl.types import FloatArray, IntArray, Measure
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def confusion_matrix(truth: IntArray, predicted: IntArray, classes: int) -> IntArray:
+    """Return how often each truth (row) was called each class (column), `(c, c)`.
+
+    Args:
+        truth: `(n,)` class numbers 0..c-1.
+        predicted: `(n,)` class numbers.
+        classes: Number of classes c.
+    """
+    cells = np.asarray(truth) * classes + np.asarray(predicted)
+    return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
+
+
+def hand_till(truth: IntArray, scores: FloatArray) -> float | None:
+    """Return the mean AUC over pairs of classes; None if fewer than two classes occur.
+
+    Args:
+        truth: `(n,)` class numbers 0..c-1.
+        scores: `(n, c)` probabilities.
+
+    Reference:
+        Hand and Till, Machine Learning 2001;45:171, equation 7.
+    """
+    present = np.unique(truth)
+    aucs = []
+    for at, first in enumerate(present):
+        for second in present[at + 1 :]:
+            rows = (truth == first) | (truth == second)
+            for one in (first, second):
+                ranking = rank(truth[rows] == one, scores[rows, one])
+                aucs.append(float(area_under_roc(ranking.tp, ranking.fp)))
+    return float(np.mean(aucs)) if aucs else None
+
+
+def kappa(matrix: IntArray, *, weights: Literal["none", "quadratic"] = "none") -> float | None:
+    """Return Cohen's kappa of a confusion matrix; None where chance agreement is complete.
+
+    Args:
+        matrix: `(c, c)` counts.
+        weights: "quadratic" for ordered classes: a miss costs its squared distance.
+
+    Reference:
+        Cohen 1960; Cohen 1968.
+    """
+    counts = np.asarray(matrix, dtype=float)
+    index = np.arange(len(counts))
+    distance = np.abs(index[:, None] - index).astype(float)
+    cost = distance**2 if weights == "quadratic" else (distance > 0).astype(float)
+    expected = np.outer(counts.sum(axis=1), counts.sum(axis=0)) / max(counts.sum(), 1)
+    chance = float((cost * expected).sum())
+    return 1 - float((cost * counts).sum()) / chance if chance > 0 else None
+
+
+def recalls(matrix: IntArray) -> FloatArray:
+    """Return the share of each true class that was called right, `(c,)`; NaN for absent classes."""
+    counts = np.asarray(matrix, dtype=float)
+    return ratio(np.diag(counts), counts.sum(axis=1))
+
+
+def balanced_accuracy(matrix: IntArray) -> float | None:
+    """Return the mean recall over the classes that occur; None without rows."""
+    values = recalls(matrix)
+    return float(np.nanmean(values)) if np.isfinite(values).any() else None
+
+
+def f1_scores(matrix: IntArray) -> FloatArray:
+    """Return F1 of each class, `(c,)`; NaN for a class neither true nor called."""
+    counts = np.asarray(matrix, dtype=float)
+    return ratio(2 * np.diag(counts), counts.sum(axis=0) + counts.sum(axis=1))
+
+
+def f1_macro(matrix: IntArray) -> float | None:
+    """Return the mean F1 over the classes where it is defined; None without rows."""
+    values = f1_scores(matrix)
+    mean = float(np.nanmean(values)) if np.isfinite(values).any() else math.nan
+    return mean if math.isfinite(mean) else None
+
+
+SUMMARIES: Mapping[str, Callable[[IntArray], float | None]] = {
+    "balanced_accuracy": balanced_accuracy,
+    "f1_macro": f1_macro,
+    "kappa": kappa,
+    "kappa_quadratic": lambda matrix: kappa(matrix, weights="quadratic"),
+}
+"""Summaries of a confusion matrix; the quadratic kappa means something for ordered classes only."""
+
+
+def exclusive_classes(
+    table: pd.DataFrame,
+    classes: Sequence[str],
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[list[Measure], dict[str, Any] | None]:
+    """Return the measures of a choice among classes and its matrix, if the labels exclude another.
+
+    They do if every case has one row per class, one truth of 1, and scores that sum to 1. The
+    predicted class is the one of the highest score (the first of equals).
+
+    Args:
+        table: Test rows with `case_id`, `patient_id`, `label`, `y_true`, `y_score`.
+        classes: Labels in the order of the matrix.
+        confidence: Level of the intervals.
+        resamples: Bootstrap resamples of the patients.
+        seed: Of the bootstrap.
+
+    Returns:
+        Measures (label "overall") and {"classes", "matrix"}; nothing and None for labels that may
+        occur together.
+    """
+    wide = table.pivot(index="case_id", columns="label", values=["y_true", "y_score"])
+    truths = wide["y_true"][list(classes)].to_numpy(float)
+    scores = wide["y_score"][list(classes)].to_numpy(float)
+    complete = np.isfinite(truths).all(axis=1) & np.isfinite(scores).all(axis=1)
+    truths, scores = truths[complete], scores[complete]
+    one_truth = bool((truths.sum(axis=1) == 1).all())
+    if not (complete.any() and one_truth and np.allclose(scores.sum(axis=1), 1, atol=1e-3)):
+        return [], None
+    truth, called = truths.argmax(axis=1), scores.argmax(axis=1)
+    owners = table.drop_duplicates("case_id").set_index("case_id")["patient_id"]
+    patients = np.unique(owners.loc[wide.index[complete]].to_numpy(), return_inverse=True)[1]
+    matrix = confusion_matrix(truth, called, len(classes))
+    accuracy = proportion_of_rows(
+        "accuracy", truth == called, patients=patients, confidence=confidence
+    )
+    blank = replace(accuracy, value=None, low=None, high=None, method="", status="undefined")
+    cells = truth * len(classes) + called
+    one_hot = np.zeros((truth.size, len(classes) ** 2))
+    one_hot[np.arange(truth.size), cells] = 1
+
+    def statistics(weights: IntArray) -> FloatArray:
+        matrices = (weights @ one_hot).reshape(-1, len(classes), len(classes))
+        rows = [[_or_nan(of(drawn)) for of in SUMMARIES.values()] for drawn in matrices]
+        return np.array(rows)
+
+    drawn = affordable_resamples(resamples, truth.size)
+    draws = bootstrap(statistics, patients, resamples=drawn, seed=seed)
+    measures = [accuracy]
+    for (name, of), column in zip(SUMMARIES.items(), draws.T, strict=True):
+        value = of(matrix)
+        filled = replace(blank, name=name, value=value, reason="one class only")
+        measures.append(filled if value is None else
+                        with_percentiles(replace(filled, reason=""), column))  # fmt: skip
+    pairs = hand_till(truth, scores)
+    reason = "" if pairs is not None else "fewer than two classes occur"
+    measures.append(replace(blank, name="auroc_hand_till", value=pairs, reason=reason,
+                            status="ok" if pairs is not None else "undefined"))  # fmt: skip
+    found = {"classes": list(classes), "matrix": matrix.tolist()}
+    return [replace(measure, label="overall") for measure in measures], found
+
+
+def _or_nan(value: float | None) -> float:
+    """Return NaN for None."""
+    return math.nan if value is None else value

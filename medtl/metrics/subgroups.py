@@ -1,0 +1,240 @@
+"""Do the numbers hold in every group? Gaps with intervals, multiplicity and a smallest size.
+
+A gap that is not significant is no proof of fairness: `detectable` says what could have been seen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from medtl.errors import PredictionsError
+from medtl.metrics.comparison import (
+    benjamini_hochberg,
+    holm,
+    minimum_detectable_difference,
+    two_sided_p,
+)
+from medtl.metrics.inputs import is_clustered, num_patients, patient_codes, truth_and_score
+from medtl.metrics.intervals import newcombe_difference, wald
+from medtl.metrics.proportions import ratio_influence
+from medtl.metrics.ranking import ONE_CLASS, area_under_roc, auc_influence, rank
+from medtl.types import BoolArray, FloatArray, IntArray, Measure
+
+NO_REFERENCE: Mapping[str, str] = MappingProxyType({})
+
+SMALLEST_GROUP = 30
+"""Rows below which a group is shown but not judged."""
+
+SMALLEST_POSITIVES = 10
+"""Positives below which a group is shown but not judged."""
+
+
+@dataclass(frozen=True)
+class Gap:
+    """How a group differs from the reference group at the same threshold.
+
+    Attributes:
+        column: Of the groups ("sex").
+        group: Value of the column.
+        reference: Value that it is compared with.
+        of: Name of the measure ("sensitivity").
+        difference: Group minus reference.
+        p: Two-sided p of the difference, None without a test.
+        p_holm: p adjusted within the family (Holm).
+        p_bh: p adjusted for the false discovery rate (Benjamini-Hochberg).
+        detectable: Smallest true gap found with 80 percent power.
+    """
+
+    column: str
+    group: str
+    reference: str
+    of: str
+    difference: Measure
+    p: float | None = None
+    p_holm: float | None = None
+    p_bh: float | None = None
+    detectable: float | None = None
+
+
+def flag_small(measure: Measure, *, rows: int, positives: int) -> Measure:
+    """Return the measure, marked as degenerate if its group is too small to be judged.
+
+    Args:
+        measure: Of the group.
+        rows: Size of the group.
+        positives: Positives in it.
+    """
+    if measure.status != "ok" or (rows >= SMALLEST_GROUP and positives >= SMALLEST_POSITIVES):
+        return measure
+    reason = (
+        f"small group: {rows} rows, {positives} positives "
+        f"(fewer than {SMALLEST_GROUP} or {SMALLEST_POSITIVES})"
+    )
+    return replace(measure, status="degenerate", reason=reason)
+
+
+def gaps(
+    y_true: ArrayLike,
+    y_score: ArrayLike,
+    groups: Mapping[str, ArrayLike],
+    *,
+    threshold: float | None = None,
+    reference: Mapping[str, str] = NO_REFERENCE,
+    patients: ArrayLike | None = None,
+    confidence: float = 0.95,
+) -> list[Gap]:
+    """Return the gaps of every group in AUC and, at the threshold, sensitivity and specificity.
+
+    Shares: Newcombe's interval and Fisher's test; with several rows per patient a Wald interval and
+    z test over patients instead. AUC: Wald over patients, no test.
+
+    Args:
+        y_true: `(n,)`, 0 or 1.
+        y_score: `(n,)`, finite.
+        groups: Column -> `(n,)` values; "unknown" is a group like any other.
+        threshold: The frozen operating point, or None for the AUC alone.
+        reference: Column -> group to compare with; without one the largest (by name if equal).
+        patients: `(n,)` identifiers, or None for one row per patient.
+        confidence: Level of the intervals.
+
+    Raises:
+        PredictionsError: If a reference group does not occur.
+
+    Reference:
+        Newcombe 1998 method 10; Fisher 1935; DeLong 1988 and Obuchowski 1997 linearised.
+    """
+    truth, score = truth_and_score(y_true, y_score)
+    codes = patient_codes(patients, truth.size)
+    found = []
+    for column, given in groups.items():
+        values = np.asarray(given).astype(str)
+        base = _reference(values, column, reference.get(column, ""))
+        for name in np.unique(values[values != base]):
+            rows = (values == name, values == base)
+            blank = Measure(
+                "", None, subset=f"{column}={name}", confidence=confidence, n=int(rows[0].sum()),
+                n_positive=int(truth[rows[0]].sum()), status="undefined",
+            )  # fmt: skip
+            gap = Gap(column, str(name), base, "", blank)
+            if threshold is not None:
+                flagged = score >= threshold
+                for of, cases, hits in (
+                    ("sensitivity", truth, flagged),
+                    ("specificity", ~truth, ~flagged),
+                ):
+                    pair = (cases & rows[0], cases & rows[1])
+                    found.append(_share_gap(_about(gap, of), hits, pair, codes))
+            found.append(_auc_gap(_about(gap, "auroc"), truth, score, rows, codes))
+    return found
+
+
+def _about(gap: Gap, of: str) -> Gap:
+    """Return the gap with the name of its measure."""
+    return replace(gap, of=of, difference=replace(gap.difference, name=f"{of}_gap"))
+
+
+def _reference(values: NDArray[np.str_], column: str, wanted: str) -> str:
+    """Return the group that the others are compared with."""
+    names, sizes = np.unique(values, return_counts=True)
+    if wanted and wanted not in names:
+        raise PredictionsError(f"no row has {column} = {wanted}",
+                               expected=f"one of {', '.join(names)}")  # fmt: skip
+    return wanted or str(names[np.argmax(sizes)])
+
+
+Rows = tuple[BoolArray, BoolArray]
+
+
+def _share_gap(gap: Gap, hits: BoolArray, rows: Rows, codes: IntArray) -> Gap:
+    """Fill in the gap of a share; `rows` are the denominators of the group and the reference."""
+    totals = tuple(int(mask.sum()) for mask in rows)
+    if not all(totals):
+        which = gap.group if not totals[0] else gap.reference
+        reason = f"{gap.column} = {which} has no rows for it"
+        return replace(gap, difference=replace(gap.difference, reason=reason))
+    counts = tuple(int(hits[mask].sum()) for mask in rows)
+    value = counts[0] / totals[0] - counts[1] / totals[1]
+    influence = _difference_influence(
+        [ratio_influence(hits[mask], codes[mask]) for mask in rows], int(codes.max()) + 1
+    )
+    error = _error(influence, codes, rows)
+    if is_clustered(codes):
+        return _wald_gap(gap, value, error, test=True)
+    from scipy.stats import fisher_exact
+
+    table = [[counts[0], totals[0] - counts[0]], [counts[1], totals[1] - counts[1]]]
+    low, high = newcombe_difference(
+        (counts[0], totals[0]), (counts[1], totals[1]), gap.difference.confidence
+    )
+    method = f"Newcombe method 10, against {gap.reference}"
+    difference = replace(gap.difference, value=value, low=low, high=high, method=method,
+                         status="ok")  # fmt: skip
+    detectable = minimum_detectable_difference(error) if error > 0 else None
+    return replace(gap, difference=difference, p=float(fisher_exact(table)[1]),
+                   detectable=detectable)  # fmt: skip
+
+
+def _auc_gap(gap: Gap, truth: BoolArray, score: FloatArray, rows: Rows, codes: IntArray) -> Gap:
+    """Fill in the gap of the AUC, without a test."""
+    if any(truth[mask].all() or not truth[mask].any() for mask in rows):
+        return replace(gap, difference=replace(gap.difference, reason=ONE_CLASS))
+    rankings = [rank(truth[mask], score[mask]) for mask in rows]
+    aucs = [float(area_under_roc(ranking.tp, ranking.fp)) for ranking in rankings]
+    moved = [
+        np.bincount(codes[mask], auc_influence(truth[mask], score[mask])).astype(float)
+        for mask in rows
+    ]
+    error = _error(_difference_influence(moved, int(codes.max()) + 1), codes, rows)
+    return _wald_gap(gap, aucs[0] - aucs[1], error, test=False)
+
+
+def _difference_influence(moved: Sequence[FloatArray], patients: int) -> FloatArray:
+    """Return per patient the influence on group minus reference; a patient may be in both."""
+    padded = [np.pad(values, (0, patients - values.size)) for values in moved]
+    return np.asarray(padded[0] - padded[1])
+
+
+def _error(influence: FloatArray, codes: IntArray, rows: Rows) -> float:
+    """Return the standard error over the patients of both groups; NaN below two."""
+    clusters = num_patients(codes[rows[0] | rows[1]])
+    if clusters < 2:
+        return math.nan
+    return math.sqrt(clusters / (clusters - 1) * float(influence @ influence))
+
+
+def _wald_gap(gap: Gap, value: float, error: float, *, test: bool) -> Gap:
+    """Fill in a gap with a Wald interval over patients and, if asked, its z test."""
+    if not error > 0:
+        reason = "the difference does not vary between patients"
+        degenerate = replace(gap.difference, value=value, status="degenerate", reason=reason)
+        return replace(gap, difference=degenerate)
+    low, high = wald(value, error, gap.difference.confidence)
+    method = f"Wald over patients, against {gap.reference}"
+    difference = replace(gap.difference, value=value, low=low, high=high, method=method,
+                         status="ok")  # fmt: skip
+    return replace(gap, difference=difference, p=two_sided_p(value / error) if test else None,
+                   detectable=minimum_detectable_difference(error))  # fmt: skip
+
+
+def adjust_for_multiplicity(found: Sequence[Gap]) -> list[Gap]:
+    """Return the gaps with p adjusted within the family of all that have a test.
+
+    Args:
+        found: All gaps that are reported together.
+    """
+    p_values = [gap.p for gap in found if gap.p is not None]
+    adjusted = iter(zip(holm(p_values), benjamini_hochberg(p_values), strict=True))
+    out = []
+    for gap in found:
+        if gap.p is None:
+            out.append(gap)
+            continue
+        p_holm, p_bh = next(adjusted)
+        out.append(replace(gap, p_holm=p_holm, p_bh=p_bh))
+    return out

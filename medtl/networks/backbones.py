@@ -1,0 +1,131 @@
+"""Classifiers: a pretrained backbone, pooled, and a small head on top.
+
+Shapes: B images, C channels, (H, W) pixels, F features, E extra features, K outputs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from medtl.networks.batchnorm import reapply
+from medtl.networks.names import check_backbone
+from medtl.networks.weights import WeightsReport, WeightsSource, create_backbone
+
+HEAD_STD = 0.01
+"""Standard deviation of a new head's weights: its first outputs hardly differ from its bias."""
+
+RAREST = 1e-3
+"""Prevalence is kept this far from 0 and 1 when it becomes a bias."""
+
+
+class Classifier(nn.Module):
+    """A backbone and a head, between which everything can be asked for.
+
+    Args:
+        backbone: A timm network without its classifier.
+        head: From `(B, F + E)` to `(B, K)` logits.
+    """
+
+    def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        # timm's networks share their methods by convention, not by a class.
+        self.backbone: Any = backbone
+        self.head = head
+
+    def forward(self, x_BCHW: Tensor, extra_BE: Tensor | None = None) -> Tensor:
+        """Return logits `(B, K)`."""
+        return self.classify(self.features(x_BCHW), extra_BE)
+
+    def features(self, x_BCHW: Tensor) -> Tensor:
+        """Return pooled features `(B, F)`."""
+        pooled: Tensor = self.backbone(x_BCHW)
+        return pooled
+
+    def feature_map(self, x_BCHW: Tensor) -> Tensor:
+        """Return the last features before pooling: `(B, F', h, w)` for a convolutional network."""
+        unpooled: Tensor = self.backbone.forward_features(x_BCHW)
+        return unpooled
+
+    def classify_map(self, map_BFhw: Tensor, extra_BE: Tensor | None = None) -> Tensor:
+        """Return the logits `(B, K)` that belong to a `feature_map`."""
+        return self.classify(self.backbone.forward_head(map_BFhw), extra_BE)
+
+    def classify(self, features_BF: Tensor, extra_BE: Tensor | None = None) -> Tensor:
+        """Return the logits `(B, K)` that belong to pooled features."""
+        if extra_BE is not None:
+            features_BF = torch.cat((features_BF, extra_BE), dim=1)
+        logits: Tensor = self.head(features_BF)
+        return logits
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode; what is frozen stays in evaluation mode."""
+        super().train(mode)
+        reapply(self)
+        return self
+
+
+def build_classifier(
+    backbone: str,
+    *,
+    outputs: int,
+    weights: WeightsSource,
+    in_channels: int = 3,
+    dropout: float = 0.0,
+    extra_features: int = 0,
+) -> tuple[Classifier, WeightsReport]:
+    """Return a classifier with its initial weights, and what of them was loaded.
+
+    The head is a new linear layer: zero bias, weights from N(0, `HEAD_STD`), drawn from torch's
+    global generator.
+
+    Args:
+        backbone: A timm name ("resnet50", "tf_efficientnet_lite0").
+        outputs: Number of logits K.
+        weights: Where the backbone's weights come from.
+        in_channels: Channels of the images.
+        dropout: Probability that a pooled feature is dropped in training, in [0, 1).
+        extra_features: Numbers per case that join the pooled features (age, sex), E.
+
+    Raises:
+        WeightsError: When the backbone is unknown, or the weights are missing or do not fit.
+    """
+    check_backbone(backbone)
+    body, report = create_backbone(backbone, weights, in_channels=in_channels)
+    linear = nn.Linear(int(body.head_hidden_size) + extra_features, outputs)
+    nn.init.normal_(linear.weight, std=HEAD_STD)
+    nn.init.zeros_(linear.bias)
+    head = nn.Sequential(OrderedDict(dropout=nn.Dropout(dropout), linear=linear))
+    return Classifier(body, head), report
+
+
+def set_prior(head: nn.Module, prevalence: Sequence[float], *, exclusive: bool = False) -> None:
+    """Set the head's bias so that an untrained network predicts the prevalences.
+
+    Without it the first steps on rare findings go into learning that they are rare.
+
+    Args:
+        head: A head of `build_classifier`.
+        prevalence: One per output, in [0, 1], of the training cases.
+        exclusive: Whether the outputs are classes of which one is true (softmax), or independent
+            findings (sigmoid).
+
+    Raises:
+        ValueError: When there is not one prevalence per output.
+
+    Reference:
+        Lin et al. 2017, Focal Loss for Dense Object Detection, section 3.3.
+    """
+    bias: Tensor = head.get_submodule("linear").get_parameter("bias")
+    if len(prevalence) != len(bias):
+        msg = f"{len(prevalence)} prevalences for {len(bias)} outputs"
+        raise ValueError(msg)
+    rates = [min(max(p, RAREST), 1 - RAREST) for p in prevalence]
+    logits = [math.log(p) if exclusive else math.log(p / (1 - p)) for p in rates]
+    with torch.no_grad():
+        bias.copy_(torch.tensor(logits))

@@ -1,0 +1,148 @@
+"""Batch normalisation while fine-tuning: who keeps the stored statistics, and who follows the data.
+
+A network whose parameters are all frozen still changes in training mode, because batch norm updates
+its running statistics on every forward pass. So a frozen module is held in evaluation mode, and the
+hold survives `train()` on the model or on any module inside it.
+
+    policy         mode    statistics     scale and shift
+    frozen         eval    fixed          fixed            (the default)
+    frozen_stats   eval    fixed          trained
+    adapt          train   follow         trained          (batches of 32 and more only)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from medtl.errors import RunError
+
+POLICIES = ("frozen", "frozen_stats", "adapt")
+"""What can be asked for in a stage that trains the layers."""
+
+
+def tracks_statistics(module: nn.Module) -> bool:
+    """Return whether a module is a norm layer that stores statistics of its inputs.
+
+    All batch norms (synchronised, 3D, fused with an activation), instance norms with running
+    statistics, and foreign classes that keep buffers named `running_...`.
+    """
+    if isinstance(module, _BatchNorm):
+        return True
+    return any(name.startswith("running_") for name, _ in module.named_buffers(recurse=False))
+
+
+def check_policy(policy: str) -> None:
+    """Refuse a policy that does not exist.
+
+    Raises:
+        RunError: With the policies there are.
+    """
+    if policy not in POLICIES:
+        raise RunError(
+            f"'{policy}' is no batch-norm policy",
+            expected=f"one of {', '.join(POLICIES)}",
+            where="batch_norm",
+        )
+
+
+def set_policy(norms: Iterable[nn.Module], policy: str) -> None:
+    """Apply a policy to norm layers that track statistics: their mode and their affine parameters.
+
+    Raises:
+        RunError: When there is no such policy.
+    """
+    check_policy(policy)
+    for norm in norms:
+        for parameter in norm.parameters(recurse=False):
+            parameter.requires_grad_(policy != "frozen")
+        if policy == "adapt":
+            release(norm)
+        else:
+            hold_in_eval(norm)
+
+
+def hold_in_eval(module: nn.Module) -> None:
+    """Keep one module (not its children) in evaluation mode until `release`.
+
+    The hook is a plain function: it is copied with the module, pickled with it, and is not in its
+    `state_dict`.
+    """
+    if not is_held(module):
+        module.register_forward_pre_hook(_to_eval)
+    module.training = False
+
+
+def release(module: nn.Module) -> None:
+    """Let one module follow `train()` and `eval()` again; its mode changes with the next call."""
+    hooks = module._forward_pre_hooks
+    for key in [key for key, hook in hooks.items() if hook is _to_eval]:
+        del hooks[key]
+
+
+def is_held(module: nn.Module) -> bool:
+    """Return whether a module is kept in evaluation mode."""
+    return any(hook is _to_eval for hook in module._forward_pre_hooks.values())
+
+
+def reapply(model: nn.Module) -> None:
+    """Put every held module back into evaluation mode at once, rather than at its next use."""
+    for module in model.modules():
+        if is_held(module):
+            module.training = False
+
+
+def _to_eval(module: nn.Module, _inputs: object) -> None:
+    """Forward pre-hook: undo a `train()` that reached a held module."""
+    module.training = False
+
+
+def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> int:
+    """Replace the running statistics by those of the given images; return how many were used.
+
+    For after weights were averaged or changed by hand. Not a harmless default: on a target whose
+    activations differ strongly from the pretraining's, it can destroy the features. Every batch
+    counts alike (cumulative mean), whatever its size. Held modules keep their statistics.
+
+    Args:
+        model: Any network; its mode and the norms' momentum are as before afterwards.
+        batches: Inputs `(B, C, *S)`, as the model takes them.
+
+    Raises:
+        RunError: When there is no batch, or no norm layer that may change.
+
+    Reference:
+        Izmailov et al. 2018, Averaging Weights Leads to Wider Optima, section 3.
+    """
+    norms: list[Any] = [
+        module
+        for module in model.modules()
+        if tracks_statistics(module) and hasattr(module, "momentum") and not is_held(module)
+    ]
+    if not norms:
+        raise RunError("no batch-norm layer may change its statistics", where="recalibrate")
+    modes = {module: module.training for module in model.modules()}
+    momenta = [norm.momentum for norm in norms]
+    model.eval()
+    used = 0
+    try:
+        for norm in norms:
+            norm.training = True
+        with torch.no_grad():
+            for batch in batches:
+                used += 1
+                for norm in norms:
+                    norm.momentum = 1.0 / used
+                model(batch)
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        for module, mode in modes.items():
+            module.training = mode
+    if used == 0:
+        raise RunError("there is no image to estimate the statistics from", where="recalibrate")
+    return used

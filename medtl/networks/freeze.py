@@ -1,0 +1,139 @@
+"""Applying one stage of fine-tuning to a network: who trains, who is frozen, whose statistics move.
+
+Frozen means a deterministic function of its input: no parameter moves, no batch-norm statistic, no
+counter, and neither dropout nor stochastic depth draws anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from medtl.errors import SelectorError
+from medtl.networks.batchnorm import (
+    hold_in_eval,
+    is_held,
+    reapply,
+    release,
+    set_policy,
+    tracks_statistics,
+)
+from medtl.networks.groups import LayerGroup
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """What happens to one layer group in a stage.
+
+    Attributes:
+        group: Its name.
+        parameters: How many numbers it has.
+        trained: How many of them train; 0 is a frozen group.
+        rate: Peak learning rate, or None when it is frozen.
+        batch_norm: Policy in force, or "" for a group without batch norm.
+        gamma: What zero-gamma did to it, or "".
+    """
+
+    group: str
+    parameters: int
+    trained: int
+    rate: float | None
+    batch_norm: str
+    gamma: str = ""
+
+
+def apply_stage(
+    model: nn.Module,
+    groups: Sequence[LayerGroup],
+    *,
+    train: Sequence[str],
+    batch_norm: Mapping[str, str],
+) -> None:
+    """Freeze and thaw layer groups; whatever an earlier stage set is replaced.
+
+    Args:
+        model: The network; changed in place. Its optimiser must be made anew afterwards.
+        groups: All its layer groups.
+        train: Names of the groups that train.
+        batch_norm: Group -> policy ("frozen", "frozen_stats", "adapt"); "frozen" where not named.
+            Groups that do not train are frozen whatever is said here.
+
+    Raises:
+        SelectorError: When a name is no layer group.
+        RunError: When a policy does not exist.
+    """
+    _require_known([*train, *batch_norm], [group.name for group in groups])
+    parameters = dict(model.named_parameters())
+    modules = dict(model.named_modules())
+    for group in groups:
+        trains = group.name in train
+        inside = [modules[name] for name in group.modules]
+        for name in group.parameters:
+            parameters[name].requires_grad_(trains)
+            parameters[name].grad = None
+        for module in inside:
+            if trains:
+                release(module)
+            else:
+                hold_in_eval(module)
+        if trains:
+            norms = [module for module in inside if tracks_statistics(module)]
+            set_policy(norms, batch_norm.get(group.name, "frozen"))
+    model.train(model.training)
+    reapply(model)
+
+
+def plan_table(
+    model: nn.Module,
+    groups: Sequence[LayerGroup],
+    *,
+    rates: Mapping[str, float],
+    gamma: Mapping[str, str] | None = None,
+) -> tuple[PlanRow, ...]:
+    """Return what is in force after `apply_stage`, read from the network itself.
+
+    Args:
+        model: The network.
+        groups: All its layer groups.
+        rates: Group -> peak learning rate, as the optimiser has it.
+        gamma: Group -> what zero-gamma did to it.
+    """
+    parameters = dict(model.named_parameters())
+    modules = dict(model.named_modules())
+    rows = []
+    for group in groups:
+        own = [parameters[name] for name in group.parameters]
+        trained = sum(p.numel() for p in own if p.requires_grad)
+        norms = [m for m in (modules[name] for name in group.modules) if tracks_statistics(m)]
+        rows.append(
+            PlanRow(
+                group.name,
+                sum(p.numel() for p in own),
+                trained,
+                rates[group.name] if trained else None,
+                _policy_in_force(norms),
+                (gamma or {}).get(group.name, ""),
+            )
+        )
+    return tuple(rows)
+
+
+def _policy_in_force(norms: Sequence[nn.Module]) -> str:
+    """The batch-norm policy that these norms are under."""
+    if not norms:
+        return ""
+    if not all(is_held(norm) for norm in norms):
+        return "adapt"
+    affine = [p for norm in norms for p in norm.parameters(recurse=False)]
+    return "frozen_stats" if any(p.requires_grad for p in affine) else "frozen"
+
+
+def _require_known(names: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse names that are no layer group."""
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise SelectorError(
+            f"{', '.join(unknown)}: no such layer group", expected=f"one of {', '.join(known)}"
+        )

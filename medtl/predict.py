@@ -1,0 +1,192 @@
+"""Predict new images with a finished run: its own preprocessing, its frozen threshold."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from medtl.build import TrainedModel, load_trained
+from medtl.errors import ManifestError, RunError
+from medtl.io.atomic import write_json
+from medtl.io.manifest import manifest_columns, read_manifest
+from medtl.io.predictions import write_predictions
+from medtl.io.pseudonym import load_salt, pseudonym
+from medtl.prediction.likeness import unlike_training
+from medtl.prediction.table import predictions_table
+from medtl.run import Progress, predict_scores, silent
+from medtl.training.batches import Samples
+from medtl.training.images import ReadRecord, decode_cases
+from medtl.types import Case, Manifest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TABLES = {".csv", ".parquet"}
+"""Endings of a manifest; anything else is an image or a folder of images."""
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What `predict_images` wrote.
+
+    Attributes:
+        images: Images predicted.
+        flagged: Of them, unlike the training images or odd.
+        quarantined: Images that could not be read.
+        quality: File that lists both, beside the predictions.
+    """
+
+    images: int
+    flagged: int
+    quarantined: int
+    quality: Path
+
+
+def predict_images(run: Path, data: Path, out: Path, *, progress: Progress = silent) -> Predicted:
+    """Predict images into a predictions table.
+
+    The run's own manifest (recognised by its hash) gives the run's validation and test cases with
+    their truth: the same file as the run's `predictions.csv`. Any other manifest, folder or file is
+    new: every image is predicted, truth is filled in where the manifest has the target columns, and
+    columns are added for the file, the decision at the frozen threshold, and what is unlike the
+    training images.
+
+    Args:
+        run: A finished run folder.
+        data: A manifest, a folder of images, or one image.
+        out: Where the table goes (CSV or Parquet); `OUT.quality.json` is written beside it.
+        progress: Told of reading and predicting.
+
+    Raises:
+        RunError: When the run has no checkpoint, or no image could be read.
+        ManifestError: When there is nothing to predict.
+    """
+    checkpoint = run / "checkpoints" / "best.safetensors"
+    if not checkpoint.is_file():
+        raise RunError("the run has no best checkpoint", where=run.name, fix="Train it first")
+    trained = load_trained(checkpoint)
+    manifest, is_own = _find_cases(run, data, trained)
+    reader = replace(trained.reader, root=manifest.root)
+    store, records = decode_cases(
+        manifest.cases, reader, progress=lambda done, total: progress("Reading", done, total)
+    )
+    readable = set(store.case_ids)
+    cases = [case for case in manifest.cases if case.case_id in readable]
+    if not cases:
+        raise RunError("no image could be read", where=data.name, fix=records[0].cause)
+    with_truth = all(label in cases[0].targets for label in trained.recipe.data.targets)
+    samples = Samples(
+        store=store,
+        rows=store.rows(cases),
+        targets=np.zeros((len(cases), 1), dtype=np.float32),
+        standardise=reader.preprocessor.standardise,
+    )
+    scores = predict_scores(trained, samples, trained.recipe, progress=progress)
+    strata = trained.recipe.data.strata
+    table = predictions_table(trained.task, cases, scores, strata=strata, with_truth=with_truth)
+    unlike = {r.case_id: unlike_training(r.facts, trained.meta["profile"]) for r in records}
+    if not is_own:
+        _add_decisions(table, _thresholds(run))
+        files = {case.case_id: _relative(case.image, manifest.root) for case in cases}
+        table["file"] = table["case_id"].map(files)
+        table["unlike_training"] = table["case_id"].map(lambda c: "; ".join(unlike[c]))
+    write_predictions(table, out)
+    return _write_quality(out, records, unlike)
+
+
+def _find_cases(run: Path, data: Path, trained: TrainedModel) -> tuple[Manifest, bool]:
+    """The cases to predict, and whether they are the run's own."""
+    if data.suffix.lower() not in TABLES:
+        return _manifest_of_files(data), False
+    spec = trained.recipe.data
+    present = set(manifest_columns(data))
+    targets = [name for name in spec.targets if name in present]
+    manifest = read_manifest(
+        data,
+        targets=targets if len(targets) == len(spec.targets) else (),
+        strata=[name for name in spec.strata if name in present],
+        ids=spec.ids,
+        one_image_per_patient=spec.one_image_per_patient or "patient_id" not in present,
+    )
+    if manifest.sha256 != trained.meta["manifest_sha256"]:
+        return manifest, False
+    return _own_cases(run, manifest), True
+
+
+def _own_cases(run: Path, manifest: Manifest) -> Manifest:
+    """The run's validation and test cases, with the ids and splits that the run gave them.
+
+    Rows are matched by position: the hash says that the file is the same, and ids are pseudonyms
+    that another machine's salt would make different.
+    """
+    with (run / "manifest.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    cases = [
+        replace(case, case_id=row["case_id"], patient_id=row["patient_id"], split=row["split"])
+        for case, row in zip(manifest.cases, rows, strict=True)
+        if row["split"] in ("val", "test") and row["content_sha256"]
+    ]
+    return replace(manifest, cases=tuple(cases))
+
+
+def _manifest_of_files(data: Path) -> Manifest:
+    """One case per file below a folder, or the one file."""
+    if not data.exists():
+        raise ManifestError("there is no such file or folder", where=data.name)
+    root = data if data.is_dir() else data.parent
+    files = sorted(p for p in data.rglob("*") if p.is_file()) if data.is_dir() else [data]
+    files = [p for p in files if not p.name.startswith(".")]
+    if not files:
+        raise ManifestError("the folder holds no files", where=data.name)
+    salt = load_salt()
+    names = [pseudonym("case", _relative(path, root), salt) for path in files]
+    cases = [
+        Case(case_id=name, patient_id=name, image=path)
+        for name, path in zip(names, files, strict=True)
+    ]
+    return Manifest(cases=tuple(cases), root=root, sha256="")
+
+
+def _thresholds(run: Path) -> dict[str, float]:
+    """Label -> frozen threshold of the run."""
+    path = run / "metrics.json"
+    if not path.is_file():
+        return {}
+    points = json.loads(path.read_text("utf-8"))["operating_points"]
+    return {point["label"]: float(point["threshold"]) for point in points}
+
+
+def _add_decisions(table: pd.DataFrame, thresholds: Mapping[str, float]) -> None:
+    """Add `threshold` and `decision` (1 positive, 0 negative) where a threshold was frozen."""
+    table["threshold"] = table["label"].map(thresholds)
+    known = table["threshold"].notna()
+    table["decision"] = (table["y_score"] >= table["threshold"]).where(known).astype("Int64")
+
+
+def _relative(path: Path, root: Path) -> str:
+    """A file's path below the data folder."""
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+
+
+def _write_quality(
+    out: Path, records: Sequence[ReadRecord], unlike: Mapping[str, Sequence[str]]
+) -> Predicted:
+    """Write what was odd or unreadable beside the predictions."""
+    flagged = [
+        {"case_id": r.case_id, "flags": list(r.flags), "unlike_training": list(unlike[r.case_id])}
+        for r in records
+        if not r.cause and (r.flags or unlike[r.case_id])
+    ]
+    quarantined: list[dict[str, Any]] = [
+        {"case_id": r.case_id, "cause": r.cause} for r in records if r.cause
+    ]
+    path = out.with_suffix(".quality.json")
+    write_json(path, {"flagged": flagged, "quarantined": quarantined})
+    done = len(records) - len(quarantined)
+    return Predicted(done, len(flagged), len(quarantined), path)

@@ -1,0 +1,211 @@
+"""Geometry: an image of any size and spacing onto the network's grid, and results back again.
+
+An image is enlarged or reduced by one factor in millimetres, so a circle stays a circle whatever
+the spacing, and padded evenly to the target. The spatial axes are treated alike, in 2D and 3D.
+Pixel centres are at half-integers: the first pixel covers [0, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import EllipsisType
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medtl.errors import MedtlError
+from medtl.types import FloatArray
+
+Label = TypeVar("Label", bound=np.generic)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Where an image lies on the network's grid.
+
+    Attributes:
+        source: Spatial shape of the image.
+        resized: Its shape on the target grid, before padding.
+        target: Spatial shape of the grid.
+    """
+
+    source: tuple[int, ...]
+    resized: tuple[int, ...]
+    target: tuple[int, ...]
+
+    @property
+    def scale(self) -> tuple[float, ...]:
+        """Target pixels per source pixel, per axis."""
+        return tuple(new / old for new, old in zip(self.resized, self.source, strict=True))
+
+    @property
+    def offset(self) -> tuple[int, ...]:
+        """First pixel of the image on the grid, per axis."""
+        return tuple(
+            (whole - new) // 2 for whole, new in zip(self.target, self.resized, strict=True)
+        )
+
+    @property
+    def inside(self) -> tuple[EllipsisType | slice, ...]:
+        """Index of the part of the grid that the image covers: `array[fit.inside]`."""
+        pairs = zip(self.offset, self.resized, strict=True)
+        return (..., *(slice(first, first + length) for first, length in pairs))
+
+
+class Fitted(NamedTuple):
+    """An image on the network's grid, its mask (or None) and where it lies."""
+
+    array: NDArray[np.float32]
+    mask: NDArray[np.generic] | None
+    fit: Fit
+
+
+def plan_fit(
+    shape: Sequence[int], size: int | Sequence[int], *, spacing: Sequence[float] | None = None
+) -> Fit:
+    """Return where an image of this shape and spacing lies on a grid of this size.
+
+    Args:
+        shape: Spatial shape of the image, every axis at least 1.
+        size: Shape of the grid; one number stands for all axes.
+        spacing: Millimetres per pixel and axis; None takes square pixels.
+
+    Raises:
+        MedtlError: When the numbers of axes differ, or a length or spacing is not positive.
+    """
+    source = tuple(shape)
+    target = (size,) * len(source) if isinstance(size, int) else tuple(size)
+    steps = (1.0,) * len(source) if spacing is None else tuple(spacing)
+    if not len(source) == len(target) == len(steps):
+        raise MedtlError(
+            f"an image of {len(source)} axes, a size of {len(target)}, a spacing of {len(steps)}",
+            expected="the same number of axes",
+        )
+    if min(*source, *target, *steps) <= 0 or not np.isfinite(steps).all():
+        raise MedtlError(
+            f"shape {source}, size {target}, spacing {steps}", expected="positive numbers"
+        )
+    extent = [length * step for length, step in zip(source, steps, strict=True)]
+    per_mm = min(length / mm for length, mm in zip(target, extent, strict=True))
+    resized = tuple(max(1, round(mm * per_mm)) for mm in extent)
+    return Fit(source, resized, target)
+
+
+def fit_to(
+    array: FloatArray,
+    size: int | Sequence[int],
+    *,
+    spacing: Sequence[float] | None = None,
+    mask: NDArray[Label] | None = None,
+    fill: float = 0.0,
+) -> Fitted:
+    """Return the image on a grid of a given size, aspect kept in millimetres, padded evenly.
+
+    An axis that shrinks is averaged over area, so nothing aliases; one that grows is interpolated
+    linearly. Masks take the nearest pixel and are padded with 0.
+
+    Args:
+        array: `(C, *S)`, any unit.
+        size: Shape of the grid; one number stands for all axes.
+        spacing: Millimetres per pixel and axis; None takes square pixels.
+        mask: `(*S)` or `(K, *S)`, any labels.
+        fill: Value of the padding.
+
+    Raises:
+        MedtlError: When shapes, size and spacing do not belong together.
+    """
+    fit = plan_fit(array.shape[1:], size, spacing=spacing)
+    result = np.full((array.shape[0], *fit.target), fill, dtype=np.float32)
+    result[fit.inside] = _resize(array, fit.resized)
+    return Fitted(result, None if mask is None else fit_mask(mask, fit), fit)
+
+
+def fit_mask(mask: NDArray[Label], fit: Fit) -> NDArray[Label]:
+    """Return a mask on the network's grid: nearest pixel, padded with 0, labels unchanged.
+
+    Args:
+        mask: `(..., *S)` with S the image's shape.
+        fit: Where the image lies on the grid.
+
+    Raises:
+        MedtlError: When the mask does not have the image's shape.
+    """
+    axes = len(fit.source)
+    _check_shape(mask.shape[-axes:], fit.source, "mask", "image")
+    result = np.zeros((*mask.shape[:-axes], *fit.target), dtype=mask.dtype)
+    result[fit.inside] = _nearest(mask, fit.resized)
+    return result
+
+
+def unfit(array: FloatArray, fit: Fit) -> NDArray[np.float32]:
+    """Return a map on the network's grid (heat map, probability) on the image's own grid.
+
+    Args:
+        array: `(..., *T)` with T the shape of the grid.
+        fit: Where the image lies on it.
+
+    Raises:
+        MedtlError: When the map does not have the grid's shape.
+    """
+    axes = len(fit.target)
+    _check_shape(array.shape[-axes:], fit.target, "map", "grid")
+    inner = array[fit.inside].reshape(-1, *fit.resized)
+    return _resize(inner, fit.source).reshape(*array.shape[:-axes], *fit.source)
+
+
+def unfit_mask(mask: NDArray[Label], fit: Fit) -> NDArray[Label]:
+    """Return a mask on the network's grid on the image's own grid; labels unchanged.
+
+    Args:
+        mask: `(..., *T)` with T the shape of the grid.
+        fit: Where the image lies on it.
+
+    Raises:
+        MedtlError: When the mask does not have the grid's shape.
+    """
+    _check_shape(mask.shape[-len(fit.target) :], fit.target, "mask", "grid")
+    return _nearest(mask[fit.inside], fit.source)
+
+
+def _check_shape(found: tuple[int, ...], expected: tuple[int, ...], what: str, of: str) -> None:
+    """Refuse a mask or map that is not on the grid it should be on."""
+    if found != expected:
+        raise MedtlError(f"a {what} of shape {found}", expected=f"{expected}, that of the {of}")
+
+
+def _resize(array: FloatArray, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Resample the axes after the first one: area when shrinking, linear when growing."""
+    result = np.ascontiguousarray(array, dtype=np.float32)
+    # The axis that shrinks most goes first: the others then have less to do.
+    order = sorted(range(len(shape)), key=lambda axis: shape[axis] / array.shape[axis + 1])
+    for axis in order:
+        if result.shape[axis + 1] != shape[axis]:
+            result = _resize_axis(result, axis + 1, shape[axis])
+    return result
+
+
+def _resize_axis(array: NDArray[np.float32], axis: int, length: int) -> NDArray[np.float32]:
+    """Resample one axis. One at a time: cv2 averages only when both axes shrink."""
+    import cv2
+
+    how = cv2.INTER_AREA if length < array.shape[axis] else cv2.INTER_LINEAR
+    shape = (*array.shape[:axis], length, *array.shape[axis + 1 :])
+    if axis == array.ndim - 1:
+        plane = array.reshape(-1, array.shape[axis])
+        return cv2.resize(plane, (length, len(plane)), interpolation=how).reshape(shape)
+    result = np.empty(shape, dtype=np.float32)
+    into = result.reshape(-1, length, int(np.prod(shape[axis + 1 :])))
+    for index, plane in enumerate(array.reshape(len(into), array.shape[axis], -1)):
+        into[index] = cv2.resize(plane, (plane.shape[1], length), interpolation=how)
+    return result
+
+
+def _nearest(mask: NDArray[Label], shape: tuple[int, ...]) -> NDArray[Label]:
+    """Resample the last axes by the source pixel that holds each new pixel's centre."""
+    first = mask.ndim - len(shape)
+    for axis, length in enumerate(shape, start=first):
+        chosen = ((np.arange(length) + 0.5) * mask.shape[axis] / length).astype(np.int64)
+        mask = np.take(mask, chosen, axis=axis)
+    return mask

@@ -1,0 +1,327 @@
+"""The intensity contract of a network: from an `Image` to what its weights expect.
+
+Two halves with augmentation between them. `to_unit` is done once per image; its result is in [0, 1]
+on the network's grid. `standardise` is done every time. A checkpoint carries the whole of it, and
+`contract_mismatch` says what differs from what a recipe or a set of weights asks for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medtl.errors import ImageError, MedtlError, WeightsError
+from medtl.preprocess import intensity
+from medtl.preprocess.geometry import Fit, Label, fit_mask, fit_to, plan_fit
+from medtl.types import FloatArray, Image
+
+Scale = Literal["percentile", "min_max", "window"]
+Standardisation = Literal["weights", "z_score", "pixel_mean", "local_contrast", "none"]
+
+TOLERANCE = 1e-6
+"""Relative difference below which two numbers of a contract are the same."""
+
+
+@dataclass(frozen=True, eq=False)
+class Preprocessor:
+    """How an image becomes the network's input. All fields are plain values.
+
+    Attributes:
+        size: Shape of the network's grid; one number is a square.
+        color: "grey" keeps one channel before `standardise`, "rgb" three.
+        scale: How real-world values become [0, 1].
+        percentiles: For "percentile": the two that become 0 and 1.
+        nonzero: Take percentiles or range from the pixels that are not 0 (MR, collimated films).
+        window: For "window": (centre, width) in real-world units.
+        clahe: None, or (clip limit, tiles) of `intensity.clahe`.
+        channels: Channels of the network's stem; one is repeated into three.
+        standardisation: What comes after augmentation: the weights' own mean and std, or another
+            one, which the weights must then have been trained with.
+        mean, std: Of the weights, in units of `input_range`; one value, or one per channel.
+        input_range: What 0 and 1 become before mean and std: (0, 1) for ImageNet weights,
+            (-1024, 1024) for torchxrayvision.
+        interpolation: Name of the resampling that the weights were trained with, for the record;
+            this pipeline averages over area when shrinking whatever it says.
+        local_contrast_sigma: For "local_contrast": width of the Gaussian in pixels.
+        pixel_mean: For "pixel_mean": `(C, *size)` mean image of the training split, set by `fit`.
+    """
+
+    size: int | tuple[int, ...] = 224
+    color: Literal["grey", "rgb"] = "grey"
+    scale: Scale = "percentile"
+    percentiles: tuple[float, float] = (0.5, 99.5)
+    nonzero: bool = False
+    window: tuple[float, float] | None = None
+    clahe: tuple[float, int] | None = None
+    channels: Literal[1, 3] = 3
+    standardisation: Standardisation = "weights"
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    input_range: tuple[float, float] = (0.0, 1.0)
+    interpolation: str = ""
+    local_contrast_sigma: float = 2.0
+    pixel_mean: NDArray[np.float32] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse fields that contradict each other."""
+        if (self.scale == "window") != (self.window is not None):
+            raise MedtlError(f"scale {self.scale!r} with window {self.window}", fix=_WINDOW_FIX)
+        if self.color == "rgb" and self.channels == 1:
+            raise MedtlError("colour images into a stem of one channel", fix="Say color 'grey'")
+        if not {len(self.mean), len(self.std)} <= {1, self.channels} or min(self.std) <= 0:
+            raise MedtlError(
+                f"mean {self.mean} and std {self.std} for {self.channels} channels",
+                expected="one value for all channels or one each, std above 0",
+            )
+        if not self.input_range[0] < self.input_range[1]:
+            raise MedtlError(f"input range {self.input_range}", expected="low below high")
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Spatial shape of the network's grid."""
+        return (self.size, self.size) if isinstance(self.size, int) else tuple(self.size)
+
+    @property
+    def unit_shape(self) -> tuple[int, ...]:
+        """Shape of what `to_unit` returns."""
+        return (3 if self.color == "rgb" else 1, *self.grid)
+
+    def fit_of(self, image: Image) -> Fit:
+        """Return where an image lies on the grid, to bring a heat map or a mask back by `unfit`.
+
+        Args:
+            image: `(C, *S)` with as many spatial axes as the grid.
+
+        Raises:
+            ImageError: When the image has another number of axes.
+        """
+        if image.array.ndim != len(self.unit_shape):
+            raise ImageError(
+                f"an image of {image.array.ndim - 1} dimensions", expected=f"{len(self.grid)}"
+            )
+        return plan_fit(image.array.shape[1:], self.grid, spacing=image.spacing)
+
+    def to_unit(self, image: Image) -> NDArray[np.float32]:
+        """Return the image in [0, 1] on the network's grid, before augmentation.
+
+        Scaled at full resolution, resized, padded with 0, equalised if `clahe` says so.
+
+        Args:
+            image: `(C, *S)` in real-world units, C 1 or 3.
+
+        Returns:
+            `unit_shape` float32 in [0, 1].
+
+        Raises:
+            ImageError: When channels or axes are wrong, or no pixel is finite.
+        """
+        self.fit_of(image)
+        unit = self._scaled(self._colored(image.array))
+        unit = fit_to(unit, self.grid, spacing=image.spacing).array
+        np.clip(unit, 0, 1, out=unit)
+        return unit if self.clahe is None else intensity.clahe(unit, *self.clahe)
+
+    def mask_to_unit(self, mask: NDArray[Label], image: Image) -> NDArray[Label]:
+        """Return a mask of the image on the network's grid, nearest pixel, padded with 0.
+
+        Args:
+            mask: `(..., *S)` with S the image's shape.
+            image: The image it belongs to.
+
+        Raises:
+            MedtlError: When the mask does not have the image's shape.
+        """
+        return fit_mask(mask, self.fit_of(image))
+
+    def standardise(self, unit: FloatArray) -> NDArray[np.float32]:
+        """Return what the weights expect, after augmentation.
+
+        "z_score" and "local_contrast" take their statistics from the picture at hand, padding
+        included.
+
+        Args:
+            unit: `unit_shape` in [0, 1].
+
+        Returns:
+            `(channels, *grid)` float32; a single channel is repeated.
+
+        Raises:
+            MedtlError: When "pixel_mean" has not been fitted, or was on another shape.
+        """
+        result = self._standardised(np.asarray(unit, dtype=np.float32))
+        return np.repeat(result, self.channels, axis=0) if len(result) < self.channels else result
+
+    def fit(self, units: Iterable[FloatArray]) -> Preprocessor:
+        """Return this contract with its mean image; unchanged when it needs none.
+
+        Args:
+            units: What `to_unit` returned for the training split, and only for that.
+
+        Raises:
+            MedtlError: When there is no image, or one has another shape.
+        """
+        if self.standardisation != "pixel_mean":
+            return self
+        total = np.zeros(self.unit_shape)
+        count = 0
+        for count, unit in enumerate(units, start=1):  # noqa: B007  the last count is the number
+            _check_unit_shape(unit.shape, self.unit_shape)
+            total += unit
+        if count == 0:
+            raise MedtlError("no training image to take the mean of")
+        return replace(self, pixel_mean=(total / count).astype(np.float32))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The contract as JSON types; of the mean image only the hash, the array goes beside it."""
+        names = [field.name for field in fields(self) if field.name != "pixel_mean"]
+        values = {name: _plain(getattr(self, name)) for name in names}
+        return {**values, "size": list(self.grid), "pixel_mean_sha256": _sha256(self.pixel_mean)}
+
+    @classmethod
+    def from_dict(
+        cls, values: Mapping[str, Any], pixel_mean: NDArray[np.float32] | None = None
+    ) -> Preprocessor:
+        """Return the contract that `to_dict` wrote.
+
+        Args:
+            values: What `to_dict` returned, or what JSON made of it.
+            pixel_mean: The mean image that belongs to it, if any.
+
+        Raises:
+            WeightsError: When keys are missing or unknown, or the mean image is another one.
+        """
+        known = {field.name for field in fields(cls)} - {"pixel_mean"} | {"pixel_mean_sha256"}
+        if set(values) != known:
+            odd = ", ".join(sorted(set(values) ^ known))
+            raise WeightsError(f"preprocessing keys missing or unknown: {odd}", fix=_VERSION_FIX)
+        if values["pixel_mean_sha256"] != _sha256(pixel_mean):
+            raise WeightsError("the mean image is not the one that the weights were trained with")
+        rest = {name: _tuples(value) for name, value in values.items() if name in _PLAIN_FIELDS}
+        return cls(**rest, pixel_mean=pixel_mean)
+
+    def contract_mismatch(self, expected: Mapping[str, Any]) -> list[str]:
+        """Say in words where this contract differs from another; empty when it does not.
+
+        Args:
+            expected: `to_dict` of a checkpoint, or the part of it that pretrained weights fix
+                (mean, std, input_range, channels). Keys it lacks are not compared.
+        """
+        ours = self.to_dict()
+        faults = [f"unknown key {key!r}" for key in expected if key not in ours]
+        return faults + [
+            f"{key} is {ours[key]}, the weights need {_plain(value)}"
+            for key, value in expected.items()
+            if key in ours and not _same(ours[key], _plain(value))
+        ]
+
+    def require_contract(self, expected: Mapping[str, Any], *, where: str = "weights") -> None:
+        """Refuse weights that need another preprocessing.
+
+        Args:
+            expected: As for `contract_mismatch`.
+            where: Name of the weights, for the message.
+
+        Raises:
+            WeightsError: With every difference.
+        """
+        faults = self.contract_mismatch(expected)
+        if faults:
+            raise WeightsError("; ".join(faults), where=where, fix=_MISMATCH_FIX)
+
+    def _colored(self, array: FloatArray) -> FloatArray:
+        """The image with the channels of a unit image."""
+        wanted = self.unit_shape[0]
+        if len(array) == wanted:
+            return array
+        if {len(array), wanted} != {1, 3}:
+            raise ImageError(f"an image of {len(array)} channels", expected="1 or 3")
+        if wanted == 3:
+            return np.repeat(array, 3, axis=0)
+        return np.tensordot(intensity.LUMINANCE, array, 1)[None]
+
+    def _scaled(self, array: FloatArray) -> NDArray[np.float32]:
+        """Real-world units to [0, 1]."""
+        if self.window is not None:
+            return intensity.window(array, *self.window)
+        mask = (array != 0).any(axis=0) if self.nonzero else None
+        if mask is not None and not mask.any():
+            mask = None  # all zeros: a constant image like any other
+        low, high = self.percentiles if self.scale == "percentile" else (0.0, 100.0)
+        return intensity.percentile_scale(array, low, high, mask=mask)
+
+    def _standardised(self, unit: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The chosen standardisation, before channels are repeated (except by the weights')."""
+        if self.standardisation == "weights":
+            low, high = self.input_range
+            mean, std = (_per_channel(values, unit.ndim) for values in (self.mean, self.std))
+            return (unit * np.float32(high - low) + np.float32(low) - mean) / std
+        if self.standardisation == "z_score":
+            return intensity.z_score(unit)
+        if self.standardisation == "local_contrast":
+            return intensity.local_contrast(unit, sigma=self.local_contrast_sigma)
+        if self.standardisation == "pixel_mean":
+            return unit - self._fitted_mean(unit.shape)
+        return unit.copy()
+
+    def _fitted_mean(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """The mean image, of the shape at hand."""
+        if self.pixel_mean is None:
+            raise MedtlError("the mean image has not been fitted", fix="Fit it on the train split")
+        _check_unit_shape(shape, self.pixel_mean.shape)
+        return self.pixel_mean
+
+
+_PLAIN_FIELDS = frozenset(field.name for field in fields(Preprocessor)) - {"pixel_mean"}
+
+_WINDOW_FIX = "Give a window, and scale 'window' with it"
+
+_VERSION_FIX = "The checkpoint was written by another version of medtl; train again or install that"
+
+_MISMATCH_FIX = "Set the image section of the recipe to what the weights need, or choose others"
+
+
+def _check_unit_shape(found: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    """Refuse an image that the mean image was not, or could not be, fitted on."""
+    if found != expected:
+        raise MedtlError(
+            f"a unit image of shape {found}",
+            expected=f"{expected}, that of the mean image",
+            fix="Fit again after changing image.size",
+        )
+
+
+def _per_channel(values: tuple[float, ...], axes: int) -> NDArray[np.float32]:
+    """Numbers per channel, shaped to broadcast over `(C, *S)`."""
+    return np.array(values, dtype=np.float32).reshape(-1, *(1,) * (axes - 1))
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, as JSON has them."""
+    return [_plain(part) for part in value] if isinstance(value, tuple | list) else value
+
+
+def _tuples(value: Any) -> Any:
+    """Lists as tuples, as the fields have them."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _same(ours: Any, theirs: Any) -> bool:
+    """Equal, up to rounding, with one value standing for all channels."""
+    if not (isinstance(ours, list) and isinstance(theirs, list)):
+        return bool(ours == theirs)
+    if len(ours) != len(theirs) and 1 not in (len(ours), len(theirs)):
+        return False
+    return bool(np.allclose(ours, theirs, rtol=TOLERANCE, atol=TOLERANCE))
+
+
+def _sha256(array: NDArray[np.float32] | None) -> str:
+    """Hash of an array's values and shape; "" for none."""
+    if array is None:
+        return ""
+    values = np.ascontiguousarray(array, dtype="<f4")
+    return hashlib.sha256(str(values.shape).encode() + values.tobytes()).hexdigest()

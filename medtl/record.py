@@ -1,0 +1,128 @@
+"""What a run folder says about itself besides its results: environment, cohort, data quality."""
+
+from __future__ import annotations
+
+import platform
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import medtl
+from medtl.io.atomic import sha256_file, write_json
+from medtl.tasks.task import Task
+from medtl.training.images import ReadRecord
+from medtl.types import SPLITS, Case
+
+RECORDED = ("torch", "torchvision", "timm", "numpy", "pydicom", "pandas", "scikit-learn")
+"""Packages whose version can change a number."""
+
+
+def environment(
+    seed: int, hashes: Mapping[str, str], precision: str, device: str
+) -> dict[str, Any]:
+    """What the numbers depend on besides recipe and data; no host, user or path.
+
+    Args:
+        seed: Of the run.
+        hashes: Name -> hash of recipe, manifest, split and weights.
+        precision: Of the forward passes.
+        device: Kind of device.
+    """
+    import torch
+
+    return {
+        "medtl": medtl.__version__,
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "device": device,
+        "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
+        "precision": precision,
+        "seed": seed,
+        "versions": {name: metadata.version(name) for name in RECORDED},
+        **hashes,
+    }
+
+
+def data_quality(cases: Sequence[Case], records: Sequence[ReadRecord]) -> dict[str, Any]:
+    """Which images were odd and which could not be read.
+
+    Args:
+        cases: All cases of the study.
+        records: One per case.
+    """
+    splits = {case.case_id: case.split for case in cases}
+    flagged = [r for r in records if r.flags]
+    return {
+        "cases": [
+            {"case_id": r.case_id, "split": splits[r.case_id], "flags": list(r.flags)}
+            for r in flagged
+        ],
+        "quarantined": [
+            {"case_id": r.case_id, "split": splits[r.case_id], "cause": r.cause}
+            for r in records
+            if r.cause
+        ],
+        "counts": dict(Counter(flag for r in flagged for flag in r.flags)),
+        "n_images": len(records),
+    }
+
+
+def cohort(
+    cases: Sequence[Case],
+    task: Task,
+    *,
+    excluded: Mapping[str, int],
+    split_hash: str,
+    notes: Sequence[str],
+) -> dict[str, Any]:
+    """Who is in the study: images, patients, labels, age and sex of each split.
+
+    Args:
+        cases: The cases that were used.
+        task: Counts the labels.
+        excluded: Reason -> number of images left out.
+        split_hash: Of the assignment of patients to splits.
+        notes: What was decided while reading the manifest.
+    """
+    by_split = {name: [case for case in cases if case.split == name] for name in SPLITS}
+    return {
+        "splits": {name: _describe(part, task) for name, part in by_split.items()},
+        "excluded": [{"reason": reason, "n": n} for reason, n in excluded.items()],
+        "split_hash": split_hash,
+        "notes": list(notes),
+    }
+
+
+def write_checksums(folder: Path) -> None:
+    """Write `checksums.json`: the SHA-256 of every file of a run folder."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "checksums.json")
+    kept = [p for p in files if "tensorboard" not in p.parts and "cache" not in p.parts]
+    write_json(
+        folder / "checksums.json",
+        {str(p.relative_to(folder)): sha256_file(p) for p in kept},
+    )
+
+
+def _describe(cases: Sequence[Case], task: Task) -> dict[str, Any]:
+    """One split in numbers."""
+    facts: dict[str, Any] = {
+        "images": len(cases),
+        "patients": len({case.patient_id for case in cases}),
+        "labels": task.tally(cases),
+    }
+    ages = [float(text) for case in cases if (text := case.strata.get("age", "")).isdigit()]
+    if ages:
+        low, median, high = np.percentile(ages, (25, 50, 75))
+        facts["age"] = f"{median:.0f} ({low:.0f}-{high:.0f})"
+        facts["age_known"] = len(ages)
+    sexes = Counter(case.strata.get("sex", "") or "unknown" for case in cases)
+    if set(sexes) != {"unknown"}:
+        facts["sex"] = dict(sorted(sexes.items()))
+    return facts

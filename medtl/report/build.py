@@ -1,0 +1,276 @@
+"""Writes the report: measures and records in, one HTML file without any outside reference out."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from medtl import __version__
+from medtl.errors import RunError
+from medtl.io.atomic import write_text
+from medtl.io.yaml12 import load_yaml
+from medtl.report import drawings, headline, limits, panels, records, slider
+from medtl.report import findings as view
+from medtl.report.texts import fill
+from medtl.report.words import count_text, finding_name, number, percent, threshold_text
+
+SCHEMA = "medtl-metrics/1"
+
+Row = Mapping[str, Any]
+
+
+def write_report(  # noqa: PLR0913 - one argument per record of a run
+    out: Path,
+    *,
+    metrics: dict[str, Any],
+    study: Mapping[str, Any],
+    history: list[dict[str, Any]] | None = None,
+    gallery: Path | None = None,
+    cohort: dict[str, Any] | None = None,
+    data_quality: dict[str, Any] | None = None,
+    recipe_text: str | None = None,
+    environment: dict[str, Any] | None = None,
+    synthetic: bool = False,
+) -> Path:
+    """Writes the report as one HTML file, all or nothing, and returns its path.
+
+    The report computes no statistics: every number comes from `metrics` and the records. A part
+    that is None is named in the report as missing.
+
+    Args:
+        out: The HTML file; its folder must exist.
+        metrics: Content of metrics.json ("medtl-metrics/1").
+        study: `question`, `intended_use`, `title`, `prevalence` in (0, 1) and the other fields of
+            `limits.PERSON_FIELDS`; all optional.
+        history: Rows of history.csv, in order.
+        gallery: Folder with gallery.json and its pictures.
+        cohort: Content of cohort.json.
+        data_quality: Content of data_quality.json.
+        recipe_text: The resolved recipe.
+        environment: Content of environment.json.
+        synthetic: True when the images are phantoms; the report says so on top.
+
+    Raises:
+        RunError: `metrics` is of another schema, gallery.json is not a list of cases, or the file
+            cannot be written.
+    """
+    html = render(
+        metrics=metrics,
+        study=study,
+        records_of_run={
+            "history": history,
+            "gallery": gallery,
+            "cohort": cohort,
+            "data_quality": data_quality,
+            "recipe_text": recipe_text,
+            "environment": environment,
+        },
+        synthetic=synthetic,
+    )
+    write_text(out, html)
+    return out
+
+
+def report_from_run(run: Path, out: Path | None = None) -> Path:
+    """Writes the report of a run folder (to its `report.html` by default) and returns its path.
+
+    Args:
+        run: A run folder; only metrics.json is required.
+        out: The HTML file.
+
+    Raises:
+        RunError: The folder has no metrics.json, or a record in it cannot be read.
+    """
+    if not (run / "metrics.json").is_file():
+        raise RunError(
+            "the run has no metrics.json",
+            where=run.name,
+            expected="a run folder that was evaluated",
+            fix="Run `medtl evaluate` on it first",
+        )
+
+    def json_record(name: str) -> Any:
+        return records.read_json(run / name) if (run / name).is_file() else None
+
+    recipe_text, study = _recipe(run / "recipe.yaml")
+    return write_report(
+        out or run / "report.html",
+        metrics=records.read_json(run / "metrics.json"),
+        study=study,
+        history=_history(run / "history.csv"),
+        gallery=run / "gallery",
+        cohort=json_record("cohort.json"),
+        data_quality=json_record("data_quality.json"),
+        recipe_text=recipe_text,
+        environment=json_record("environment.json"),
+        synthetic=study.get("synthetic") is True,
+    )
+
+
+def _recipe(path: Path) -> tuple[str | None, Mapping[str, Any]]:
+    """The recipe's text and its `study` part."""
+    if not path.is_file():
+        return None, {}
+    recipe = load_yaml(path)
+    study = recipe.get("study")
+    return path.read_text(encoding="utf-8"), study if isinstance(study, Mapping) else {}
+
+
+def _history(path: Path) -> list[dict[str, Any]] | None:
+    """The rows of history.csv, or None when there is no such file."""
+    if not path.is_file():
+        return None
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def render(
+    *,
+    metrics: Row,
+    study: Mapping[str, Any],
+    records_of_run: Mapping[str, Any],
+    synthetic: bool = False,
+) -> str:
+    """The report's HTML; arguments as for `write_report`, the records by their argument's name.
+
+    Raises:
+        RunError: `metrics` is of another schema, or gallery.json is not a list of cases.
+    """
+    if metrics.get("schema") != SCHEMA:
+        raise RunError(
+            f"metrics.json has the schema {str(metrics.get('schema'))[:40]!r}",
+            expected=repr(SCHEMA),
+            fix="Evaluate the predictions again with this version",
+        )
+    study = {**dict.fromkeys(("title", "question", *limits.PERSON_FIELDS)), **study}
+    measures = view.read_measures(metrics)
+    prevalence = number(study.get("prevalence"))
+    prevalence = prevalence if prevalence is not None and 0 < prevalence < 1 else None
+    metrics = {**metrics, "measures": measures}
+    found = view.read_findings(metrics)
+    blocks = [_block(finding, prevalence) for finding in found]
+    quality = records_of_run.get("data_quality")
+    script, style = _asset("report.js"), _asset("report.css")
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            version=__version__,
+            policy=_policy(script, style),
+            script=Markup(script),
+            style=Markup(style),
+            study=study,
+            synthetic=synthetic,
+            prevalence=prevalence,
+            findings=blocks,
+            several=sum(block["finding"].classified for block in blocks) > 1,
+            macro=view.read_macro(metrics),
+            confusion=metrics.get("confusion"),
+            measures=[row for row in measures if row["subset"] == "all"],
+            n_subset=sum(row["subset"] != "all" for row in measures),
+            notes=metrics.get("notes") or [],
+            gallery=records.read_gallery(records_of_run.get("gallery")),
+            cohort=records.cohort_view(records_of_run.get("cohort")),
+            quality=records.quality_view(quality),
+            learning=records.learning_view(records_of_run.get("history")),
+            recipe_text=records_of_run.get("recipe_text"),
+            environment=records.environment_rows(records_of_run.get("environment")),
+            limits=limits.find_limits(
+                found, prevalence=prevalence, quality=quality, synthetic=synthetic
+            ),
+            person_fields=limits.PERSON_FIELDS,
+            slider_data=_slider_data(blocks),
+        )
+    )
+
+
+def _block(finding: view.Finding, prevalence: float | None) -> dict[str, Any]:
+    """Everything the template shows about one finding."""
+    drawn = drawings.draw(finding)
+    thousand = headline.per_thousand(finding, prevalence)
+    points, frozen = slider.slider_points(finding)
+    icon = None
+    if thousand:
+        icon = panels.thousand(thousand, ident=f"{finding.ident}-icons", finding=finding.name)
+    return {
+        "finding": finding,
+        "headline": headline.headline(finding),
+        "thousand": thousand,
+        "icons": icon,
+        "figures": drawn,
+        "forests": drawings.forests(finding),
+        "gaps": drawings.gaps(finding),
+        "points": points,
+        "frozen": frozen,
+        "printed": slider.printed_points(finding),
+        "now": slider.at_frozen(finding),
+        "at_point": _shown(finding, view.AT_POINT),
+        "discrimination": _shown(finding, view.DISCRIMINATION),
+        "calibration": _shown(finding, view.CALIBRATION),
+        "transfer": [(row.get("split"), view.show(row)) for row in finding.transfer],
+    }
+
+
+def _shown(finding: view.Finding, names: tuple[str, ...]) -> list[view.Shown]:
+    """The measures of a finding that metrics.json has, in the order of `names`."""
+    return [view.show(finding.measures[name]) for name in names if name in finding.measures]
+
+
+def _slider_data(blocks: list[dict[str, Any]]) -> Markup:
+    """The counts at each threshold as JSON that is safe inside a script element."""
+    data = {
+        block["finding"].ident: {"points": block["points"], "frozen": block["frozen"]}
+        for block in blocks
+        if block["frozen"] >= 0 and len(block["points"]) > 1
+    }
+    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c"))
+
+
+def _environment() -> Environment:
+    """Jinja2 with escaping on, and with a hole in the data an error."""
+    environment = Environment(
+        loader=PackageLoader("medtl.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(
+        t=fill,
+        show=view.show,
+        show_threshold=threshold_text,
+        threshold_origin=headline.threshold_origin,
+        threshold_facts=headline.threshold_facts,
+        overview_cell=lambda block, which: headline.overview_cell(block["finding"], which),
+        percent=percent,
+        count=count_text,
+        finding_name=finding_name,
+    )
+    return environment
+
+
+def _asset(name: str) -> str:
+    """A style sheet or script that travels with the package."""
+    return (resources.files("medtl.report") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _policy(script: str, style: str) -> str:
+    """Content-Security-Policy: nothing may be loaded, only our own script and style may act."""
+    marks = [
+        base64.b64encode(hashlib.sha256(part.encode()).digest()).decode()
+        for part in (script, style)
+    ]
+    return (
+        f"default-src 'none'; img-src data:; script-src 'sha256-{marks[0]}'; "
+        f"style-src 'sha256-{marks[1]}'; base-uri 'none'; form-action 'none'"
+    )

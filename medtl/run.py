@@ -1,0 +1,434 @@
+"""The chain: prepare -> train -> predict -> evaluate -> report, each step leaving files to open."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from medtl import record
+from medtl.build import (
+    TrainedModel,
+    as_augment,
+    build_augmenter,
+    build_contract,
+    build_manifest,
+    build_network,
+    build_options,
+    build_reader,
+    build_stages,
+    build_task,
+    load_trained,
+)
+from medtl.errors import RunError
+from medtl.evaluate import evaluate_run
+from medtl.io.atomic import atomic_path, write_json, write_text
+from medtl.io.leaks import check_patients, check_pixels
+from medtl.io.predictions import read_predictions, write_predictions
+from medtl.io.split import assign_splits, split_hash
+from medtl.io.yaml12 import dump_yaml, load_yaml
+from medtl.prediction.gallery import choose_cases, write_gallery
+from medtl.prediction.gradcam import grad_cam
+from medtl.prediction.likeness import training_profile
+from medtl.prediction.table import predictions_table
+from medtl.recipe import Recipe
+from medtl.report.build import report_from_run
+from medtl.tasks.task import Task
+from medtl.training.batches import Samples
+from medtl.training.forward import network_outputs
+from medtl.training.images import (
+    ImageReader,
+    ImageStore,
+    ReadRecord,
+    check_readable,
+    decode_cases,
+)
+from medtl.training.journal import csv_listener, mlflow_listener, tensorboard_listener
+from medtl.training.loop import Trainer, Watcher
+from medtl.training.runtime import Runtime
+from medtl.types import Case, Manifest, OperatingPoint
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from medtl.networks.weights import WeightsReport
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what is being done, done, total)."""
+
+PREDICT_BATCH = 32
+"""Batch size of every prediction. Fixed, so that the same images give the same bits anywhere."""
+
+
+def silent(_what: str, _done: int, _total: int) -> None:
+    """A progress that nobody watches."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A study whose images have been read and whose splits have been checked.
+
+    Attributes:
+        recipe: With absolute paths.
+        manifest: With a split for every case.
+        cases: The readable cases.
+        task: What the targets mean.
+        reader: How files become unit images, fitted on the training cases.
+        store: The unit images.
+        records: One per case of the manifest.
+        hashes: Of recipe, manifest and split.
+    """
+
+    recipe: Recipe
+    manifest: Manifest
+    cases: tuple[Case, ...]
+    task: Task
+    reader: ImageReader
+    store: ImageStore
+    records: tuple[ReadRecord, ...]
+    hashes: Mapping[str, str]
+
+    def split(self, *names: str) -> list[Case]:
+        """The readable cases of some splits, in file order."""
+        return [case for case in self.cases if case.split in names]
+
+    def samples(self, cases: Sequence[Case], *, seed: int | None = None) -> Samples:
+        """Some cases as network input; augmented when a seed is given."""
+        augmenter = build_augmenter(self.recipe) if seed is not None else None
+        return Samples(
+            store=self.store,
+            rows=self.store.rows(cases),
+            targets=self.task.targets(cases),
+            standardise=self.reader.preprocessor.standardise,
+            augment=as_augment(augmenter),
+            seed=seed or 0,
+        )
+
+
+def run_study(
+    recipe: Recipe,
+    out: Path,
+    *,
+    resume: bool = False,
+    manifest: Manifest | None = None,
+    progress: Progress = silent,
+    watcher: Watcher | None = None,
+) -> Path:
+    """Run the whole chain into a run folder.
+
+    Args:
+        recipe: What to do.
+        out: The run folder; it must not exist unless `resume`.
+        resume: Go on from wherever an earlier run of this recipe stopped.
+        manifest: Already split, for a fold of a study; None reads the recipe's own.
+        progress: Told of decoding and predicting.
+        watcher: Told of training.
+
+    Returns:
+        The path of `report.html`.
+
+    Raises:
+        MedtlError: For any fault of recipe, manifest, images or training.
+    """
+    prepared = prepare(recipe, out, resume=resume, manifest=manifest, progress=progress)
+    train(prepared, out, resume=resume, watcher=watcher)
+    predict_run(prepared, out, progress=progress)
+    evaluate_run(out)
+    illustrate(prepared, out, progress=progress)
+    return report_run(out)
+
+
+def prepare(
+    recipe: Recipe,
+    out: Path,
+    *,
+    resume: bool = False,
+    manifest: Manifest | None = None,
+    progress: Progress = silent,
+) -> Prepared:
+    """Open the run folder, read the study into it, and write down who is in it.
+
+    Raises:
+        ManifestError: For faults of the manifest; LeakError for a patient or pixels in two splits.
+        RunError: When `out` is in use by another recipe, or too many images are unreadable.
+    """
+    claim(recipe, out, resume=resume)
+    (out / "cache").mkdir(exist_ok=True)
+    units = out / "cache" / "units.npy"
+    prepared = read_study(recipe, manifest=manifest, file=units, progress=progress)
+    quality = record.data_quality(prepared.manifest.cases, prepared.records)
+    write_json(out / "data_quality.json", quality)
+    check_readable(prepared.records, recipe.data.max_unreadable)
+    _write_study(prepared, out)
+    return prepared
+
+
+def read_study(
+    recipe: Recipe,
+    *,
+    manifest: Manifest | None = None,
+    file: Path | None = None,
+    progress: Progress = silent,
+) -> Prepared:
+    """Read manifest and images; check labels, splits and leaks. Writes nothing but `file`.
+
+    Args:
+        recipe: After the first pass of `check`.
+        manifest: Already split, for a fold of a study; None reads the recipe's own.
+        file: Where to memory-map the unit images; None keeps them in memory.
+        progress: Told of reading.
+
+    Raises:
+        ManifestError: For faults of the manifest; LeakError for a patient or pixels in two splits.
+    """
+    if manifest is None:
+        manifest = build_manifest(recipe)
+        strata = build_task(recipe, manifest.cases).strata(manifest.cases)
+        spec = recipe.data.split
+        manifest = assign_splits(manifest, strata, fractions=spec.fractions, seed=spec.seed)
+    check_patients(manifest)
+    reader = build_reader(recipe, build_contract(recipe), manifest.root)
+    store, records = decode_cases(
+        manifest.cases,
+        reader,
+        file=file,
+        progress=lambda done, total: progress("Reading images", done, total),
+    )
+    notes = check_pixels({r.case_id: r.sha256 for r in records if not r.cause}, manifest)
+    readable = set(store.case_ids)
+    cases = tuple(case for case in manifest.cases if case.case_id in readable)
+    return Prepared(
+        recipe=recipe,
+        manifest=replace(manifest, notes=(*manifest.notes, *notes)),
+        cases=cases,
+        task=build_task(recipe, manifest.cases),
+        reader=fit_reader(reader, store, [c for c in cases if c.split == "train"]),
+        store=store,
+        records=tuple(records),
+        hashes={
+            "recipe_sha256": portable(recipe).fingerprint,
+            "manifest_sha256": manifest.sha256,
+            "split_sha256": split_hash(manifest),
+        },
+    )
+
+
+def claim(recipe: Recipe, out: Path, *, resume: bool) -> None:
+    """Make the run folder, or check that an existing one belongs to this recipe.
+
+    Raises:
+        RunError: When the folder exists without `resume`, or holds another recipe's run.
+    """
+    text = dump_yaml(portable(recipe).to_dict())
+    path = out / "recipe.yaml"
+    if not resume:
+        if out.exists() and any(out.iterdir()):
+            raise RunError(
+                "the folder exists and is not empty",
+                where=str(out),
+                fix="Add --resume to go on with it, or choose another --out",
+            )
+    elif path.is_file() and load_yaml(path) != portable(recipe).to_dict():
+        raise RunError(
+            "the folder holds a run of another recipe",
+            where=str(out),
+            fix="Resume with the recipe and overrides it was started with, or choose another --out",
+        )
+    (out / "checkpoints").mkdir(parents=True, exist_ok=True)
+    write_text(path, text)
+
+
+def portable(recipe: Recipe) -> Recipe:
+    """The recipe without the folders of this machine: a path can name a person."""
+    data = recipe.data.model_copy(update={"manifest": Path(recipe.data.manifest).name})
+    weights = recipe.model.weights
+    if weights.path is not None:
+        weights = weights.model_copy(update={"path": Path(weights.path).name})
+    model = recipe.model.model_copy(update={"weights": weights})
+    return recipe.model_copy(update={"data": data, "model": model})
+
+
+def fit_reader(reader: ImageReader, store: ImageStore, train: Sequence[Case]) -> ImageReader:
+    """Fit what the preprocessing learns from the training images (a pixel mean)."""
+    units = (store.unit(int(row)) for row in store.rows(train))
+    return replace(reader, preprocessor=reader.preprocessor.fit(units))
+
+
+def train(
+    prepared: Prepared, out: Path, *, resume: bool = False, watcher: Watcher | None = None
+) -> None:
+    """Train in stages; leaves `checkpoints/best.safetensors`, `history.csv`, `environment.json`.
+
+    Raises:
+        RunError: When a split is empty or the loss stops being finite.
+    """
+    recipe = prepared.recipe
+    listening = _listening(recipe, out, watcher or Watcher())
+    trainer, loaded = build_trainer(prepared, out / "checkpoints", listening)
+    facts = record.environment(
+        recipe.run.seed,
+        {**prepared.hashes, "weights_sha256": loaded.sha256},
+        precision=trainer.runtime.precision,
+        device=trainer.runtime.device.type,
+    )
+    write_json(out / "environment.json", facts)
+    trainer.fit(build_stages(recipe), resume=resume)
+
+
+def build_trainer(
+    prepared: Prepared, folder: Path, watcher: Watcher
+) -> tuple[Trainer, WeightsReport]:
+    """Return the trainer of a study, and what its initial weights were.
+
+    Raises:
+        RunError: When the training or the validation split holds fewer than two images.
+    """
+    recipe = prepared.recipe
+    parts = {name: prepared.split(name) for name in ("train", "val")}
+    for name, cases in parts.items():
+        if len(cases) < 2:
+            raise RunError(f"the {name} split holds {len(cases)} images", expected="at least 2")
+    model, loaded = build_network(recipe, len(prepared.task.labels))
+    trainer = Trainer(
+        model=model,
+        task=prepared.task.weighted(parts["train"]),
+        train=prepared.samples(parts["train"], seed=recipe.run.seed),
+        val=prepared.samples(parts["val"]),
+        options=build_options(recipe),
+        runtime=Runtime(recipe.run.device, recipe.run.precision),
+        folder=folder,
+        meta=_checkpoint_meta(prepared),
+        extra=_extra_tensors(prepared.reader),
+        watcher=watcher,
+    )
+    return trainer, loaded
+
+
+def predict_run(prepared: Prepared, out: Path, *, progress: Progress = silent) -> None:
+    """Predict validation and test cases with the best checkpoint; leaves `predictions.csv`."""
+    trained = load_trained(out / "checkpoints" / "best.safetensors")
+    cases = prepared.split("val", "test")
+    scores = predict_scores(trained, prepared.samples(cases), prepared.recipe, progress=progress)
+    table = predictions_table(trained.task, cases, scores, strata=prepared.recipe.data.strata)
+    write_predictions(table, out / "predictions.csv")
+
+
+def predict_scores(
+    trained: TrainedModel, samples: Samples, recipe: Recipe, *, progress: Progress = silent
+) -> NDArray[np.float32]:
+    """Return `(n, K)` scores of some samples, the same bits for the same samples."""
+    runtime = Runtime(recipe.run.device, recipe.run.precision)
+    outputs, _ = network_outputs(
+        runtime.place(trained.model),
+        samples,
+        runtime,
+        batch_size=PREDICT_BATCH,
+        progress=lambda done, total: progress("Predicting", done, total),
+    )
+    scores: NDArray[np.float32] = trained.task.decode(outputs).numpy()
+    return scores
+
+
+def illustrate(prepared: Prepared, out: Path, *, progress: Progress = silent) -> None:
+    """Draw the most wrong and the least certain test cases; leaves `gallery/`."""
+    metrics = json.loads((out / "metrics.json").read_text("utf-8"))
+    points = [
+        OperatingPoint(**{**point, "threshold": float(point["threshold"])})
+        for point in metrics["operating_points"]
+    ]
+    entries = choose_cases(read_predictions(out / "predictions.csv"), points)
+    trained = load_trained(out / "checkpoints" / "best.safetensors")
+    rows = {case_id: row for row, case_id in enumerate(prepared.store.case_ids)}
+    drawn = 0
+
+    def heat_of(case_id: str, label: str) -> NDArray[np.float32]:
+        nonlocal drawn
+        drawn += 1
+        progress("Drawing cases", drawn, len(entries))
+        unit = prepared.store.unit(rows[case_id])
+        image = torch.from_numpy(prepared.reader.preprocessor.standardise(unit))[None]
+        return grad_cam(trained.model, image, trained.task.labels.index(label))
+
+    write_gallery(
+        out / "gallery",
+        entries,
+        unit_of=lambda case_id: prepared.store.unit(rows[case_id]),
+        heat_of=heat_of,
+    )
+
+
+def report_run(out: Path) -> Path:
+    """Render `report.html` from the files of a run folder and seal the folder with checksums."""
+    path = report_from_run(out)
+    shutil.rmtree(out / "cache", ignore_errors=True)
+    record.write_checksums(out)
+    return path
+
+
+def _checkpoint_meta(prepared: Prepared) -> dict[str, Any]:
+    """What a checkpoint says besides the weights."""
+    training = {case.case_id for case in prepared.split("train")}
+    facts = [r.facts for r in prepared.records if r.case_id in training]
+    return {
+        "recipe": portable(prepared.recipe).to_dict(),
+        "task": dict(prepared.task.to_dict()),
+        "preprocessor": prepared.reader.preprocessor.to_dict(),
+        "profile": training_profile(facts),
+        **prepared.hashes,
+    }
+
+
+def _extra_tensors(reader: ImageReader) -> dict[str, torch.Tensor]:
+    """Arrays that the preprocessing fitted and that a checkpoint must hold."""
+    mean = reader.preprocessor.pixel_mean
+    return {} if mean is None else {"pixel_mean": torch.from_numpy(mean)}
+
+
+def _listening(recipe: Recipe, out: Path, watcher: Watcher) -> Watcher:
+    """The watcher, and the files and trackers that the recipe asks for."""
+    listeners = [csv_listener(out / "history.csv")]
+    if recipe.run.tensorboard:
+        listeners.append(tensorboard_listener(out / "tensorboard"))
+    if recipe.run.mlflow is not None:
+        listeners.append(mlflow_listener(recipe.run.mlflow, out.name))
+
+    def on_epoch(history: Sequence[Mapping[str, Any]]) -> None:
+        for listen in (*listeners, watcher.on_epoch):
+            listen(history)
+
+    return Watcher(on_step=watcher.on_step, on_epoch=on_epoch)
+
+
+def _write_study(prepared: Prepared, out: Path) -> None:
+    """Write `manifest.csv` and `cohort.json`."""
+    import pandas as pd
+
+    hashes = {r.case_id: r.sha256 for r in prepared.records}
+    rows = [
+        {
+            "case_id": case.case_id,
+            "patient_id": case.patient_id,
+            "split": case.split,
+            **case.targets,
+            **case.strata,
+            "content_sha256": hashes[case.case_id],
+        }
+        for case in prepared.manifest.cases
+    ]
+    with atomic_path(out / "manifest.csv") as path:
+        pd.DataFrame(rows).to_csv(path, index=False, lineterminator="\n")
+    unreadable = sum(bool(r.cause) for r in prepared.records)
+    facts = record.cohort(
+        prepared.cases,
+        prepared.task,
+        excluded={"unreadable": unreadable} if unreadable else {},
+        split_hash=prepared.hashes["split_sha256"],
+        notes=prepared.manifest.notes,
+    )
+    write_json(out / "cohort.json", facts)

@@ -1,0 +1,1 @@
+"""Studies: several runs of one recipe, compared honestly."""

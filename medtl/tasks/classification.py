@@ -1,0 +1,355 @@
+"""Classification: findings that may occur together, and classes of which exactly one holds."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from medtl.errors import ManifestError
+from medtl.losses.classification import (
+    masked_bce,
+    masked_cross_entropy,
+    sigmoid_focal,
+    softmax_focal,
+)
+from medtl.metrics.ranking import area_under_roc, rank
+from medtl.types import Case
+
+MIN_WATCHED_CASES = 100
+MIN_WATCHED_POSITIVES = 20
+"""Below these an AUROC moves in steps so coarse that the validation loss steers better."""
+
+UNCERTAIN = {"-1", "-1.0", "uncertain", "u"}
+POSITIVE = {"1", "1.0", "true"}
+NEGATIVE = {"0", "0.0", "false"}
+"""Spellings of a finding's cell, lower case. Anything else is a fault, never a guess."""
+
+SMOOTHED_POSITIVE = (0.55, 0.85)
+"""Range that the 'smoothed' policy draws uncertain targets from: U-Ones+LSR of Pham et al. 2019."""
+
+Policy = Literal["ignore", "zeros", "ones", "smoothed"]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """One or several findings, each present or absent: a sigmoid per finding.
+
+    Attributes:
+        labels: Target columns, one per output.
+        positive: Cell text that means present, for a column that holds two words; else None.
+        uncertain: Label -> what training does with an uncertain cell. Evaluation never scores one.
+        missing: Whether an empty cell is unknown ("ignore") or means absent ("zeros").
+        loss_name, focal_gamma, focal_alpha, label_smoothing: See `losses.classification`.
+        balanced: Weigh positives by N_neg / N_pos of the training cases.
+        pos_weight: The weights once `weighted` has seen the training cases.
+    """
+
+    labels: tuple[str, ...]
+    positive: str | None = None
+    uncertain: Mapping[str, Policy] = field(default_factory=dict)
+    missing: Literal["ignore", "zeros"] = "ignore"
+    loss_name: Literal["cross_entropy", "focal"] = "cross_entropy"
+    focal_gamma: float = 2.0
+    focal_alpha: float | None = None
+    label_smoothing: float = 0.0
+    balanced: bool = False
+    pos_weight: tuple[float, ...] | None = None
+    watched: str = "auroc"
+
+    def truth(self, case: Case) -> NDArray[np.float32]:
+        """`(K,)` of 1, 0 and NaN: the certain truth that evaluation uses.
+
+        Raises:
+            ManifestError: When a cell is neither 0, 1, -1, empty nor (if stated) the positive word.
+        """
+        states = (self._state(case, label) for label in self.labels)
+        values = {"positive": 1.0, "negative": 0.0, "uncertain": np.nan, "missing": np.nan}
+        return np.array([values[state] for state in states], dtype=np.float32)
+
+    def targets(self, cases: Sequence[Case]) -> NDArray[np.float32]:
+        """`(n, K)` training targets under the policies for uncertain and missing cells."""
+        return np.array(
+            [[self._target(case, label) for label in self.labels] for case in cases],
+            dtype=np.float32,
+        ).reshape(len(cases), len(self.labels))
+
+    def truth_matrix(self, cases: Sequence[Case]) -> NDArray[np.float32]:
+        """`(n, K)` of 1, 0 and NaN: the certain truth of many cases."""
+        return np.array([self.truth(case) for case in cases], dtype=np.float32).reshape(
+            len(cases), len(self.labels)
+        )
+
+    def strata(self, cases: Sequence[Case]) -> NDArray[np.int64]:
+        """`(n, K)`: 1 where the finding is certainly present."""
+        return np.nan_to_num(self.truth_matrix(cases)).astype(np.int64)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Scalar mean over the known targets of the batch."""
+        if self.loss_name == "focal":
+            return sigmoid_focal(outputs, targets, gamma=self.focal_gamma, alpha=self.focal_alpha)
+        weight = None if self.pos_weight is None else outputs.new_tensor(self.pos_weight)
+        return masked_bce(
+            outputs, targets, pos_weight_K=weight, label_smoothing=self.label_smoothing
+        )
+
+    def decode(self, outputs: Tensor) -> Tensor:
+        """`(B, K)` probabilities."""
+        return torch.sigmoid(outputs)
+
+    def watch(self, targets: NDArray[np.float32], scores: NDArray[np.float32]) -> float | None:
+        """Mean AUROC over the findings, or None when any has too few validation cases."""
+        columns = [(t > 0.5, ~np.isnan(t), s) for t, s in zip(targets.T, scores.T, strict=True)]
+        return _mean_auroc([(positive[known], s[known]) for positive, known, s in columns])
+
+    def rows(self, case: Case, score: NDArray[np.float32]) -> list[dict[str, Any]]:
+        """One row per finding; `y_true` is None where the truth is uncertain or missing."""
+        truth = self.truth(case) if case.targets else np.full(len(self.labels), np.nan)
+        return [
+            {
+                "label": label,
+                "y_true": None if np.isnan(truth[k]) else int(truth[k]),
+                "y_true_raw": case.targets.get(label, ""),
+                "y_score": float(score[k]),
+            }
+            for k, label in enumerate(self.labels)
+        ]
+
+    def tally(self, cases: Sequence[Case]) -> dict[str, dict[str, int]]:
+        """Label -> counts of positive, negative, uncertain and missing cells."""
+        return {
+            label: dict(Counter(self._state(case, label) for case in cases))
+            for label in self.labels
+        }
+
+    def weighted(self, cases: Sequence[Case]) -> Findings:
+        """This task with N_neg / N_pos as weights, when the recipe asks for balance."""
+        if not self.balanced:
+            return self
+        truth = self.targets(cases)
+        positives = np.nansum(truth, axis=0)
+        negatives = np.nansum(1 - truth, axis=0)
+        weights = tuple(float(w) for w in negatives / np.maximum(positives, 1))
+        return replace(self, pos_weight=weights)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a checkpoint must hold to decode and to read the truth again."""
+        return {
+            "kind": "findings",
+            "labels": list(self.labels),
+            "positive": self.positive,
+            "missing": self.missing,
+        }
+
+    def _state(self, case: Case, label: str) -> str:
+        """One of positive, negative, uncertain, missing."""
+        text = case.targets.get(label, "").strip()
+        if text == "":
+            return "negative" if self.missing == "zeros" else "missing"
+        if text.lower() in UNCERTAIN:
+            return "uncertain"
+        if self.positive is not None:
+            return "positive" if text == self.positive else "negative"
+        if text.lower() in POSITIVE:
+            return "positive"
+        if text.lower() in NEGATIVE:
+            return "negative"
+        raise ManifestError(
+            f"a value of column {label!r} is neither 0, 1, -1 nor empty",
+            where=f"row {case.row}",
+            fix="Correct the cell, or state data.positive when the column holds words",
+        )
+
+    def _target(self, case: Case, label: str) -> float:
+        """The training target of one cell."""
+        state = self._state(case, label)
+        if state == "uncertain":
+            return self._uncertain_target(case, label)
+        return {"positive": 1.0, "negative": 0.0, "missing": float("nan")}[state]
+
+    def _uncertain_target(self, case: Case, label: str) -> float:
+        """What the policy makes of an uncertain cell; 'smoothed' depends on the case id alone."""
+        policy = self.uncertain.get(label, "ignore")
+        if policy == "smoothed":
+            digest = hashlib.sha256(f"{case.case_id}/{label}".encode()).digest()
+            low, high = SMOOTHED_POSITIVE
+            return low + (high - low) * int.from_bytes(digest[:4], "big") / 2**32
+        return {"ignore": float("nan"), "zeros": 0.0, "ones": 1.0}[policy]
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Classes of which exactly one holds: a softmax over all.
+
+    Attributes:
+        column: Target column; its cell text is the class.
+        labels: The classes, sorted, one per output.
+        class_weight: N / (K * N_k) of the training cases once `weighted` has seen them.
+    """
+
+    column: str
+    labels: tuple[str, ...]
+    loss_name: Literal["cross_entropy", "focal"] = "cross_entropy"
+    focal_gamma: float = 2.0
+    label_smoothing: float = 0.0
+    balanced: bool = False
+    class_weight: tuple[float, ...] | None = None
+    watched: str = "auroc"
+
+    def targets(self, cases: Sequence[Case]) -> NDArray[np.float32]:
+        """`(n,)` class indices as float; NaN where the class is not known."""
+        return np.array([self._index(case) for case in cases], dtype=np.float32)
+
+    def truth_matrix(self, cases: Sequence[Case]) -> NDArray[np.float32]:
+        """`(n, K)` one-hot classes; a row of NaN where the class is not known."""
+        known = ~np.isnan(self.targets(cases))
+        return np.where(known[:, None], self.strata(cases), np.nan).astype(np.float32)
+
+    def strata(self, cases: Sequence[Case]) -> NDArray[np.int64]:
+        """`(n, K)` one-hot classes; a row of zeros where the class is not known."""
+        one_hot = self.targets(cases)[:, None] == np.arange(len(self.labels))
+        return np.asarray(one_hot, dtype=np.int64)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Scalar mean over the cases whose class is known."""
+        weight = None if self.class_weight is None else outputs.new_tensor(self.class_weight)
+        if self.loss_name == "focal":
+            return softmax_focal(outputs, targets, gamma=self.focal_gamma, class_weight_K=weight)
+        return masked_cross_entropy(
+            outputs, targets, class_weight_K=weight, label_smoothing=self.label_smoothing
+        )
+
+    def decode(self, outputs: Tensor) -> Tensor:
+        """`(B, K)` probabilities that sum to 1."""
+        return torch.softmax(outputs.double(), dim=1).to(outputs.dtype)
+
+    def watch(self, targets: NDArray[np.float32], scores: NDArray[np.float32]) -> float | None:
+        """Mean one-versus-rest AUROC, or None when a class has too few validation cases."""
+        known = ~np.isnan(targets)
+        classes = range(len(self.labels))
+        return _mean_auroc([(targets[known] == k, scores[known, k]) for k in classes])
+
+    def rows(self, case: Case, score: NDArray[np.float32]) -> list[dict[str, Any]]:
+        """One row per class."""
+        raw = case.targets.get(self.column, "")
+        known = raw in self.labels
+        return [
+            {
+                "label": label,
+                "y_true": int(raw == label) if known else None,
+                "y_true_raw": raw,
+                "y_score": float(score[k]),
+            }
+            for k, label in enumerate(self.labels)
+        ]
+
+    def tally(self, cases: Sequence[Case]) -> dict[str, dict[str, int]]:
+        """Class -> how many cases are of it, are of another, or have no class."""
+        raw = [case.targets.get(self.column, "").strip() for case in cases]
+        missing = sum(text == "" for text in raw)
+        return {
+            label: {
+                "positive": raw.count(label),
+                "negative": len(raw) - missing - raw.count(label),
+                "missing": missing,
+            }
+            for label in self.labels
+        }
+
+    def weighted(self, cases: Sequence[Case]) -> Classes:
+        """This task with weights inverse to class frequency, when the recipe asks for balance."""
+        if not self.balanced:
+            return self
+        counts = self.strata(cases).sum(axis=0)
+        weights = counts.sum() / (len(self.labels) * np.maximum(counts, 1))
+        return replace(self, class_weight=tuple(float(w) for w in weights))
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a checkpoint must hold to decode and to read the truth again."""
+        return {"kind": "classes", "labels": list(self.labels), "column": self.column}
+
+    def _index(self, case: Case) -> float:
+        """Index of the case's class, or NaN when the cell is empty."""
+        text = case.targets.get(self.column, "").strip()
+        if text == "":
+            return float("nan")
+        if text not in self.labels:
+            raise ManifestError(
+                f"a class in column {self.column!r} that the model does not know",
+                expected=f"one of {', '.join(self.labels)}",
+                where=f"row {case.row}",
+            )
+        return float(self.labels.index(text))
+
+
+def classification_task(
+    cases: Sequence[Case],
+    columns: Sequence[str],
+    *,
+    positive: str | None = None,
+    uncertain: Mapping[str, Policy] | None = None,
+    missing: Literal["ignore", "zeros"] = "ignore",
+    **options: Any,
+) -> Findings | Classes:
+    """Return the task that the target columns call for.
+
+    Several columns are findings. One column is a finding when it holds 0 and 1 or when `positive`
+    says which word counts; with three or more words it holds classes.
+
+    Args:
+        cases: All cases of the study.
+        columns: Target columns.
+        positive: Cell text that means present, for one column of two words.
+        uncertain: Label -> policy for uncertain cells in training.
+        missing: What an empty cell means.
+        **options: Loss options of `Findings` or `Classes`.
+
+    Raises:
+        ManifestError: When the column holds one value only, two words without `positive`, or a
+            `positive` that does not occur.
+    """
+    values = {case.targets.get(columns[0], "").strip() for case in cases} - {""}
+    words = {v for v in values if v.lower() not in POSITIVE | NEGATIVE | UNCERTAIN}
+    where = f"column {columns[0]!r}"
+    if positive is not None and positive not in values:
+        raise ManifestError(
+            f"data.positive {positive!r} does not occur",
+            expected=f"one of {', '.join(sorted(values)[:10])}",
+            where=where,
+        )
+    if len(columns) > 1 or positive is not None or not words:
+        return Findings(
+            labels=tuple(columns),
+            positive=positive,
+            uncertain=dict(uncertain or {}),
+            missing=missing,
+            **options,
+        )
+    if len(values) <= 2:
+        raise ManifestError(
+            f"the values are {', '.join(sorted(values))}",
+            expected="0 and 1, or three or more classes",
+            where=where,
+            fix=f"State which one is the finding, for example data.positive: {sorted(values)[-1]}",
+        )
+    options.pop("focal_alpha", None)
+    return Classes(column=columns[0], labels=tuple(sorted(values)), **options)
+
+
+def _mean_auroc(columns: list[tuple[NDArray[np.bool_], NDArray[np.float32]]]) -> float | None:
+    """Mean AUROC over columns of (is positive, score), or None when one is too small."""
+    values = []
+    for positive, score in columns:
+        rare = min(int(positive.sum()), int((~positive).sum()))
+        if len(positive) < MIN_WATCHED_CASES or rare < MIN_WATCHED_POSITIVES:
+            return None
+        ranking = rank(positive, score)
+        values.append(float(area_under_roc(ranking.tp, ranking.fp)))
+    return float(np.mean(values))

@@ -1,0 +1,1 @@
+"""Staged training: decoded images, batches, optimiser, schedule, early stopping, checkpoints."""

@@ -1,0 +1,97 @@
+"""Batches whose content is a function of (seed, epoch, step), whatever the number of workers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from medtl.training.images import ImageStore
+from medtl.training.seeds import Stream, generator
+
+Augment = Callable[[NDArray[np.float32], np.random.Generator], NDArray[np.float32]]
+Standardise = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+Place = tuple[int, int]
+"""(epoch, position in the split): all that a draw may depend on."""
+
+
+@dataclass(frozen=True)
+class Samples(Dataset[tuple[Tensor, Tensor, Tensor]]):
+    """The cases of one split.
+
+    Attributes:
+        store: Unit images.
+        rows: `(n,)` rows of the store.
+        targets: `(n, ...)` float32, NaN where not known.
+        standardise: Unit image -> network input `(channels, H, W)`.
+        augment: Applied before `standardise`, or None.
+        seed: Of the augmentation stream.
+    """
+
+    store: ImageStore
+    rows: NDArray[np.int64]
+    targets: NDArray[np.float32]
+    standardise: Standardise
+    augment: Augment | None = None
+    seed: int = 0
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, place: Place) -> tuple[Tensor, Tensor, Tensor]:
+        epoch, index = place
+        unit = self.store.unit(int(self.rows[index]))
+        if self.augment is not None:
+            unit = self.augment(unit, generator(self.seed, Stream.AUGMENT, epoch, index))
+        image = torch.from_numpy(np.ascontiguousarray(self.standardise(unit)))
+        return image, torch.as_tensor(self.targets[index]), torch.tensor(index)
+
+
+class EpochBatches(Sampler[list[Place]]):
+    """The batches of one epoch: a seeded permutation cut into nearly equal parts.
+
+    Parts differ by at most one case, so no batch of one reaches a batch-norm layer. With several
+    processes each takes its slice of every batch.
+
+    Args:
+        size: Cases in the split.
+        batch_size: Largest batch, over all processes.
+        seed: Of the order stream; None keeps the order of the split.
+        rank, processes: This process among all.
+    """
+
+    def __init__(
+        self, size: int, batch_size: int, *, seed: int | None, rank: int = 0, processes: int = 1
+    ) -> None:
+        self.size, self.batch_size, self.seed = size, batch_size, seed
+        self.rank, self.processes = rank, processes
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return math.ceil(self.size / self.batch_size)
+
+    def __iter__(self) -> Iterator[list[Place]]:
+        order = np.arange(self.size)
+        if self.seed is not None:
+            order = generator(self.seed, Stream.ORDER, self.epoch).permutation(self.size)
+        for part in np.array_split(order, len(self)):
+            yield [(self.epoch, int(i)) for i in part[self.rank :: self.processes]]
+
+
+def make_loader(
+    samples: Samples, batches: EpochBatches, *, workers: int, pin: bool
+) -> DataLoader[tuple[Tensor, Tensor, Tensor]]:
+    """Return a loader of (images, targets, positions) batches."""
+    return DataLoader(
+        samples,
+        batch_sampler=batches,
+        num_workers=workers,
+        pin_memory=pin,
+        persistent_workers=workers > 0,
+    )

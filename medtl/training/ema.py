@@ -1,0 +1,49 @@
+"""Exponential moving average of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+class MovingAverage:
+    """A second copy of the weights that follows the trained ones slowly.
+
+    Buffers (batch-norm statistics) are copied, not averaged: they are averages already.
+
+    Args:
+        model: The network to follow.
+        decay: Share of the old average kept at each step, in (0, 1).
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.average = {name: t.detach().clone() for name, t in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Move the average one step towards the model's weights."""
+        trained = {name for name, p in model.named_parameters() if p.requires_grad}
+        for name, tensor in model.state_dict().items():
+            if name in trained:
+                self.average[name].lerp_(tensor, 1 - self.decay)
+            else:
+                self.average[name].copy_(tensor)
+
+    @contextmanager
+    def applied(self, model: nn.Module) -> Iterator[None]:
+        """Run the model with the averaged weights for a while."""
+        own = {name: t.detach().clone() for name, t in model.state_dict().items()}
+        model.load_state_dict(self.average)
+        try:
+            yield
+        finally:
+            model.load_state_dict(own)
+
+    def load(self, average: dict[str, Tensor]) -> None:
+        """Continue from a saved average."""
+        for name, tensor in self.average.items():
+            tensor.copy_(average[name])

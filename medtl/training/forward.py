@@ -1,0 +1,48 @@
+"""One pass of a network over a split, without gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from medtl.training.batches import EpochBatches, Samples, make_loader
+from medtl.training.runtime import Runtime
+
+
+def network_outputs(
+    model: nn.Module,
+    samples: Samples,
+    runtime: Runtime,
+    *,
+    batch_size: int,
+    workers: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return the raw outputs and the targets of all cases, in the order of the split.
+
+    Args:
+        model: Left in evaluation mode.
+        samples: `n` cases.
+        runtime: Device and precision.
+        batch_size: Largest batch. The order and the batches depend on `n` and on it alone, so the
+            same cases give the same bits again.
+        workers: Loader processes.
+        progress: Called with (done cases, cases).
+
+    Returns:
+        Outputs `(n, K)` and targets `(n, ...)`, float32 on the CPU.
+    """
+    batches = EpochBatches(len(samples), batch_size, seed=None)
+    pin = runtime.device.type == "cuda"
+    outputs, targets, done = [], [], 0
+    model.eval()
+    with torch.inference_mode(), runtime.autocast():
+        for images, truth, _ in make_loader(samples, batches, workers=workers, pin=pin):
+            outputs.append(model(runtime.to_device(images)).float().cpu())
+            targets.append(truth)
+            done += len(images)
+            if progress is not None:
+                progress(done, len(samples))
+    return torch.cat(outputs), torch.cat(targets)

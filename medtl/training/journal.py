@@ -1,0 +1,81 @@
+"""Where the history of a run goes: a CSV always, TensorBoard by default, MLflow when asked for."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from medtl.errors import RunError
+from medtl.io.atomic import write_text
+
+History = Sequence[Mapping[str, Any]]
+Listener = Callable[[History], None]
+
+COLUMNS = (
+    "stage",
+    "epoch",
+    "train_loss",
+    "val_loss",
+    "val_metric",
+    "lr_head",
+    "lr_base",
+    "seconds",
+    "best",
+)
+CURVES = ("train_loss", "val_loss", "val_metric", "lr_head", "lr_base")
+
+
+def csv_listener(path: Path) -> Listener:
+    """Rewrite `history.csv` after every epoch; a resumed run continues it without a gap."""
+
+    def listen(history: History) -> None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        for row in history:
+            writer.writerow({c: "" if row[c] is None else row[c] for c in COLUMNS})
+        write_text(path, text.getvalue())
+
+    return listen
+
+
+def tensorboard_listener(folder: Path) -> Listener:
+    """Add every new epoch to TensorBoard."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    writer = SummaryWriter(str(folder))
+
+    def listen(history: History) -> None:
+        row = history[-1]
+        for name in CURVES:
+            if row[name] is not None:
+                writer.add_scalar(name, row[name], row["epoch"])
+        writer.flush()
+
+    return listen
+
+
+def mlflow_listener(uri: str, run_name: str) -> Listener:
+    """Log every new epoch to an MLflow server or folder.
+
+    Raises:
+        RunError: When MLflow is not installed.
+    """
+    try:
+        import mlflow
+    except ImportError as error:
+        raise RunError(
+            "run.mlflow is set but MLflow is not installed", fix="pip install 'medtl[tracking]'"
+        ) from error
+    mlflow.set_tracking_uri(uri)
+    mlflow.start_run(run_name=run_name)
+
+    def listen(history: History) -> None:
+        row = history[-1]
+        values = {name: row[name] for name in CURVES if row[name] is not None}
+        mlflow.log_metrics(values, step=row["epoch"])
+
+    return listen

@@ -1,0 +1,428 @@
+"""The staged training loop: apply the stage, rebuild the optimiser, run epochs, keep the best.
+
+Every epoch ends in a checkpoint, and every random draw is a function of (seed, epoch, position).
+So a run that was stopped anywhere goes on from its last finished epoch and ends in the same bits.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from medtl.errors import RunError
+from medtl.losses.penalty import elastic_penalty, penalised_weights
+from medtl.networks.freeze import apply_stage
+from medtl.networks.groups import layer_groups
+from medtl.networks.selectors import resolve
+from medtl.tasks.task import Task
+from medtl.training.batches import EpochBatches, Samples, make_loader
+from medtl.training.checkpoint import (
+    load_checkpoint,
+    load_optimizer,
+    optimizer_tensors,
+    save_checkpoint,
+    with_prefix,
+    without_prefix,
+)
+from medtl.training.ema import MovingAverage
+from medtl.training.forward import network_outputs
+from medtl.training.optimizer import make_optimizer, parameter_groups, set_rate
+from medtl.training.position import Position
+from medtl.training.runtime import Runtime
+from medtl.training.schedule import rate_factor
+from medtl.training.seeds import Stream, torch_seed
+from medtl.types import Stage
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What all stages share.
+
+    Attributes:
+        batch_size: Images in one forward pass, over all processes.
+        accumulate: Forward passes per optimiser step.
+        lr_batch: Images per step that the stages' learning rates are stated for; they scale
+            linearly with `batch_size * accumulate` (Goyal et al. 2017).
+        optimizer: "adamw" or "sgd".
+        weight_decay: On matrices and kernels.
+        clip_norm: Largest gradient norm, or None.
+        ema_decay: Of the moving average that is validated and kept instead of the weights, or None.
+        penalty: (strength, L1 ratio, selector of layer groups), or None.
+        monitor: "auto" watches the task's statistic where there are enough validation cases, else
+            the validation loss.
+        min_delta, baseline: See `Stopping`.
+        seed: Of order, augmentation and dropout.
+        workers: Loader processes; the results do not depend on it.
+    """
+
+    batch_size: int = 32
+    accumulate: int = 1
+    lr_batch: int = 32
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    weight_decay: float = 0.01
+    clip_norm: float | None = 1.0
+    ema_decay: float | None = None
+    penalty: tuple[float, float, str] | None = None
+    monitor: Literal["auto", "val_loss", "val_metric"] = "auto"
+    min_delta: float = 0.0
+    baseline: float | None = None
+    seed: int = 0
+    workers: int = 0
+
+
+@dataclass(frozen=True)
+class Watcher:
+    """What the outside wants to hear: progress bars, history files, trackers.
+
+    Attributes:
+        on_step: Called with (stage, epoch of the stage, done batches, batches).
+        on_epoch: Called with the history so far.
+    """
+
+    on_step: Callable[[Stage, int, int, int], None] = lambda *_: None
+    on_epoch: Callable[[Sequence[Mapping[str, Any]]], None] = lambda *_: None
+
+
+@dataclass
+class Trainer:
+    """One network being trained.
+
+    Attributes:
+        model: The network; `fit` changes it in place.
+        task: What the numbers mean, with the class weights of the training cases.
+        train, val: Samples of the two splits.
+        options: What all stages share.
+        runtime: Device, precision, processes.
+        folder: Where `best.safetensors` and `last.safetensors` go.
+        meta: What a checkpoint must say besides the weights (labels, preprocessing, recipe).
+        extra: Tensors that a checkpoint must hold besides the weights (a fitted pixel mean).
+        watcher: Who is told of steps and epochs.
+    """
+
+    model: nn.Module
+    task: Task
+    train: Samples
+    val: Samples
+    options: Options
+    runtime: Runtime
+    folder: Path
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+    watcher: Watcher = field(default_factory=Watcher)
+
+    def __post_init__(self) -> None:
+        """Move the network and decide what early stopping watches."""
+        self.runtime.place(self.model)
+        self.groups = layer_groups(self.model)
+        self.monitor = self._choose_monitor()
+
+    def fit(self, stages: Sequence[Stage], *, resume: bool = False) -> Position:
+        """Run the stages in order and leave the model at its best epoch of all stages.
+
+        Args:
+            stages: What to do.
+            resume: Go on from `last.safetensors` when there is one.
+
+        Returns:
+            The final position, with the history.
+
+        Raises:
+            RunError: When nothing trains in a stage, or the loss stops being finite.
+            WeightsError: When the checkpoint to resume from is damaged.
+            SelectorError: When a stage names a layer group that does not exist.
+        """
+        position, saved = self._start(resume)
+        while position.stage < len(stages):
+            position = self._run_stage(stages[position.stage], position, saved)
+            saved = {}
+            self._load_best()
+            position = position.next_stage()
+            self._save("last", position)
+        self._load_best()
+        return position
+
+    def rehearse(self, stage: Stage, optimizer: torch.optim.Optimizer) -> float:
+        """Return the seconds that one epoch of a stage will take, from its second batch.
+
+        The weights are changed by the two steps; build the trainer anew before `fit`.
+
+        Args:
+            stage: The stage to try.
+            optimizer: What `enter` returned for it.
+        """
+        stepper = self.runtime.prepare_optimizer(optimizer)
+        network = self.runtime.parallel(self.model)
+        network.train()
+        batches = EpochBatches(len(self.train), self.options.batch_size, seed=self.options.seed)
+        loader = make_loader(self.train, batches, workers=0, pin=False)
+        seconds = 0.0
+        for (images, targets, _), step in zip(loader, range(2), strict=False):
+            started = time.monotonic()
+            self.runtime.backward(self._loss(network, images, targets))
+            self._step(stage, Position(), step, len(loader), stepper)
+            seconds = time.monotonic() - started
+        # A validation image costs about a third of a training image: forward without backward.
+        return seconds * (len(loader) + len(self.val) / self.options.batch_size / 3)
+
+    def validate(self) -> tuple[float, float | None]:
+        """Return the loss over all validation cases and the task's statistic (None if too few)."""
+        options = self.options
+        outputs, targets = network_outputs(
+            self.model,
+            self.val,
+            self.runtime,
+            batch_size=options.batch_size,
+            workers=options.workers,
+        )
+        loss = float(self.task.loss(outputs, targets))
+        scores = self.task.decode(outputs)
+        return loss, self.task.watch(targets.numpy(), scores.numpy())
+
+    def _run_stage(self, stage: Stage, position: Position, saved: Mapping[str, Tensor]) -> Position:
+        """Run one stage from where `position` stands to its last epoch or the end of patience."""
+        optimizer = self.enter(stage)
+        decay = self.options.ema_decay
+        average = None if decay is None else MovingAverage(self.model, decay)
+        if position.epoch > 0:
+            load_optimizer(optimizer, without_prefix("optimizer", saved))
+            if average is not None:
+                average.load(without_prefix("ema", saved))
+        stepper = self.runtime.prepare_optimizer(optimizer)
+        network = self.runtime.parallel(self.model)
+        batches = EpochBatches(
+            len(self.train),
+            self.options.batch_size,
+            seed=self.options.seed,
+            rank=self.runtime.rank,
+            processes=self.runtime.processes,
+        )
+        pin = self.runtime.device.type == "cuda"
+        loader = make_loader(self.train, batches, workers=self.options.workers, pin=pin)
+        while position.epoch < stage.epochs and position.stopping.waited < stage.patience:
+            started = time.monotonic()
+            batches.epoch = position.total_epochs
+            train_loss = self._train_epoch(stage, position, network, stepper, loader, average)
+            position = self._close_epoch(stage, position, train_loss, started, average)
+            self._save("last", position, optimizer=optimizer, average=average)
+            if self.runtime.is_main:
+                self.watcher.on_epoch(position.history)
+        return position
+
+    def _train_epoch(
+        self,
+        stage: Stage,
+        position: Position,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        loader: DataLoader[tuple[Tensor, Tensor, Tensor]],
+        average: MovingAverage | None,
+    ) -> float:
+        """Train on every case once; return the mean training loss."""
+        options = self.options
+        network.train()
+        total, batches = 0.0, len(loader)
+        steps = -(-batches // options.accumulate)
+        optimizer.zero_grad(set_to_none=True)
+        for index, (images, targets, places) in enumerate(loader):
+            counters = (position.total_epochs, index, self.runtime.rank)
+            torch.manual_seed(torch_seed(options.seed, Stream.DROPOUT, *counters))
+            group_start = index - index % options.accumulate
+            share = 1 / min(options.accumulate, batches - group_start)
+            loss = self._loss(network, images, targets)
+            self._must_be_finite(loss, stage, position, places)
+            self.runtime.backward(loss * share)
+            if (index + 1) % options.accumulate == 0 or index + 1 == batches:
+                step = position.epoch * steps + index // options.accumulate
+                self._step(stage, position, step, steps, optimizer)
+                if average is not None:
+                    average.update(self.model)
+            total += float(loss.detach()) * len(images)
+            self.watcher.on_step(stage, position.epoch, index + 1, batches)
+        return total / len(self.train)
+
+    def _loss(self, network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+        """Loss of one batch, penalty included."""
+        with self.runtime.autocast():
+            outputs = network(self.runtime.to_device(images))
+        loss = self.task.loss(outputs.float(), self.runtime.to_device(targets))
+        if self.options.penalty is not None:
+            strength, l1_ratio, layers = self.options.penalty
+            weights = penalised_weights(self._parameters_of(layers))
+            if weights:
+                loss = loss + elastic_penalty(weights, strength=strength, l1_ratio=l1_ratio)
+        return loss
+
+    def _step(
+        self,
+        stage: Stage,
+        position: Position,
+        step: int,
+        steps: int,
+        optimizer: torch.optim.Optimizer,
+    ) -> None:
+        """One optimiser step at the scheduled rate."""
+        options = self.options
+        factor = rate_factor(
+            stage.schedule,
+            step,
+            steps=steps * stage.epochs,
+            warmup_steps=round(steps * stage.warmup_epochs),
+            plateau_drops=position.drops,
+        )
+        set_rate(optimizer, factor * options.batch_size * options.accumulate / options.lr_batch)
+        if options.clip_norm is not None:
+            self.runtime.clip(list(self.model.parameters()), options.clip_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    def _close_epoch(
+        self,
+        stage: Stage,
+        position: Position,
+        train_loss: float,
+        started: float,
+        average: MovingAverage | None,
+    ) -> Position:
+        """Validate, update early stopping, and save the model when it is the best so far."""
+        val_loss, metric = self._validate_average(average)
+        watched = val_loss if self.monitor == "val_loss" else metric
+        if watched is None or not math.isfinite(watched):
+            raise RunError(
+                f"the {self.monitor} of stage {stage.name!r} is not finite",
+                where=f"epoch {position.total_epochs}",
+                fix="Lower the stage's learning rate",
+            )
+        row = {
+            "stage": stage.name,
+            "epoch": position.total_epochs,
+            "train_loss": train_loss,
+            "val_loss": val_loss,
+            "val_metric": metric,
+            "lr_head": stage.lr["head"],
+            "lr_base": stage.lr.get("base"),
+            "seconds": round(time.monotonic() - started, 2),
+        }
+        position = position.after_epoch(stage, watched, row)
+        if position.improved:
+            self._save("best", position, average=average)
+        return position
+
+    def _validate_average(self, average: MovingAverage | None) -> tuple[float, float | None]:
+        """Validate the averaged weights when there are any, else the trained ones."""
+        if average is None:
+            return self.validate()
+        with average.applied(self.model):
+            return self.validate()
+
+    def enter(self, stage: Stage) -> torch.optim.Optimizer:
+        """Freeze, thaw and set the batch-norm policy; return the optimiser of this stage."""
+        names = [group.name for group in self.groups]
+        policies = {
+            name: policy
+            for selector, policy in stage.batch_norm.items()
+            for name in resolve(selector, names)
+        }
+        apply_stage(self.model, self.groups, train=resolve(stage.train, names), batch_norm=policies)
+        groups = parameter_groups(
+            self.model,
+            [(group.name, group.parameters) for group in self.groups],
+            lr=stage.lr,
+            layer_decay=stage.layer_decay,
+            weight_decay=self.options.weight_decay,
+        )
+        return make_optimizer(self.options.optimizer, groups)
+
+    def _parameters_of(self, selector: str) -> list[nn.Parameter]:
+        """The parameters of the selected layer groups."""
+        chosen = set(resolve(selector, [group.name for group in self.groups]))
+        parameters = dict(self.model.named_parameters())
+        return [parameters[n] for g in self.groups if g.name in chosen for n in g.parameters]
+
+    def _choose_monitor(self) -> str:
+        """What early stopping watches."""
+        targets = np.asarray(self.val.targets)
+        shape = (len(targets), len(self.task.labels))
+        countable = self.task.watch(targets, np.zeros(shape, dtype=np.float32)) is not None
+        if self.options.monitor == "val_metric" and not countable:
+            raise RunError(
+                f"too few validation cases to watch the {self.task.watched}",
+                fix="Use finetune.early_stopping.monitor: auto",
+            )
+        if self.options.monitor == "auto":
+            return "val_metric" if countable else "val_loss"
+        return self.options.monitor
+
+    def _start(self, resume: bool) -> tuple[Position, dict[str, Tensor]]:
+        """The position and tensors to go on from."""
+        path = self.folder / "last.safetensors"
+        if resume and path.is_file():
+            tensors, meta = load_checkpoint(path)
+            self.model.load_state_dict(without_prefix("model", tensors))
+            return Position.from_dict(meta["position"]), tensors
+        position = Position()
+        larger_is_better = self.monitor == "val_metric"
+        stopping = replace(
+            position.stopping,
+            mode="max" if larger_is_better else "min",
+            min_delta=self.options.min_delta,
+            baseline=self.options.baseline,
+        )
+        return replace(position, stopping=stopping), {}
+
+    def _save(
+        self,
+        name: Literal["best", "last"],
+        position: Position,
+        *,
+        optimizer: torch.optim.Optimizer | None = None,
+        average: MovingAverage | None = None,
+    ) -> None:
+        """Write a checkpoint: 'best' holds the model to use, 'last' all that going on needs."""
+        if not self.runtime.is_main:
+            return
+        model = self.model.state_dict()
+        if name == "best" and average is not None:
+            model = average.average
+        tensors = {**with_prefix("model", model), **with_prefix("extra", self.extra)}
+        if optimizer is not None:
+            tensors |= with_prefix("optimizer", optimizer_tensors(optimizer))
+        if name == "last" and average is not None:
+            tensors |= with_prefix("ema", average.average)
+        meta = {**self.meta, "position": position.to_dict(), "monitor": self.monitor}
+        save_checkpoint(self.folder / f"{name}.safetensors", tensors, meta)
+
+    def _load_best(self) -> None:
+        """Give the model its best weights of all stages; keep the last ones when none was best."""
+        self.runtime.wait()
+        path = self.folder / "best.safetensors"
+        if not path.is_file():
+            log.warning("no epoch reached the baseline; the weights of the last epoch are kept")
+            return
+        tensors, _ = load_checkpoint(path)
+        self.model.load_state_dict(without_prefix("model", tensors))
+
+    def _must_be_finite(
+        self, loss: Tensor, stage: Stage, position: Position, places: Tensor
+    ) -> None:
+        """Stop at the first loss that is not a number, and say on which cases."""
+        if bool(torch.isfinite(loss)):
+            return
+        rows = self.train.rows[places.numpy()]
+        cases = ", ".join(self.train.store.case_ids[int(row)] for row in rows[:8])
+        raise RunError(
+            f"the loss is not finite in stage {stage.name!r}, epoch {position.total_epochs}",
+            where=f"cases {cases}",
+            fix="Lower the learning rate, or look at these cases",
+        )

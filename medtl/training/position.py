@@ -1,0 +1,75 @@
+"""Where a run stands, and what its checkpoints say: the state of the loop as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from medtl.training.stopping import Stopping
+from medtl.types import Stage
+
+PLATEAU_PATIENCE = 2
+"""Epochs without improvement before the 'plateau' schedule drops the rate."""
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a run stands after its last finished epoch.
+
+    Attributes:
+        stage: Index of the current stage; the number of stages when all are done.
+        epoch: Finished epochs of the current stage.
+        total_epochs: Finished epochs of all stages.
+        drops: How often the plateau rule has fired in this stage.
+        stopping: State of early stopping.
+        history: One row per finished epoch.
+    """
+
+    stage: int = 0
+    epoch: int = 0
+    total_epochs: int = 0
+    drops: int = 0
+    stopping: Stopping = field(default_factory=Stopping)
+    history: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def improved(self) -> bool:
+        """Whether the last finished epoch is the best of all."""
+        return self.total_epochs > 0 and self.stopping.best_epoch == self.total_epochs - 1
+
+    def after_epoch(self, stage: Stage, watched: float, row: Mapping[str, Any]) -> Position:
+        """The position one epoch later.
+
+        Args:
+            stage: The stage the epoch belongs to.
+            watched: Value of the monitored quantity.
+            row: What the history says of the epoch.
+        """
+        stopping = self.stopping.update(watched, self.total_epochs)
+        stuck = stopping.waited > 0 and stopping.waited % PLATEAU_PATIENCE == 0
+        best = stopping.best_epoch == self.total_epochs
+        return replace(
+            self,
+            epoch=self.epoch + 1,
+            total_epochs=self.total_epochs + 1,
+            drops=self.drops + (stage.schedule == "plateau" and stuck),
+            stopping=stopping,
+            history=(*self.history, {**row, "best": int(best)}),
+        )
+
+    def next_stage(self) -> Position:
+        """The position at the start of the next stage."""
+        return replace(
+            self, stage=self.stage + 1, epoch=0, drops=0, stopping=self.stopping.next_stage()
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON types only."""
+        return {**asdict(self), "history": [dict(row) for row in self.history]}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Position:
+        """The position that `to_dict` wrote."""
+        history = tuple(data["history"])
+        return cls(**{**data, "stopping": Stopping(**data["stopping"]), "history": history})

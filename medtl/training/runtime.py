@@ -1,0 +1,127 @@
+"""Where and how the numbers run: device, precision, processes. Only this file knows Accelerate."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from medtl.errors import RunError
+
+
+class Runtime:
+    """Device, mixed precision and processes behind six small questions.
+
+    Args:
+        device: "auto" takes CUDA when there is one.
+        precision: "auto" is bf16 (or fp16) on CUDA and fp32 on a CPU.
+
+    Raises:
+        RunError: When CUDA is asked for and missing, or half precision on a CPU that is slow at it.
+    """
+
+    def __init__(
+        self,
+        device: Literal["auto", "cpu", "cuda"] = "auto",
+        precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
+    ) -> None:
+        from accelerate import Accelerator
+
+        has_cuda = torch.cuda.is_available()
+        if device == "cuda" and not has_cuda:
+            raise RunError("run.device is 'cuda' but torch sees no GPU", fix="Use run.device=auto")
+        on_cpu = device == "cpu" or not has_cuda
+        self.precision = resolve_precision(precision, on_cpu=on_cpu)
+        mode = {"fp32": "no"}.get(self.precision, self.precision)
+        self._accelerator = Accelerator(cpu=on_cpu, mixed_precision=mode)
+
+    @property
+    def device(self) -> torch.device:
+        """Where tensors live."""
+        return cast(torch.device, self._accelerator.device)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files."""
+        return bool(self._accelerator.is_main_process)
+
+    @property
+    def rank(self) -> int:
+        """Index of this process."""
+        return int(self._accelerator.process_index)
+
+    @property
+    def processes(self) -> int:
+        """How many processes train together."""
+        return int(self._accelerator.num_processes)
+
+    def to_device(self, tensor: Tensor) -> Tensor:
+        """Move a tensor; images go channels-last, 1.1 to 1.6 times faster for convolutions."""
+        if tensor.ndim == 4:
+            return tensor.to(self.device, memory_format=torch.channels_last, non_blocking=True)
+        return tensor.to(self.device, non_blocking=True)
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """Move a network to the device, in the layout of `to_device`."""
+        return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+    def parallel(self, model: nn.Module) -> nn.Module:
+        """The network to call in training: averages gradients when there are several processes.
+
+        Made anew for each stage, because it must know which parameters train.
+        """
+        if self.processes == 1:
+            return model
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(model, device_ids=ids)
+
+    def prepare_optimizer(self, optimizer: torch.optim.Optimizer) -> Any:
+        """The optimiser with gradient scaling where fp16 needs it."""
+        return self._accelerator.prepare_optimizer(optimizer)
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Context of the forward pass."""
+        return cast(AbstractContextManager[None], self._accelerator.autocast())
+
+    def backward(self, loss: Tensor) -> None:
+        """Add this loss's gradients."""
+        self._accelerator.backward(loss)
+
+    def clip(self, parameters: list[nn.Parameter], max_norm: float) -> None:
+        """Clip the gradient norm, after unscaling."""
+        self._accelerator.clip_grad_norm_(parameters, max_norm)
+
+    def wait(self) -> None:
+        """Wait for all processes."""
+        self._accelerator.wait_for_everyone()
+
+
+def resolve_precision(
+    precision: Literal["auto", "fp32", "bf16", "fp16"], *, on_cpu: bool
+) -> Literal["fp32", "bf16", "fp16"]:
+    """Return the precision to use.
+
+    Raises:
+        RunError: For half precision on a CPU without the instructions: it would run, 13 times
+            slower than fp32 where we measured it.
+    """
+    if precision == "auto":
+        if on_cpu:
+            return "fp32"
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    if not on_cpu or precision == "fp32":
+        return precision
+    if precision == "bf16" and _cpu_has_bf16():
+        return precision
+    raise RunError(
+        f"run.precision is {precision!r} but this CPU has no fast instructions for it",
+        fix="Use run.precision=auto",
+    )
+
+
+def _cpu_has_bf16() -> bool:
+    """Whether the CPU multiplies bf16 in hardware (AVX512-BF16 or AMX)."""
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(bool(getattr(torch.cpu, check, lambda: False)()) for check in checks)

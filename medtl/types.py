@@ -1,0 +1,190 @@
+"""The words of medtl: frozen types that every layer shares. numpy only, no torch.
+
+Conventions, stated once:
+
+* An image array is `(C, *S)`: channels first, then the spatial axes. In 2D `S` is `(rows,
+  columns)`, so `spacing` is `(row, column)` in mm, the order of DICOM PixelSpacing (0028,0030).
+  In 3D `S` is the NIfTI axis order `(i, j, k)` and `affine` maps voxel indices to RAS+ mm.
+* Scores are probabilities in [0, 1] or values in the target's unit (months), never logits.
+* A measure that cannot be computed is a value with its reason: never 0, 0.5 or NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.floating]
+IntArray = NDArray[np.integer]
+BoolArray = NDArray[np.bool_]
+
+SPLITS = ("train", "val", "test")
+"""The parts of a study, in the order in which they are used."""
+
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image in real-world units with its geometry and the record of what was done to it.
+
+    Attributes:
+        array: `(C, *S)` float32; Hounsfield units for CT, stored units where DICOM gives no unit.
+        spacing: Millimetres per spatial axis, or None when the file does not say.
+        affine: `(4, 4)` voxel-to-RAS+ matrix in mm, or None for images without a patient position.
+        modality: DICOM Modality (0008,0060) in lower case, or "" when unknown.
+        notes: Every correction made, in order ("inverted MONOCHROME1").
+        flags: Oddities that belong in the data-quality report ("burned_in_annotation").
+        header: Allow-listed, non-identifying facts (view, photometric interpretation, bits stored).
+    """
+
+    array: NDArray[np.float32]
+    spacing: tuple[float, ...] | None = None
+    affine: FloatArray | None = None
+    modality: str = ""
+    notes: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+    header: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of a manifest.
+
+    Attributes:
+        case_id: Unique in the manifest; pseudonymous unless the recipe says the ids already are.
+        patient_id: The unit of splitting and of resampling; pseudonymous likewise.
+        image: Absolute path of the image file, or of the folder of one DICOM series.
+        targets: Target column -> raw cell text, "" when missing. Only a task gives it a meaning.
+        strata: Column -> cell text of the columns that the recipe reports by (view, site, ...).
+        split: One of `SPLITS`, or "" before the manifest has been split.
+        mask: Absolute path of the mask, or None.
+        frame: Frame of a multi-frame DICOM, or slice of a volume, counted from 0; None for all.
+        row: Line number in the manifest file (the header is line 1), for error messages.
+    """
+
+    case_id: str
+    patient_id: str
+    image: Path
+    targets: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+    strata: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+    split: str = ""
+    mask: Path | None = None
+    frame: int | None = None
+    row: int = 0
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The cases of a study and what its columns mean.
+
+    Attributes:
+        cases: One per image, in file order.
+        root: Folder that relative paths, in the table and in messages, start from.
+        sha256: Hash of the table's bytes.
+        meanings: Column or label -> meaning in words, from the YAML sidecar.
+        units: Column -> unit, from the sidecar.
+        source: Where the data come from.
+        licence: Under what terms they may be used.
+        notes: What was decided while reading ("val became the test set").
+    """
+
+    cases: tuple[Case, ...]
+    root: Path
+    sha256: str
+    meanings: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+    units: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+    source: str = ""
+    licence: str = ""
+    notes: tuple[str, ...] = ()
+
+
+Status = Literal["ok", "undefined", "degenerate"]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One statistic with its interval. No bare float leaves `metrics/`.
+
+    Attributes:
+        name: Lower snake case ("auroc", "sensitivity", "mae_months").
+        value: The estimate, or None when `status` is "undefined".
+        label: The finding, class or structure it is about.
+        split: One of `SPLITS`.
+        subset: "all" or "column=value".
+        low, high: Bounds of the interval, or None when there is none.
+        confidence: Level of the interval, in (0, 1).
+        n: Rows used. n_positive: rows whose truth is positive. n_patients: patients among them.
+        method: Name of the interval's method ("DeLong, logit scale"; "Wilson").
+        status: "ok", "undefined" (no value) or "degenerate" (a value whose interval says nothing).
+        reason: Why the status is not "ok", in words for a reader.
+    """
+
+    name: str
+    value: float | None
+    label: str = ""
+    split: str = "test"
+    subset: str = "all"
+    low: float | None = None
+    high: float | None = None
+    confidence: float = 0.95
+    n: int = 0
+    n_positive: int | None = None
+    n_patients: int | None = None
+    method: str = ""
+    status: Status = "ok"
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """A threshold chosen before the test set was opened: positive if and only if score >= it.
+
+    Attributes:
+        label: The finding it belongs to.
+        threshold: A score; `inf` means "flag nobody".
+        rule: The rule in words ("sensitivity >= 0.90").
+        chosen_on: Split it was chosen on ("val"), or "given" when the user stated it.
+        n: Rows it was chosen from. n_positive: how many of them were positive.
+    """
+
+    label: str
+    threshold: float
+    rule: str
+    chosen_on: str
+    n: int
+    n_positive: int
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of fine-tuning, as data.
+
+    Attributes:
+        name: Shown in the log, the history and the report.
+        train: Selector of the layer groups that train (`networks.selectors`).
+        epochs: Upper bound; early stopping may end the stage before.
+        lr: Learning rates of the "head" and of the "base" (all other layers).
+        batch_norm: Selector -> policy ("frozen", "frozen_stats", "adapt") of the groups it names;
+            groups not named, and all groups that do not train, are "frozen".
+        warmup_epochs: Linear warm-up from 0 to `lr`, per step.
+        schedule: Course of the rate after the warm-up.
+        layer_decay: Factor of the learning rate per group below the highest trained one.
+        patience: Epochs without an improvement before the stage ends.
+    """
+
+    name: str
+    train: str
+    epochs: int
+    lr: Mapping[str, float]
+    batch_norm: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+    warmup_epochs: float = 0.0
+    schedule: Literal["cosine", "step", "plateau", "constant"] = "cosine"
+    layer_decay: float = 1.0
+    patience: int = 5

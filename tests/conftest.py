@@ -1,0 +1,54 @@
+"""What every test can rely on: no network, no trace in the user's folders, one `shared` folder."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Before any library is imported: each of these asks a server, or writes to the user's folder.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+os.environ.setdefault("MPLBACKEND", "agg")
+
+LOOPBACK = ("127.", "::1", "localhost")
+
+
+class NetworkTouchedError(RuntimeError):
+    """A test that reached for a machine other than this one."""
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuse every connection that would leave this machine (docs/decisions/0005-no-network.md)."""
+    connect = socket.socket.connect
+
+    def connect_here(self: socket.socket, address: Any) -> None:
+        is_inet = self.family in (socket.AF_INET, socket.AF_INET6)
+        if is_inet and not str(address[0]).startswith(LOOPBACK):
+            msg = f"a test connected to {address[0]}; nothing in medtl may need the network"
+            raise NetworkTouchedError(msg)
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", connect_here)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_data_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the pseudonym salt of the tests out of the user's data folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data-home")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder `shared` beside the checkout: public images and oracles that are not in git."""
+    folder = Path(__file__).resolve().parents[2] / "shared"
+    if not folder.is_dir():
+        pytest.skip("needs the folder `shared` beside the checkout, which is not there")
+    return folder

@@ -1,0 +1,118 @@
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from medtl.networks.backbones import Classifier, build_classifier
+from medtl.networks.freeze import apply_stage
+from medtl.networks.groups import layer_groups
+from medtl.networks.weights import WeightsSource
+from medtl.prediction.gradcam import grad_cam
+
+torch.set_num_threads(1)
+
+
+class TwoFilters(nn.Module):
+    """Features are the image itself (channel 0) and its negative (channel 1)."""
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        return torch.cat((x, -x), dim=1)
+
+    def forward_head(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+
+def linear_head(*rows: list[float]) -> nn.Linear:
+    head = nn.Linear(2, len(rows))
+    with torch.no_grad():
+        head.weight.copy_(torch.tensor(rows))
+    return head
+
+
+def state(model: nn.Module) -> dict[str, Tensor]:
+    return {n: t.clone() for n, t in model.state_dict().items()}
+
+
+def real_network(name: str) -> Classifier:
+    torch.manual_seed(0)
+    return build_classifier(name, outputs=2, weights=WeightsSource("none"))[0]
+
+
+def test_the_map_is_that_of_the_equations():
+    """By hand: alpha = w / 4 pixels; heat = relu(sum alpha A), here of the first filter only."""
+    model = Classifier(TwoFilters(), linear_head([2.0, 0.0], [0.0, 3.0]))
+    x = torch.tensor([[[[4.0, 1.0], [0.0, -2.0]]]])
+    np.testing.assert_allclose(grad_cam(model, x, 0), [[1.0, 0.25], [0.0, 0.0]])
+    np.testing.assert_allclose(grad_cam(model, x, 1), [[0.0, 0.0], [0.0, 1.0]])
+
+
+def test_where_nothing_raises_the_output_the_map_is_zero():
+    model = Classifier(TwoFilters(), linear_head([-1.0, 0.0]))
+    heat = grad_cam(model, torch.ones(1, 1, 3, 3), 0)
+    np.testing.assert_array_equal(heat, np.zeros((3, 3)))
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet18", "densenet121", "tf_efficientnet_lite0", "convnext_atto"]
+)
+def test_real_networks_give_a_map_and_are_left_as_they_were(name):
+    model = real_network(name)
+    apply_stage(model, layer_groups(model), train=("head",), batch_norm={})
+    model.train()
+    modes = [module.training for module in model.modules()]
+    before = state(model)
+    x = torch.randn(1, 3, 64, 64)
+    heat = grad_cam(model, x, 1)
+    assert heat.shape == (2, 2)
+    assert heat.dtype == np.float32
+    assert heat.min() >= 0
+    assert heat.max() in (0.0, 1.0)
+    np.testing.assert_array_equal(heat, grad_cam(model, x, 1))
+    assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
+    assert [module.training for module in model.modules()] == modes
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_it_works_inside_no_grad_and_agrees_with_the_thawed_network():
+    model = real_network("resnet18")
+    x = torch.randn(1, 3, 96, 96)
+    thawed = grad_cam(model, x, 0)
+    model.requires_grad_(False)
+    with torch.no_grad():
+        np.testing.assert_array_equal(grad_cam(model, x, 0), thawed)
+
+
+def test_the_logit_is_the_networks_own():
+    """The gradient is taken through the same path as a prediction."""
+    model = real_network("convnext_atto").eval()
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(model.classify_map(model.feature_map(x)), model(x))
+
+
+def test_a_random_network_gives_another_map():
+    """Sanity check of Adebayo et al. 2018: a map that ignores the weights would not change."""
+    model, _ = build_classifier(
+        "tf_efficientnet_lite0", outputs=2, weights=WeightsSource("bundled")
+    )
+    torch.manual_seed(0)
+    nn.init.normal_(model.head.linear.weight)
+    x = torch.randn(1, 3, 160, 160, generator=torch.Generator().manual_seed(2))
+    trained = grad_cam(model, x, 0)
+    for module in reversed(list(model.backbone.modules())):
+        if isinstance(module, nn.Conv2d):
+            module.reset_parameters()
+    shuffled = grad_cam(model, x, 0)
+    assert np.corrcoef(trained.ravel(), shuffled.ravel())[0, 1] < 0.7
+
+
+def test_two_images_or_a_backbone_without_a_map_are_refused():
+    model = Classifier(TwoFilters(), linear_head([1.0, 0.0]))
+    with pytest.raises(ValueError, match=r"takes one image .*not \(2, 1, 3, 3\)"):
+        grad_cam(model, torch.zeros(2, 1, 3, 3), 0)
+    tokens = real_network("vit_tiny_patch16_224")
+    with pytest.raises(ValueError, match=r"needs a map .*not \(1, 197, 192\)"):
+        grad_cam(tokens, torch.zeros(1, 3, 224, 224), 0)

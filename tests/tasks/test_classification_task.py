@@ -1,0 +1,126 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from medtl.errors import ManifestError
+from medtl.tasks.classification import (
+    MIN_WATCHED_CASES,
+    Classes,
+    Findings,
+    classification_task,
+)
+from medtl.types import Case
+
+
+def case(number: int, **targets: str) -> Case:
+    return Case(f"c{number}", f"p{number}", Path("x.png"), targets=targets, row=number + 2)
+
+
+ROW = [case(0, a="1", b="0"), case(1, a="-1", b=""), case(2, a="0.0", b="1")]
+
+
+def test_targets_of_findings():
+    targets = Findings(labels=("a", "b")).targets(ROW)
+    assert np.array_equal(targets, [[1, 0], [np.nan, np.nan], [0, 1]], equal_nan=True)
+
+
+@pytest.mark.parametrize(("policy", "value"), [("zeros", 0.0), ("ones", 1.0)])
+def test_uncertain_policies_touch_training_only(policy, value):
+    task = Findings(labels=("a",), uncertain={"a": policy})
+    assert task.targets(ROW)[1, 0] == value
+    assert np.isnan(task.truth(ROW[1])[0])
+    assert task.rows(ROW[1], np.array([0.7]))[0]["y_true"] is None
+    assert task.rows(ROW[1], np.array([0.7]))[0]["y_true_raw"] == "-1"
+
+
+def test_smoothed_uncertain_targets_lie_in_the_published_range_and_repeat():
+    task = Findings(labels=("a",), uncertain={"a": "smoothed"})
+    cases = [case(n, a="-1") for n in range(200)]
+    first, again = task.targets(cases), task.targets(cases[::-1])[::-1]
+    assert first.min() >= 0.55
+    assert first.max() <= 0.85
+    assert np.array_equal(first, again)
+    assert first.std() > 0.05
+
+
+def test_missing_can_mean_absent():
+    assert Findings(labels=("b",), missing="zeros").targets(ROW)[1, 0] == 0
+
+
+def test_a_positive_word():
+    cases = [case(0, y="sick"), case(1, y="well"), case(2, y="")]
+    task = classification_task(cases, ["y"], positive="sick")
+    assert np.array_equal(task.targets(cases)[:, 0], [1, 0, np.nan], equal_nan=True)
+
+
+def test_a_value_that_is_not_a_finding_names_the_row_and_not_the_value():
+    with pytest.raises(ManifestError, match=r"row 5.*neither 0, 1, -1") as error:
+        Findings(labels=("a",)).targets([case(3, a="Kim")])
+    assert "Kim" not in str(error.value)
+
+
+def test_pos_weight_is_negatives_over_positives():
+    cases = [case(n, a="1" if n < 2 else "0") for n in range(10)]
+    assert Findings(labels=("a",), balanced=True).weighted(cases).pos_weight == (4.0,)
+    assert Findings(labels=("a",)).weighted(cases).pos_weight is None
+
+
+def test_classes_from_words():
+    cases = [case(n, y=word) for n, word in enumerate(["x", "y", "z", "x", ""])]
+    task = classification_task(cases, ["y"])
+    assert isinstance(task, Classes)
+    assert task.labels == ("x", "y", "z")
+    assert np.array_equal(task.targets(cases), [0, 1, 2, 0, np.nan], equal_nan=True)
+    assert task.strata(cases).tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 0], [0, 0, 0]]
+    rows = task.rows(cases[1], np.array([0.1, 0.7, 0.2]))
+    assert [row["y_true"] for row in rows] == [0, 1, 0]
+    assert [row["y_true"] for row in task.rows(cases[4], np.zeros(3))] == [None] * 3
+
+
+def test_class_scores_sum_to_one():
+    scores = Classes("y", ("x", "y", "z")).decode(torch.randn(5, 3))
+    assert scores.sum(1).numpy() == pytest.approx(np.ones(5), abs=1e-6)
+
+
+def test_class_weights_are_inverse_to_frequency():
+    cases = [case(n, y="x" if n < 3 else "y" if n < 5 else "z") for n in range(6)]
+    task = Classes("y", ("x", "y", "z"), balanced=True).weighted(cases)
+    assert task.class_weight == pytest.approx((6 / 9, 1.0, 2.0))
+
+
+def test_an_unknown_class_is_an_error():
+    with pytest.raises(ManifestError, match="does not know"):
+        Classes("y", ("x", "z")).targets([case(0, y="w")])
+
+
+def test_two_words_need_a_positive():
+    with pytest.raises(ManifestError, match=r"data\.positive"):
+        classification_task([case(0, y="sick"), case(1, y="well")], ["y"])
+
+
+def test_a_positive_that_does_not_occur():
+    with pytest.raises(ManifestError, match="does not occur"):
+        classification_task([case(0, y="sick")], ["y"], positive="ill")
+
+
+def test_watch_is_the_mean_auroc_and_none_when_there_are_too_few():
+    task = Findings(labels=("a", "b"))
+    n = MIN_WATCHED_CASES
+    targets = np.tile(np.repeat([0.0, 1.0], n // 2), (2, 1)).T.astype(np.float32)
+    scores = np.stack([np.arange(n), -np.arange(n)], axis=1).astype(np.float32)
+    assert task.watch(targets, scores) == pytest.approx(0.5)  # (1.0 + 0.0) / 2
+    assert task.watch(targets[:50], scores[:50]) is None
+
+
+def test_tally_counts_every_state():
+    assert Findings(labels=("a",)).tally(ROW) == {
+        "a": {"positive": 1, "uncertain": 1, "negative": 1}
+    }
+    cases = [case(0, y="x"), case(1, y="y"), case(2, y="")]
+    assert Classes("y", ("x", "y")).tally(cases)["x"] == {
+        "positive": 1,
+        "negative": 1,
+        "missing": 1,
+    }

@@ -1,0 +1,79 @@
+import pytest
+import torch
+
+from medtl.errors import WeightsError
+from medtl.training.checkpoint import (
+    load_checkpoint,
+    load_optimizer,
+    optimizer_tensors,
+    save_checkpoint,
+    with_prefix,
+    without_prefix,
+)
+
+TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "n": torch.tensor(3)}
+
+
+def test_round_trip(tmp_path):
+    save_checkpoint(tmp_path / "c.safetensors", with_prefix("m", TENSORS), {"labels": ["x"]})
+    tensors, meta = load_checkpoint(tmp_path / "c.safetensors")
+    assert meta == {"labels": ["x"]}
+    own = without_prefix("m", tensors)
+    assert all(torch.equal(own[name], TENSORS[name]) for name in TENSORS)
+    assert [p.name for p in tmp_path.iterdir()] == ["c.safetensors"]
+
+
+def test_a_flipped_bit_is_noticed(tmp_path):
+    path = tmp_path / "c.safetensors"
+    save_checkpoint(path, TENSORS, {})
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(WeightsError, match="do not match their hash"):
+        load_checkpoint(path)
+
+
+def test_a_cut_file_is_noticed(tmp_path):
+    path = tmp_path / "c.safetensors"
+    save_checkpoint(path, TENSORS, {})
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(WeightsError, match="not a readable safetensors"):
+        load_checkpoint(path)
+
+
+def test_foreign_and_missing_files(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file(TENSORS, tmp_path / "foreign.safetensors")
+    with pytest.raises(WeightsError, match="not a checkpoint of this program"):
+        load_checkpoint(tmp_path / "foreign.safetensors")
+    with pytest.raises(WeightsError, match="no such checkpoint"):
+        load_checkpoint(tmp_path / "none.safetensors")
+
+
+def test_a_pickle_is_refused(tmp_path):
+    torch.save(TENSORS, tmp_path / "p.safetensors")
+    with pytest.raises(WeightsError, match="not a readable safetensors"):
+        load_checkpoint(tmp_path / "p.safetensors")
+
+
+@pytest.mark.parametrize("kind", ["adamw", "sgd"])
+def test_a_restored_optimizer_takes_the_same_next_step(kind):
+    def fresh(weight):
+        parameter = torch.nn.Parameter(weight.clone())
+        if kind == "adamw":
+            return parameter, torch.optim.AdamW([parameter], lr=0.1)
+        return parameter, torch.optim.SGD([parameter], lr=0.1, momentum=0.9)
+
+    def step(parameter, optimizer, gradient):
+        parameter.grad = torch.full_like(parameter, gradient)
+        optimizer.step()
+
+    first, first_optimizer = fresh(torch.ones(3))
+    step(first, first_optimizer, 0.3)
+    second, second_optimizer = fresh(first.detach())
+    saved = {n: t.clone() for n, t in optimizer_tensors(first_optimizer).items()}
+    load_optimizer(second_optimizer, saved)
+    step(first, first_optimizer, -0.7)
+    step(second, second_optimizer, -0.7)
+    assert torch.equal(first, second)
