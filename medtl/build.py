@@ -21,7 +21,6 @@ from medtl.preprocess.pipeline import Preprocessor
 from medtl.recipe import Recipe, StageSpec, WeightsSpec, parse_recipe
 from medtl.tasks.classification import Classes, Findings, classification_task
 from medtl.tasks.task import Task
-from medtl.training.batches import Augment
 from medtl.training.checkpoint import load_checkpoint, without_prefix
 from medtl.training.images import ImageReader
 from medtl.training.loop import Options
@@ -81,6 +80,7 @@ def build_task(recipe: Recipe, cases: Sequence[Case]) -> Task:
     return classification_task(
         cases,
         data.targets,
+        names=data.names,
         positive=data.positive,
         uncertain=uncertain,
         missing=data.missing,
@@ -103,6 +103,7 @@ def build_reader(recipe: Recipe, contract: InputContract, root: Path | None) -> 
         color=color,
         scale="min_max" if scale == "voi" else scale,
         percentiles=image.percentiles,
+        nonzero=image.modality == "mr",
         window=window if scale == "window" else None,
         clahe=None if image.clahe is None else (image.clahe.clip_limit, image.clahe.tiles),
         standardisation=image.standardise,
@@ -126,15 +127,15 @@ def build_augmenter(recipe: Recipe) -> Augmenter | None:
     )
 
 
-def as_augment(policy: Augmenter | None) -> Augment | None:
-    """An augmenter as a function from unit image to unit image."""
-    if policy is None:
-        return None
+@dataclass(frozen=True)
+class UnitAugment:
+    """An augmenter as a function from unit image to unit image, which loader processes can take."""
 
-    def augment(unit: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-        return policy(unit, rng).array
+    policy: Augmenter
 
-    return augment
+    def __call__(self, unit: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+        """Return the unit image after a drawn augmentation."""
+        return self.policy(unit, rng).array
 
 
 def build_network(recipe: Recipe, outputs: int) -> tuple[Classifier, WeightsReport]:
@@ -192,7 +193,7 @@ def load_trained(path: Path) -> TrainedModel:
     tensors, meta = load_checkpoint(path)
     recipe = parse_recipe(meta["recipe"], where=path.name)
     kind, fields = meta["task"]["kind"], {k: v for k, v in meta["task"].items() if k != "kind"}
-    task = TASKS[kind](**{**fields, "labels": tuple(fields["labels"])})
+    task = TASKS[kind](**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
     no_weights = recipe.model.model_copy(update={"weights": WeightsSpec(source="none")})
     untrained = recipe.model_copy(update={"model": no_weights})
     model, _ = build_network(untrained, len(task.labels))

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from medtl.errors import ManifestError, MedtlError, RecipeError
 from medtl.io.manifest import manifest_columns, read_manifest
 from medtl.io.yaml12 import load_yaml, loads
+from medtl.networks.names import backbone_names
 from medtl.preprocess.intensity import WINDOWS
+from medtl.preprocess.policy import policy_faults
 from medtl.recipe import Recipe, parse_recipe
 
 PATH_KEYS = ("data.manifest", "model.weights.path")
@@ -42,6 +43,7 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     faults += _name_faults(data)
     if recipe is not None:
         faults += _stage_faults(recipe)
+        faults += _augmentation_faults(recipe)
     if faults or recipe is None:
         raise RecipeError(faults, where=path.name)
     return recipe
@@ -123,13 +125,11 @@ def _manifest_faults(data: Mapping[str, Any]) -> list[MedtlError]:
         if name not in columns
     ]
     try:
-        # The salt does not matter here: no id leaves this function.
         manifest = read_manifest(
             path,
             targets=[t for t in targets if t in columns],
             strata=[s for s in strata if s in columns],
             one_image_per_patient=section.get("one_image_per_patient") is True,
-            salt=b"check",
         )
     except MedtlError as error:
         return [*faults, error]
@@ -157,13 +157,14 @@ def _label_faults(
         values = {case.targets.get(targets[0], "").strip() for case in cases}
         if positive not in values:
             faults.append(_unknown(positive, sorted(values), where="data.positive", what="value"))
-    uncertain = section.get("uncertain")
-    if isinstance(uncertain, dict):
-        faults += [
-            _unknown(label, list(targets), where="data.uncertain", what="label")
-            for label in uncertain
-            if label not in targets
-        ]
+    for key in ("uncertain", "names"):
+        by_target = section.get(key)
+        if isinstance(by_target, dict):
+            faults += [
+                _unknown(column, list(targets), where=f"data.{key}", what="target")
+                for column in by_target
+                if column not in targets
+            ]
     return faults
 
 
@@ -174,8 +175,10 @@ def _name_faults(data: Mapping[str, Any]) -> list[MedtlError]:
     model = section if isinstance(section, dict) else {}
     backbone = model.get("backbone", BUNDLED[0])
     weights = model.get("weights", "bundled")
-    source = weights if isinstance(weights, str) else weights.get("source", "bundled")
-    if isinstance(backbone, str) and backbone not in (names := backbone_names()):
+    source = weights.get("source", "bundled") if isinstance(weights, dict) else weights
+    # "resnet50.a1_in1k" is an architecture with a tag of weights.
+    architecture = backbone.partition(".")[0] if isinstance(backbone, str) else BUNDLED[0]
+    if architecture not in (names := backbone_names()):
         faults.append(_unknown(backbone, names, where="model.backbone", what="backbone"))
     elif source == "bundled" and backbone not in BUNDLED:
         faults.append(
@@ -210,16 +213,21 @@ def _stage_faults(recipe: Recipe) -> list[MedtlError]:
     ]
 
 
-def backbone_names() -> list[str]:
-    """The names of all backbones, from the list shipped with the package."""
-    text = resources.files("medtl.networks").joinpath("backbones.txt").read_text("utf-8")
-    return [line for line in text.splitlines() if line and not line.startswith("#")]
+def _augmentation_faults(recipe: Recipe) -> list[MedtlError]:
+    """Transforms that the safety table refuses for this modality."""
+    spec = recipe.augment
+    return policy_faults(
+        recipe.image.modality,
+        transforms=spec.transforms,
+        probability=spec.probability,
+        i_know=spec.i_know,
+    )
 
 
 def _unknown(name: str, valid: Sequence[str], *, where: str, what: str) -> MedtlError:
     """An error for a name that is not in a list, with the nearest that is."""
     near = difflib.get_close_matches(name, valid, n=1, cutoff=0.4)
     if near:
-        return MedtlError(f"no {what} {name!r}", where=where, fix=f"Did you mean {near[0]!r}")
+        return MedtlError(f"no {what} {name!r}", where=where, fix=f"Did you mean {near[0]!r}?")
     shown = ", ".join(list(valid)[:12]) + (", ..." if len(valid) > 12 else "")
     return MedtlError(f"no {what} {name!r}", expected=f"one of {shown}", where=where)

@@ -271,5 +271,73 @@ def kfold(
     print(to_markdown(results, folds))
 
 
-if __name__ == "__main__":
-    main()
+@manifest_app.command("scan")
+def manifest_scan(
+    folder: Annotated[Path, typer.Argument(help="walked for DICOM files")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="manifest to write; default FOLDER/manifest.csv")
+    ] = None,
+    per: Annotated[Literal["image", "series"], typer.Option(help="one row per")] = "image",
+) -> None:
+    """Write a manifest from DICOM headers, without names, with pseudonymous ids."""
+    from rich.console import Console
+
+    from medtl.console import bars
+    from medtl.io.manifest import write_manifest
+    from medtl.io.pseudonym import load_salt, remember
+    from medtl.io.scan import scan_dicom
+
+    path = out or folder / "manifest.csv"
+    if path.exists():
+        raise MedtlError("the manifest exists", where=str(path), fix="Choose another --out")
+    with bars(Console(stderr=True)) as shown:
+        found = scan_dicom(
+            folder,
+            per=per,
+            salt=load_salt(),
+            progress=lambda done, total: shown.progress("Reading headers", done, total),
+        )
+    remember(found.identities.items())
+    write_manifest(found.rows, path)
+    print(f"{len(found.rows)} rows: {path}")
+    for name, cause in found.skipped[:20]:
+        print(f"left out {name}: {cause}")
+    if len(found.skipped) > 20:
+        print(f"and {len(found.skipped) - 20} more files were left out")
+
+
+@manifest_app.command("check")
+def manifest_check(
+    manifest: Annotated[Path, typer.Argument(help="CSV or Parquet")],
+    one_image_per_patient: Annotated[bool, typer.Option(help="no patient_id column")] = False,
+) -> None:
+    """Find every fault of a manifest: columns, paths, ids, patients in two splits."""
+    from medtl.io.manifest import read_manifest
+
+    found = read_manifest(manifest, one_image_per_patient=one_image_per_patient)
+    patients = len({case.patient_id for case in found.cases})
+    print(f"{manifest.name}: {len(found.cases)} images of {patients} patients, no faults")
+    for note in found.notes:
+        print(note)
+
+
+@manifest_app.command("whois")
+def manifest_whois(
+    name: Annotated[str, typer.Argument(help="a pseudonym from a run folder")],
+) -> None:
+    """Say which id a pseudonym stands for; only on the machine that made it."""
+    from medtl.io.pseudonym import whois
+
+    original = whois(name)
+    if original is None:
+        raise MedtlError("this machine has not made that pseudonym", where=name)
+    print(original)
+
+
+@app.command()
+def doctor() -> None:
+    """Show versions, hardware and whether the parts that must fit together do."""
+    from medtl.record import check_installation
+
+    for line in check_installation():
+        print(line)

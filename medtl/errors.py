@@ -31,7 +31,10 @@ class MedtlError(Exception):
         if self.expected:
             text += f"; expected {self.expected}"
         text = text.rstrip(".") + "."
-        return f"{text} {self.fix.rstrip('.')}." if self.fix else text
+        if not self.fix:
+            return text
+        fix = self.fix.rstrip(".")
+        return f"{text} {fix}" if fix.endswith("?") else f"{text} {fix}."
 
 
 class ImageError(MedtlError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from medtl.io.atomic import write_json
 from medtl.io.manifest import manifest_columns, read_manifest
 from medtl.io.predictions import write_predictions
 from medtl.io.pseudonym import load_salt, pseudonym
+from medtl.io.table import read_table
 from medtl.prediction.likeness import unlike_training
 from medtl.prediction.table import predictions_table
 from medtl.run import Progress, predict_scores, silent
@@ -125,8 +125,8 @@ def _own_cases(run: Path, manifest: Manifest) -> Manifest:
     Rows are matched by position: the hash says that the file is the same, and ids are pseudonyms
     that another machine's salt would make different.
     """
-    with (run / "manifest.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    table = read_table(run / "manifest.csv")
+    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
     cases = [
         replace(case, case_id=row["case_id"], patient_id=row["patient_id"], split=row["split"])
         for case, row in zip(manifest.cases, rows, strict=True)

@@ -74,6 +74,9 @@ class Data(Section):
 
     manifest: str = Field(description="CSV or Parquet, relative to the recipe")
     target: str | tuple[str, ...] = Field(description="one column, or several for multi-label")
+    names: dict[str, str] | None = Field(
+        None, description="target column -> what the finding is called in the report"
+    )
     positive: str | None = Field(None, description="class that counts as positive, if two texts")
     uncertain: UncertainPolicy | dict[str, UncertainPolicy] = Field(
         "ignore", description="what training does with -1, for all labels or per label"
@@ -420,5 +423,5 @@ def _nearest(name: str, valid: list[str]) -> str:
     """'Did you mean ...' with the nearest valid name, or the whole list when none is near."""
     near = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
     if near:
-        return f"Did you mean {near[0]!r}"
+        return f"Did you mean {near[0]!r}?"
     return f"Valid here: {', '.join(valid)}" if valid else "Remove it"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 import medtl
+from medtl.errors import MedtlError
 from medtl.io.atomic import sha256_file, write_json
 from medtl.tasks.task import Task
 from medtl.training.images import ReadRecord
@@ -48,6 +49,31 @@ def environment(
         "versions": {name: metadata.version(name) for name in RECORDED},
         **hashes,
     }
+
+
+def check_installation() -> Iterator[str]:
+    """Yield versions, hardware, and whether torch, torchvision and timm fit together.
+
+    Raises:
+        MedtlError: When timm cannot be imported, which a torch without its torchvision causes.
+    """
+    import torch
+
+    yield f"medtl {medtl.__version__}, Python {platform.python_version()}, {platform.machine()}"
+    for name in RECORDED:
+        yield f"  {name} {metadata.version(name)}"
+    try:
+        import timm  # noqa: F401
+    except (ImportError, RuntimeError) as error:
+        raise MedtlError(
+            "timm cannot be imported",
+            expected="torch and torchvision of one release pair",
+            fix="Install both with the constraints file: see the Makefile",
+        ) from error
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    yield f"GPU: {gpu}"
+    instructions = torch.backends.cpu.get_cpu_capability()
+    yield f"CPU: {torch.get_num_threads()} threads, {instructions}"
 
 
 def data_quality(cases: Sequence[Case], records: Sequence[ReadRecord]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import torch
 from medtl import record
 from medtl.build import (
     TrainedModel,
-    as_augment,
+    UnitAugment,
     build_augmenter,
     build_contract,
     build_manifest,
@@ -27,11 +27,13 @@ from medtl.build import (
 )
 from medtl.errors import RunError
 from medtl.evaluate import evaluate_run
-from medtl.io.atomic import atomic_path, write_json, write_text
+from medtl.io.atomic import write_json, write_text
 from medtl.io.leaks import check_patients, check_pixels
 from medtl.io.predictions import read_predictions, write_predictions
 from medtl.io.split import assign_splits, split_hash
+from medtl.io.table import write_table
 from medtl.io.yaml12 import dump_yaml, load_yaml
+from medtl.networks.backbones import set_prior
 from medtl.prediction.gallery import choose_cases, write_gallery
 from medtl.prediction.gradcam import grad_cam
 from medtl.prediction.likeness import training_profile
@@ -106,7 +108,7 @@ class Prepared:
             rows=self.store.rows(cases),
             targets=self.task.targets(cases),
             standardise=self.reader.preprocessor.standardise,
-            augment=as_augment(augmenter),
+            augment=None if augmenter is None else UnitAugment(augmenter),
             seed=seed or 0,
         )
 
@@ -294,10 +296,12 @@ def build_trainer(
     for name, cases in parts.items():
         if len(cases) < 2:
             raise RunError(f"the {name} split holds {len(cases)} images", expected="at least 2")
-    model, loaded = build_network(recipe, len(prepared.task.labels))
+    task = prepared.task.weighted(parts["train"])
+    model, loaded = build_network(recipe, len(task.labels))
+    set_prior(model.head, task.prevalence(parts["train"]), exclusive=task.exclusive)
     trainer = Trainer(
         model=model,
-        task=prepared.task.weighted(parts["train"]),
+        task=task,
         train=prepared.samples(parts["train"], seed=recipe.run.seed),
         val=prepared.samples(parts["val"]),
         options=build_options(recipe),
@@ -407,8 +411,6 @@ def _listening(recipe: Recipe, out: Path, watcher: Watcher) -> Watcher:
 
 def _write_study(prepared: Prepared, out: Path) -> None:
     """Write `manifest.csv` and `cohort.json`."""
-    import pandas as pd
-
     hashes = {r.case_id: r.sha256 for r in prepared.records}
     rows = [
         {
@@ -421,8 +423,7 @@ def _write_study(prepared: Prepared, out: Path) -> None:
         }
         for case in prepared.manifest.cases
     ]
-    with atomic_path(out / "manifest.csv") as path:
-        pd.DataFrame(rows).to_csv(path, index=False, lineterminator="\n")
+    write_table(rows, out / "manifest.csv")
     unreadable = sum(bool(r.cause) for r in prepared.records)
     facts = record.cohort(
         prepared.cases,

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from medtl.errors import PredictionsError
 from medtl.metrics import (
     agreement,
     calibration,
@@ -32,6 +33,7 @@ from medtl.metrics import (
     patients,
     proportions,
     ranking,
+    recalibration,
     resampling,
     subgroups,
 )
@@ -313,16 +315,15 @@ def calibrated(case: Case) -> Values:
     out["oe_ratio"] = float(truth.mean() / score.mean())
     out["auc"] = ranking.auroc(truth, score).value
     try:
-        scaling = calibration.fit_recalibration(truth, score)
+        scaling = recalibration.fit_recalibration(truth, score)
         out["temperature"] = scaling.temperature
         out["nll_after_temperature"] = calibration.log_loss(truth, scaling(score)).value
-    except calibration.PredictionsError:
+    except PredictionsError:
         out["temperature"] = out["nll_after_temperature"] = None
     for bins in case.params.get("bins", [10, 15]):
         for top, name in ((False, "prob"), (True, "toplabel")):
-            measure = calibration.expected_calibration_error(
-                truth, score, bins=bins, top_label=top, resamples=1
-            )
+            rows = calibration.top_label(truth, score) if top else (truth, score)
+            measure = calibration.expected_calibration_error(*rows, bins=bins, resamples=1)
             out[f"ece_{name}_w{bins}_rightclosed"] = measure.value
     return out
 
@@ -366,13 +367,10 @@ def groups(case: Case) -> Values:
                     truth[rows], score[rows], threshold, interval=interval
                 )[:2]:
                     put(out, f"{prefix}{SHARES[measure.name]}", measure, bounds=f"_{short}")
-    gaps = []
-    for column, reference in case.params.get("reference", {}).items():
-        gaps += subgroups.gaps(
-            truth, score, columns[column].to_numpy(), column=column, threshold=threshold,
-            reference=reference,
-        )  # fmt: skip
-    gaps = subgroups.adjust_for_multiplicity(gaps)
+    reference = case.params.get("reference", {})
+    found = subgroups.gaps(truth, score, {name: columns[name].to_numpy() for name in reference},
+                           threshold=threshold, reference=reference)  # fmt: skip
+    gaps = subgroups.adjust_for_multiplicity(found)
     out["n_tests_in_family"] = sum(gap.p is not None for gap in gaps)
     short = {"sensitivity": "sens", "specificity": "spec", "auroc": "auc"}
     for gap in gaps:
@@ -399,7 +397,7 @@ def regression(case: Case) -> Values:
     reference, prediction = table["ref_months"].to_numpy(), table["pred_months"].to_numpy()
     error = prediction - reference
     out: Values = {"n": len(table), "sd_diff": float(error.std(ddof=1))}
-    mae, rmse, median = agreement.error_measures(reference, prediction, resamples=RESAMPLES)
+    mae, rmse, median, r2 = agreement.error_measures(reference, prediction, resamples=RESAMPLES)
     put(out, "mae", mae, bounds="_boot")
     out["rmse"], out["median_ae"] = rmse.value, median.value
     bias, low, high = agreement.bland_altman(reference, prediction)
@@ -410,7 +408,7 @@ def regression(case: Case) -> Values:
         for interval, short in (("wilson", "wilson"), ("clopper-pearson", "cp")):
             measure = agreement.within(reference, prediction, months, interval=interval)
             put(out, f"within_{months:g}", measure, bounds=f"_{short}")
-    pearson, concordance, r2, on_reference, on_mean = agreement.correlation_measures(
+    pearson, concordance, on_reference, on_mean = agreement.correlation_measures(
         reference, prediction
     )
     out["pearson_r"], out["lin_ccc"], out["r2"] = pearson.value, concordance.value, r2.value
@@ -422,8 +420,9 @@ def regression(case: Case) -> Values:
     ):
         icc = agreement.intraclass_correlation(table[columns].to_numpy())
         out[name], out[f"{name}_lo"], out[f"{name}_hi"] = icc.value, icc.low, icc.high
-    groups = {"sex=": table["sex"], "band": pd.Series(
-        agreement.bands(table["age_months"], case.params.get("bands", [0, 36, 72, 120, 168, 240])))}  # fmt: skip
+    edges = case.params.get("bands", [0, 36, 72, 120, 168, 240])
+    bands = pd.Series(agreement.bands(table["age_months"], edges))
+    groups = {"sex=": table["sex"], "band": bands}
     for prefix, values in groups.items():
         for value in pd.unique(values):
             rows = (values == value).to_numpy()
@@ -495,7 +494,8 @@ def segmentation(case: Case) -> Values:
         dice.append(found.dice)
         volumes = (found.volume_truth_ml, found.volume_prediction_ml)
         out.update({
-            f"{name}.voxels_ref": found.voxels_truth, f"{name}.voxels_pred": found.voxels_prediction,
+            f"{name}.voxels_ref": found.voxels_truth,
+            f"{name}.voxels_pred": found.voxels_prediction,
             f"{name}.volume_ref_ml": volumes[0], f"{name}.volume_pred_ml": volumes[1],
             f"{name}.volume_diff_ml": volumes[1] - volumes[0],
             f"{name}.rel_volume_diff": found.relative_volume_difference,

@@ -1,8 +1,9 @@
 """The chest of a phantom: its measures, and the shapes of its organs as functions of the place.
 
-Places are `(x, y)` in fractions of the image width: x grows to the image's right, which in a frontal
-view is the patient's LEFT, y grows downwards, and (0, 0) is the middle of the chest. `side` is -1
-for the patient's right and +1 for the patient's left; `side * x` is the distance from the midline.
+Places are `(x, y)` in fractions of the image width: x grows to the image's right, which in a
+frontal view is the patient's LEFT, y grows downwards, and (0, 0) is the middle of the chest. `side`
+is -1 for the patient's right and +1 for the patient's left; `side * x` is the distance from the
+midline.
 Shapes return what they add to the optical thickness along one ray (natural logarithm, no unit).
 """
 
@@ -15,7 +16,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Plane = NDArray[np.float32]
+Plane = NDArray[np.floating]
+"""One number per pixel, `(rows, columns)` float32."""
 
 RIGHT, LEFT = -1, 1
 """The patient's sides, as the sign of x."""
@@ -99,6 +101,22 @@ class Pose:
     inspiration: float
 
 
+SHALLOW_BREATH = Pose("AP", 0.0, 1.0, (0.0, 0.0), -0.04)
+"""The pose that shows the least lung."""
+
+
+def sample_pose(rng: np.random.Generator) -> Pose:
+    """Return how a phantom stood; three in ten images are taken at the bedside."""
+    is_bedside = rng.random() < 0.3
+    return Pose(
+        view="AP" if is_bedside else "PA",
+        rotation=float(rng.normal(0, 0.035 if is_bedside else 0.02)),
+        scale=rng.uniform(0.93, 1.06),
+        shift=(float(rng.normal(0, 0.015)), float(rng.normal(0, 0.012))),
+        inspiration=rng.uniform(-0.04, 0.0) if is_bedside else rng.uniform(-0.02, 0.02),
+    )
+
+
 def sample_anatomy(rng: np.random.Generator, cardiothoracic_ratio: float) -> Anatomy:
     """Return a random phantom whose heart has the given width, in widths of its rib cage."""
     thorax = rng.uniform(0.345, 0.395)
@@ -112,7 +130,7 @@ def sample_anatomy(rng: np.random.Generator, cardiothoracic_ratio: float) -> Ana
         dome_drop=rng.uniform(0.012, 0.035),
         mediastinum=rng.uniform(0.058, 0.075),
         cardiothoracic_ratio=cardiothoracic_ratio,
-        heart_tilt=rng.uniform(0.5, 0.85),
+        heart_tilt=rng.uniform(0.4, 0.7),
         first_rib=rng.uniform(-0.37, -0.34),
         rib_spacing=rng.uniform(0.058, 0.066),
         stomach=rng.uniform(0.025, 0.05) if rng.random() < 0.6 else 0.0,
@@ -120,13 +138,19 @@ def sample_anatomy(rng: np.random.Generator, cardiothoracic_ratio: float) -> Ana
     )
 
 
-def sample_nodule(rng: np.random.Generator, anatomy: Anatomy, pose: Pose) -> Nodule:
-    """Return a nodule anywhere in the lungs that `pose` shows, also behind ribs or the heart."""
-    while True:
-        x, y = rng.uniform(-anatomy.thorax, anatomy.thorax), rng.uniform(anatomy.apex, anatomy.dome)
-        side = LEFT if x > 0 else RIGHT
-        if distance_into_lung(anatomy, pose, side, x, y) > 0.03:
-            return Nodule(x, y, radius=rng.uniform(0.02, 0.04), density=rng.uniform(0.55, 1.0))
+def sample_nodule(rng: np.random.Generator, anatomy: Anatomy) -> Nodule:
+    """Return a nodule anywhere in the lungs, also behind ribs or the heart."""
+    tries = 64  # four in ten fall into a lung
+    x = rng.uniform(-anatomy.thorax, anatomy.thorax, tries)
+    y = rng.uniform(anatomy.apex, anatomy.dome, tries)
+    into = [distance_into_lung(anatomy, SHALLOW_BREATH, side, x, y) for side in (RIGHT, LEFT)]
+    first = int(np.argmax(np.maximum(*into) > 0.03))
+    return Nodule(
+        float(x[first]),
+        float(y[first]),
+        radius=rng.uniform(0.027, 0.042),
+        density=rng.uniform(1.1, 2.0),
+    )
 
 
 # ----------------------------------------------------------------------- lungs
@@ -149,7 +173,7 @@ def diaphragm(anatomy: Anatomy, pose: Pose, side: int, out: Plane) -> Plane:
 
 def costophrenic_angle(anatomy: Anatomy, pose: Pose, side: int) -> float:
     """Return y of the lung's deepest point, where the diaphragm meets the chest wall."""
-    return float(diaphragm(anatomy, pose, side, np.float32(anatomy.thorax)))
+    return float(diaphragm(anatomy, pose, side, np.array(anatomy.thorax)))
 
 
 def distance_into_lung(anatomy: Anatomy, pose: Pose, side: int, x: Plane, y: Plane) -> Plane:
@@ -184,18 +208,18 @@ def trunk(anatomy: Anatomy, x: Plane, y: Plane) -> Plane:
     """Return the neck, the shoulders and the trunk, thicker towards the abdomen."""
     out = np.abs(x)
     # The arms' roots: the outline runs out to the shoulders above the armpit.
-    waist = anatomy.trunk + 1.2 * np.clip(-0.08 - y, 0, 0.3) + 0.2 * np.clip(y - 0.3, 0, None)
-    top = -0.36 + 0.25 * np.clip(out - 0.1, 0, None)
-    below = np.clip((y - top) / 0.16, 0, 1)
+    waist = anatomy.trunk + 3.0 * np.square(np.clip(0.03 - y, 0, 0.4))
+    top = -0.44 + 0.22 * np.clip(out - 0.06, 0, None)
+    below = np.clip((y - top) / 0.12, 0, 1)
     thickness = (3.5 + 0.7 * ramp(y - 0.2, 0.35)) * np.sqrt(chord(out / waist)) * np.sqrt(below)
-    neck_half = 0.10 + 1.5 * np.square(np.clip(y + 0.46, 0, 0.2))
+    neck_half = 0.10 + 2.5 * np.square(np.clip(y + 0.48, 0, 0.2))
     return np.maximum(thickness, 3.1 * np.sqrt(chord(out / neck_half)) * ramp(-0.2 - y, 0.2))
 
 
 def mediastinum(anatomy: Anatomy, x: Plane, y: Plane) -> Plane:
     """Return the great vessels, the aortic knob and the spine, less the air of the trachea."""
     half = anatomy.mediastinum + 0.3 * np.square(np.clip(y + 0.2, 0, 0.4))
-    pedicle = 0.7 * np.sqrt(chord(x / half)) * ramp(y + 0.36, 0.16)
+    pedicle = 0.7 * np.sqrt(chord(x / half)) * ramp(y + 0.36, 0.16) * ramp(anatomy.dome - y, 0.1)
     radius = 0.036 + 0.0002 * anatomy.age
     knob = 0.8 * chord(np.hypot(x - anatomy.mediastinum + 0.014, (y + 0.15) * 0.8) / radius)
     bodies = 0.85 + 0.15 * np.tanh(4 * np.cos(2 * math.pi * y / 0.062))
@@ -212,16 +236,15 @@ def mediastinum(anatomy: Anatomy, x: Plane, y: Plane) -> Plane:
 def heart_depth(anatomy: Anatomy, pose: Pose, x: Plane, y: Plane) -> Plane:
     """Return the heart's thickness, at most 1: two thirds of it lie on the patient's left.
 
-    A tilted ellipse on the diaphragm, whose upper end runs into the great vessels.
+    A tilted ellipse that stands on the diaphragm.
     """
     magnification = AP_MAGNIFICATION if pose.view == "AP" else 1.0
     half = anatomy.cardiothoracic_ratio * anatomy.thorax * magnification
-    cos, sin, flatness = math.cos(anatomy.heart_tilt), math.sin(anatomy.heart_tilt), 0.68
+    cos, sin, flatness = math.cos(anatomy.heart_tilt), math.sin(anatomy.heart_tilt), 0.64
     long = half / math.hypot(cos, flatness * sin)  # so that the tilted ellipse is 2 * half wide
     height = long * math.hypot(sin, flatness * cos)
     bottom = anatomy.dome + pose.inspiration + 0.05
     dx, dy = x - 0.30 * half, y - bottom + height
-    dx = dx - 0.35 * np.clip(dy, None, 0)  # leans towards the great vessels above
     reach = np.hypot(cos * dx + sin * dy, (cos * dy - sin * dx) / flatness) / long
     return np.sqrt(chord(reach))
 
@@ -232,7 +255,7 @@ def breasts(anatomy: Anatomy, x: Plane, y: Plane) -> Plane:
     total = np.zeros_like(x)
     for side in (RIGHT, LEFT):
         dx, dy = (side * x - 0.225) / 1.15, (y - 0.09 - 0.001 * anatomy.age) / 0.9
-        total += 0.42 * chord(np.hypot(dx, dy) / radius) * ramp(dy + 0.04, 0.16)
+        total += 0.6 * chord(np.hypot(dx, dy) / radius) * ramp(dy + 0.04, 0.16)
     return total
 
 

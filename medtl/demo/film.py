@@ -24,11 +24,10 @@ from medtl.demo.anatomy import (
     fluid,
     heart_depth,
     mediastinum,
-    ramp,
     stomach_gas,
     trunk,
 )
-from medtl.demo.lines import Grid, bones, grid, vessels
+from medtl.demo.lines import Grid, bones, side_marker, vessels
 
 LUNG_AIR = 2.3
 """Attenuation that air takes away where the lung is deepest."""
@@ -67,7 +66,7 @@ def sample_exposure(rng: np.random.Generator, view: str) -> Exposure:
         blur=rng.uniform(0.0025, 0.004) if at_bedside else rng.uniform(0.0015, 0.003),
         brightness=rng.normal(-0.2, 0.25),
         latitude=rng.uniform(0.55, 0.8),
-        shutters=tuple(rng.uniform(0, 0.05, 4)) if has_shutters else (0, 0, 0, 0),
+        shutters=(*rng.uniform(0, 0.05, 4),) if has_shutters else (0.0, 0.0, 0.0, 0.0),
         marker="L" if rng.random() < 0.5 else "R",
     )
 
@@ -91,9 +90,10 @@ def attenuation(
         air += depth
     heart = heart_depth(anatomy, pose, x, y)
     air *= 1 - 0.65 * heart
-    total = trunk(anatomy, x, y) + mediastinum(anatomy, x, y) + bones(anatomy, pose, place)
-    total += 0.25 * heart
-    total -= air * (LUNG_AIR - 0.55 * vessels(anatomy, place) - 0.10 * texture)
+    flesh = trunk(anatomy, x, y)
+    total = flesh + np.minimum(flesh, 1) * bones(anatomy, pose, place)
+    total += mediastinum(anatomy, x, y) + 0.25 * heart
+    total -= air * (LUNG_AIR - 0.42 * vessels(anatomy, place) - 0.10 * texture)
     total += 0.06 * texture
     if anatomy.sex == "F":
         total += breasts(anatomy, x, y)
@@ -126,7 +126,16 @@ def expose(rng: np.random.Generator, thickness: Plane, exposure: Exposure) -> Pl
     rows, columns = seen.shape
     middle = np.median(seen[rows // 4 : 3 * rows // 4 : 3, columns // 5 : 4 * columns // 5 : 3])
     film = 1 / (1 + np.exp((middle + exposure.brightness - seen) / exposure.latitude))
-    return film.astype(np.float32)
+    _shut(film, exposure.shutters)
+    return np.maximum(film, side_marker(exposure.marker, film.shape))
+
+
+def _shut(film: Plane, borders: tuple[float, float, float, float]) -> None:
+    """Blacken the left, right, top and bottom borders, as the device does outside the beam."""
+    rows, columns = film.shape
+    left, right, top, bottom = (round(border * columns) for border in borders)
+    film[:top] = film[rows - bottom :] = 0
+    film[:, :left] = film[:, columns - right :] = 0
 
 
 def _veil(rays: Plane) -> Plane:

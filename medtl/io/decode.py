@@ -150,9 +150,17 @@ def _native(
     element: PixelElement, fmt: PixelFormat, frames: Sequence[int], where: str
 ) -> tuple[StoredArray, list[str]]:
     """Return uncompressed frames (PS3.5 8.1.1, 8.2)."""
+    if element.length == UNDEFINED_LENGTH:
+        raise ImageError(
+            "the pixel data have no length: they are encapsulated, but the transfer syntax is an "
+            "uncompressed one",
+            where=where,
+        )
     is_422 = fmt.photometric == "YBR_FULL_422" and element.kind == "integer"
     bits = fmt.cells * fmt.bits_allocated
     if is_422 and _declared(element) * 8 < bits * fmt.frames:
+        if fmt.columns % 2:
+            raise ImageError("YBR_FULL_422 needs an even number of columns", where=where)
         bits = bits * 2 // 3  # two luma samples share one pair of chroma samples: PS3.3 C.7.6.3.1.2
     else:
         is_422 = False
@@ -193,7 +201,7 @@ def _check_length(element: PixelElement, expected: int, fmt: PixelFormat, where:
             where=where,
             fix=COPY_AGAIN,
         )
-    if element.length == UNDEFINED_LENGTH or element.length > element.available:
+    if element.length > element.available:
         return ["pixel_data_length_wrong"]
     if actual > expected + expected % 2:
         return ["pixel_data_longer_than_declared_size"]
@@ -253,6 +261,8 @@ def _lay_out(cells: StoredArray, fmt: PixelFormat, is_422: bool) -> StoredArray:
 def _rle(data: bytes, fmt: PixelFormat, _syntax: str, where: str) -> StoredArray:
     """Return one RLE frame `(R, C, S)` (PS3.5 annex G): byte planes, most significant first."""
     size = fmt.bits_allocated // 8
+    if size == 0:
+        raise ImageError("RLE of 1-bit pixels is not defined", where=where)
     buffer = np.empty(fmt.cells * size, np.uint8)
     try:
         decoded = imagecodecs.dicomrle_decode(data, np.dtype(f"<u{size}"), out=buffer.data)

@@ -6,7 +6,8 @@ modality transformation (PS3.3 C.11.1), VOI when asked (C.11.2), MONOCHROME1 inv
 
 **MONOCHROME1.** The value is mirrored within the range that the stored bits can represent, carried
 through the modality transformation: `low + high - value`. The mirror does not depend on the
-picture, so equal exposures stay equal numbers. Values in Hounsfield units are not mirrored unless a
+picture, so equal exposures stay equal numbers (floats have no such range: theirs is that of the
+picture). Values in Hounsfield units are not mirrored unless a
 display image is asked for: they mean a density, and MONOCHROME1 only says how to show it.
 
 **Padding.** Padded pixels get one value, a hair below the smallest real one (background for every
@@ -29,7 +30,7 @@ from pydicom.uid import MediaStorageDirectoryStorage
 
 from medtl.errors import ImageError
 from medtl.io.decode import PixelFormat, StoredArray, decode_frames
-from medtl.io.dicom_file import DicomFile, heard_warnings, open_dicom
+from medtl.io.dicom_file import DicomFile, PixelElement, heard_warnings, open_dicom
 from medtl.io.dicom_header import (
     Geometry,
     facts,
@@ -128,14 +129,7 @@ def _read(file: DicomFile, voi: bool, frame: int | None, limits: Limits, where: 
     record = _Record(flags=[*file.flags, *odd], header=dict(known))
     fmt, odd = pixel_format(dataset, file.pixels.kind, where)
     record.flags += odd
-    count = fmt.frames if frame is None else 1
-    check_declared(
-        (count, fmt.rows, fmt.columns) if count > 1 else (fmt.rows, fmt.columns),
-        fmt.samples,
-        fmt.bits_allocated // 8,
-        where=where,
-        limits=limits,
-    )
+    _check_size(fmt, file.pixels, frame, limits, where)
     place = geometry(dataset, fmt.frames, where)
     frames = _chosen(place, frame, fmt, where)
     stored, odd = decode_frames(file.pixels, fmt, file.transfer_syntax, sorted(frames), where)
@@ -149,6 +143,26 @@ def _read(file: DicomFile, voi: bool, frame: int | None, limits: Limits, where: 
     else:
         values = _colour(stored, dataset, fmt, record, where)
     return _assemble(values, place, frame, record)
+
+
+def _check_size(
+    fmt: PixelFormat, pixels: PixelElement, frame: int | None, limits: Limits, where: str
+) -> None:
+    """Refuse more pixels than the limits, or more frames than the file has bytes."""
+    count = fmt.frames if frame is None else 1
+    check_declared(
+        (count, fmt.rows, fmt.columns) if count > 1 else (fmt.rows, fmt.columns),
+        3 if fmt.photometric == "PALETTE COLOR" else fmt.samples,
+        fmt.bits_allocated // 8,
+        where=where,
+        limits=limits,
+    )
+    if fmt.frames > max(pixels.available, 1):
+        raise ImageError(
+            f"{fmt.frames} frames are declared in {pixels.available} bytes of pixel data",
+            expected="a Number of Frames (0028,0008) that the length allows",
+            where=where,
+        )
 
 
 def _without_pixels(dataset: Dataset, where: str) -> ImageError:
@@ -186,7 +200,9 @@ def _assemble(
     affine = place.affine
     if array.shape[1] == 1:
         array = array[:, 0]
-        affine = affine if len(place.order) == 1 else None
+        if frame is not None and affine is not None and len(place.order) > 1:
+            affine = affine[:, [1, 2, 0, 3]]  # (row, column, 0) of the slice at its own place
+            affine[:, 3] += affine[:, 2] * frame
     else:
         flags.append("multi_frame")
         if place.in_plane is not None and place.between is not None:
@@ -260,7 +276,8 @@ def _modality(
         record.notes.append("modality LUT applied")
         return [table] * len(frames)
     transforms: list[Rescale | LookupTable] = []
-    for number in frames:
+    is_per_frame = "PerFrameFunctionalGroupsSequence" in dataset
+    for number in frames if is_per_frame else frames[:1]:
         group = functional_group(dataset, number, "PixelValueTransformationSequence", where)
         source = group if group is not None else dataset
         slope = numbers(source, "RescaleSlope", where)
@@ -273,10 +290,9 @@ def _modality(
                 "Rescale Slope (0028,1053) is zero: every pixel would be the same", where=where
             )
         transforms.append(rescale)
-    first = transforms[0]
-    if first != Rescale():
+    if transforms[0] != Rescale():
         record.notes.append("rescale slope and intercept applied")
-    return transforms
+    return transforms if is_per_frame else transforms * len(frames)
 
 
 def _table(item: Dataset, dataset: Dataset, is_signed: bool, where: str) -> LookupTable | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import logging
 import struct
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -87,22 +88,56 @@ def looks_like_dicom(head: bytes) -> bool:
     return bool(group == 0x0008 and element <= 0x0070 and length <= 256)
 
 
+class _Silence:
+    """Keeps warnings from being shown while any thread reads.
+
+    `warnings.catch_warnings` alone is not safe with threads: the one that enters last and leaves
+    last would restore the other's filters for good.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._readers = 0
+        self._filters = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._readers == 0:
+                self._filters = warnings.catch_warnings()
+                self._filters.__enter__()
+                warnings.simplefilter("ignore")
+            self._readers += 1
+
+    def __exit__(self, *_error: object) -> None:
+        with self._lock:
+            self._readers -= 1
+            if self._readers == 0:
+                self._filters.__exit__()
+
+
+_SILENCE = _Silence()
+
+
 @contextmanager
 def heard_warnings() -> Iterator[list[str]]:
-    """Collect what pydicom warns about instead of showing it: its messages can quote tag values."""
+    """Collect what pydicom warns about instead of showing it: its messages can quote tag values.
+
+    pydicom logs every warning that it issues, so its log, filtered by thread, has them all.
+    """
     heard: list[str] = []
     logger = logging.getLogger("pydicom")
+    thread = threading.get_ident()
 
     def keep(record: logging.LogRecord) -> bool:
+        if record.thread != thread:
+            return True  # another reader's filter keeps it
         heard.append(record.getMessage())
         return False
 
     logger.addFilter(keep)
     try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
+        with _SILENCE:
             yield heard
-        heard.extend(str(one.message) for one in caught)
     finally:
         logger.removeFilter(keep)
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from pydicom.datadict import dictionary_description, tag_for_keyword
 from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
 
 from medtl.errors import ImageError
 from medtl.io.decode import PixelFormat
@@ -141,9 +142,7 @@ def integer(dataset: Dataset, keyword: str, where: str, default: int | None = No
 def items(dataset: Dataset, keyword: str, where: str) -> list[Dataset]:
     """Return the items of a sequence, [] when it is absent, empty or no sequence."""
     found = value(dataset, keyword, where)
-    if found is None or isinstance(found, str | bytes):
-        return []
-    return [item for item in found if isinstance(item, Dataset)]
+    return list(found) if isinstance(found, Sequence) else []
 
 
 def functional_group(dataset: Dataset, frame: int, keyword: str, where: str) -> Dataset | None:
@@ -152,12 +151,13 @@ def functional_group(dataset: Dataset, frame: int, keyword: str, where: str) -> 
     Reference:
         PS3.3 C.7.6.16.
     """
-    per_frame = items(dataset, "PerFrameFunctionalGroupsSequence", where)
-    shared = items(dataset, "SharedFunctionalGroupsSequence", where)
-    for group in per_frame[frame : frame + 1] + shared[:1]:
-        found = items(group, keyword, where)
-        if found:
-            return found[0]
+    places = (("PerFrameFunctionalGroupsSequence", frame), ("SharedFunctionalGroupsSequence", 0))
+    for sequence, index in places:
+        groups = value(dataset, sequence, where)
+        if isinstance(groups, Sequence) and index < len(groups):
+            found = items(groups[index], keyword, where)
+            if found:
+                return found[0]
     return None
 
 
@@ -337,6 +337,8 @@ def _stack(
     stack (no positions, several orientations, one place twice) keep their stored order.
     """
     stored = tuple(range(frames))
+    if frames > 1 and len(items(dataset, "PerFrameFunctionalGroupsSequence", where)) != frames:
+        return stored, None, None, []
     groups = [(functional_group(dataset, k, "PlanePositionSequence", where), k) for k in stored]
     if frames == 1 and groups[0][0] is None:
         groups = [(dataset, 0)]

@@ -25,7 +25,6 @@ TARGET_NAMES = ("target", "label", "class", "diagnosis", "finding", "boneage_mon
 MAX_CLASSES = 50
 """More folders than this are patients, not classes."""
 
-
 _NO_PATIENTS = (
     "which images are of the same patient is not known: add a column patient_id, or state "
     "`one_image_per_patient: true` if no patient has two images"
@@ -43,6 +42,7 @@ class Discovery:
         target: Column that looks like the target, None when the user has to name it.
         classes: Its values, sorted; () when there are too many to be classes.
         notes: What was decided, what was skipped, and what the user has to state.
+        table: The file that the rows are from, None when they have to be written.
     """
 
     kind: Literal["folders", "csv", "dicom"]
@@ -51,6 +51,7 @@ class Discovery:
     target: str | None
     classes: tuple[str, ...]
     notes: tuple[str, ...]
+    table: Path | None = None
 
 
 def discover(
@@ -121,7 +122,7 @@ def _from_table(path: Path) -> Discovery:
     if not named:
         notes.append("no column is named like a target: state `data.target` in the recipe")
     target = named[0] if named else None
-    return Discovery("csv", rows, path.parent, target, _classes(rows, target), tuple(notes))
+    return Discovery("csv", rows, path.parent, target, _classes(rows, target), tuple(notes), path)
 
 
 def _holds_paths(rows: Sequence[Mapping[str, str]], column: str) -> bool:

@@ -177,6 +177,7 @@ class _CaseBuilder:
         self.faults: list[MedtlError] = []
         self.duplicates: list[int] = []
         self.renamed: set[str] = set()
+        self.first_rows: dict[tuple[str, str], int] = {}
         self.index = {name: i for i, name in enumerate(table.columns)}
         self.locate = _locator(root)
         self.has_split = any(self._cell(row, "split") for row in table.rows)
@@ -184,22 +185,21 @@ class _CaseBuilder:
     def cases(self) -> Iterator[Case]:
         """Yield the case of each row; rows that repeat an earlier one are left out."""
         seen: dict[tuple[Path, int | None], tuple[int, tuple[str, ...]]] = {}
-        case_rows: dict[str, int] = {}
-        patient_rows: dict[str, int] = {}
         for line, row in zip(self.table.lines, self.table.rows, strict=True):
             image = self._path(row, "image", line)
-            if image is None:
-                continue
             frame = self._frame(row, line)
+            if image is None:  # the rest of the row is checked all the same
+                yield self._case(row, line, self.root, frame)
+                continue
             first_line, first_row = seen.setdefault((image, frame), (line, row))
             if first_line != line:
                 self._repeated(first_line, first_row, line, row)
                 continue
             case = self._case(row, line, image, frame)
-            self._unique(case_rows, case.case_id, line, "case_id", "Give every row its own")
+            self._unique("case_id", case.case_id, line, "Give every row its own")
             if self.wanted.one_image_per_patient and "patient_id" in self.index:
                 fix = "Delete `one_image_per_patient` from the recipe"
-                self._unique(patient_rows, case.patient_id, line, "patient_id", fix)
+                self._unique("patient_id", case.patient_id, line, fix)
             yield case
 
     def notes(self) -> list[str]:
@@ -257,7 +257,7 @@ class _CaseBuilder:
         given = self._cell(row, "frame")
         if not given:
             return None
-        if not (given.isascii() and given.isdigit()):
+        if not (given.isascii() and given.isdigit() and len(given) < 10):
             self._fault(line, "frame is no whole number", "Count frames from 0")
             return None
         return int(given)
@@ -289,9 +289,9 @@ class _CaseBuilder:
             found += f", with conflicting {', '.join(conflict)} (a label, mask or id is wrong)"
         self._fault(line, found, "Keep one row per image")
 
-    def _unique(self, rows: dict[str, int], name: str, line: int, column: str, fix: str) -> None:
+    def _unique(self, column: str, name: str, line: int, fix: str) -> None:
         """Note a row whose id an earlier row has."""
-        first = rows.setdefault(name, line)
+        first = self.first_rows.setdefault((column, name), line)
         if first != line:
             self._fault(line, f"duplicate {column}: the one of row {first}", fix)
 
@@ -346,7 +346,9 @@ def _missing(cell: str, root: Path) -> tuple[str, str]:
     slashed = cell.replace("\\", "/")
     if slashed != cell and (root / slashed).exists():
         return "the file is not found", "Write / instead of \\ in paths"
-    return f"the file {Path(cell).as_posix()} is not found", "Correct the path or delete the row"
+    # A cell that does not look like a path may be a name that slipped into the column.
+    name = f" {Path(cell).as_posix()}" if "/" in cell or Path(cell).suffix else ""
+    return f"the file{name} is not found", "Correct the path or delete the row"
 
 
 def _column_faults(columns: Sequence[str], wanted: _Wanted) -> Iterator[ManifestError]:
@@ -361,11 +363,12 @@ def _column_faults(columns: Sequence[str], wanted: _Wanted) -> Iterator[Manifest
             listed = ", ".join(column[:40] for column in columns[:30])
             fix = f"Did you mean '{near}'" if near else "Add the column or name another"
             yield ManifestError(f"no column '{name}'", expected=f"one of: {listed}", fix=fix)
-    misspelled = {name: nearest(name, columns, likeness=1.0) for name in _STRUCTURAL[1:]}
+    absent = [name for name in _STRUCTURAL[1:] if name not in columns]
+    misspelled = {name: nearest(name, columns, likeness=1.0) for name in absent}
     for name, column in misspelled.items():
-        if column not in ("", name):
+        if column:
             yield ManifestError(f"column '{column}' is not read", fix=f"Rename it to '{name}'")
-    if not misspelled["patient_id"] and not wanted.one_image_per_patient:
+    if misspelled.get("patient_id") == "" and not wanted.one_image_per_patient:
         yield ManifestError(
             "no column 'patient_id', so one patient could be in two splits",
             fix="Add it, or state `one_image_per_patient: true` if no patient has two images",

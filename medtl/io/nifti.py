@@ -39,7 +39,9 @@ _HEADER_BYTES = {348: 1, 540: 2}
 _AFFINE_TOLERANCE_MM = 1e-3
 """How far sform and qform may differ before they contradict each other."""
 
-_MILLIMETRES = {"meter": 1000.0, "mm": 1.0, "micron": 1e-3, "unknown": 1.0}
+_MILLIMETRES = {1: 1000.0, 3: 1e-3}
+"""Spatial code of xyzt_units (metre, micron) -> millimetres; every other code counts as mm."""
+
 _CHUNK_BYTES = 1 << 20
 
 
@@ -286,10 +288,9 @@ def _geometry(
         NIfTI-1 standard, methods 2 (qform) and 3 (sform); the sform goes first, as in nibabel.
     """
     flags: list[str] = []
-    unit = header.get_xyzt_units()[0]
-    scale = _MILLIMETRES.get(unit, 1.0)
+    scale = _MILLIMETRES.get(int(header["xyzt_units"]) & 0x07, 1.0)
     if scale != 1.0:
-        flags.append(f"spacing_in_{unit}_converted")
+        flags.append("spacing_converted_to_mm")
     known = [
         form
         for form in (_form(header, "sform", flags), _form(header, "qform", flags))

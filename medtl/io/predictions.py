@@ -108,7 +108,7 @@ def write_predictions(table: pd.DataFrame, path: str | Path) -> None:
 
 def _cell(value: Any) -> str:
     """Return a value as text: shortest that reads back the same, whole numbers without a point."""
-    if value is None or value != value:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)
@@ -221,7 +221,7 @@ def _with_patients(table: pd.DataFrame, alone: bool, where: str) -> pd.DataFrame
 def _with_splits(table: pd.DataFrame, where: str) -> pd.DataFrame:
     """Return the table with a valid split in every row."""
     if "split" not in table:
-        return table.assign(split="test")
+        return table.assign(split=table["case_id"].map(lambda _: "test").astype(object))
     bad = ~table["split"].isin(SPLITS)
     if bad.any():
         found = sorted({str(value) for value in table["split"][bad]})[:3]

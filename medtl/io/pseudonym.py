@@ -6,7 +6,6 @@ not in it. The machine that made the pseudonyms keeps a table to map them back (
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import os
 import secrets
@@ -83,8 +82,8 @@ def pseudonym(kind: Kind, text: str, salt: bytes) -> str:
     Reference:
         HMAC-SHA256, RFC 2104, truncated (section 5) to 48 bits.
     """
-    digest = hmac.new(salt, f"{kind}\0{text}".encode(), hashlib.sha256).hexdigest()
-    return f"{_PREFIXES[kind]}-{digest[:PSEUDONYM_DIGITS]}"
+    digest = hmac.digest(salt, f"{kind}\0{text}".encode(), "sha256")
+    return f"{_PREFIXES[kind]}-{digest.hex()[:PSEUDONYM_DIGITS]}"
 
 
 def band_age(years: str) -> str:

@@ -12,11 +12,10 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -57,6 +56,9 @@ _IDS: dict[str, tuple[Kind, str]] = {
 
 _CHUNK = 64
 """Files that a worker process reads between two reports of progress."""
+
+_FILES_PER_WORKER = 2000
+"""A process starts in the time of 1500 headers (1.9 s of CPU against 1.3 ms each, measured)."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,8 @@ def scan_dicom(
         per: "image": a row per file. "series": a row per series, which is a folder, or a file
             where the series has only one.
         salt: Key of the pseudonyms.
-        workers: Processes; by default one per core, and none beside this one for small trees.
+        workers: Processes; by default one per core, fewer where they would not pay. With 1, this
+            process reads alone.
         progress: Called with files done and files in all.
 
     Raises:
@@ -146,25 +149,23 @@ def _read_all(root: Path, paths: Sequence[str], workers: int | None) -> Iterator
 
     Parsing a header is Python code, so that threads would wait for each other.
     """
-    workers = min(workers or os.cpu_count() or 1, len(paths) // (2 * _CHUNK))
+    if workers is None:
+        workers = min(os.cpu_count() or 1, len(paths) // _FILES_PER_WORKER)
     read = partial(_read_some, str(root))
     chunks = _chunked(paths, _CHUNK)
-    with ExitStack() as stack:
-        if workers <= 1:
-            results: Iterable[list[_File]] = map(read, chunks)
-        else:
-            context = multiprocessing.get_context("spawn")
-            pool = ProcessPoolExecutor(workers, mp_context=context)
-            stack.callback(pool.shutdown, cancel_futures=True)
-            results = pool.map(read, chunks)
-        try:
-            for files in results:
-                yield from files
-        except BrokenProcessPool as error:
-            raise RunError(
-                "a process that reads headers was killed, perhaps for want of memory",
-                fix="Scan again with fewer workers",
-            ) from error
+    if workers <= 1:
+        yield from chain.from_iterable(map(read, chunks))
+        return
+    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    try:
+        yield from chain.from_iterable(pool.map(read, chunks))
+    except BrokenProcessPool as error:
+        raise RunError(
+            "a process that reads headers was killed, perhaps for want of memory",
+            fix="Scan again with fewer workers",
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _chunked(paths: Iterable[str], size: int) -> Iterator[list[str]]:

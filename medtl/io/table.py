@@ -36,6 +36,9 @@ _DANGEROUS = re.compile(r"'*[=+\-@\t\r]")
 
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?inf")
 
+_EMPTY_FIX = "Write a header line and one row per image"
+_NUL_FIX = "Save the table as 'CSV UTF-8'; it may be UTF-16 without a mark, or damaged"
+
 
 @dataclass(frozen=True)
 class Table:
@@ -159,9 +162,6 @@ def looks_like_data(cell: str) -> bool:
     return not cell or bool(re.search(r"[/\\^]|\.\w{2,4}$|^\W*\d", cell))
 
 
-_EMPTY_FIX = "Write a header line and one row per image"
-
-
 def _read_bytes(path: Path, size: int = -1) -> bytes:
     """Return the first bytes of a file, all by default."""
     if path.suffix.lower() in {".xlsx", ".xls", ".ods"}:
@@ -254,9 +254,6 @@ def _checked_columns(cells: Sequence[str], name: str) -> tuple[str, ...]:
         faults += [ManifestError(f"duplicate column '{one[:40]}'", fix=fix) for one in repeated]
     raise_together(faults, name)
     return columns
-
-
-_NUL_FIX = "Save the table as 'CSV UTF-8'; it may be UTF-16 without a mark, or damaged"
 
 
 def _checked_rows(

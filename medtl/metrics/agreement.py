@@ -19,6 +19,7 @@ from medtl.metrics.discrimination import with_percentiles
 from medtl.metrics.inputs import finite_vector, is_clustered, num_patients, patient_codes
 from medtl.metrics.intervals import normal_quantile
 from medtl.metrics.proportions import IntervalName, proportion_of_rows
+from medtl.metrics.ranking import ratio
 from medtl.metrics.resampling import affordable_resamples, bootstrap
 from medtl.types import FloatArray, IntArray, Measure
 
@@ -53,7 +54,7 @@ def error_measures(
     resamples: int = 2000,
     seed: int = 0,
 ) -> list[Measure]:
-    """Return MAE, RMSE and median absolute error with bootstrap intervals over patients.
+    """Return MAE, RMSE, median absolute error and R2 with bootstrap intervals over patients.
 
     Args:
         y_true: `(n,)` reference in the unit.
@@ -65,26 +66,31 @@ def error_measures(
         seed: Of the bootstrap.
     """
     reference, prediction = readings(y_true, y_score)
-    absolute = np.sort(np.abs(prediction - reference))
-    order = np.argsort(np.abs(prediction - reference), kind="stable")
+    error = np.abs(prediction - reference)
+    order = np.argsort(error, kind="stable")
+    absolute = error[order]
     codes = patient_codes(patients, reference.size)[order]
     blank = Measure("", None, confidence=confidence, n=reference.size,
                     n_patients=num_patients(codes), status="undefined")  # fmt: skip
-    names = [f"mae_{unit}", f"rmse_{unit}", f"median_absolute_error_{unit}"]
+    names = [f"mae_{unit}", f"rmse_{unit}", f"median_absolute_error_{unit}", "r2"]
     if not reference.size:
         return [replace(blank, name=name, reason="there are no rows") for name in names]
+    centred = (reference - reference.mean())[order]
+    sums = np.stack([absolute, absolute**2, centred, centred**2], axis=1)
 
     def statistics(weights: IntArray) -> FloatArray:
-        total = weights.sum(axis=1)
+        mean, square, shift, spread = (weights @ sums / weights.sum(axis=1)[:, None]).T
         middle = weighted_median(absolute, weights)
-        squares = weights @ absolute**2 / total
-        return np.stack([weights @ absolute / total, np.sqrt(squares), middle], axis=1)
+        explained = 1 - ratio(square, np.maximum(spread - shift**2, 0))
+        return np.stack([mean, np.sqrt(square), middle, explained], axis=1)
 
     values = statistics(np.ones((1, reference.size), dtype=int))[0]
     drawn = affordable_resamples(resamples, reference.size)
     draws = bootstrap(statistics, codes, resamples=drawn, seed=seed)
     return [
         with_percentiles(replace(blank, name=name, value=float(value)), column)
+        if math.isfinite(value)
+        else replace(blank, name=name, reason="the reference does not vary")
         for name, value, column in zip(names, values, draws.T, strict=True)
     ]
 
@@ -252,11 +258,11 @@ def _shrout_fleiss(
 def correlation_measures(
     y_true: ArrayLike, y_score: ArrayLike, *, confidence: float = 0.95
 ) -> list[Measure]:
-    """Return Pearson's r, Lin's concordance, R2 and the slopes of the error.
+    """Return Pearson's r, Lin's concordance and the slopes of the error.
 
     `error_slope_on_reference` and `error_slope_on_mean` show a bias that grows with the value
     (negative on the reference: pulled towards the middle). Intervals: Fisher z for the two
-    correlations, t for the slopes, none for R2.
+    correlations, t for the slopes.
 
     Args:
         y_true: `(n,)` reference.
@@ -268,25 +274,21 @@ def correlation_measures(
     """
     reference, prediction = readings(y_true, y_score)
     blank = Measure("", None, confidence=confidence, n=reference.size, status="undefined")
-    names = ["pearson_r", "concordance", "r2", "error_slope_on_reference", "error_slope_on_mean"]
+    names = ["pearson_r", "concordance", "error_slope_on_reference", "error_slope_on_mean"]
     constant = min(np.ptp(reference), np.ptp(prediction)) == 0 if reference.size else True
     if reference.size < 4 or constant:
         reason = "it needs four rows and values that vary"
         return [replace(blank, name=name, reason=reason) for name in names]
     error = prediction - reference
     correlation = float(np.corrcoef(reference, prediction)[0, 1])
-    concordance = (
-        2
-        * float(np.cov(reference, prediction, bias=True)[0, 1])
-        / (reference.var() + prediction.var() + error.mean() ** 2)
-    )
-    r2 = 1 - float((error**2).sum()) / float(((reference - reference.mean()) ** 2).sum())
-    bias_shift = float(error.mean()) ** 2 / (reference.std() * prediction.std())
+    covariance = float(np.cov(reference, prediction, bias=True)[0, 1])
+    spread = float(reference.var() + prediction.var() + error.mean() ** 2)
+    concordance = 2 * covariance / spread
+    bias_shift = float(error.mean() ** 2 / (reference.std() * prediction.std()))
     return [
         _fisher(replace(blank, name="pearson_r"), correlation, 1 / math.sqrt(reference.size - 3)),
         _fisher(replace(blank, name="concordance"), concordance,
                 _concordance_error(concordance, correlation, bias_shift, reference.size)),
-        replace(blank, name="r2", value=r2, status="ok"),
         _slope(replace(blank, name="error_slope_on_reference"), reference, error),
         _slope(replace(blank, name="error_slope_on_mean"), (reference + prediction) / 2, error),
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Do the probabilities mean what they say? Reliability, Brier, slope; recalibration on validation.
+"""Do the probabilities mean what they say? Reliability, Brier score, calibration line.
 
 Probabilities are clipped to [1e-12, 1 - 1e-12] wherever a logarithm is taken.
 """
@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from medtl.errors import PredictionsError
 from medtl.metrics.discrimination import FromCounts, bootstrap_counts, with_percentiles
 from medtl.metrics.inputs import (
     blank_measure,
@@ -21,17 +20,9 @@ from medtl.metrics.inputs import (
     truth_and_score,
 )
 from medtl.metrics.intervals import wald, wilson
+from medtl.metrics.logistic import CLIP, expit, logistic, logit, separates
 from medtl.metrics.ranking import Ranking, coarsen, rank
 from medtl.types import BoolArray, FloatArray, IntArray, Measure
-
-CLIP = 1e-12
-"""Nearest that a probability comes to 0 or 1 before its logit is taken."""
-
-
-def logit(probability: FloatArray) -> FloatArray:
-    """Return log(p / (1 - p)) of probabilities clipped at `CLIP`."""
-    clipped = np.clip(probability, CLIP, 1 - CLIP)
-    return np.asarray(np.log(clipped) - np.log1p(-clipped))
 
 
 def log_losses(truth: BoolArray, probability: FloatArray) -> FloatArray:
@@ -370,125 +361,9 @@ def _fit(
     inverse = np.linalg.inv(information)
     if patients is None:
         return coefficients, inverse
-    residual = truth - _expit(design @ coefficients + offset)
+    residual = truth - expit(design @ coefficients + offset)
     sums = np.stack([np.bincount(codes, residual * column) for column in design.T])
     clusters = num_patients(codes)
     if clusters < 2:
         return "there is one patient only"
     return coefficients, inverse @ (sums @ sums.T) @ inverse * clusters / (clusters - 1)
-
-
-def separates(truth: BoolArray, values: FloatArray) -> bool:
-    """Return whether a cut separates the classes, so that a logistic slope would be infinite."""
-    positive, negative = values[truth], values[~truth]
-    return bool(positive.min() >= negative.max() or positive.max() <= negative.min())
-
-
-def _expit(values: FloatArray) -> FloatArray:
-    """Return 1 / (1 + exp(-x)) without overflow."""
-    small = np.exp(-np.abs(values))
-    return np.asarray(np.where(values >= 0, 1, small) / (1 + small))
-
-
-def logistic(
-    truth: BoolArray, design: FloatArray, offset: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Return the maximum-likelihood coefficients and the information matrix, by Newton's method.
-
-    Args:
-        truth: `(n,)`, both classes, not separated by the design.
-        design: `(n, k)`.
-        offset: `(n,)` added to the linear predictor.
-
-    Reference:
-        McCullagh and Nelder 1989, section 4.4; steps are halved until the likelihood rises.
-    """
-
-    def loss(beta: FloatArray) -> float:
-        predictor = design @ beta + offset
-        return float((np.logaddexp(0, predictor) - truth * predictor).sum())
-
-    beta, current = np.zeros(design.shape[1]), math.inf
-    for _ in range(100):
-        fitted = _expit(design @ beta + offset)
-        information = design.T @ (design * (fitted * (1 - fitted))[:, None])
-        step = np.linalg.lstsq(information, design.T @ (truth - fitted), rcond=None)[0]
-        current = loss(beta)
-        while loss(beta + step) > current + 1e-12 * abs(current) and np.abs(step).max() > 1e-12:
-            step = step / 2
-        beta = beta + step
-        if np.abs(step).max() < 1e-10 * (1 + np.abs(beta).max()):
-            break
-    fitted = _expit(design @ beta + offset)
-    return beta, design.T @ (design * (fitted * (1 - fitted))[:, None])
-
-
-@dataclass(frozen=True)
-class Recalibration:
-    """A map from probability to probability: logit p' = intercept + slope x logit p.
-
-    Attributes:
-        method: "temperature" (intercept 0) or "platt".
-        slope: 1 / temperature; positive, so that the ranking is kept.
-        intercept: On the logit scale.
-        fitted_on: Split it was fitted on: never the one that is reported.
-        n: Rows it was fitted on.
-        slope_error: Standard error of the slope, of independent rows.
-    """
-
-    method: str
-    slope: float
-    intercept: float
-    fitted_on: str
-    n: int
-    slope_error: float
-
-    @property
-    def temperature(self) -> float:
-        """T of logit / T."""
-        return 1 / self.slope
-
-    def __call__(self, y_score: ArrayLike) -> FloatArray:
-        """Return the recalibrated probabilities, `(n,)`."""
-        score = probabilities(np.asarray(y_score, dtype=float))
-        return _expit(self.intercept + self.slope * logit(score))
-
-
-def fit_recalibration(
-    y_true: ArrayLike, y_score: ArrayLike, *, method: str = "temperature", fitted_on: str = "val"
-) -> Recalibration:
-    """Return temperature scaling or Platt scaling fitted by maximum likelihood.
-
-    Args:
-        y_true: `(n,)`, 0 or 1, of the validation rows.
-        y_score: `(n,)` probabilities of the validation rows.
-        method: "temperature" or "platt".
-        fitted_on: Name of the split, for the record.
-
-    Raises:
-        PredictionsError: If there is no finite, positive slope.
-
-    Reference:
-        Guo et al., ICML 2017; Platt 1999. Binary temperature = 1 / slope of y ~ 0 + logit(p).
-    """
-    truth, score = truth_and_score(y_true, y_score)
-    values = logit(probabilities(score))
-    both = bool(truth.size) and bool(truth.any()) and not truth.all()
-    design = values[:, None]
-    if method == "platt":
-        design = np.column_stack([values, np.ones_like(values)])
-        finite = both and not separates(truth, values)
-    else:
-        right = np.where(truth, values, -values)
-        finite = both and bool((right < 0).any()) and bool((right > 0).any())
-    slope = intercept = error = math.nan
-    if finite:
-        beta, information = logistic(truth, design, np.zeros(truth.size))
-        slope, intercept = float(beta[0]), float(beta[1]) if method == "platt" else 0.0
-        error = math.sqrt(np.linalg.inv(information)[0, 0])
-    if not slope > 0:
-        raise PredictionsError(
-            f"no finite, positive slope for {method} scaling on the {fitted_on} rows",
-            expected="both classes, not separated by the score, and a score that ranks them",
-        )
-    return Recalibration(method, slope, intercept, fitted_on, truth.size, error)

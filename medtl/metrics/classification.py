@@ -11,7 +11,7 @@ import numpy as np
 
 from medtl.errors import PredictionsError
 from medtl.metrics import calibration, confusion, discrimination, subgroups
-from medtl.metrics.inputs import num_patients
+from medtl.metrics.inputs import num_patients, patient_codes
 from medtl.metrics.intervals import normal_quantile
 from medtl.metrics.ranking import (
     area_under_part_of_roc,
@@ -21,6 +21,7 @@ from medtl.metrics.ranking import (
     step_precision,
     weighted_counts,
 )
+from medtl.metrics.recalibration import fit_recalibration
 from medtl.metrics.resampling import affordable_resamples, bootstrap
 from medtl.types import BoolArray, FloatArray, IntArray, Measure, OperatingPoint
 
@@ -118,7 +119,7 @@ def recalibrated_measures(
         Measures, and a note if there is no temperature.
     """
     try:
-        scaling = calibration.fit_recalibration(val.truth, val.score)
+        scaling = fit_recalibration(val.truth, val.score)
     except PredictionsError as error:
         return [], f"no temperature for {test.label!r}: {error.found}"
     after = replace(test, score=scaling(test.score))
@@ -153,35 +154,30 @@ def measures_at(rows: LabelRows, threshold: float, settings: Settings) -> list[M
             counts, settings.prevalence, confidence=settings.confidence
         )
     if clusters is not None:
-        ratios = [_without_independence(measure, rows, threshold, settings) for measure in ratios]
+        ratios = _over_patients(ratios, rows, threshold, settings)
     positives, patients = int(rows.truth.sum()), num_patients(rows.patients)
     filled = [replace(measure, n_positive=positives, n_patients=patients) for measure in ratios]
     return [*shares, *summaries, *filled]
 
 
-def _without_independence(
-    measure: Measure, rows: LabelRows, threshold: float, settings: Settings
-) -> Measure:
-    """Replace an interval that takes rows as independent by the bootstrap over patients."""
-    if measure.status != "ok":
-        return measure
-    flagged = rows.score >= threshold
-    cells = [rows.truth & flagged, ~rows.truth & flagged, rows.truth & ~flagged,
-             ~rows.truth & ~flagged]  # fmt: skip
-    table = np.stack(cells, axis=1).astype(float)
-    formula = RATIOS[measure.name]
-
-    def statistic(weights: IntArray) -> FloatArray:
-        tp, fp, fn, tn = (weights @ table).T
-        with np.errstate(divide="ignore", invalid="ignore"):
-            se, sp = tp / (tp + fn), tn / (tn + fp)
-            return formula(se, sp, settings.prevalence or math.nan)
-
-    draws = bootstrap(
-        statistic, np.unique(rows.patients, return_inverse=True)[1],
-        resamples=affordable_resamples(settings.resamples, rows.truth.size), seed=settings.seed,
+def _over_patients(
+    measures: Sequence[Measure], rows: LabelRows, threshold: float, settings: Settings
+) -> list[Measure]:
+    """Replace intervals that take rows as independent by the bootstrap over patients."""
+    tp, fp, fn, tn = confusion.drawn_cells(
+        rows.truth, rows.score >= threshold, patient_codes(rows.patients, rows.truth.size),
+        resamples=settings.resamples, seed=settings.seed,
     )  # fmt: skip
-    return discrimination.with_percentiles(replace(measure, low=None, high=None), draws)
+    prevalence = settings.prevalence or math.nan
+    found = []
+    for measure in measures:
+        if measure.status != "ok":
+            found.append(measure)
+            continue
+        with np.errstate(divide="ignore", invalid="ignore"):
+            draws = RATIOS[measure.name](tp / (tp + fn), tn / (tn + fp), prevalence)
+        found.append(discrimination.with_percentiles(replace(measure, low=None, high=None), draws))
+    return found
 
 
 RATIOS: Mapping[str, Callable[[FloatArray, FloatArray, float], FloatArray]] = {
@@ -252,9 +248,11 @@ def macro_measures(
     names = ["auroc", "average_precision"]
     if used and all(rows.label in thresholds for rows in used):
         names += ["sensitivity", "specificity", "f1"]
-    blank = Measure("", None, label="macro", split=labels[0].split, n=sum(r.truth.size for r in used),
-                    n_positive=int(sum(r.truth.sum() for r in used)),
-                    confidence=settings.confidence, status="undefined")  # fmt: skip
+    blank = Measure(
+        "", None, label="macro", split=labels[0].split, n=sum(rows.truth.size for rows in used),
+        n_positive=sum(int(rows.truth.sum()) for rows in used),
+        confidence=settings.confidence, status="undefined",
+    )  # fmt: skip
     if not used:
         return [replace(blank, name=name, reason="no label has both classes") for name in names]
     parts = [_label_columns(rows, thresholds.get(rows.label), len(names)) for rows in used]

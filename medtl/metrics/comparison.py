@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from medtl.errors import PredictionsError
 from medtl.metrics.inputs import (
@@ -20,7 +20,7 @@ from medtl.metrics.inputs import (
 )
 from medtl.metrics.intervals import normal_quantile, wald
 from medtl.metrics.ranking import NO_VARIANCE, ONE_CLASS, auc_covariance
-from medtl.types import Measure
+from medtl.types import FloatArray, Measure
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -140,6 +140,31 @@ def mcnemar(first_right: ArrayLike, second_right: ArrayLike) -> McNemar:
     from scipy.special import bdtr
 
     return McNemar(b, c, min(1.0, 2 * float(bdtr(min(b, c), b + c, 0.5))))
+
+
+def fisher_exact(first: tuple[int, int], second: tuple[int, int]) -> float:
+    """Return Fisher's two-sided p of two independent shares.
+
+    Args:
+        first: Successes and trials.
+        second: Successes and trials.
+
+    Reference:
+        Fisher 1935; the two-sided p adds all tables that are no more likely, as R's fisher.test.
+    """
+    from scipy.special import gammaln
+
+    successes = first[0] + second[0]
+    total = first[1] + second[1]
+    possible = np.arange(max(0, successes - second[1]), min(successes, first[1]) + 1)
+
+    def log_choose(n: int, k: NDArray[np.integer]) -> FloatArray:
+        return np.asarray(gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1))
+
+    log_p = log_choose(first[1], possible) + log_choose(second[1], successes - possible)
+    log_p -= log_choose(total, np.array(successes))
+    observed = log_p[first[0] - possible[0]]
+    return min(1.0, float(np.exp(log_p[log_p <= observed + 1e-7]).sum()))
 
 
 def paired_t(first: ArrayLike, second: ArrayLike, *, confidence: float = 0.95) -> PairedTest:
@@ -308,7 +333,7 @@ def _compare_pair(
                 expected="one score per case",
                 fix="Compare one seed or fold at a time, or average them",
             )
-    both = parts[0].join(parts[1], how="inner", lsuffix="", rsuffix="_second")
+    both = parts[0].merge(parts[1], left_index=True, right_index=True, suffixes=("", "_second"))
     usable = usable_rows(both["y_true"], both["y_score"]) & usable_rows(
         both["y_true_second"], both["y_score_second"]
     )

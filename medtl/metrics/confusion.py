@@ -54,7 +54,7 @@ def counts_of(truth: BoolArray, flagged: BoolArray) -> Counts:
     return Counts(tp, called - tp, positive - tp, truth.size - positive - called + tp)
 
 
-def f1(tp: FloatArray, fp: FloatArray, fn: FloatArray, tn: FloatArray) -> FloatArray:
+def f1(tp: FloatArray, fp: FloatArray, fn: FloatArray, _tn: FloatArray) -> FloatArray:
     """Return 2 tp / (2 tp + fp + fn), elementwise; NaN where nobody is diseased or flagged."""
     return ratio(2 * tp, 2 * tp + fp + fn)
 
@@ -165,7 +165,7 @@ def summary_measures(
     blank = blank_measure("", truth, codes, confidence)
     if truth.size == 0:
         return [replace(blank, name=name, reason="there are no rows") for name in SUMMARIES]
-    draws = _drawn_cells(truth, flagged, codes, resamples, seed)
+    draws = drawn_cells(truth, flagged, codes, resamples=resamples, seed=seed)
     whole, measures = counts_of(truth, flagged), []
     for name, summary in SUMMARIES.items():
         value = summary_value(name, whole)
@@ -179,23 +179,33 @@ def summary_measures(
     return measures
 
 
-def _drawn_cells(
-    truth: BoolArray, flagged: BoolArray, codes: IntArray, resamples: int, seed: int
+def drawn_cells(
+    truth: BoolArray, flagged: BoolArray, patients: IntArray, *, resamples: int, seed: int
 ) -> FloatArray:
-    """Return the four cells `(4, resamples)` in every resample, stratified by patients' truth."""
+    """Return tp, fp, fn, tn in every resample of the patients, `(4, resamples)`.
+
+    Patients with and without a positive row are drawn apart.
+
+    Args:
+        truth: `(n,)`.
+        flagged: `(n,)` decisions.
+        patients: `(n,)` codes 0..P-1, all of which occur.
+        resamples: Number of resamples.
+        seed: Of the bootstrap.
+    """
     cells = [truth & flagged, ~truth & flagged, truth & ~flagged, ~truth & ~flagged]
-    if not is_clustered(codes):
+    if not is_clustered(patients):
         # Drawing independent rows within a class is a binomial draw of the flagged ones.
         rng = np.random.default_rng(seed)
-        sums = {cell: int(rows.sum()) for cell, rows in enumerate(cells)}
+        sums = [int(rows.sum()) for rows in cells]
         tp = _binomial(rng, sums[0], sums[2], resamples)
         fp = _binomial(rng, sums[1], sums[3], resamples)
         return np.stack([tp, fp, sums[0] + sums[2] - tp, sums[1] + sums[3] - fp])
-    table = np.stack(cells, axis=1).astype(float)
+    of_patients = np.stack([np.bincount(patients, rows).astype(float) for rows in cells], axis=1)
     drawn = bootstrap(
-        lambda weights: weights @ table,
-        codes,
-        strata=patient_strata(truth, codes),
+        lambda weights: weights @ of_patients,
+        np.arange(len(of_patients)),
+        strata=patient_strata(truth, patients),
         resamples=affordable_resamples(resamples, truth.size),
         seed=seed,
     )

@@ -12,13 +12,17 @@ from medtl.errors import PredictionsError
 from medtl.metrics import agreement
 from medtl.metrics.classification import Settings
 from medtl.metrics.curves import Curve, numbers, thin
-from medtl.metrics.inputs import usable_rows
+from medtl.metrics.discrimination import with_percentiles
+from medtl.metrics.inputs import num_patients, patient_codes, usable_rows
 from medtl.metrics.overlap import casewise_measures
 from medtl.metrics.proportions import proportion_of_rows
-from medtl.types import Measure
+from medtl.metrics.resampling import bootstrap
+from medtl.types import FloatArray, IntArray, Measure
 
 if TYPE_CHECKING:
     import pandas as pd
+
+PAIR = ("y_true", "y_score")
 
 WITHIN_MONTHS = (6.0, 12.0, 24.0)
 """Limits of the shares of readings that are close enough."""
@@ -45,16 +49,13 @@ def regression(table: pd.DataFrame, strata: Sequence[str], settings: Settings) -
         PredictionsError: If the table has no test rows, or its readings look like years.
     """
     found: Found = ([], [], [])
-    for label, rows in _test_labels(table):
-        truth, score = (
-            rows[name].to_numpy(float, na_value=np.nan) for name in ("y_true", "y_score")
-        )
+    for label, every in _test_labels(table):
+        truth, score = (every[name].to_numpy(float, na_value=np.nan) for name in PAIR)
         usable = usable_rows(truth, score)
-        if not usable.all():
-            lost = int((~usable).sum())
-            found[2].append(f"{lost} of {len(rows)} test rows of {label!r} lack a truth or a"
-                            " prediction and were left out")  # fmt: skip
-        rows = rows[usable]
+        rows = every[usable]
+        if len(rows) < len(every):
+            found[2].append(f"{len(every) - len(rows)} of {len(every)} test rows of {label!r} lack"
+                            " a truth or a prediction and were left out")  # fmt: skip
         _refuse_years(truth[usable], label)
         of_all = [*_readings(rows, settings), *_correlations(rows, settings)]
         for subset, group in [("all", rows), *_groups(rows, strata)]:
@@ -104,7 +105,7 @@ def _pair(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray | None
     """Return truth, prediction, and patients where some patient has several rows."""
     patients = rows["patient_id"].to_numpy()
     clustered = rows["patient_id"].nunique() < len(rows)
-    truth, score = (rows[name].to_numpy(float) for name in ("y_true", "y_score"))
+    truth, score = (rows[name].to_numpy(float) for name in PAIR)
     return truth, score, patients if clustered else None
 
 
@@ -126,12 +127,35 @@ def _readings(rows: pd.DataFrame, settings: Settings) -> list[Measure]:
 
 
 def _correlations(rows: pd.DataFrame, settings: Settings) -> list[Measure]:
-    """Return ICC, Pearson, concordance, R2 and the slopes of the error."""
-    truth, score, _ = _pair(rows)
-    icc = agreement.intraclass_correlation(
-        np.column_stack([truth, score]), confidence=settings.confidence
-    )
-    return [icc, *agreement.correlation_measures(truth, score, confidence=settings.confidence)]
+    """Return ICC, Pearson, concordance and the slopes of the error."""
+    truth, score, patients = _pair(rows)
+
+    def measures_of(index: np.ndarray) -> list[Measure]:
+        pair = truth[index], score[index]
+        icc = agreement.intraclass_correlation(
+            np.column_stack(pair), confidence=settings.confidence
+        )
+        return [icc, *agreement.correlation_measures(*pair, confidence=settings.confidence)]
+
+    measures = measures_of(np.arange(truth.size))
+    if patients is None:
+        return measures
+
+    # The closed intervals take rows as independent; here some patients have several.
+    def values_of(weights: IntArray) -> FloatArray:
+        drawn = [measures_of(np.repeat(np.arange(truth.size), row)) for row in weights]
+        return np.array([[np.nan if m.value is None else m.value for m in row] for row in drawn])
+
+    resamples = min(settings.resamples, 500)
+    codes = patient_codes(patients, truth.size)
+    draws = bootstrap(values_of, codes, resamples=resamples, seed=settings.seed)
+    number = num_patients(codes)
+    return [
+        with_percentiles(replace(measure, low=None, high=None, n_patients=number), column)
+        if measure.status == "ok"
+        else measure
+        for measure, column in zip(measures, draws.T, strict=True)
+    ]
 
 
 def _bland_altman_points(rows: pd.DataFrame, label: str) -> Curve:

@@ -89,7 +89,7 @@ def _threshold(threshold: float) -> float | str:
     return "inf" if math.isinf(threshold) else threshold
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913 - one call states a whole evaluation
     table: pd.DataFrame,
     *,
     rule: Rule | None = None,

@@ -11,7 +11,7 @@ import numpy as np
 
 from medtl.metrics.discrimination import with_percentiles
 from medtl.metrics.proportions import proportion_of_rows
-from medtl.metrics.ranking import area_under_roc, rank, ratio
+from medtl.metrics.ranking import Ranking, area_under_roc, rank, ratio, weighted_counts
 from medtl.metrics.resampling import affordable_resamples, bootstrap
 from medtl.types import FloatArray, IntArray, Measure
 
@@ -41,15 +41,21 @@ def hand_till(truth: IntArray, scores: FloatArray) -> float | None:
     Reference:
         Hand and Till, Machine Learning 2001;45:171, equation 7.
     """
-    present = np.unique(truth)
-    aucs = []
-    for at, first in enumerate(present):
-        for second in present[at + 1 :]:
-            rows = (truth == first) | (truth == second)
-            for one in (first, second):
-                ranking = rank(truth[rows] == one, scores[rows, one])
-                aucs.append(float(area_under_roc(ranking.tp, ranking.fp)))
+    pairs = _pair_rankings(truth, scores)
+    aucs = [area_under_roc(ranking.tp, ranking.fp) for _, ranking in pairs]
     return float(np.mean(aucs)) if aucs else None
+
+
+def _pair_rankings(truth: IntArray, scores: FloatArray) -> list[tuple[IntArray, Ranking]]:
+    """Return, for every ordered pair of classes that occur, its rows and their ranking."""
+    present = np.unique(truth)
+    found: list[tuple[IntArray, Ranking]] = []
+    for one in present:
+        for other in present[present != one]:
+            rows = np.flatnonzero((truth == one) | (truth == other))
+            ranking = rank(truth[rows] == one, scores[rows, one])
+            found.append((rows[ranking.order], ranking))
+    return found
 
 
 def kappa(matrix: IntArray, *, weights: Literal["none", "quadratic"] = "none") -> float | None:
@@ -145,29 +151,39 @@ def exclusive_classes(
         "accuracy", truth == called, patients=patients, confidence=confidence
     )
     blank = replace(accuracy, value=None, low=None, high=None, method="", status="undefined")
-    cells = truth * len(classes) + called
-    one_hot = np.zeros((truth.size, len(classes) ** 2))
-    one_hot[np.arange(truth.size), cells] = 1
+    of_cells = _matrix_summaries(truth * len(classes) + called, len(classes))
+    pairs = _pair_rankings(truth, scores)
 
     def statistics(weights: IntArray) -> FloatArray:
-        matrices = (weights @ one_hot).reshape(-1, len(classes), len(classes))
-        rows = [[_or_nan(of(drawn)) for of in SUMMARIES.values()] for drawn in matrices]
-        return np.array(rows)
+        aucs = [area_under_roc(*weighted_counts(r, weights[:, rows])) for rows, r in pairs]
+        mean = np.mean(aucs, axis=0) if pairs else np.full(len(weights), np.nan)
+        return np.column_stack([of_cells(weights), mean])
 
+    values = statistics(np.ones((1, truth.size), dtype=int))[0]
     drawn = affordable_resamples(resamples, truth.size)
     draws = bootstrap(statistics, patients, resamples=drawn, seed=seed)
     measures = [accuracy]
-    for (name, of), column in zip(SUMMARIES.items(), draws.T, strict=True):
-        value = of(matrix)
-        filled = replace(blank, name=name, value=value, reason="one class only")
-        measures.append(filled if value is None else
-                        with_percentiles(replace(filled, reason=""), column))  # fmt: skip
-    pairs = hand_till(truth, scores)
-    reason = "" if pairs is not None else "fewer than two classes occur"
-    measures.append(replace(blank, name="auroc_hand_till", value=pairs, reason=reason,
-                            status="ok" if pairs is not None else "undefined"))  # fmt: skip
+    for name, value, column in zip((*SUMMARIES, "auroc_hand_till"), values, draws.T, strict=True):
+        named = replace(blank, name=name)
+        measures.append(
+            with_percentiles(replace(named, value=float(value)), column)
+            if math.isfinite(value)
+            else replace(named, reason="fewer than two classes occur")
+        )
     found = {"classes": list(classes), "matrix": matrix.tolist()}
     return [replace(measure, label="overall") for measure in measures], found
+
+
+def _matrix_summaries(cells: IntArray, classes: int) -> Callable[[IntArray], FloatArray]:
+    """Return the function from row weights to `SUMMARIES` of the matrix, `(b, summaries)`."""
+    one_hot = np.zeros((cells.size, classes**2))
+    one_hot[np.arange(cells.size), cells] = 1
+
+    def summaries(weights: IntArray) -> FloatArray:
+        matrices = (weights @ one_hot).astype(int).reshape(-1, classes, classes)
+        return np.array([[_or_nan(of(m)) for of in SUMMARIES.values()] for m in matrices])
+
+    return summaries
 
 
 def _or_nan(value: float | None) -> float:

@@ -105,8 +105,11 @@ def weighted_counts(ranking: Ranking, weights: IntArray) -> tuple[IntArray, IntA
     Returns:
         `(b, k)` and `(b, k)`.
     """
-    flagged = np.cumsum(weights, axis=1)[:, ranking.last]
-    tp = np.cumsum(weights * ranking.positive, axis=1)[:, ranking.last]
+    starts = np.concatenate([[0], ranking.last[:-1] + 1])
+    flagged, tp = (
+        np.cumsum(np.add.reduceat(drawn, starts, axis=1), axis=1, dtype=np.int64)
+        for drawn in (weights, weights * ranking.positive)
+    )
     return tp, flagged - tp
 
 

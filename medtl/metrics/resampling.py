@@ -63,7 +63,7 @@ def drawn_patients(
         for group in members:
             drawn = rng.integers(0, group.size, size=(size, group.size), dtype=np.int32)
             counts += np.bincount((group[drawn] + offset).ravel(), minlength=size * patients)
-        yield counts.reshape(size, patients)
+        yield counts.reshape(size, patients).astype(np.int32)
 
 
 def bootstrap(
@@ -91,7 +91,7 @@ def bootstrap(
     block = max(1, BLOCK_CELLS // max(patients.size, strata.size))
     return np.concatenate(
         [
-            statistic(counts[:, patients])
+            statistic(np.take(counts, patients, axis=1))
             for counts in drawn_patients(strata, resamples=resamples, seed=seed, block=block)
         ]
     )

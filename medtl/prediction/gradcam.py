@@ -10,7 +10,7 @@ from torch import Tensor
 from medtl.networks.backbones import Classifier
 
 
-def grad_cam(model: Classifier, x_BCHW: Tensor, output: int) -> NDArray[np.float32]:
+def grad_cam(model: Classifier, x: Tensor, output: int) -> NDArray[np.float32]:
     """Return the Grad-CAM of one image, scaled so that its largest value is 1.
 
     It shows where features that raise the output are, on the coarse grid of the last features; it
@@ -19,7 +19,7 @@ def grad_cam(model: Classifier, x_BCHW: Tensor, output: int) -> NDArray[np.float
 
     Args:
         model: A classifier with a convolutional backbone; frozen layers are no obstacle.
-        x_BCHW: One image `(1, C, H, W)`, standardised, on the model's device.
+        x: One image `(1, C, H, W)`, standardised, on the model's device.
         output: Index of the logit.
 
     Returns:
@@ -32,14 +32,14 @@ def grad_cam(model: Classifier, x_BCHW: Tensor, output: int) -> NDArray[np.float
     Reference:
         Selvaraju et al. 2017, Grad-CAM, eq. 1 and 2.
     """
-    if x_BCHW.ndim != 4 or len(x_BCHW) != 1:
-        msg = f"Grad-CAM takes one image (1, C, H, W), not {tuple(x_BCHW.shape)}"
+    if x.ndim != 4 or len(x) != 1:
+        msg = f"Grad-CAM takes one image (1, C, H, W), not {tuple(x.shape)}"
         raise ValueError(msg)
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
         with torch.no_grad():
-            features = model.feature_map(x_BCHW)
+            features = model.feature_map(x)
         if features.ndim != 4:
             msg = f"Grad-CAM needs a map (1, F, h, w) of features, not {tuple(features.shape)}"
             raise ValueError(msg)

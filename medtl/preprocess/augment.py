@@ -28,9 +28,7 @@ from medtl.preprocess.safety import (
     kind_of,
     parameter_of,
     safety,
-)
-from medtl.preprocess.safety import (
-    transforms as all_transforms,
+    transform_names,
 )
 from medtl.preprocess.warp import linear_part, turn, warp, warp_coordinates, warp_mask
 from medtl.types import FloatArray
@@ -78,7 +76,7 @@ class Augmenter:
     """A policy that has been checked; made by `augmenter`.
 
     Attributes:
-        modality: One of `safety.modalities()`.
+        modality: One of `safety.modality_names()`.
         ranges: Transform -> the range its parameter is drawn from, None for those without one.
         probability: Of each of the three parts of the policy, in [0, 1].
     """
@@ -174,7 +172,7 @@ class Augmenter:
     def describe(self) -> list[PolicyRow]:
         """Return the verdict on every transform for this modality, and whether it is used."""
         rows = []
-        for name in all_transforms():
+        for name in transform_names():
             verdict, used = safety(name, self.modality), name in self.ranges
             limits = self.ranges[name] if used else next(iter(verdict.limits.values()), None)
             strength = f"{parameter_of(name)} {limits[0]:g} to {limits[1]:g}" if limits else ""
@@ -183,7 +181,7 @@ class Augmenter:
 
     def _listed(self, kind: str) -> list[str]:
         """The policy's transforms of one kind, in the table's order."""
-        return [name for name in all_transforms() if name in self.ranges and kind_of(name) == kind]
+        return [name for name in transform_names() if name in self.ranges and kind_of(name) == kind]
 
     def _range(self, name: str) -> Range:
         """The range of a transform that has one."""
@@ -217,7 +215,7 @@ def augmenter(
     """Return the augmentation of a modality: its SAFE transforms, or those asked for.
 
     Args:
-        modality: One of `safety.modalities()`.
+        modality: One of `safety.modality_names()`.
         transforms: Instead of the modality's own list: name -> `{parameter: [low, high]}`; an empty
             mapping takes the table's limits. An empty `transforms` changes nothing.
         probability: Of each part of the policy, in [0, 1].

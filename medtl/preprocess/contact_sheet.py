@@ -16,8 +16,8 @@ from medtl.types import FloatArray
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-CAPTION_PX = 16
-"""Height of the line of text under each picture."""
+LINE_PX = 14
+"""Height of a line of text under a picture."""
 
 GAP_PX = 8
 """Space between pictures."""
@@ -52,7 +52,8 @@ def contact_sheet(
         [(title, unit), *_copies(unit, augment, copies, np.random.default_rng((seed, row)))]
         for row, (title, unit) in enumerate(units)
     ]
-    height = max(unit.shape[1] for _, unit in units) + CAPTION_PX + GAP_PX
+    lines = max(caption.count("\n") + 1 for cells in rows for caption, _ in cells)
+    height = max(unit.shape[1] for _, unit in units) + LINE_PX * lines + GAP_PX
     width = max(unit.shape[2] for _, unit in units) + GAP_PX
     sheet = Image.new("RGB", (width * len(rows[0]) + GAP_PX, height * len(rows) + GAP_PX), "white")
     for row, cells in enumerate(rows):
@@ -72,7 +73,7 @@ def _copies(
     if augment is None:
         return []
     drawn = [augment(unit, rng) for _ in range(copies)]
-    return [(", ".join(map(str, one.history)) or "unchanged", one.array) for one in drawn]
+    return [("\n".join(map(str, one.history)) or "unchanged", one.array) for one in drawn]
 
 
 def _paste(sheet: Picture, unit: FloatArray, caption: str, place: tuple[int, int]) -> None:
@@ -86,6 +87,7 @@ def _paste(sheet: Picture, unit: FloatArray, caption: str, place: tuple[int, int
     grey_levels = np.rint(255 * np.broadcast_to(unit, (3, *unit.shape[1:]))).astype(np.uint8)
     picture = Image.fromarray(np.ascontiguousarray(grey_levels.transpose(1, 2, 0)))
     sheet.paste(picture, place)
-    line = Image.new("RGB", (picture.width, CAPTION_PX), "white")
-    ImageDraw.Draw(line).text((0, 2), caption, fill="black")
-    sheet.paste(line, (place[0], place[1] + picture.height))
+    for number, text in enumerate(caption.split("\n")):
+        line = Image.new("RGB", (picture.width, LINE_PX), "white")
+        ImageDraw.Draw(line).text((0, 1), text, fill="black")
+        sheet.paste(line, (place[0], place[1] + picture.height + number * LINE_PX))

@@ -219,8 +219,9 @@ def _finite(array: FloatArray, mask: BoolArray | None) -> FloatArray:
 
 def _percentiles(values: FloatArray, low: float, high: float) -> tuple[float, float]:
     """Two percentiles; of a large image from a regular sample of it, except for its extremes."""
-    step = 1 if low == 0 or high == 100 else max(1, values.size // PERCENTILE_SAMPLE)
-    bottom, top = np.percentile(values[::step], (low, high))
+    sample = values[:: max(1, values.size // PERCENTILE_SAMPLE)]
+    bottom = values.min() if low == 0 else np.percentile(sample, low)
+    top = values.max() if high == 100 else np.percentile(sample, high)
     return float(bottom), float(top)
 
 

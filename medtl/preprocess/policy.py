@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medtl.errors import MedtlError
-from medtl.preprocess.safety import kind_of, parameter_of, possible_of, safety
-from medtl.preprocess.safety import transforms as all_transforms
+from medtl.preprocess.safety import kind_of, parameter_of, possible_of, safety, transform_names
 
 Range = tuple[float, float]
 Asked = Mapping[str, Mapping[str, Sequence[float]]]
@@ -18,7 +17,7 @@ def policy_ranges(modality: str, transforms: Asked | None) -> dict[str, Range | 
     """Return each transform of a policy without faults with its range, None if it has no parameter.
 
     Args:
-        modality: One of `safety.modalities()`.
+        modality: One of `safety.modality_names()`.
         transforms: What the recipe asks for; None takes the modality's SAFE transforms.
     """
     if transforms is None:
@@ -42,7 +41,7 @@ def policy_faults(
         i_know: Transforms exempt from refusal and limits.
     """
     try:
-        safety(all_transforms()[0], modality)
+        safety(transform_names()[0], modality)
     except MedtlError as error:
         return [error]
     faults = []
@@ -118,7 +117,7 @@ def _own(modality: str) -> list[str]:
     """The SAFE transforms of a modality."""
     return [
         name
-        for name in all_transforms()
+        for name in transform_names()
         if kind_of(name) != "batch" and safety(name, modality).level == "SAFE"
     ]
 

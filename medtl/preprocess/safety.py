@@ -48,8 +48,8 @@ def safety(transform: str, modality: str) -> Verdict:
     """Return the verdict on a transform for a modality.
 
     Args:
-        transform: One of `transforms()`.
-        modality: One of `modalities()`.
+        transform: One of `transform_names()`.
+        modality: One of `modality_names()`.
 
     Raises:
         MedtlError: When the table has no such transform or modality.
@@ -57,12 +57,12 @@ def safety(transform: str, modality: str) -> Verdict:
     return _table().verdicts[_known("transform", transform), _known("modality", modality)]
 
 
-def modalities() -> tuple[str, ...]:
+def modality_names() -> tuple[str, ...]:
     """The modalities of the table."""
     return tuple(_table().borders)
 
 
-def transforms() -> tuple[str, ...]:
+def transform_names() -> tuple[str, ...]:
     """The transforms of the table."""
     return tuple(_table().kinds)
 
@@ -71,7 +71,7 @@ def kind_of(transform: str) -> Kind:
     """Return what sort of transform this is: it decides how transforms are combined.
 
     Args:
-        transform: One of `transforms()`.
+        transform: One of `transform_names()`.
 
     Raises:
         MedtlError: When the table has no such transform.
@@ -83,7 +83,7 @@ def parameter_of(transform: str) -> str:
     """Return the name of the transform's one parameter, "" when it has none.
 
     Args:
-        transform: One of `transforms()`.
+        transform: One of `transform_names()`.
 
     Raises:
         MedtlError: When the table has no such transform.
@@ -95,7 +95,7 @@ def possible_of(transform: str) -> tuple[float, float]:
     """Return the range outside which the transform's parameter has no meaning at all.
 
     Args:
-        transform: One of `transforms()` that has a parameter.
+        transform: One of `transform_names()` that has a parameter.
 
     Raises:
         MedtlError: When the table has no such transform.
@@ -107,7 +107,7 @@ def border_of(modality: str) -> Border:
     """Return what lies beyond the edge of a moved picture.
 
     Args:
-        modality: One of `modalities()`.
+        modality: One of `modality_names()`.
 
     Raises:
         MedtlError: When the table has no such modality.
@@ -117,7 +117,7 @@ def border_of(modality: str) -> Border:
 
 def _known(what: str, name: str) -> str:
     """The name, if the table has it."""
-    names = transforms() if what == "transform" else modalities()
+    names = transform_names() if what == "transform" else modality_names()
     if name not in names:
         near = difflib.get_close_matches(name, names, n=1)
         raise MedtlError(

@@ -7,6 +7,7 @@ import csv
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -236,6 +237,7 @@ def _slider_data(blocks: list[dict[str, Any]]) -> Markup:
     return Markup(text.replace("<", "\\u003c"))
 
 
+@cache
 def _environment() -> Environment:
     """Jinja2 with escaping on, and with a hole in the data an error."""
     environment = Environment(

@@ -5,6 +5,7 @@ Nothing is estimated here: measures, counts and curves are looked up and put int
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -47,7 +48,6 @@ class Shown:
         name: Key in metrics.json. title: Name for a reader.
         value: "87%", or "" when undefined. interval: "79% to 92%" or "".
         status: ok, undefined or degenerate. reason: Why it is not ok.
-        row: The measure itself.
     """
 
     name: str
@@ -56,7 +56,6 @@ class Shown:
     interval: str
     status: str
     reason: str
-    row: Row
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,6 @@ def show(row: Row) -> Shown:
         interval="" if value is None else interval_text(row, kind),
         status=status,
         reason="" if status == "ok" else reason_of(row),
-        row=row,
     )
 
 
@@ -235,6 +233,6 @@ def _threshold_table(curve: Row | None) -> tuple[Mapping[str, float], ...]:
     rows = []
     for cells in zip(*(curve.get(name) or [] for name in names), strict=False):
         values = [number(cell) for cell in cells]
-        if all(value is not None for value in values):
+        if all(value is not None and value > -math.inf for value in values):
             rows.append({k: v for k, v in zip(names, values, strict=True) if v is not None})
     return tuple(sorted(rows, key=lambda row: row["threshold"]))

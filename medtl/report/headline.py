@@ -30,6 +30,8 @@ def headline(finding: Finding) -> list[dict[str, Markup]]:
     if finding.point is None:
         return [_said(fill("summary.no_point", finding=finding.name))]
     sentences = []
+    if not threshold_origin(finding)[1]:
+        sentences.append(_said(fill("summary.optimistic")))
     if finding.threshold == float("inf"):
         sentences.append(_said(fill("summary.flag_nobody", finding=finding.name)))
     sentences.append(_found_sentence(finding))

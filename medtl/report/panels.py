@@ -107,14 +107,11 @@ def forest(
     lines = ([(plain("word.all"), overall)] if overall else []) + [
         (subset_text(str(row["subset"])), row) for row in rows
     ]
-    low = min([number(m.get("low")) or 0.0 for _, m in lines if m.get("low") is not None] or [0.0])
-    floor = 0.5 if low >= 0.5 else 0.0
+    floor, ceiling = _forest_range([measure for _, measure in lines], kind)
     height = 26.0 * len(lines) + 44
-    frame = Frame(
-        x_low=floor, height=height, left=108.0, right=118.0, top=8.0, bottom=36.0, y_high=1.0
-    )
+    frame = Frame(floor, ceiling, height=height, left=108.0, right=118.0, top=8.0, bottom=36.0)
     body = ""
-    for tick in nice_ticks(floor, 1.0, 4):
+    for tick in nice_ticks(floor, ceiling, 3):
         x = frame.x(tick)
         body += f'<path class="grid" d="M{x:.1f} {frame.top}V{height - frame.bottom}"/>'
         body += text(x, height - frame.bottom + 16, tick_text(tick), "tick", "middle")
@@ -131,6 +128,19 @@ def forest(
     head = (plain("sub.subgroup"), plain("sub.n"), title)
     svg = picture(frame, body, key="forest", ident=ident, title=title, caption=caption)
     return Figure(svg, title, caption, head, table, "forest")
+
+
+def _forest_range(measures: Sequence[Mapping[str, Any]], kind: Kind) -> tuple[float, float]:
+    """The ends of the scale: shares and scores end at 1 and start at 0 or at one half."""
+    values = [
+        value
+        for measure in measures
+        for name in ("value", "low", "high")
+        if (value := number(measure.get(name))) is not None
+    ]
+    if kind in ("share", "score"):
+        return (0.5 if min(values, default=0.0) >= 0.5 else 0.0), 1.0
+    return min([0.0, *values]), max(values, default=1.0)
 
 
 def _forest_row(

@@ -31,7 +31,6 @@ EN: Mapping[str, str] = MappingProxyType(
         "not_estimable": "not estimable: {reason}",
         "no_reason": "no reason was recorded",
         "degenerate": "interval says nothing: {reason}",
-        "degenerate.short": "interval says nothing",
         "undefined.short": "not estimable",
         "interval": "{low} to {high}",
         "data_table": "Numbers of this figure",
@@ -51,6 +50,9 @@ EN: Mapping[str, str] = MappingProxyType(
         "summary.no_point": (
             "No threshold was fixed for {finding} before the test set was opened, so this report"
             " makes no statement about patients found or missed."
+        ),
+        "summary.optimistic": (
+            "The threshold was chosen on the test set: these figures are optimistic."
         ),
         "summary.flag_nobody": (
             "The threshold fixed for {finding} flags nobody: no score on validation met the rule."
@@ -75,8 +77,7 @@ EN: Mapping[str, str] = MappingProxyType(
         "threshold.val": "fixed on validation before the test set was opened",
         "threshold.given": "stated by the user, not chosen on these data",
         "threshold.test": (
-            "chosen on the test set itself: every figure that uses it is optimistic, and it is not"
-            " an operating point"
+            "chosen on the test set itself: every figure that uses it is optimistic"
         ),
         "threshold.other": "chosen on {split}",
         "threshold.rule": "rule: {rule}",
@@ -124,11 +125,11 @@ EN: Mapping[str, str] = MappingProxyType(
         "rely.title": "Do not rely on this for",
         "rely.more": "All limits",
         # one finding
-        "nav.finding": "{finding}",
-        "finding.title": "{finding}",
         "op.title": "Operating point",
+        "op.title_unsound": "Threshold (not an operating point)",
         "op.lead": "The network flags an image when its score is at least the threshold.",
         "op.frozen": "Frozen threshold {threshold}",
+        "op.unsound": "Threshold {threshold}",
         "op.slider": "Threshold for {finding}",
         "op.slider_help": "Arrow keys or mouse. Left finds more, right flags fewer.",
         "op.valuetext": (
@@ -157,7 +158,6 @@ EN: Mapping[str, str] = MappingProxyType(
         "op.value": "Value",
         "op.no_interval": "interval at the frozen threshold only",
         "op.prevalence": "Prevalence where you work",
-        "op.prevalence_help": "percent",
         "op.thousand": (
             "Of 1000 patients: {tp} found, {fn} missed, {fp} wrongly flagged, {tn} rightly not"
             " flagged. A flag would be right in {ppv}, no flag in {npv}."
@@ -175,7 +175,7 @@ EN: Mapping[str, str] = MappingProxyType(
         ),
         "sub.title": "Subgroups",
         "sub.lead": (
-            "Same threshold for everyone. Hollow marks in grey have fewer than 30 cases or fewer"
+            "Hollow marks in grey have fewer than 30 cases or fewer"
             " than 10 with the finding: too few to compare. A gap that is not significant is no"
             " proof of fairness."
         ),
@@ -248,7 +248,9 @@ EN: Mapping[str, str] = MappingProxyType(
         "fig.strip.desc": "{finding}: each mark is one case, from the worst to the best.",
         "fig.strip.x": "Cases, worst first",
         "fig.strip.y": "Dice",
-        "fig.forest.desc": "{measure} with its interval in each subgroup, at the frozen threshold.",
+        "fig.forest.desc": (
+            "{measure} with its interval in each subgroup; the dashed line is the whole test set."
+        ),
         "fig.low": "Low",
         "fig.high": "High",
         "fig.loss": "Loss by epoch",

@@ -111,7 +111,8 @@ def describe(name: str) -> tuple[str, Kind]:
 
 def finding_name(label: object) -> str:
     """A label as words inside a sentence ("pleural_effusion" -> "pleural effusion")."""
-    return str(label).replace("_", " ").strip() or EN["finding.unnamed"]
+    words = str(label).removesuffix("_months")  # the unit stands with the value
+    return words.replace("_", " ").strip() or EN["finding.unnamed"]
 
 
 def of_100(share: float) -> str:

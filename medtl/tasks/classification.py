@@ -43,9 +43,10 @@ class Findings:
     """One or several findings, each present or absent: a sigmoid per finding.
 
     Attributes:
-        labels: Target columns, one per output.
+        labels: What the findings are called, one per output.
+        columns: Their target columns; the labels themselves when empty.
         positive: Cell text that means present, for a column that holds two words; else None.
-        uncertain: Label -> what training does with an uncertain cell. Evaluation never scores one.
+        uncertain: Column -> what training does with an uncertain cell. Evaluation never scores one.
         missing: Whether an empty cell is unknown ("ignore") or means absent ("zeros").
         loss_name, focal_gamma, focal_alpha, label_smoothing: See `losses.classification`.
         balanced: Weigh positives by N_neg / N_pos of the training cases.
@@ -53,6 +54,7 @@ class Findings:
     """
 
     labels: tuple[str, ...]
+    columns: tuple[str, ...] = ()
     positive: str | None = None
     uncertain: Mapping[str, Policy] = field(default_factory=dict)
     missing: Literal["ignore", "zeros"] = "ignore"
@@ -63,6 +65,7 @@ class Findings:
     balanced: bool = False
     pos_weight: tuple[float, ...] | None = None
     watched: str = "auroc"
+    exclusive: bool = False
 
     def truth(self, case: Case) -> NDArray[np.float32]:
         """`(K,)` of 1, 0 and NaN: the certain truth that evaluation uses.
@@ -70,14 +73,14 @@ class Findings:
         Raises:
             ManifestError: When a cell is neither 0, 1, -1, empty nor (if stated) the positive word.
         """
-        states = (self._state(case, label) for label in self.labels)
+        states = (self._state(case, column) for column in self._columns)
         values = {"positive": 1.0, "negative": 0.0, "uncertain": np.nan, "missing": np.nan}
         return np.array([values[state] for state in states], dtype=np.float32)
 
     def targets(self, cases: Sequence[Case]) -> NDArray[np.float32]:
         """`(n, K)` training targets under the policies for uncertain and missing cells."""
         return np.array(
-            [[self._target(case, label) for label in self.labels] for case in cases],
+            [[self._target(case, column) for column in self._columns] for case in cases],
             dtype=np.float32,
         ).reshape(len(cases), len(self.labels))
 
@@ -116,7 +119,7 @@ class Findings:
             {
                 "label": label,
                 "y_true": None if np.isnan(truth[k]) else int(truth[k]),
-                "y_true_raw": case.targets.get(label, ""),
+                "y_true_raw": case.targets.get(self._columns[k], ""),
                 "y_score": float(score[k]),
             }
             for k, label in enumerate(self.labels)
@@ -125,9 +128,16 @@ class Findings:
     def tally(self, cases: Sequence[Case]) -> dict[str, dict[str, int]]:
         """Label -> counts of positive, negative, uncertain and missing cells."""
         return {
-            label: dict(Counter(self._state(case, label) for case in cases))
-            for label in self.labels
+            label: dict(Counter(self._state(case, column) for case in cases))
+            for label, column in zip(self.labels, self._columns, strict=True)
         }
+
+    def prevalence(self, cases: Sequence[Case]) -> list[float]:
+        """Share of positives among the targets that training knows; 0.5 where it knows none."""
+        targets = self.targets(cases)
+        known = (~np.isnan(targets)).sum(axis=0)
+        share = np.where(known > 0, np.nansum(targets, axis=0) / np.maximum(known, 1), 0.5)
+        return [float(p) for p in share]
 
     def weighted(self, cases: Sequence[Case]) -> Findings:
         """This task with N_neg / N_pos as weights, when the recipe asks for balance."""
@@ -144,13 +154,19 @@ class Findings:
         return {
             "kind": "findings",
             "labels": list(self.labels),
+            "columns": list(self._columns),
             "positive": self.positive,
             "missing": self.missing,
         }
 
-    def _state(self, case: Case, label: str) -> str:
+    @property
+    def _columns(self) -> tuple[str, ...]:
+        """The target columns, one per output."""
+        return self.columns or self.labels
+
+    def _state(self, case: Case, column: str) -> str:
         """One of positive, negative, uncertain, missing."""
-        text = case.targets.get(label, "").strip()
+        text = case.targets.get(column, "").strip()
         if text == "":
             return "negative" if self.missing == "zeros" else "missing"
         if text.lower() in UNCERTAIN:
@@ -162,23 +178,23 @@ class Findings:
         if text.lower() in NEGATIVE:
             return "negative"
         raise ManifestError(
-            f"a value of column {label!r} is neither 0, 1, -1 nor empty",
+            f"a value of column {column!r} is neither 0, 1, -1 nor empty",
             where=f"row {case.row}",
             fix="Correct the cell, or state data.positive when the column holds words",
         )
 
-    def _target(self, case: Case, label: str) -> float:
+    def _target(self, case: Case, column: str) -> float:
         """The training target of one cell."""
-        state = self._state(case, label)
+        state = self._state(case, column)
         if state == "uncertain":
-            return self._uncertain_target(case, label)
+            return self._uncertain_target(case, column)
         return {"positive": 1.0, "negative": 0.0, "missing": float("nan")}[state]
 
-    def _uncertain_target(self, case: Case, label: str) -> float:
+    def _uncertain_target(self, case: Case, column: str) -> float:
         """What the policy makes of an uncertain cell; 'smoothed' depends on the case id alone."""
-        policy = self.uncertain.get(label, "ignore")
+        policy = self.uncertain.get(column, "ignore")
         if policy == "smoothed":
-            digest = hashlib.sha256(f"{case.case_id}/{label}".encode()).digest()
+            digest = hashlib.sha256(f"{case.case_id}/{column}".encode()).digest()
             low, high = SMOOTHED_POSITIVE
             return low + (high - low) * int.from_bytes(digest[:4], "big") / 2**32
         return {"ignore": float("nan"), "zeros": 0.0, "ones": 1.0}[policy]
@@ -202,6 +218,7 @@ class Classes:
     balanced: bool = False
     class_weight: tuple[float, ...] | None = None
     watched: str = "auroc"
+    exclusive: bool = True
 
     def targets(self, cases: Sequence[Case]) -> NDArray[np.float32]:
         """`(n,)` class indices as float; NaN where the class is not known."""
@@ -263,6 +280,11 @@ class Classes:
             for label in self.labels
         }
 
+    def prevalence(self, cases: Sequence[Case]) -> list[float]:
+        """Share of each class among the cases whose class is known."""
+        counts = self.strata(cases).sum(axis=0)
+        return [float(c) / max(int(counts.sum()), 1) for c in counts]
+
     def weighted(self, cases: Sequence[Case]) -> Classes:
         """This task with weights inverse to class frequency, when the recipe asks for balance."""
         if not self.balanced:
@@ -293,6 +315,7 @@ def classification_task(
     cases: Sequence[Case],
     columns: Sequence[str],
     *,
+    names: Mapping[str, str] | None = None,
     positive: str | None = None,
     uncertain: Mapping[str, Policy] | None = None,
     missing: Literal["ignore", "zeros"] = "ignore",
@@ -306,8 +329,9 @@ def classification_task(
     Args:
         cases: All cases of the study.
         columns: Target columns.
+        names: Column -> what its finding is called; the positive word or the column by default.
         positive: Cell text that means present, for one column of two words.
-        uncertain: Label -> policy for uncertain cells in training.
+        uncertain: Column -> policy for uncertain cells in training.
         missing: What an empty cell means.
         **options: Loss options of `Findings` or `Classes`.
 
@@ -325,8 +349,11 @@ def classification_task(
             where=where,
         )
     if len(columns) > 1 or positive is not None or not words:
+        called = {columns[0]: positive} if positive is not None else {}
+        called |= names or {}
         return Findings(
-            labels=tuple(columns),
+            labels=tuple(called.get(column, column) for column in columns),
+            columns=tuple(columns),
             positive=positive,
             uncertain=dict(uncertain or {}),
             missing=missing,

@@ -57,6 +57,15 @@ class Task(Protocol):
         """Label -> how many cases are positive, negative, uncertain, missing."""
         ...
 
+    def prevalence(self, cases: Sequence[Case]) -> list[float]:
+        """Share of each label among the cases whose truth is known, for the head's first bias."""
+        ...
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether exactly one label holds (softmax) or each may (sigmoid)."""
+        ...
+
     def weighted(self, cases: Sequence[Case]) -> Task:
         """This task with the class weights that the training cases call for."""
         ...

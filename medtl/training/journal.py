@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,7 @@ def mlflow_listener(uri: str, run_name: str) -> Listener:
     Raises:
         RunError: When MLflow is not installed.
     """
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # nothing calls home
     try:
         import mlflow
     except ImportError as error:

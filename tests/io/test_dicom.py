@@ -305,6 +305,7 @@ def test_one_frame_is_that_of_the_whole_array(tmp_path):
         one = read_dicom(path, frame=k)
         np.testing.assert_array_equal(one.array, whole.array[:, k])
         assert one.spacing == (0.5, 0.7)
+        np.testing.assert_allclose(one.affine @ [2, 3, 0, 1], whole.affine @ [k, 2, 3, 1])
     with pytest.raises(ImageError, match="frame 3 is asked for; expected 0 to 2"):
         read_dicom(path, frame=3)
 
@@ -383,9 +384,16 @@ def test_header_holds_allowed_facts_and_nothing_of_the_patient(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "years"),
-    [("045Y", (45.0, True)), ("006M", (0.5, True)), ("010D", (10 / 365.25, True)), ("095Y", (90.0, True)),
-     ("", (None, True)), (None, (None, True)), ("45", (None, False))],
-)  # fmt: skip
+    [
+        ("045Y", (45.0, True)),
+        ("006M", (0.5, True)),
+        ("010D", (10 / 365.25, True)),
+        ("095Y", (90.0, True)),
+        ("", (None, True)),
+        (None, (None, True)),
+        ("45", (None, False)),
+    ],
+)
 def test_ages_are_years_whatever_their_unit(text, years):
     assert age_years(text) == years
 
@@ -397,6 +405,7 @@ def test_ages_are_years_whatever_their_unit(text, years):
         ({"Rows": 0}, "expected rows and columns above zero"),
         ({"Columns": 11}, "truncated: 240 bytes; expected 264 bytes"),
         ({"NumberOfFrames": 2}, "truncated"),
+        ({"NumberOfFrames": 900, "Rows": 1, "Columns": 1}, "900 frames are declared in 240 bytes"),
         ({"BitsAllocated": 12}, "12 bits allocated"),
         ({"BitsStored": 17}, "17 bits stored"),
         ({"SamplesPerPixel": 3}, "Photometric Interpretation"),
@@ -453,7 +462,7 @@ def test_a_stream_of_another_size_is_refused_before_it_is_decoded(tmp_path):
     data = compressed(np.zeros((400, 300), np.uint8), uid.JPEGLSLossless, 8)
     path = write(tmp_path / "a.dcm", GREY8, uid.JPEGLSLossless, data=data)
     with pytest.raises(
-        ImageError, match="the JPEG-LS stream is 400 x 300 x 1; expected .* 12 x 10"
+        ImageError, match=r"the JPEG-LS stream is 400 x 300 x 1; expected .* 12 x 10"
     ):
         read_dicom(path)
 
@@ -463,7 +472,7 @@ def test_compressed_frames_that_are_missing_are_counted(tmp_path):
     path = write(tmp_path / "a.dcm", GREY8, uid.JPEGLSLossless, data=data, NumberOfFrames=1)
     assert read_dicom(path).array.shape == (1, 12, 10)
     path = write(tmp_path / "b.dcm", np.stack([GREY8] * 3), uid.JPEGLSLossless, data=data)
-    with pytest.raises(ImageError, match="frames|truncated or corrupt"):
+    with pytest.raises(ImageError, match=r"frames|truncated or corrupt"):
         read_dicom(path)
 
 
@@ -487,7 +496,7 @@ def test_limits_are_held_before_and_after_inflation(tmp_path):
     with pytest.raises(ImageError, match="compressed bytes inflate to"):
         read_dicom(deflated, limits=Limits(inflate_free_bytes=1000))
     deflated.write_bytes(deflated.read_bytes()[:-20])
-    with pytest.raises(ImageError, match="deflated data set is (truncated|corrupt)"):
+    with pytest.raises(ImageError, match=r"deflated data set is (truncated|corrupt)"):
         read_dicom(deflated)
 
 
@@ -545,3 +554,36 @@ def test_pydicom_warnings_become_a_flag_without_their_text(tmp_path):
     image = read_dicom(path)
     assert "malformed_age" in image.flags
     assert "CANA" not in " ".join((*image.notes, *image.flags, *image.header.values()))
+
+
+def test_encapsulated_data_under_an_uncompressed_syntax_are_refused(tmp_path):
+    path = write(tmp_path / "a.dcm", GREY8, uid.JPEGLSLossless)
+    swapped = b"1.2.840.10008.1.2.1\0\0\0"
+    path.write_bytes(path.read_bytes().replace(b"1.2.840.10008.1.2.4.80", swapped))
+    with pytest.raises(ImageError, match="the pixel data have no length"):
+        read_dicom(path)
+
+
+def test_compressed_syntax_without_capsules_is_refused(tmp_path):
+    path = write(tmp_path / "a.dcm", GREY8)
+    raw = path.read_bytes()
+    # UI values are padded to even length, so the syntax of JPEG-LS cannot be put in by replacing
+    path.write_bytes(raw.replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.5\0"))
+    with pytest.raises(ImageError, match="not encapsulated"):
+        read_dicom(path)
+
+
+def test_colours_that_share_chroma_need_pairs_of_columns(tmp_path):
+    pixels = np.zeros((2, 3, 3), np.uint8)
+    path = write(
+        tmp_path / "a.dcm", pixels, data=bytes(12), PhotometricInterpretation="YBR_FULL_422"
+    )
+    with pytest.raises(ImageError, match="even number of columns"):
+        read_dicom(path)
+
+
+def test_one_bit_run_lengths_are_refused(tmp_path):
+    elements = {"BitsAllocated": 1, "BitsStored": 1, "HighBit": 0}
+    path = write(tmp_path / "a.dcm", GREY8, uid.RLELossless, data=bytes(66), **elements)
+    with pytest.raises(ImageError, match="RLE of 1-bit pixels"):
+        read_dicom(path)

@@ -34,6 +34,7 @@ def test_a_folder_per_class(tmp_path: Path) -> None:
     )
     assert one.rows[0] == {"image": "ill/a.png", "label": "ill"}
     assert len(one.rows) == 4
+    assert one.table is None
     assert "state `one_image_per_patient: true`" in one.notes[0]
     assert one.notes[1] == "1 files are no PNG, JPEG or TIFF and were left out"
 
@@ -76,6 +77,7 @@ def test_a_table(tmp_path: Path) -> None:
         one = discover(data)
         assert (one.kind, one.root, one.target) == ("csv", tmp_path, "label")
         assert one.classes == ("007", "NA")
+        assert one.table == path
         assert one.rows[2] == {"image": "c.png", "label": "", "sex": "M"}
         assert "semicolons" in one.notes[0]
         assert "one_image_per_patient" in one.notes[1]
@@ -156,7 +158,7 @@ def test_the_salt_of_the_user_lets_whois_map_back(
 def test_what_cannot_be_discovered(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="no images; expected a CSV file, class folders"):
         discover(tmp_path, salt=SALT)
-    with pytest.raises(ManifestError, match="^none: there is no such file or folder"):
+    with pytest.raises(ManifestError, match=r"^none: there is no such file or folder"):
         discover(tmp_path / "none")
     touch(tmp_path, "a.pdf", "n/scan.nii.gz")
     with pytest.raises(ManifestError, match="not a table; expected CSV or Parquet"):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 from pathlib import Path
 
@@ -101,6 +102,11 @@ def test_a_case_id_is_a_hash_of_path_and_frame(tmp_path: Path) -> None:
     assert len({case.case_id for case in one.cases}) == 3
 
 
+def test_a_free_column_may_be_named_almost_like_a_known_one(tmp_path: Path) -> None:
+    path = write(tmp_path, "images/a0.png,P0,x", header="image,patient_id,Patient ID")
+    assert read(path, targets=["Patient ID"]).cases[0].targets == {"Patient ID": "x"}
+
+
 def test_one_image_per_patient_is_a_statement_of_the_user(tmp_path: Path) -> None:
     path = write(tmp_path, "images/a0.png,0", "images/a1.png,1", header="image,label")
     assert "state `one_image_per_patient: true`" in fault(path)
@@ -178,7 +184,7 @@ def test_parquet_gives_the_same_as_csv(tmp_path: Path) -> None:
 def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
     rows = [
         "images/a0.png,P0,0,train",
-        "images/none.png,P1,0,train",
+        "images/none.png,P1,0,tset",
         "/etc/hostname,P2,0,train",
         "images/../../x.png,P3,0,train",
         "images/a1.png,,0,train",
@@ -190,12 +196,13 @@ def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
     ]
     text = fault(write(tmp_path, *rows), targets=["label", "labell"], strata=["Split"])
     lines = text.splitlines()
-    assert lines[0] == "chest.csv: 11 faults"
+    assert lines[0] == "chest.csv: 12 faults"
     for expected in (
         "no column 'labell'; expected one of: image, patient_id, label, split. Did you mean 'lab",
         "no column 'Split'; expected one of",
         "row 8: 3 fields; expected 4",
         "row 3: image: the file images/none.png is not found",
+        "row 3: unknown split. Did you mean 'test'",
         "row 4: image: the path leads outside",
         "row 5: image: the path leads outside",
         "row 6: no patient_id",
@@ -231,6 +238,12 @@ def test_only_the_first_twenty_faults_are_written_out(tmp_path: Path) -> None:
         (GOOD, "image,patient_id,label\0,split", "the header holds NUL bytes"),
         (('images/a0.png,"P0,0,', GOOD[0]), HEADER, "row 2: the quotes do not match"),
         (('images/a0.png,"P0"x,0,',), HEADER, "row 2: the quotes do not match"),
+        (
+            GOOD,
+            '"' + "x" * 200_000,
+            "row 1: the quotes do not match .field larger than field limit",
+        ),
+        (("Kim Minsu,P0,0,",), HEADER, "row 2: image: the file is not found. Correct the path"),
         (("images\\a0.png,P0,0,",), HEADER, "row 2: image: .*Write / instead"),
         (("C:\\a\\a0.png,P0,0,",), HEADER, "row 2: image: the path is absolute"),
         (("..,P0,0,",), HEADER, "outside"),
@@ -509,3 +522,25 @@ def test_slices_without_patients_ask_for_a_statement(shared: Path) -> None:
     path = shared / "data" / "mri_dicom_series" / "manifest.csv"
     with pytest.raises(MedtlError, match="no column 'patient_id'"):
         read_manifest(path, salt=SALT)
+
+
+def test_damaged_tables_give_documented_errors_only(tmp_path: Path) -> None:
+    whole = write(tmp_path, *GOOD, 'images/a3.png,"P2, ""x""",1,val').read_bytes()
+    path = tmp_path / "damaged.csv"
+    draw = random.Random(0)
+    messages = []
+    for _ in range(300):
+        data = bytearray(whole)
+        for _ in range(draw.randint(1, 3)):
+            place = draw.randrange(len(data))
+            data[place : place + draw.randint(0, 2)] = draw.choice(
+                b'\0\xff",;\n\r\t=/.\xef'
+            ).to_bytes()
+        path.write_bytes(data[: draw.choice((None, draw.randrange(len(data))))])
+        try:
+            manifest_columns(path)
+            read(path)
+        except ManifestError as error:
+            messages.append(str(error))
+    assert 50 < len(messages) < 300
+    assert "P0" not in "".join(messages)

@@ -123,7 +123,7 @@ def test_lengths_in_metres_become_millimetres(tmp_path):
     )
     np.testing.assert_allclose(image.spacing, (2.0, 3.0, 4.0))
     np.testing.assert_allclose(image.affine, LAS, atol=1e-5)
-    assert "spacing_in_meter_converted" in image.flags
+    assert "spacing_converted_to_mm" in image.flags
 
 
 def test_a_wrong_checksum_behind_the_last_voxel_is_seen(tmp_path):
@@ -184,3 +184,11 @@ def test_a_plain_file_named_gz_is_read_and_flagged(tmp_path):
     image = read_nifti(path)
     np.testing.assert_array_equal(image.array[0], VOLUME)
     assert "named_gz_but_not_gzip_compressed" in image.flags
+
+
+def test_an_unknown_unit_is_taken_as_millimetres(tmp_path):
+    path = written(tmp_path / "a.nii")
+    raw = bytearray(path.read_bytes())
+    raw[123] = 6 | 160  # neither code exists: nibabel itself raises KeyError for them
+    path.write_bytes(raw)
+    assert read_nifti(path).spacing == (2.0, 3.0, 4.0)

@@ -96,6 +96,15 @@ def test_the_data_folder_is_private_and_named_after_medtl() -> None:
         assert mode(folder) == 0o700
 
 
+def test_a_data_folder_below_a_file_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("platformdirs.user_data_path", lambda *_, **__: tmp_path / "file" / "x")
+    with pytest.raises(MedtlError, match=r"cannot be read or made.*Make the folder writable"):
+        load_salt()
+
+
 @POSIX
 def test_whois_gives_back_what_was_remembered(tmp_path: Path) -> None:
     assert whois("p-1", folder=tmp_path) is None

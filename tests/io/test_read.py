@@ -133,3 +133,31 @@ def test_damaged_files_give_an_image_or_an_image_error(tmp_path, kind):
         path.write_bytes(raw[: int(rng.integers(1, len(raw) + 1))] if rng.random() < 0.3 else raw)
         with contextlib.suppress(ImageError):
             assert np.isfinite(read_image(path).array).all()
+
+
+def test_threads_hear_their_own_warnings_and_leave_the_filters_as_they_were():
+    import logging
+    import threading
+    import time
+    import warnings
+
+    from medtl.io.dicom_file import heard_warnings
+
+    before = list(warnings.filters)
+    heard: dict[str, list[str]] = {}
+
+    def read(name: str, delay: float) -> None:
+        with heard_warnings() as messages:
+            time.sleep(delay)
+            logging.getLogger("pydicom").warning("of %s", name)
+            warnings.warn("shown to nobody", UserWarning, stacklevel=1)
+            time.sleep(delay)
+        heard[name] = messages
+
+    threads = [threading.Thread(target=read, args=(f"t{n}", 0.01 * n)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert heard == {f"t{n}": [f"of t{n}"] for n in range(4)}
+    assert warnings.filters == before

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from make_dicom import header, save, write
+from pydicom.dataset import Dataset
 
-from medtl.errors import ManifestError, RunError
+from medtl.errors import ImageError, ManifestError, RunError
 from medtl.io import scan as module
 from medtl.io.manifest import read_manifest, write_manifest
 from medtl.io.pseudonym import pseudonym
@@ -105,6 +106,19 @@ def test_missing_ids_stay_empty_and_are_not_merged_into_one_patient(tmp_path: Pa
     assert [row["patient_id"] for row in scan(tmp_path).rows] == ["", ""]
 
 
+def test_an_id_that_cannot_be_read_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(dataset: Dataset, keyword: str, where: str) -> object:
+        if keyword == "PatientID":
+            raise ImageError("cannot be read")
+        return dataset.get(keyword)
+
+    monkeypatch.setattr(module, "value", broken)
+    write(tmp_path / "a.dcm", PIXELS)
+    assert scan(tmp_path).rows[0]["patient_id"] == ""
+
+
 def test_what_is_no_image_is_named_with_the_cause(tmp_path: Path) -> None:
     write(tmp_path / "good.dcm", PIXELS)
     (tmp_path / "notes.txt").write_text("CANARY")
@@ -190,12 +204,12 @@ def test_a_worker_that_dies_is_an_error(tmp_path: Path, monkeypatch: pytest.Monk
             raise BrokenProcessPool
 
     monkeypatch.setattr(module, "ProcessPoolExecutor", Dying)
-    with pytest.raises(RunError, match="was killed.*fewer workers"):
+    with pytest.raises(RunError, match=r"was killed.*fewer workers"):
         scan(tmp_path, workers=2)
 
 
 def test_a_missing_folder_is_said(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match="^none: there is no such folder"):
+    with pytest.raises(ManifestError, match=r"^none: there is no such folder"):
         scan(tmp_path / "none")
     assert scan(tmp_path) == ScanResult((), (), {})
 

@@ -270,7 +270,7 @@ def test_a_file_that_would_run_code_is_refused_and_not_run(tmp_path):
     ("name", "content", "words"),
     [
         ("a.pt", b"", "the weights file is empty"),
-        ("a.pth", b"version https://git-lfs.github.com/spec/v1\noid", "a Git LFS pointer"),
+        ("a.pth", b"version https://git-lfs/spec/v1\noid", "a Git LFS pointer"),
         ("a.pt", b"PK\x03\x04 cut short", "truncated or corrupt"),
         ("a.pt", b"hello world, no weights", "not a readable torch archive"),
         ("a.safetensors", b"\x10\x00\x00\x00\x00\x00\x00\x00{", "truncated, corrupt, or not"),

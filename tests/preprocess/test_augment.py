@@ -15,11 +15,11 @@ from medtl.preprocess.photometric import PHOTOMETRIC, apply_photometric
 from medtl.preprocess.policy import policy_faults
 from medtl.preprocess.safety import (
     kind_of,
-    modalities,
+    modality_names,
     parameter_of,
     possible_of,
     safety,
-    transforms,
+    transform_names,
 )
 from medtl.preprocess.warp import linear_part, warp_coordinates
 
@@ -89,7 +89,7 @@ def test_a_lesion_is_lost_by_the_usual_random_crop() -> None:
     assert np.mean(kept) < 0.9
 
 
-@pytest.mark.parametrize("modality", modalities())
+@pytest.mark.parametrize("modality", modality_names())
 def test_a_default_policy_holds_its_contract(modality: str) -> None:
     augment = augmenter(modality, probability=1.0)
     assert {safety(name, modality).level for name in augment.ranges} == {"SAFE"}
@@ -105,7 +105,7 @@ def test_a_default_policy_holds_its_contract(modality: str) -> None:
         assert history
 
 
-@pytest.mark.parametrize("modality", modalities())
+@pytest.mark.parametrize("modality", modality_names())
 def test_drawn_values_stay_within_the_table(modality: str) -> None:
     augment, rng = augmenter(modality, probability=1.0), np.random.default_rng(0)
     seen = set()
@@ -173,7 +173,7 @@ def test_an_empty_policy_changes_nothing() -> None:
     assert history == ()
 
 
-MOVES = [name for name in transforms() if kind_of(name) in {"orientation", "geometric"}]
+MOVES = [name for name in transform_names() if kind_of(name) in {"orientation", "geometric"}]
 
 
 @pytest.mark.parametrize("name", MOVES)
@@ -267,13 +267,15 @@ def test_photometric_transforms_hold_the_contract(name: str) -> None:
 
 
 def test_every_photometric_transform_of_the_table_exists() -> None:
-    assert set(PHOTOMETRIC) == {name for name in transforms() if kind_of(name) == "photometric"}
+    assert set(PHOTOMETRIC) == {
+        name for name in transform_names() if kind_of(name) == "photometric"
+    }
 
 
 @pytest.mark.parametrize("name", sorted(set(PHOTOMETRIC) - {"posterise"}))
 def test_no_photometric_transform_reduces_the_grey_levels(name: str) -> None:
     image = 0.2 + 0.6 * picture(3, 64)
-    ranges = [limits for m in modalities() for limits in safety(name, m).limits.values()]
+    ranges = [limits for m in modality_names() for limits in safety(name, m).limits.values()]
     low, high = ranges[0] if ranges else (0.5, 0.5)
     result = apply_photometric(name, image, (low + high) / 2, 5)
     assert len(np.unique(result)) > 0.8 * len(np.unique(image))
@@ -417,7 +419,7 @@ def test_all_faults_are_found_at_once() -> None:
 def test_a_cautious_transform_is_allowed_on_request_and_described() -> None:
     augment = augmenter("cxr", transforms={"blur": {}, "rotate": {"degrees": [-5, 5]}})
     rows = {row.transform: row for row in augment.describe()}
-    assert set(rows) == set(transforms())
+    assert set(rows) == set(transform_names())
     assert (rows["blur"].level, rows["blur"].used) == ("CAUTION", True)
     assert rows["rotate"].strength == "degrees -5 to 5"
     assert not rows["horizontal_flip"].used

@@ -10,7 +10,7 @@ from PIL import Image
 
 from medtl.errors import MedtlError
 from medtl.preprocess.augment import augmenter
-from medtl.preprocess.contact_sheet import CAPTION_PX, GAP_PX, contact_sheet
+from medtl.preprocess.contact_sheet import GAP_PX, LINE_PX, contact_sheet
 
 
 def picture(channels: int, seed: int) -> np.ndarray:
@@ -24,9 +24,10 @@ def read(path: Path) -> np.ndarray:
 
 def test_originals_stand_beside_their_copies(tmp_path: Path) -> None:
     units = [("case 1", picture(1, 1)), ("case 2", picture(3, 2))]
-    contact_sheet(units, tmp_path / "sheet.png", augment=augmenter("cxr", probability=1), copies=3)
+    augment = augmenter("cxr", transforms={"rotate": {}, "gamma": {}}, probability=1)
+    contact_sheet(units, tmp_path / "sheet.png", augment=augment, copies=3)
     sheet = read(tmp_path / "sheet.png")
-    cell = (64 + CAPTION_PX + GAP_PX, 48 + GAP_PX)
+    cell = (64 + 2 * LINE_PX + GAP_PX, 48 + GAP_PX)  # two transforms, two lines
     assert sheet.shape == (2 * cell[0] + GAP_PX, 4 * cell[1] + GAP_PX, 3)
     for row, (_, unit) in enumerate(units):
         top = GAP_PX + row * cell[0]
@@ -34,7 +35,7 @@ def test_originals_stand_beside_their_copies(tmp_path: Path) -> None:
         np.testing.assert_allclose(original, np.broadcast_to(unit, (3, 64, 48)), atol=1 / 255)
         copy = sheet[top : top + 64, GAP_PX + cell[1] : GAP_PX + cell[1] + 48]
         assert np.abs(copy / 255 - original.transpose(1, 2, 0)).max() > 0.05
-        caption = sheet[top + 64 : top + 64 + CAPTION_PX, GAP_PX : GAP_PX + 48]
+        caption = sheet[top + 64 : top + 64 + GAP_PX, LINE_PX : GAP_PX + 48]
         assert caption.min() < 100
     assert [path.name for path in tmp_path.iterdir()] == ["sheet.png"]
 

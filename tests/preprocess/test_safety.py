@@ -11,19 +11,19 @@ from medtl.errors import MedtlError
 from medtl.preprocess.safety import (
     border_of,
     kind_of,
-    modalities,
+    modality_names,
     parameter_of,
     possible_of,
     safety,
-    transforms,
+    transform_names,
 )
 from medtl.recipe import ImageSpec
 
-CELLS = [(transform, modality) for transform in transforms() for modality in modalities()]
+CELLS = [(transform, modality) for transform in transform_names() for modality in modality_names()]
 
 
 def test_the_table_knows_the_modalities_of_the_recipe() -> None:
-    assert set(modalities()) == set(ImageSpec.model_fields["modality"].annotation.__args__)
+    assert set(modality_names()) == set(ImageSpec.model_fields["modality"].annotation.__args__)
 
 
 @pytest.mark.parametrize(("transform", "modality"), CELLS)
@@ -44,7 +44,7 @@ def test_the_file_names_nothing_that_is_not_read() -> None:
     text = resources.files("medtl.preprocess").joinpath("safety.yaml").read_text(encoding="utf-8")
     data = YAML(typ="safe").load(text)
     for row in data["transforms"].values():
-        assert set(row) <= {"kind", "parameter", "possible", "others", *modalities()}
+        assert set(row) <= {"kind", "parameter", "possible", "others", *modality_names()}
         for cell in set(row) - {"kind", "parameter", "possible"}:
             assert set(row[cell]) <= {"level", "reason", "limits"}
 
@@ -82,7 +82,7 @@ def test_limits_of_the_specification() -> None:
 
 
 def test_mirrored_borders_only_where_a_mirror_image_is_safe() -> None:
-    for modality in modalities():
+    for modality in modality_names():
         if border_of(modality) == "mirror":
             assert safety("horizontal_flip", modality).level == "SAFE"
             assert safety("vertical_flip", modality).level == "SAFE"

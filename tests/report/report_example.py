@@ -138,15 +138,18 @@ def finding(
         se, sp = c["tp"] / (c["tp"] + c["fn"]), c["tn"] / (c["fp"] + c["tn"])
         ppv = 0.05 * se / (0.05 * se + 0.95 * (1 - sp))
         npv = 0.95 * sp / (0.95 * sp + 0.05 * (1 - se))
+        boot = {"method": "bootstrap by patient", **size}
+        logit, wald = {"method": "logit", **size}, {"method": "Wald", **size}
+        bins = {"method": "10 equal-width bins", **size}
         measures += [
-            measure("average_precision", 0.62, label, low=0.5, high=0.72, method="bootstrap by patient", **size),
-            measure("ppv_at_prevalence", ppv, label, low=ppv - 0.04, high=ppv + 0.05, method="logit", **size),
-            measure("npv_at_prevalence", npv, label, low=0.99, high=0.997, method="logit", **size),
-            measure("brier", 0.071, label, low=0.06, high=0.083, method="bootstrap by patient", **size),
-            measure("ece", 0.031, label, method="10 equal-width bins", **size),
-            measure("calibration_slope", 1.08, label, low=0.89, high=1.27, method="Wald", **size),
-            measure("calibration_in_the_large", -0.12, label, low=-0.4, high=0.16, method="Wald", **size),
-        ]  # fmt: skip
+            measure("average_precision", 0.62, label, low=0.5, high=0.72, **boot),
+            measure("ppv_at_prevalence", ppv, label, low=ppv - 0.04, high=ppv + 0.05, **logit),
+            measure("npv_at_prevalence", npv, label, low=0.99, high=0.999, **logit),
+            measure("brier", 0.071, label, low=0.06, high=0.083, **boot),
+            measure("ece", 0.031, label, **bins),
+            measure("calibration_slope", 1.08, label, low=0.89, high=1.27, **wald),
+            measure("calibration_in_the_large", -0.12, label, low=-0.4, high=0.16, **wald),
+        ]
     for column, values in (("sex", sex), ("view", view)):
         for level in np.unique(values):
             mine = values == level
@@ -256,7 +259,9 @@ STUDY: dict[str, Any] = {
 RECIPE = """study:
   question: "Is there a pleural effusion on this frontal chest radiograph?"
   title: "Pleural effusion, adult emergency chest radiographs"
-  intended_use: "Research on worklist order in the emergency department. A radiologist reads every image; the network neither reports nor discharges."
+  intended_use: >-
+    Research on worklist order in the emergency department. A radiologist reads every image; the
+    network neither reports nor discharges.
   out_of_scope: "children, lateral views, images after thoracic surgery"
   operating_point: {sensitivity: 0.90}
   prevalence: 0.05
@@ -345,13 +350,13 @@ ENVIRONMENT: dict[str, Any] = {
 }  # fmt: skip
 
 
-def write_gallery(folder: Path, per_kind: int = 4, label: str = "pleural_effusion") -> Path:
+def write_gallery(folder: Path, per_kind: int = 4, side: int = 96) -> Path:
     """A gallery of drawn chests with heat maps."""
     from PIL import Image
 
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
-    rows, columns = np.mgrid[-1:1:256j, -1:1:256j]
+    rows, columns = np.meshgrid(*[np.linspace(-1, 1, side)] * 2, indexing="ij")
     entries = []
     for kind, truth, low in (("missed", 1, 0.01), ("false_alarm", 0, 0.6), ("uncertain", 1, 0.22)):
         for index in range(per_kind):
@@ -367,7 +372,8 @@ def write_gallery(folder: Path, per_kind: int = 4, label: str = "pleural_effusio
             Image.fromarray((255 * grey).astype(np.uint8)).save(folder / f"{name}.png")
             picture = Image.fromarray((255 * np.clip(colour, 0, 1)).astype(np.uint8))
             picture.save(folder / f"{name}_cam.png")
-            entries.append({"case_id": f"{rng.integers(16**8):08x}", "label": label, "kind": kind,
+            entries.append({"case_id": f"{rng.integers(16**8):08x}", "kind": kind,
+                            "label": "pleural_effusion",
                             "y_true": truth, "y_score": round(low + 0.03 * index, 4),
                             "threshold": 0.2413, "image": f"{name}.png",
                             "overlay": f"{name}_cam.png"})  # fmt: skip
@@ -375,21 +381,7 @@ def write_gallery(folder: Path, per_kind: int = 4, label: str = "pleural_effusio
     return folder
 
 
-def records(folder: Path) -> dict[str, Any]:
-    """The arguments of `write_report` besides the metrics; pictures go to `folder`/gallery."""
-    return {
-        "study": STUDY,
-        "history": history(),
-        "gallery": write_gallery(folder / "gallery"),
-        "cohort": COHORT,
-        "data_quality": QUALITY,
-        "recipe_text": RECIPE,
-        "environment": ENVIRONMENT,
-        "synthetic": True,
-    }
-
-
-def write_run(folder: Path, kind: str = "single") -> Path:
+def write_run(folder: Path, kind: str = "single", side: int = 96) -> Path:
     """A run folder with every record the report reads."""
     folder.mkdir(parents=True, exist_ok=True)
     parts = {
@@ -406,7 +398,7 @@ def write_run(folder: Path, kind: str = "single") -> Path:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-    write_gallery(folder / "gallery")
+    write_gallery(folder / "gallery", side=side)
     return folder
 
 
@@ -414,4 +406,4 @@ def write_example(folder: Path, kind: str = "single") -> Path:
     """A run folder and its report; returns the path of report.html."""
     from medtl.report.build import report_from_run
 
-    return report_from_run(write_run(folder, kind))
+    return report_from_run(write_run(folder, kind, side=384))

@@ -124,3 +124,12 @@ def test_tally_counts_every_state():
         "negative": 1,
         "missing": 1,
     }
+
+
+def test_prevalence_is_of_the_known_cases():
+    assert Findings(labels=("a", "b")).prevalence(ROW) == [0.5, 0.5]
+    assert Findings(labels=("a",), uncertain={"a": "ones"}).prevalence(ROW) == [
+        pytest.approx(2 / 3)
+    ]
+    cases = [case(0, y="x"), case(1, y="x"), case(2, y="y"), case(3, y="")]
+    assert Classes("y", ("x", "y")).prevalence(cases) == pytest.approx([2 / 3, 1 / 3])

@@ -1,0 +1,168 @@
+"""The two-by-two table and its measures."""
+
+import math
+
+import numpy as np
+import pytest
+
+from medtl.metrics import confusion
+from medtl.metrics.confusion import Counts
+from medtl.metrics.proportions import linearised_error, proportion, proportion_of_rows
+
+TABLE = Counts(tp=45, fp=10, fn=5, tn=140)
+
+
+def rows(counts: Counts) -> tuple[np.ndarray, np.ndarray]:
+    cells = [counts.tp, counts.fp, counts.fn, counts.tn]
+    return np.repeat([1, 0, 1, 0], cells), np.repeat([1.0, 1.0, 0.0, 0.0], cells)
+
+
+def shares(counts: Counts, **options: object) -> dict[str, object]:
+    found = confusion.share_measures(*rows(counts), 0.5, **options)  # type: ignore[arg-type]
+    return {measure.name: measure for measure in found}
+
+
+def test_a_score_at_the_threshold_is_positive() -> None:
+    assert confusion.count([1, 0], [0.5, 0.5], 0.5) == Counts(1, 1, 0, 0)
+    assert confusion.count([1, 0], [0.5, 0.5], math.inf) == Counts(0, 0, 1, 1)
+
+
+def test_tables_add() -> None:
+    assert Counts(1, 2, 3, 4) + Counts(1, 1, 1, 1) == Counts(2, 3, 4, 5)
+
+
+def test_shares_by_hand() -> None:
+    found = {name: measure.value for name, measure in shares(TABLE).items()}  # type: ignore[attr-defined]
+    assert found == {
+        "sensitivity": 0.9, "specificity": 140 / 150, "ppv": 45 / 55, "npv": 140 / 145,
+        "accuracy": 0.925, "prevalence": 0.25,
+    }  # fmt: skip
+
+
+def test_nobody_flagged_has_no_ppv() -> None:
+    ppv = shares(Counts(0, 0, 9, 91))["ppv"]
+    assert (ppv.value, ppv.status, ppv.reason) == (  # type: ignore[attr-defined]
+        None, "undefined", "there are no flagged rows",
+    )  # fmt: skip
+
+
+def test_no_positives_have_no_sensitivity() -> None:
+    found = shares(Counts(0, 24, 0, 16))
+    assert found["sensitivity"].value is None  # type: ignore[attr-defined]
+    assert found["specificity"].value == 0.4  # type: ignore[attr-defined]
+
+
+def test_exact_interval_on_demand() -> None:
+    sensitivity = shares(TABLE, interval="clopper-pearson")["sensitivity"]
+    assert sensitivity.low == pytest.approx(0.7818646, abs=1e-6)  # type: ignore[attr-defined]
+    assert sensitivity.method == "Clopper-Pearson"  # type: ignore[attr-defined]
+
+
+def test_summaries_by_hand() -> None:
+    assert confusion.summary_value("f1", TABLE) == pytest.approx(90 / 105)
+    assert confusion.summary_value("youden", TABLE) == pytest.approx(0.9 + 14 / 15 - 1)
+    assert confusion.summary_value("balanced_accuracy", TABLE) == pytest.approx(
+        0.5 * (0.9 + 14 / 15)
+    )
+    top = 45 * 140 - 10 * 5
+    assert confusion.summary_value("mcc", TABLE) == pytest.approx(
+        top / math.sqrt(55 * 50 * 150 * 145)
+    )
+    chance = (55 * 50 + 145 * 150) / 200**2
+    assert confusion.summary_value("kappa", TABLE) == pytest.approx((0.925 - chance) / (1 - chance))
+
+
+def test_an_empty_margin_has_no_correlation() -> None:
+    assert confusion.summary_value("mcc", Counts(0, 0, 9, 91)) is None
+    assert confusion.summary_value("f1", Counts(0, 0, 0, 5)) is None
+    found = confusion.summary_measures(*rows(Counts(0, 0, 9, 91)), 0.5, resamples=50)
+    mcc = next(measure for measure in found if measure.name == "mcc")
+    assert (mcc.value, mcc.status) == (None, "undefined")
+    assert all(m.status == "undefined" for m in confusion.summary_measures([], [], 0.5))
+
+
+def test_patients_widen_the_interval_of_a_summary() -> None:
+    truth, score = rows(TABLE)
+    patients = np.arange(200) // 5
+    alone, f1 = (
+        next(m for m in confusion.summary_measures(truth, score, 0.5, patients=p, resamples=500)
+             if m.name == "f1")
+        for p in (None, patients)
+    )  # fmt: skip
+    assert f1.value == alone.value
+    assert f1.high - f1.low > alone.high - alone.low  # type: ignore[operator]
+
+
+def test_likelihood_ratios_by_hand() -> None:
+    positive, negative, odds = confusion.likelihood_ratios(TABLE)
+    assert positive.value == pytest.approx(13.5)
+    assert negative.value == pytest.approx(0.1 / (14 / 15))
+    assert odds.value == pytest.approx(126)
+    error = math.sqrt(1 / 45 - 1 / 50 + 1 / 10 - 1 / 150)
+    assert positive.high == pytest.approx(13.5 * math.exp(1.959964 * error), rel=1e-6)
+
+
+def test_a_zero_cell_is_said_and_not_filled() -> None:
+    positive, negative, odds = confusion.likelihood_ratios(Counts(30, 0, 10, 60))
+    assert (positive.value, positive.status) == (None, "undefined")
+    assert negative.value == pytest.approx(0.25)
+    assert odds.status == "undefined"
+    _, none_missed, _ = confusion.likelihood_ratios(Counts(12, 8, 0, 80))
+    assert (none_missed.value, none_missed.low, none_missed.status) == (0.0, None, "degenerate")
+
+
+def test_predictive_values_follow_bayes() -> None:
+    ppv, npv = confusion.predictive_values_at(TABLE, 0.1)
+    assert ppv.value == pytest.approx(0.09 / (0.09 + 0.06))
+    assert npv.value == pytest.approx(0.84 / 0.85)
+    assert (ppv.low, ppv.high) == pytest.approx((0.450067, 0.7332804), abs=1e-6)  # Mercaldo 2007
+
+
+def test_predictive_value_at_the_own_prevalence_is_the_plain_one() -> None:
+    ppv, npv = confusion.predictive_values_at(TABLE, 0.25)
+    assert ppv.value == pytest.approx(45 / 55)
+    assert npv.value == pytest.approx(140 / 145)
+
+
+def test_predictive_value_without_flagged_or_class_is_undefined() -> None:
+    ppv, npv = confusion.predictive_values_at(Counts(0, 0, 9, 91), 0.1)
+    assert (ppv.value, ppv.status) == (None, "undefined")
+    assert (npv.value, npv.status) == (pytest.approx(0.9), "degenerate")
+    assert confusion.predictive_values_at(Counts(0, 5, 0, 5), 0.1)[0].status == "undefined"
+
+
+def test_natural_frequencies_keep_the_sums() -> None:
+    found = confusion.natural_frequencies(0.9, 0.93333, 0.055)
+    assert found == Counts(tp=50, fp=63, fn=5, tn=882) or sum(vars(found).values()) == 1000
+    assert found.tp + found.fn == round(1000 * 0.055)
+
+
+def test_proportion_without_rows_says_of_what() -> None:
+    measure = proportion("x", 0, 0, of="cases with the structure")
+    assert (measure.status, measure.reason) == (
+        "undefined",
+        "there are no cases with the structure",
+    )
+
+
+def test_linearised_error_of_independent_rows_is_the_binomial_one() -> None:
+    hits = np.repeat([True, False], [30, 70])
+    expected = math.sqrt(0.3 * 0.7 / 99)
+    assert linearised_error(hits, np.arange(100)) == pytest.approx(expected)
+    assert math.isnan(linearised_error(hits, np.zeros(100, dtype=int)))
+
+
+def test_a_share_of_images_has_the_interval_of_patients() -> None:
+    hits = np.repeat([True, False], [30, 70])
+    patients = np.arange(100) // 10  # all images of a patient alike: ten patients
+    measure = proportion_of_rows("x", hits, patients=patients)
+    assert measure.value == 0.3
+    assert measure.n_patients == 10
+    assert measure.high - measure.low > 0.5  # type: ignore[operator]
+    assert "patients" in measure.method
+
+
+def test_a_share_of_one_with_clusters_counts_patients() -> None:
+    measure = proportion_of_rows("x", np.ones(40, dtype=bool), patients=np.arange(40) // 4)
+    assert (measure.value, measure.high) == (1.0, 1.0)
+    assert measure.low == pytest.approx(10 / (10 + 1.959963984540054**2))

@@ -1,0 +1,102 @@
+"""Gaps between groups."""
+
+import numpy as np
+import pytest
+
+from medtl.errors import PredictionsError
+from medtl.metrics import subgroups
+from medtl.types import Measure
+
+RNG = np.random.default_rng(0)
+SEX = np.repeat(["M", "F"], [120, 80])
+TRUTH = RNG.integers(0, 2, 200)
+SCORE = 1 / (1 + np.exp(-RNG.normal(size=200) - TRUTH))
+
+
+def by_name(found: list[subgroups.Gap]) -> dict[str, subgroups.Gap]:
+    return {gap.of: gap for gap in found}
+
+
+def test_the_largest_group_is_the_reference() -> None:
+    found = by_name(subgroups.gaps(TRUTH, SCORE, {"sex": SEX}, threshold=0.5))
+    gap = found["sensitivity"]
+    assert (gap.group, gap.reference, gap.difference.subset) == ("F", "M", "sex=F")
+    flagged = SCORE >= 0.5
+    shares = [flagged[(sex == SEX) & (TRUTH == 1)].mean() for sex in "FM"]
+    assert gap.difference.value == pytest.approx(shares[0] - shares[1])
+    assert gap.difference.low < gap.difference.value < gap.difference.high  # type: ignore[operator]
+    assert gap.p is not None
+    assert gap.detectable > 0  # type: ignore[operator]
+
+
+def test_a_stated_reference_changes_the_sign() -> None:
+    forth = by_name(subgroups.gaps(TRUTH, SCORE, {"sex": SEX}, threshold=0.5))
+    back = by_name(
+        subgroups.gaps(TRUTH, SCORE, {"sex": SEX}, threshold=0.5, reference={"sex": "F"})
+    )
+    for of in ("sensitivity", "specificity", "auroc"):
+        assert back[of].difference.value == pytest.approx(-forth[of].difference.value)  # type: ignore[operator]
+        assert back[of].p == pytest.approx(forth[of].p)
+
+
+def test_gap_of_the_auc_has_the_error_of_two_delongs() -> None:
+    from medtl.metrics.ranking import auc_covariance
+
+    gap = by_name(subgroups.gaps(TRUTH, SCORE, {"sex": SEX}))["auroc"]
+    variances = [auc_covariance(TRUTH[s == SEX], SCORE[s == SEX])[1][0, 0] for s in "MF"]
+    half = 1.959964 * np.sqrt(sum(variances))
+    assert (gap.difference.high - gap.difference.low) / 2 == pytest.approx(half, rel=0.02)  # type: ignore[operator]
+    assert gap.p is None
+
+
+def test_a_group_without_positives_has_no_sensitivity_gap() -> None:
+    truth = np.where(SEX == "F", 0, TRUTH)
+    found = by_name(subgroups.gaps(truth, SCORE, {"sex": SEX}, threshold=0.5))
+    assert (found["sensitivity"].difference.status, found["sensitivity"].p) == ("undefined", None)
+    assert "sex = F" in found["sensitivity"].difference.reason
+    assert found["auroc"].difference.status == "undefined"
+    assert found["specificity"].difference.status == "ok"
+
+
+def test_patients_widen_the_gap_also_when_they_are_in_both_groups() -> None:
+    patients = np.arange(200) % 100
+    alone = by_name(subgroups.gaps(TRUTH, SCORE, {"view": SEX}, threshold=0.5))
+    copies = [np.concatenate([x, x]) for x in (TRUTH, SCORE, SEX)]
+    together = by_name(
+        subgroups.gaps(
+            *copies[:2], {"view": copies[2]}, threshold=0.5, patients=np.tile(range(200), 2)
+        )
+    )
+    for of in ("sensitivity", "auroc"):
+        width, before = (g.difference.high - g.difference.low for g in (together[of], alone[of]))  # type: ignore[operator]
+        assert width == pytest.approx(before, rel=0.05), of
+    both = subgroups.gaps(TRUTH, SCORE, {"view": SEX}, threshold=0.5, patients=patients)
+    assert all("patients" in gap.difference.method for gap in both)
+
+
+def test_p_is_adjusted_within_the_family_of_tests() -> None:
+    site = np.array(list("ABCD"))[np.arange(200) % 4]
+    found = subgroups.gaps(TRUTH, SCORE, {"sex": SEX, "site": site}, threshold=0.5)
+    adjusted = subgroups.adjust_for_multiplicity(found)
+    tested = [gap for gap in adjusted if gap.p is not None]
+    assert len(tested) == 2 * (1 + 3)
+    assert all(gap.p <= gap.p_bh <= gap.p_holm for gap in tested)  # type: ignore[operator]
+    assert all(gap.p_holm is None for gap in adjusted if gap.of == "auroc")
+
+
+def test_small_groups_are_marked_and_keep_their_value() -> None:
+    measure = Measure("auroc", 0.8, low=0.6, high=0.9)
+    marked = subgroups.flag_small(measure, rows=200, positives=9)
+    assert (marked.value, marked.status) == (0.8, "degenerate")
+    assert "9 positives" in marked.reason
+    assert subgroups.flag_small(measure, rows=29, positives=20).status == "degenerate"
+    assert subgroups.flag_small(measure, rows=30, positives=10) is measure
+
+
+def test_a_reference_that_does_not_occur_is_refused() -> None:
+    with pytest.raises(PredictionsError, match="no row has sex = X; expected one of F, M"):
+        subgroups.gaps(TRUTH, SCORE, {"sex": SEX}, reference={"sex": "X"})
+
+
+def test_one_group_has_no_gap() -> None:
+    assert subgroups.gaps(TRUTH, SCORE, {"sex": np.full(200, "M")}, threshold=0.5) == []

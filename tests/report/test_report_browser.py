@@ -1,0 +1,281 @@
+"""The report in a real browser: no error, no network, slider, phone, dark, print, keyboard."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import report_example as example
+
+from medtl.report.build import report_from_run
+
+CHROMIUM = shutil.which("chromium")
+ARGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+
+CONTRAST = """
+() => {
+  const parse = (c) => (c.match(/[\\d.]+/g) || []).map(Number);
+  const over = (top, under) => {
+    const a = top.length > 3 ? top[3] : 1;
+    return [0, 1, 2].map((i) => a * top[i] + (1 - a) * under[i]);
+  };
+  const light = (rgb) => {
+    const [r, g, b] = rgb.map((v) => {
+      const s = v / 255;
+      return s <= 0.04045 ? s / 12.92 : ((s + 0.055) / 1.055) ** 2.4;
+    });
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const backdrop = (element) => {
+    const layers = [];
+    for (let e = element; e; e = e.parentElement) {
+      layers.push(parse(getComputedStyle(e).backgroundColor));
+    }
+    return layers.reverse().reduce((under, top) => over(top, under), [255, 255, 255]);
+  };
+  const poor = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const element = walker.currentNode.parentElement;
+    if (!walker.currentNode.textContent.trim() || !element.checkVisibility()) continue;
+    if (element.closest('script, title, desc, .unseen, .skip')) continue;
+    const style = getComputedStyle(element);
+    const colour = element.closest('svg') ? style.fill : style.color;
+    const under = backdrop(element);
+    const lights = [light(over(parse(colour), under)), light(under)].sort((a, b) => b - a);
+    const ratio = (lights[0] + 0.05) / (lights[1] + 0.05);
+    const words = walker.currentNode.textContent.trim().slice(0, 40);
+    if (ratio < 4.5) poor.push([ratio.toFixed(2), words]);
+  }
+  return poor;
+}
+"""
+
+SMALLEST_LETTER = """
+() => Math.min(...[...document.querySelectorAll('main *')]
+  .filter((e) => e.checkVisibility() && e.childNodes[0]?.nodeType === 3
+                 && e.childNodes[0].textContent.trim())
+  .map((e) => {
+    const svg = e.ownerSVGElement;
+    const scale = svg ? svg.getBoundingClientRect().width / 360 : 1;
+    return parseFloat(getComputedStyle(e).fontSize) * scale;
+  }))
+"""
+
+NAMELESS = """
+() => [...document.querySelectorAll('input, button, a, img, [tabindex="0"]')]
+  .filter((e) => !(e.getAttribute('aria-label') || e.labels?.length || e.textContent.trim()
+                   || e.alt))
+  .map((e) => e.outerHTML.slice(0, 60))
+"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
+        yield found
+        found.close()
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("reports")
+    kinds = ("single", "several", "bone_age")
+    return {k: report_from_run(example.write_run(folder / k, k)).as_uri() for k in kinds}
+
+
+class Opened:
+    """A page and what went wrong while it was open."""
+
+    def __init__(self, browser: Any, address: str, **options: Any) -> None:
+        self.context = browser.new_context(**options)
+        self.page = self.context.new_page()
+        self.faults: list[str] = []
+        self.page.on("console", lambda message: self.faults.append(message.text))
+        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
+        self.page.on("request", self._request)
+        self.page.goto(address)
+
+    def _request(self, request: Any) -> None:
+        if not request.url.startswith(("file:", "data:")):
+            self.faults.append(request.url)
+
+    def out(self, name: str) -> str:
+        return str(self.page.locator(f'[data-out="{name}"]').first.text_content())
+
+    def counts(self) -> dict[str, int]:
+        return {name: int(self.out(name)) for name in ("tp", "fp", "fn", "tn")}
+
+
+@pytest.fixture
+def opened(browser: Any, reports: dict[str, str], request: pytest.FixtureRequest) -> Iterator[Any]:
+    pages: list[Opened] = []
+
+    def open_page(kind: str, **options: Any) -> Opened:
+        pages.append(Opened(browser, reports[kind], **options))
+        return pages[-1]
+
+    yield open_page
+    for page in pages:
+        page.context.close()
+
+
+@pytest.mark.parametrize("kind", ["single", "several", "bone_age"])
+def test_opens_without_error_and_without_network(opened: Any, kind: str) -> None:
+    view = opened(kind)
+    widths = view.page.eval_on_selector_all("img", "all => all.map((i) => i.naturalWidth)")
+    assert len(widths) == 24
+    assert min(widths) > 0
+    assert view.faults == []
+    assert view.page.locator("html").get_attribute("lang") == "en"
+
+
+def test_policy_stops_a_script_that_is_not_ours(opened: Any) -> None:
+    view = opened("single")
+    view.page.evaluate(
+        "() => { const s = document.createElement('script'); s.textContent = 'window.bad = 1';"
+        " document.body.append(s); }"
+    )
+    assert view.page.evaluate("() => window.bad") is None
+    assert any("Content Security Policy" in fault for fault in view.faults)
+
+
+def test_slider_starts_at_the_frozen_threshold(opened: Any) -> None:
+    view = opened("single")
+    counts = example.single()["counts"][0]
+    assert view.counts() == {name: counts[name] for name in ("tp", "fp", "fn", "tn")}
+    assert not view.page.locator(".banner.exploratory").is_visible()
+    assert view.page.locator("[data-measured]").first.is_visible()
+
+
+def test_slider_by_keyboard_shows_the_stored_counts(opened: Any) -> None:
+    view = opened("single")
+    slider = view.page.get_by_role("slider")
+    before = view.page.locator("[data-sentence]").text_content()
+    slider.focus()
+    for _ in range(25):
+        view.page.keyboard.press("ArrowLeft")
+    points = json.loads(view.page.locator("#slider-data").text_content())["f0"]["points"]
+    threshold, *cells = points[int(slider.input_value())]
+    assert view.counts() == dict(zip(("tp", "fp", "fn", "tn"), cells, strict=True))
+    stored = next(c for c in example.single()["curves"] if c["name"] == "threshold_table")
+    index = stored["threshold"].index(threshold)
+    assert view.counts() == {name: stored[name][index] for name in ("tp", "fp", "fn", "tn")}
+    assert view.page.locator("[data-sentence]").text_content() != before
+    assert f"threshold {threshold:.3f}" in slider.get_attribute("aria-valuetext")
+    assert view.page.locator(".banner.exploratory").is_visible()
+    assert not view.page.locator("[data-measured]").first.is_visible()
+    mark = view.page.locator('svg[data-figure="roc"] [data-moving]')
+    tp, fp, fn, tn = cells
+    assert float(mark.get_attribute("cx")) == pytest.approx(50 + 296 * fp / (fp + tn), abs=0.1)
+    assert float(mark.get_attribute("cy")) == pytest.approx(292 - 278 * tp / (tp + fn), abs=0.1)
+    view.page.keyboard.press("Home")
+    assert view.counts()["fn"] == 0
+    view.page.locator("[data-reset]").click()
+    assert view.page.locator("[data-sentence]").text_content() == before
+    assert not view.page.locator(".banner.exploratory").is_visible()
+    assert view.faults == []
+
+
+def test_sliders_of_several_findings_do_not_touch_each_other(opened: Any) -> None:
+    view = opened("several")
+    panels = view.page.locator("[data-finding]")
+    other = panels.nth(1).locator("[data-sentence]")
+    before = other.text_content()
+    panels.nth(0).get_by_role("slider").press("End")
+    assert other.text_content() == before
+
+
+def test_prevalence_box_redoes_the_thousand_patients(opened: Any) -> None:
+    view = opened("single")
+    counts = example.single()["counts"][0]
+    view.page.locator('input[type="number"]').fill("20")
+    shown = [int(view.out(f"n-{name}")) for name in ("tp", "fn", "fp", "tn")]
+    sensitivity = counts["tp"] / (counts["tp"] + counts["fn"])
+    assert shown[0] == round(200 * sensitivity)
+    assert sum(shown) == 1000
+    view.page.locator('input[type="number"]').fill("")
+    assert view.page.locator("[data-thousand-ask]").is_visible()
+    assert view.faults == []
+
+
+def test_grad_cam_is_toggled_by_button_and_for_all(opened: Any) -> None:
+    view = opened("single", reduced_motion="reduce")
+    first = view.page.locator(".case").first
+    opacity = "e => getComputedStyle(e).opacity"
+    assert first.locator(".cam").evaluate(opacity) == "0"
+    first.locator("[data-cam]").press("Enter")
+    assert first.locator(".cam").evaluate(opacity) == "1"
+    assert first.locator("[data-cam]").get_attribute("aria-pressed") == "true"
+    view.page.locator("#cam-all").check()
+    assert view.page.locator(".show-cam").count() == 12
+
+
+@pytest.mark.parametrize("kind", ["single", "several", "bone_age"])
+def test_phone_width_has_no_sideways_scroll_and_readable_letters(opened: Any, kind: str) -> None:
+    view = opened(kind, viewport={"width": 375, "height": 800})
+    assert view.page.evaluate("document.documentElement.scrollWidth") <= 375
+    smallest = view.page.evaluate(SMALLEST_LETTER)
+    assert smallest >= 10.5
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("kind", ["single", "several"])
+def test_all_text_has_enough_contrast(opened: Any, kind: str, scheme: str) -> None:
+    view = opened(kind, color_scheme=scheme)
+    view.page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+    view.page.get_by_role("slider").first.press("End")
+    assert view.page.evaluate(CONTRAST) == []
+    background = view.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert background == {"light": "rgb(255, 255, 255)", "dark": "rgb(17, 22, 27)"}[scheme]
+
+
+def test_contrast_check_finds_poor_text(opened: Any) -> None:
+    view = opened("single")
+    view.page.evaluate("document.querySelector('h1').style.color = '#999'")
+    assert len(view.page.evaluate(CONTRAST)) == 1
+
+
+def test_everything_is_reached_by_keyboard_and_has_a_name(opened: Any) -> None:
+    view = opened("single")
+    nameless = view.page.evaluate(NAMELESS)
+    # The recipe scrolls and is named by its own text.
+    assert nameless == []
+    view.page.keyboard.press("Tab")
+    assert view.page.evaluate("document.activeElement.className") == "skip"
+
+
+@pytest.mark.parametrize("size", ["A4", "Letter"])
+def test_prints_light_with_page_one_on_one_page(opened: Any, tmp_path: Path, size: str) -> None:
+    view = opened("single", color_scheme="dark")
+    pdf = view.page.pdf(path=str(tmp_path / "r.pdf"), format=size, print_background=True)
+    assert 5 <= pdf.count(b"/Type /Page\n") <= 16
+    view.page.emulate_media(media="print", color_scheme="dark")
+    assert view.page.evaluate("getComputedStyle(document.body).backgroundColor") == (
+        "rgb(255, 255, 255)"
+    )
+    assert not view.page.get_by_role("slider").is_visible()
+    assert view.page.locator(".thresholds").is_visible()
+    view.page.set_viewport_size({"width": 688, "height": 1000})  # A4 less its margins, in px
+    bottom = view.page.evaluate("document.getElementById('summary').getBoundingClientRect().bottom")
+    assert bottom < 940
+    assert view.page.evaluate("document.documentElement.scrollWidth") <= 688
+
+
+def test_without_script_the_page_is_complete(opened: Any) -> None:
+    view = opened("single", java_script_enabled=False)
+    words = view.page.locator("[data-sentence]").text_content()
+    assert "of 100 images with pleural effusion, 95 are found and 5 missed" in words
+    assert view.page.locator(".thresholds").is_visible()

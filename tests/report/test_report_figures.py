@@ -1,0 +1,92 @@
+"""Figures: places by hand, labels escaped, nothing drawn outside the plot."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from medtl.report import figures, panels
+
+
+def test_frame_maps_the_corners_and_keeps_inside() -> None:
+    frame = figures.Frame(width=100, height=100, left=20, right=10, top=10, bottom=20)
+    assert (frame.x(0), frame.x(1), frame.y(0), frame.y(1)) == (20, 90, 80, 10)
+    assert (frame.x(0.5), frame.y(0.5)) == (55, 45)
+    assert (frame.x(7), frame.y(-3)) == (90, 80)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1.0]),
+        (0.5, 1, [0.5, 0.6, 0.7, 0.8, 0.9, 1.0]),
+        (3, 3, [3]),
+        (-13, 27, [-10, 0, 10, 20]),
+    ],
+)
+def test_ticks_are_round_numbers(low: float, high: float, ticks: list[float]) -> None:
+    assert figures.nice_ticks(low, high) == pytest.approx(ticks)
+
+
+def test_thinning_keeps_both_ends() -> None:
+    kept = figures.thin(1000, 9)
+    assert len(kept) == 9
+    assert (kept[0], kept[-1]) == (0, 999)
+    assert figures.thin(3, 9) == [0, 1, 2]
+
+
+def test_curve_drops_points_that_are_not_numbers() -> None:
+    curve = {"x": [0, None, 0.5, "inf"], "y": [0, 1, "x", 1], "low": [0.1]}
+    assert figures.columns(curve, "x", "y", "low") == [(0.0, 0.0, 0.1)]
+
+
+def test_roc_marks_the_operating_point_where_it_lies() -> None:
+    curve = {"x": [0, 0.25, 1], "y": [0, 0.75, 1], "threshold": ["inf", 0.5, 0.1]}
+    figure = figures.roc(curve, ident="a", finding="x", frozen=(0.25, 0.75))
+    frame = figures.Frame(height=340.0)
+    x, y = frame.x(0.25), frame.y(0.75)
+    assert f'cx="{x:.1f}" cy="{y:.1f}"' in figure.svg
+    assert f'class="frozen" d="M{x:.1f} {y - 6.5:.1f}' in figure.svg
+    assert figure.rows[1] == ("0.25", "0.75", "0.5")
+
+
+def test_histogram_bars_grow_from_the_middle_line() -> None:
+    curve = {"x": [0, 0.5], "positive": [1, 3], "negative": [4, 0]}
+    figure = figures.histogram(curve, ident="a", finding="x", threshold=0.5)
+    bars = re.findall(r'class="bar (\w+)" x="([\d.]+)" y="([\d.]+)"', figure.svg)
+    assert [side for side, _, _ in bars] == ["with", "without", "with", "without"]
+    assert float(bars[2][2]) < float(bars[0][2]) < float(bars[1][2])
+    assert figure.rows == (("0", "1", "4"), ("0.5", "3", "0"))
+
+
+def test_icons_are_one_mark_per_patient() -> None:
+    counts = {"tp": 47, "fn": 3, "fp": 187, "tn": 763}
+    svg = panels.thousand(counts, ident="a", finding="x")
+    for name, shape in (("tp", "h5.4"), ("fn", "l5.2 5.2"), ("fp", "h4.6"), ("tn", "h1.8")):
+        path = re.search(rf'class="icon {name}" d="([^"]*)"', svg)
+        assert path is not None
+        assert path.group(1).count(shape) == counts[name]
+
+
+def test_small_groups_are_hollow_and_undefined_ones_say_so() -> None:
+    fair = {"name": "auroc", "value": 0.8, "low": 0.7, "high": 0.9, "n": 90, "n_positive": 40}
+    rows = [
+        {**fair, "subset": "sex=F"},
+        {**fair, "subset": "sex=", "n": 12, "n_positive": 4},
+        {**fair, "subset": "<b>=1", "value": None, "low": None, "high": None},
+    ]
+    sizes = {"all": fair, **{row["subset"]: row for row in rows}}
+    figure = panels.forest("auroc", {**fair, "subset": "all"}, rows, sizes=sizes, ident="a")
+    assert figure.svg.count('class="dot small"') == 1
+    assert "sex: unknown" in figure.svg
+    assert "not estimable" in figure.svg
+    assert "<b>" not in figure.svg
+
+
+@pytest.mark.parametrize("draw", [figures.reliability, figures.decision])
+def test_curves_with_one_class_or_no_band_are_drawn(draw: object) -> None:
+    curve = {"x": [0.1, 0.2], "y": [0.0, -0.4], "treat_all": [-0.2, -0.5], "count": [5, 6]}
+    figure = draw(curve, ident="a", finding="<i>")  # type: ignore[operator]
+    assert "NaN" not in figure.svg
+    assert "<i>" not in figure.svg

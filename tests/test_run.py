@@ -1,0 +1,225 @@
+"""The whole chain on a tiny study: files, privacy, resumption, golden numbers, prediction."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from tiny_study import write_tiny_study
+
+from medtl.check import read_recipe
+from medtl.errors import LeakError, RunError
+from medtl.predict import predict_images
+from medtl.run import claim, run_study
+from medtl.training.checkpoint import load_checkpoint
+
+GOLDEN = Path(__file__).parent / "golden" / "tiny_run.json"
+"""Losses and scores of the tiny run, to 4 digits; MEDTL_WRITE_GOLDEN=1 rewrites it."""
+
+FILES = {
+    "recipe.yaml",
+    "environment.json",
+    "manifest.csv",
+    "history.csv",
+    "predictions.csv",
+    "metrics.json",
+    "data_quality.json",
+    "cohort.json",
+    "report.html",
+    "checksums.json",
+    "checkpoints/best.safetensors",
+    "checkpoints/last.safetensors",
+    "gallery/gallery.json",
+}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """(recipe path, finished run folder)."""
+    folder = tmp_path_factory.mktemp("study")
+    recipe = write_tiny_study(folder / "data")
+    run_study(read_recipe(recipe), folder / "run")
+    return recipe, folder / "run"
+
+
+def test_a_run_folder_is_complete_and_sealed(study):
+    _, run = study
+    found = {p.relative_to(run).as_posix() for p in run.rglob("*") if p.is_file()}
+    assert found >= FILES
+    assert {Path(name).parts[0] for name in found} <= {Path(n).parts[0] for n in FILES}
+    sums = json.loads((run / "checksums.json").read_text())
+    assert set(sums) == found - {"checksums.json"}
+
+
+def test_golden_numbers(study):
+    _, run = study
+    history = pd.read_csv(run / "history.csv")
+    predictions = pd.read_csv(run / "predictions.csv")
+    measures = json.loads((run / "metrics.json").read_text())["measures"]
+    auroc = [m["value"] for m in measures if m["name"] == "auroc" and m["subset"] == "all"]
+    got = {
+        "train_loss": [round(x, 4) for x in history["train_loss"]],
+        "val_loss": [round(x, 4) for x in history["val_loss"]],
+        "lowest_scores": [round(x, 4) for x in sorted(predictions["y_score"])[:4]],
+        "auroc": [None if x is None else round(x, 4) for x in auroc],
+    }
+    if os.environ.get("MEDTL_WRITE_GOLDEN"):
+        GOLDEN.write_text(json.dumps(got, indent=1) + "\n")
+    expected = json.loads(GOLDEN.read_text())
+    for name, values in expected.items():
+        assert got[name] == pytest.approx(values, abs=2e-3), name
+
+
+def test_nothing_in_a_run_folder_names_a_patient_or_a_place(study):
+    recipe, run = study
+    secrets = [b"Kim-", str(recipe.parent).encode()]
+    for path in run.rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            for secret in secrets:
+                assert secret not in content, path.name
+
+
+def test_the_threshold_comes_from_validation(study):
+    _, run = study
+    point = json.loads((run / "metrics.json").read_text())["operating_points"][0]
+    assert point["chosen_on"] == "val"
+    predictions = pd.read_csv(run / "predictions.csv")
+    val = predictions[predictions["split"] == "val"]
+    assert point["threshold"] in val["y_score"].tolist()
+    positives = val[val["y_true"] == 1]
+    assert (positives["y_score"] >= point["threshold"]).mean() >= 0.8
+
+
+def test_a_second_run_of_the_same_recipe_has_the_same_bits(study, tmp_path):
+    recipe, run = study
+    run_study(read_recipe(recipe), tmp_path / "again")
+    for name in ("predictions.csv", "metrics.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (run / name).read_bytes(), name
+    first, again = (
+        load_checkpoint(folder / "checkpoints" / "best.safetensors")[0]
+        for folder in (run, tmp_path / "again")
+    )
+    assert all(first[name].equal(again[name]) for name in first)
+
+
+def test_a_copied_run_folder_predicts_the_same_file(study, tmp_path):
+    recipe, run = study
+    copy = Path(shutil.copytree(run, tmp_path / "elsewhere"))
+    out = tmp_path / "predictions.csv"
+    predict_images(copy, recipe.parent / "manifest.csv", out)
+    assert out.read_bytes() == (run / "predictions.csv").read_bytes()
+
+
+def test_the_same_file_also_under_another_salt(study, tmp_path, monkeypatch):
+    """Another machine has other pseudonyms; rows are matched by position."""
+    recipe, run = study
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "other-machine"))
+    out = tmp_path / "predictions.csv"
+    predict_images(run, recipe.parent / "manifest.csv", out)
+    assert out.read_bytes() == (run / "predictions.csv").read_bytes()
+
+
+def test_new_images_are_predicted_flagged_and_quarantined(study, tmp_path):
+    recipe, run = study
+    folder = tmp_path / "new"
+    shutil.copytree(recipe.parent / "images", folder / "a")
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnot really")
+    out = tmp_path / "new.csv"
+    done = predict_images(run, folder, out)
+    assert (done.images, done.quarantined) == (60, 1)
+    table = pd.read_csv(out)
+    assert table["y_true"].isna().all()
+    assert set(table["decision"]) == {0, 1}
+    assert "a/000_0.png" in set(table["file"])
+    quality = json.loads(done.quality.read_text())
+    assert "PNG" in quality["quarantined"][0]["cause"] or quality["quarantined"][0]["cause"]
+
+
+def test_an_image_unlike_training_is_said(study, tmp_path):
+    import numpy as np
+    from PIL import Image
+
+    _, run = study
+    stripe = np.zeros((40, 40), dtype=np.uint8)
+    stripe[:, :2] = 255
+    Image.fromarray(stripe).save(tmp_path / "odd.png")
+    predict_images(run, tmp_path / "odd.png", tmp_path / "odd.csv")
+    said = pd.read_csv(tmp_path / "odd.csv")["unlike_training"].iloc[0]
+    assert "intensity outside the training range" in said
+
+
+def test_predict_says_what_is_missing(study, tmp_path):
+    _, run = study
+    with pytest.raises(RunError, match="no best checkpoint"):
+        predict_images(tmp_path, tmp_path, tmp_path / "x.csv")
+    (tmp_path / "x.png").write_bytes(b"nothing")
+    with pytest.raises(RunError, match="no image could be read"):
+        predict_images(run, tmp_path / "x.png", tmp_path / "x.csv")
+
+
+def test_an_existing_folder_is_refused(study, tmp_path):
+    recipe, run = study
+    with pytest.raises(RunError, match="exists and is not empty"):
+        claim(read_recipe(recipe), run, resume=False)
+    other = read_recipe(recipe, ["run.seed=9"])
+    with pytest.raises(RunError, match="another recipe"):
+        claim(other, run, resume=True)
+
+
+def test_resuming_a_finished_run_changes_no_number(study, tmp_path):
+    recipe, run = study
+    copy = Path(shutil.copytree(run, tmp_path / "copy"))
+    run_study(read_recipe(recipe), copy, resume=True)
+    for name in ("predictions.csv", "metrics.json", "history.csv"):
+        assert (copy / name).read_bytes() == (run / name).read_bytes(), name
+
+
+def test_identical_pixels_in_two_splits_stop_the_run(tmp_path):
+    recipe = write_tiny_study(tmp_path / "data", patients=12)
+    images = tmp_path / "data" / "images"
+    for patient in range(1, 12):
+        shutil.copy(images / "000_0.png", images / f"{patient:03d}_0.png")
+    with pytest.raises(LeakError, match="identical pixels") as error:
+        run_study(read_recipe(recipe), tmp_path / "run")
+    assert "Kim" not in str(error.value)
+
+
+def test_too_many_unreadable_images_stop_the_run_and_are_listed(tmp_path):
+    recipe = write_tiny_study(tmp_path / "data", patients=12)
+    for path in sorted((tmp_path / "data" / "images").iterdir())[:4]:
+        path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(RunError, match="4 of 24 images could not be read"):
+        run_study(read_recipe(recipe), tmp_path / "run")
+    quality = json.loads((tmp_path / "run" / "data_quality.json").read_text())
+    assert len(quality["quarantined"]) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_killed_run_resumes_to_the_same_predictions(study, tmp_path, sign):
+    recipe, run = study
+    out = tmp_path / "run"
+    medtl = Path(sys.executable).with_name("medtl")
+    command = [str(medtl), "run", str(recipe), "--out", str(out)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (out / "checkpoints" / "last.safetensors").exists():
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+    process.send_signal(sign)
+    message = process.communicate()[1]
+    assert process.returncode == {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[sign]
+    if sign == signal.SIGINT:
+        assert "--resume" in message
+    subprocess.run([*command, "--resume"], check=True, capture_output=True)
+    assert (out / "predictions.csv").read_bytes() == (run / "predictions.csv").read_bytes()
