@@ -60,7 +60,7 @@ def evaluate_table(
         )
     points = []
     if threshold is not None:
-        labels = dict.fromkeys(rows["label"])
+        labels = dict.fromkeys(rows["label"]) if "label" in rows else [""]
         points = [OperatingPoint(label, threshold, "given", "given", 0, 0) for label in labels]
     has_validation = bool((rows["split"] == "val").any())
     result = evaluate(

@@ -149,7 +149,7 @@ def sample_nodule(rng: np.random.Generator, anatomy: Anatomy) -> Nodule:
         float(x[first]),
         float(y[first]),
         radius=rng.uniform(0.027, 0.042),
-        density=rng.uniform(1.1, 2.0),
+        density=rng.uniform(1.2, 2.1),
     )
 
 
@@ -160,7 +160,8 @@ def chest_wall(anatomy: Anatomy, y: Plane) -> Plane:
     """Return the distance of the rib cage's inner side from the midline at height y."""
     way = np.clip((y - anatomy.apex) / (anatomy.dome + 0.04 - anatomy.apex), 0, 1)
     left = (1 - way) * (1 - way)
-    return 0.15 + (anatomy.thorax - 0.15) * np.sqrt(1 - left * (0.6 + 0.4 * left))
+    wall: Plane = 0.15 + (anatomy.thorax - 0.15) * np.sqrt(1 - left * (0.6 + 0.4 * left))
+    return wall
 
 
 def diaphragm(anatomy: Anatomy, pose: Pose, side: int, out: Plane) -> Plane:
@@ -181,10 +182,11 @@ def distance_into_lung(anatomy: Anatomy, pose: Pose, side: int, x: Plane, y: Pla
     out = side * x
     apex_rounding = np.clip(1 - (y - anatomy.apex) / 0.07, 0, None) ** 2
     medial = anatomy.mediastinum - 0.012 + 0.09 * apex_rounding
-    return np.minimum(
+    inside: Plane = np.minimum(
         np.minimum(chest_wall(anatomy, y) - out, out - medial),
         diaphragm(anatomy, pose, side, out) - y,
     )
+    return inside
 
 
 def air_depth(anatomy: Anatomy, pose: Pose, side: int, x: Plane, y: Plane) -> Plane:
@@ -213,7 +215,9 @@ def trunk(anatomy: Anatomy, x: Plane, y: Plane) -> Plane:
     below = np.clip((y - top) / 0.12, 0, 1)
     thickness = (3.5 + 0.7 * ramp(y - 0.2, 0.35)) * np.sqrt(chord(out / waist)) * np.sqrt(below)
     neck_half = 0.10 + 2.5 * np.square(np.clip(y + 0.48, 0, 0.2))
-    return np.maximum(thickness, 3.1 * np.sqrt(chord(out / neck_half)) * ramp(-0.2 - y, 0.2))
+    neck = 3.1 * np.sqrt(chord(out / neck_half)) * ramp(-0.2 - y, 0.2)
+    flesh: Plane = np.maximum(thickness, neck)
+    return flesh
 
 
 def mediastinum(anatomy: Anatomy, x: Plane, y: Plane) -> Plane:
@@ -230,7 +234,8 @@ def mediastinum(anatomy: Anatomy, x: Plane, y: Plane) -> Plane:
         along = np.clip(y + 0.09, 0, 0.06)
         bronchus = chord((side * x - 1.3 * along) / 0.017) * ramp(y + 0.09, 0.01)
         windpipe = np.maximum(windpipe, 0.8 * bronchus * ramp(-0.03 - y, 0.02))
-    return pedicle + knob + spine - 0.6 * windpipe
+    total: Plane = pedicle + knob + spine - 0.6 * windpipe
+    return total
 
 
 def heart_depth(anatomy: Anatomy, pose: Pose, x: Plane, y: Plane) -> Plane:
@@ -267,9 +272,11 @@ def stomach_gas(anatomy: Anatomy, pose: Pose, x: Plane, y: Plane) -> Plane:
 
 def chord(reach: Plane) -> Plane:
     """Return the path through a ball of radius 1 at distance `reach` from its centre, at most 1."""
-    return np.sqrt(np.clip(1 - reach * reach, 0, None))
+    path: Plane = np.sqrt(np.clip(1 - reach * reach, 0, None))
+    return path
 
 
 def ramp(distance: Plane, width: float) -> Plane:
     """Return 0 below `-width / 2`, 1 above `width / 2`, and a straight line between."""
-    return np.clip(distance / width + 0.5, 0, 1)
+    rising: Plane = np.clip(distance / width + 0.5, 0, 1)
+    return rising

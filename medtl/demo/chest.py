@@ -30,6 +30,7 @@ from medtl.demo.anatomy import (
 from medtl.demo.dicom import SCANNERS, Encoding, Label, Scanner, write_film
 from medtl.demo.film import attenuation, expose, sample_exposure, texture
 from medtl.demo.lines import grid
+from medtl.errors import RunError
 from medtl.io.manifest import write_manifest
 
 FINDINGS = ("effusion", "nodule", "cardiomegaly")
@@ -115,15 +116,27 @@ def write_chest_study(
         seed: Any number from 0.
         workers: Threads; by default one per core.
         progress: Called after each phantom with the number done and the number of all.
+
+    Raises:
+        RunError: No patient is asked for, or the folder cannot be written.
     """
-    (out / "images").mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, str]] = []
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        studies = pool.map(lambda number: _write_patient(out, seed, number), range(patients))
-        for done, study in enumerate(studies, start=1):
-            rows += study
-            if progress:
-                progress(done, patients)
+    if patients < 1:
+        raise RunError(f"{patients} patients are asked for", expected="1 or more", where="demo")
+    try:
+        (out / "images").mkdir(parents=True, exist_ok=True)
+        rows: list[dict[str, str]] = []
+        with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+            studies = pool.map(lambda number: _write_patient(out, seed, number), range(patients))
+            for done, study in enumerate(studies, start=1):
+                rows += study
+                if progress:
+                    progress(done, patients)
+    except OSError as error:
+        raise RunError(
+            f"the images cannot be written: {error.strerror or type(error).__name__}",
+            where=out.name,
+            fix="Check that the folder may be written and has 100 MB of free space",
+        ) from error
     manifest = out / "manifest.csv"
     write_manifest(rows, manifest, SIDECAR)
     return manifest
@@ -137,7 +150,7 @@ def draw_patient(seed: int, number: int) -> Patient:
     ratio = 0.5 + beyond if has["cardiomegaly"] else 0.5 - beyond
     anatomy = sample_anatomy(rng, float(np.clip(ratio, 0.38, 0.64)))
     side = LEFT if rng.random() < 0.5 else RIGHT
-    effusion = Effusion(side, rng.uniform(0.045, 0.18)) if has["effusion"] else None
+    effusion = Effusion(side, rng.uniform(0.055, 0.19)) if has["effusion"] else None
     nodule = sample_nodule(rng, anatomy) if has["nodule"] else None
     images = 1 + int(rng.choice(len(_IMAGES), p=_IMAGES))
     return Patient(number, anatomy, effusion, nodule, images)
@@ -165,6 +178,25 @@ def draw_radiograph(seed: int, patient: Patient, image: int) -> Radiograph:
     return Radiograph(expose(rng, thickness, exposure), pose, effusion, scanner, encoding)
 
 
+def labels(seed: int, patient: Patient, image: int, effusion: Effusion | None) -> dict[str, str]:
+    """Return the cells of the findings, as an imperfect reader fills them in."""
+    rng = _generator(seed, patient.number, image, 1)
+    nodule, ratio = patient.nodule, patient.anatomy.cardiothoracic_ratio
+    truths = {  # finding -> (is it there, is it borderline)
+        "effusion": (effusion is not None, effusion is not None and effusion.height < 0.065),
+        "nodule": (nodule is not None, nodule is not None and nodule.radius < 0.0285),
+        "cardiomegaly": (ratio > 0.5, abs(ratio - 0.5) < 0.03),
+    }
+    cells = {}
+    for finding, (is_present, is_borderline) in truths.items():
+        cells[finding] = str(int(is_present))
+        if is_borderline and rng.random() < _UNCERTAIN:
+            cells[finding] = "-1"
+        if rng.random() < _UNKNOWN:
+            cells[finding] = ""
+    return cells
+
+
 def _write_patient(out: Path, seed: int, number: int) -> list[dict[str, str]]:
     """Write all images of a phantom and return their rows of the manifest."""
     patient = draw_patient(seed, number)
@@ -184,27 +216,8 @@ def _write_patient(out: Path, seed: int, number: int) -> list[dict[str, str]]:
             "scanner": taken.scanner.name,
             "site": taken.scanner.site,
         }
-        rows.append(about | _labels(seed, patient, image, taken.effusion))
+        rows.append(about | labels(seed, patient, image, taken.effusion))
     return rows
-
-
-def _labels(seed: int, patient: Patient, image: int, effusion: Effusion | None) -> dict[str, str]:
-    """Return the cells of the findings, as an imperfect reader fills them in."""
-    rng = _generator(seed, patient.number, image, 1)
-    nodule, ratio = patient.nodule, patient.anatomy.cardiothoracic_ratio
-    truths = {  # finding -> (is it there, is it borderline)
-        "effusion": (effusion is not None, effusion is not None and effusion.height < 0.055),
-        "nodule": (nodule is not None, nodule is not None and nodule.radius < 0.0285),
-        "cardiomegaly": (ratio > 0.5, abs(ratio - 0.5) < 0.03),
-    }
-    cells = {}
-    for finding, (is_present, is_borderline) in truths.items():
-        cells[finding] = str(int(is_present))
-        if is_borderline and rng.random() < _UNCERTAIN:
-            cells[finding] = "-1"
-        if rng.random() < _UNKNOWN:
-            cells[finding] = ""
-    return cells
 
 
 def _generator(seed: int, *counters: int) -> np.random.Generator:

@@ -7,7 +7,6 @@ it is synthetic in the patient's name, in Image Comments (0020,4000) and by its 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
+    UID,
     ComputedRadiographyImageStorage,
     DeflatedExplicitVRLittleEndian,
     DigitalXRayImageStorageForPresentation,
@@ -41,7 +41,7 @@ class Encoding:
     """How a film becomes stored pixels.
 
     Attributes:
-        transfer_syntax: UID.
+        transfer_syntax: How the pixels are written.
         bits: Bits Stored; 8 allocated up to 8, else 16.
         photometric: MONOCHROME1 stores the film inverted.
         is_signed: Two's complement; the rescale intercept then puts black back at 0.
@@ -49,7 +49,7 @@ class Encoding:
         has_window: Whether Window Center and Width, over the whole range, are there (DX must).
     """
 
-    transfer_syntax: str
+    transfer_syntax: UID
     bits: int
     photometric: Literal["MONOCHROME1", "MONOCHROME2"] = "MONOCHROME2"
     is_signed: bool = False
@@ -155,9 +155,11 @@ def stored_pixels(film: Plane, encoding: Encoding) -> NDArray[np.integer]:
     values = np.rint(np.clip(film, 0, 1) * np.float32(top)).astype(np.int32)
     if encoding.photometric == "MONOCHROME1":
         values = top - values
+    kind: type[np.integer] = np.uint8 if encoding.bits <= 8 else np.uint16
     if encoding.is_signed:
-        return (values - (1 << (encoding.bits - 1))).astype(np.int16)
-    return values.astype(np.uint8 if encoding.bits <= 8 else np.uint16)
+        values, kind = values - (1 << (encoding.bits - 1)), np.int16
+    pixels: NDArray[np.integer] = values.astype(kind)
+    return pixels
 
 
 def write_film(path: Path, film: Plane, scanner: Scanner, encoding: Encoding, label: Label) -> None:
@@ -172,8 +174,8 @@ def write_film(path: Path, film: Plane, scanner: Scanner, encoding: Encoding, la
         dataset.compress(
             RLELossless, pixels, encoding_plugin="pydicom", generate_instance_uid=False
         )
-    elif encoding.transfer_syntax in _CODECS:
-        dataset.PixelData = encapsulate([_CODECS[encoding.transfer_syntax](pixels, encoding.bits)])
+    elif encoding.transfer_syntax.is_encapsulated:
+        dataset.PixelData = encapsulate([_compressed(pixels, encoding)])
         dataset["PixelData"].VR = "OB"
     else:
         dataset.PixelData = pixels.astype(pixels.dtype.newbyteorder("<")).tobytes()
@@ -181,16 +183,19 @@ def write_film(path: Path, film: Plane, scanner: Scanner, encoding: Encoding, la
     dataset.save_as(path, enforce_file_format=True)
 
 
-_CODECS: Mapping[str, Callable[[NDArray[np.integer], int], bytes]] = {
-    JPEGLosslessSV1: lambda pixels, bits: imagecodecs.jpeg8_encode(
-        pixels, lossless=True, predictor=1, bitspersample=bits
-    ),
-    JPEGLSLossless: lambda pixels, _: imagecodecs.jpegls_encode(pixels),
-    JPEG2000Lossless: lambda pixels, bits: imagecodecs.jpeg2k_encode(
-        pixels, level=0, reversible=True, codecformat="j2k", bitspersample=bits
-    ),
-}
-"""Encoders of one frame, given the bits stored. Predictor 1 is selection value 1."""
+def _compressed(pixels: NDArray[np.integer], encoding: Encoding) -> bytes:
+    """Return pixels as one losslessly compressed frame (JPEG, JPEG-LS or JPEG 2000)."""
+    if encoding.transfer_syntax == JPEGLosslessSV1:  # selection value 1 is predictor 1
+        frame = imagecodecs.jpeg8_encode(
+            pixels, lossless=True, predictor=1, bitspersample=encoding.bits
+        )
+    elif encoding.transfer_syntax == JPEGLSLossless:
+        frame = imagecodecs.jpegls_encode(pixels)
+    else:
+        frame = imagecodecs.jpeg2k_encode(
+            pixels, level=0, reversible=True, codecformat="j2k", bitspersample=encoding.bits
+        )
+    return bytes(frame)
 
 
 def _image(pixels: NDArray[np.integer], encoding: Encoding) -> Dataset:

@@ -27,7 +27,7 @@ from medtl.demo.anatomy import (
     stomach_gas,
     trunk,
 )
-from medtl.demo.lines import Grid, bones, side_marker, vessels
+from medtl.demo.lines import Grid, bones, side_marker, soften, vessels
 
 LUNG_AIR = 2.3
 """Attenuation that air takes away where the lung is deepest."""
@@ -105,7 +105,7 @@ def attenuation(
 
 
 def texture(rng: np.random.Generator, shape: tuple[int, int]) -> Plane:
-    """Return noise of several grain sizes, each of variance 1 over the number of sizes."""
+    """Return smooth noise of several grain sizes together, with mean 0 and a variance near 1."""
     rows, columns = shape
     total = np.zeros(shape, np.float32)
     grains = (4, 10, 24, 56)
@@ -119,7 +119,7 @@ def expose(rng: np.random.Generator, thickness: Plane, exposure: Exposure) -> Pl
     """Return the film of an attenuation, 0 (black) to 1 (white)."""
     rays = np.exp(-thickness)
     rays = (rays + exposure.scatter * _veil(rays)) / np.float32(1 + exposure.scatter)
-    rays = cv2.GaussianBlur(rays, (0, 0), exposure.blur * rays.shape[1])
+    rays = soften(rays, exposure.blur)
     noise = rng.standard_normal(rays.shape, np.float32)
     rays += noise * np.sqrt(rays / np.float32(exposure.photons))
     seen = -np.log(np.maximum(rays, 1e-4))
@@ -127,7 +127,8 @@ def expose(rng: np.random.Generator, thickness: Plane, exposure: Exposure) -> Pl
     middle = np.median(seen[rows // 4 : 3 * rows // 4 : 3, columns // 5 : 4 * columns // 5 : 3])
     film = 1 / (1 + np.exp((middle + exposure.brightness - seen) / exposure.latitude))
     _shut(film, exposure.shutters)
-    return np.maximum(film, side_marker(exposure.marker, film.shape))
+    marked: Plane = np.maximum(film, side_marker(exposure.marker, (rows, columns)))
+    return marked
 
 
 def _shut(film: Plane, borders: tuple[float, float, float, float]) -> None:
@@ -142,4 +143,5 @@ def _veil(rays: Plane) -> Plane:
     """Return the rays spread over a tenth of the image, as scatter does."""
     rows, columns = rays.shape
     small = cv2.resize(rays, (columns // 8, rows // 8), interpolation=cv2.INTER_AREA)
-    return cv2.resize(cv2.GaussianBlur(small, (0, 0), columns / 80), (columns, rows))
+    spread = soften(np.asarray(small, np.float32), 0.1)
+    return np.asarray(cv2.resize(spread, (columns, rows)), np.float32)

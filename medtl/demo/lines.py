@@ -83,13 +83,17 @@ class Canvas:
 
     def blurred(self, sigma: float) -> Plane:
         """Return the drawing as 0 to 1, softened by `sigma` image widths."""
-        plane = self.plane.astype(np.float32) / np.float32(255)
-        return cv2.GaussianBlur(plane, (0, 0), sigma * plane.shape[1])
+        return soften(self.plane.astype(np.float32) / np.float32(255), sigma)
 
     def _fixed_point(self, courses: Courses) -> list[NDArray[np.int32]]:
         """Return places as OpenCV's fixed-point pixels."""
         turn = self.to_pixels * (1 << _SUBPIXEL_BITS)
         return [np.rint(course @ turn[:, :2].T + turn[:, 2]).astype(np.int32) for course in courses]
+
+
+def soften(plane: Plane, sigma: float) -> Plane:
+    """Return a plane blurred by a Gaussian of `sigma` image widths."""
+    return np.asarray(cv2.GaussianBlur(plane, (0, 0), sigma * plane.shape[1]), np.float32)
 
 
 def blank(place: Grid) -> Canvas:

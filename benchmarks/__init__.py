@@ -1,0 +1,1 @@
+"""Speed as ratios against other ways to do the same, measured in one process, alternating."""

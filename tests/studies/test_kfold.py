@@ -1,0 +1,85 @@
+"""Cross-validation on a tiny study, and the arithmetic of folds."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+from tiny_study import RECIPE, write_tiny_study
+
+from medtl.check import read_recipe
+from medtl.errors import RunError
+from medtl.studies.baseline import logistic_scores
+from medtl.studies.kfold import FINE_TUNED, FROZEN, run_kfold, to_markdown
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kfold")
+    recipe = write_tiny_study(folder / "data", recipe=RECIPE.replace("epochs: 2", "epochs: 1"))
+    results = run_kfold(read_recipe(recipe), folder / "out", folds=2)
+    return recipe, folder / "out", results
+
+
+def test_every_image_is_tested_once_by_each_model(study):
+    _, out, _ = study
+    table = pd.read_csv(out / "predictions.csv")
+    for _, rows in table.groupby("model"):
+        assert len(rows) == 60
+        assert rows["case_id"].is_unique
+    assert set(table["model"]) == {FINE_TUNED, FROZEN}
+    assert table.groupby("patient_id")["fold"].nunique().max() == 1
+
+
+def test_the_figures_are_means_of_folds(study):
+    _, out, results = study
+    table = pd.read_csv(out / "predictions.csv")
+    overall = results[0]
+    assert overall.subset == "all"
+    for model, measure in zip((FINE_TUNED, FROZEN), overall.measures, strict=False):
+        rows = table[table["model"] == model]
+        by_fold = [roc_auc_score(r["y_true"], r["y_score"]) for _, r in rows.groupby("fold")]
+        assert measure.value == pytest.approx(np.mean(by_fold))
+    difference = overall.measures[2]
+    assert difference.value == pytest.approx(
+        overall.measures[0].value - overall.measures[1].value, abs=1e-12
+    )
+    listed = json.loads((out / "study.json").read_text())["results"]
+    assert {entry["subset"] for entry in listed} == {"all", "site=north", "site=south"}
+    assert to_markdown(results, 2) == (out / "study.md").read_text()
+
+
+def test_a_finished_study_resumes_to_the_same_result(study):
+    recipe, out, _ = study
+    before = (out / "study.json").read_bytes()
+    run_kfold(read_recipe(recipe), out, folds=2, resume=True)
+    assert (out / "study.json").read_bytes() == before
+    with pytest.raises(RunError, match="not empty"):
+        run_kfold(read_recipe(recipe), out, folds=2)
+
+
+def test_the_baseline_learns_from_training_rows_only():
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(120, 5)).astype(np.float32)
+    truth = (features[:, 0] > 0).astype(np.float32)
+    groups = [f"p{i // 2}" for i in range(120)]
+    train = np.arange(120) < 80
+    scores = logistic_scores(features, truth, groups, train=train, seed=0)
+    flipped = np.where(train, truth, 1 - truth)
+    again = logistic_scores(features, flipped, groups, train=train, seed=0)
+    assert np.array_equal(scores, again)
+    assert roc_auc_score(truth[~train], scores[~train]) > 0.95
+
+
+def test_the_baseline_needs_two_classes():
+    with pytest.raises(RunError, match="one class only"):
+        logistic_scores(
+            np.zeros((8, 2), np.float32),
+            np.zeros(8, np.float32),
+            ["a"] * 8,
+            train=np.ones(8, bool),
+            seed=0,
+        )
