@@ -112,7 +112,7 @@ class _Silence:
         with self._lock:
             self._readers -= 1
             if self._readers == 0:
-                self._filters.__exit__()
+                self._filters.__exit__(None, None, None)
 
 
 _SILENCE = _Silence()

@@ -103,15 +103,16 @@ def write_gallery(
 
 
 def _thin(entries: list[Entry], limit: int) -> list[Entry]:
-    """Take entries in turn from each label and kind until the limit, in their order."""
+    """Keep the worst of every kind and label, then the second worst, until the limit."""
+    kinds = list(dict.fromkeys(entry.kind for entry in entries))
     turn: dict[tuple[str, str], int] = {}
     ranked = []
     for position, entry in enumerate(entries):
         key = (entry.label, entry.kind)
         turn[key] = turn.get(key, 0) + 1
-        ranked.append((turn[key], position, entry))
-    kept = sorted(ranked, key=lambda item: item[:2])[:limit]
-    return [entry for _, _, entry in sorted(kept, key=lambda item: item[1])]
+        ranked.append((turn[key], kinds.index(entry.kind), position, entry))
+    kept = sorted(ranked, key=lambda item: item[:3])[:limit]
+    return [entry for *_, entry in sorted(kept, key=lambda item: item[2])]
 
 
 def _grey_to_rgb(unit: NDArray[np.float32]) -> NDArray[np.float32]:

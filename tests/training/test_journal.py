@@ -1,0 +1,42 @@
+import sys
+
+import pytest
+
+from medtl.errors import RunError
+from medtl.training.journal import csv_listener, mlflow_listener, tensorboard_listener
+
+ROW = {
+    "stage": "head",
+    "epoch": 0,
+    "train_loss": 0.5,
+    "val_loss": 0.25,
+    "val_metric": None,
+    "lr_head": 1e-3,
+    "lr_base": None,
+    "seconds": 1.5,
+    "best": 1,
+}
+
+
+def test_the_csv_is_rewritten_whole(tmp_path):
+    listen = csv_listener(tmp_path / "history.csv")
+    listen([ROW])
+    listen([ROW, {**ROW, "epoch": 1, "best": 0}])
+    lines = (tmp_path / "history.csv").read_text().splitlines()
+    assert lines[0] == "stage,epoch,train_loss,val_loss,val_metric,lr_head,lr_base,seconds,best"
+    assert lines[1:] == ["head,0,0.5,0.25,,0.001,,1.5,1", "head,1,0.5,0.25,,0.001,,1.5,0"]
+
+
+def test_tensorboard_gets_every_epoch(tmp_path):
+    tensorboard_listener(tmp_path)([ROW])
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert events.Tags()["scalars"] == ["train_loss", "val_loss", "lr_head"]
+    assert events.Scalars("val_loss")[0].value == 0.25
+
+
+def test_mlflow_that_is_not_installed_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    with pytest.raises(RunError, match=r"medtl\[tracking\]"):
+        mlflow_listener("runs", "name")
