@@ -21,7 +21,7 @@ from medtl.preprocess.pipeline import Preprocessor
 from medtl.recipe import Recipe, StageSpec, WeightsSpec, parse_recipe
 from medtl.tasks.classification import Classes, Findings, classification_task
 from medtl.tasks.task import Task
-from medtl.training.checkpoint import load_checkpoint, without_prefix
+from medtl.training.checkpoint import is_checkpoint, load_checkpoint, without_prefix
 from medtl.training.images import ImageReader
 from medtl.training.loop import Options
 from medtl.training.seeds import Stream, torch_seed
@@ -32,6 +32,9 @@ TASKS: dict[str, Callable[..., Task]] = {"findings": Findings, "classes": Classe
 
 COLOR_MODALITIES = {"fundus", "derm", "histology"}
 """Modalities read in colour; all others are grey."""
+
+CONTRACT_KEYS = ("standardisation", "mean", "std", "input_range", "channels")
+"""What of the preprocessing belongs to weights; size and intensity scale may change."""
 
 DEMOGRAPHICS = ("age", "sex")
 """Manifest columns that the cohort table shows when they are there."""
@@ -148,6 +151,20 @@ def build_network(recipe: Recipe, outputs: int) -> tuple[Classifier, WeightsRepo
         sha256=spec.weights.sha256,
     )
     return build_classifier(spec.backbone, outputs=outputs, weights=weights, dropout=spec.dropout)
+
+
+def check_contract(recipe: Recipe, reader: ImageReader) -> None:
+    """Refuse to go on from one of our checkpoints with an input it was not trained on.
+
+    Raises:
+        WeightsError: With every difference in mean, std, range, channels and standardisation.
+    """
+    path = recipe.model.weights.path
+    if path is None or not is_checkpoint(Path(path)):
+        return
+    trained = load_checkpoint(Path(path))[1]["preprocessor"]
+    fixed = {key: trained[key] for key in CONTRACT_KEYS}
+    reader.preprocessor.require_contract(fixed, where=Path(path).name)
 
 
 def build_contract(recipe: Recipe) -> InputContract:

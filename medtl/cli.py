@@ -168,12 +168,13 @@ def train(
     from medtl.console import bars
 
     checked = read_recipe(recipe, overrides or ())
-    from medtl import run as chain
+    from medtl.run import train_study
 
     with bars(Console(stderr=True)) as shown:
-        prepared = chain.prepare(checked, out, resume=resume, progress=shown.progress)
-        chain.train(prepared, out, resume=resume, watcher=shown.watcher())
-    print(f"Best model: {out / 'checkpoints' / 'best.safetensors'}")
+        best = train_study(
+            checked, out, resume=resume, progress=shown.progress, watcher=shown.watcher()
+        )
+    print(f"Best model: {best}")
 
 
 @app.command()

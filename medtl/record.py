@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,26 @@ def environment(
         "versions": {name: metadata.version(name) for name in RECORDED},
         **hashes,
     }
+
+
+@contextmanager
+def logged(folder: Path) -> Iterator[None]:
+    """Append what the library says while the block runs to `log.txt`."""
+    logger = logging.getLogger("medtl")
+    handler = logging.FileHandler(folder / "log.txt", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    except MedtlError as error:
+        logger.error("%s", error)
+        raise
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
+        handler.close()
 
 
 def check_installation() -> Iterator[str]:

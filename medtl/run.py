@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from medtl.build import (
     build_reader,
     build_stages,
     build_task,
+    check_contract,
     load_trained,
 )
 from medtl.errors import RunError
@@ -60,6 +62,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from medtl.networks.weights import WeightsReport
+
+log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, done, total)."""
@@ -138,29 +142,45 @@ def run_study(
     Raises:
         MedtlError: For any fault of recipe, manifest, images or training.
     """
-    prepared = prepare(recipe, out, resume=resume, manifest=manifest, progress=progress)
-    train(prepared, out, resume=resume, watcher=watcher)
-    predict_run(prepared, out, progress=progress)
-    evaluate_run(out)
-    illustrate(prepared, out, progress=progress)
-    return report_run(out)
+    claim(recipe, out, resume=resume)
+    with record.logged(out):
+        prepared = prepare(recipe, out, manifest=manifest, progress=progress)
+        train(prepared, out, resume=resume, watcher=watcher)
+        predict_run(prepared, out, progress=progress)
+        evaluate_run(out)
+        illustrate(prepared, out, progress=progress)
+        return report_run(out)
+
+
+def train_study(
+    recipe: Recipe,
+    out: Path,
+    *,
+    resume: bool = False,
+    progress: Progress = silent,
+    watcher: Watcher | None = None,
+) -> Path:
+    """Do the first half of the chain; return the best checkpoint. Arguments as `run_study`."""
+    claim(recipe, out, resume=resume)
+    with record.logged(out):
+        prepared = prepare(recipe, out, progress=progress)
+        train(prepared, out, resume=resume, watcher=watcher)
+    return out / "checkpoints" / "best.safetensors"
 
 
 def prepare(
     recipe: Recipe,
     out: Path,
     *,
-    resume: bool = False,
     manifest: Manifest | None = None,
     progress: Progress = silent,
 ) -> Prepared:
-    """Open the run folder, read the study into it, and write down who is in it.
+    """Read the study into a run folder that `claim` has opened, and write down who is in it.
 
     Raises:
         ManifestError: For faults of the manifest; LeakError for a patient or pixels in two splits.
-        RunError: When `out` is in use by another recipe, or too many images are unreadable.
+        RunError: When too many images are unreadable.
     """
-    claim(recipe, out, resume=resume)
     (out / "cache").mkdir(exist_ok=True)
     units = out / "cache" / "units.npy"
     prepared = read_study(recipe, manifest=manifest, file=units, progress=progress)
@@ -168,6 +188,7 @@ def prepare(
     write_json(out / "data_quality.json", quality)
     check_readable(prepared.records, recipe.data.max_unreadable)
     _write_study(prepared, out)
+    log.info("%d of %d images are readable", len(prepared.cases), len(prepared.records))
     return prepared
 
 
@@ -196,6 +217,7 @@ def read_study(
         manifest = assign_splits(manifest, strata, fractions=spec.fractions, seed=spec.seed)
     check_patients(manifest)
     reader = build_reader(recipe, build_contract(recipe), manifest.root)
+    check_contract(recipe, reader)
     store, records = decode_cases(
         manifest.cases,
         reader,
@@ -273,6 +295,8 @@ def train(
     recipe = prepared.recipe
     listening = _listening(recipe, out, watcher or Watcher())
     trainer, loaded = build_trainer(prepared, out / "checkpoints", listening)
+    for line in str(loaded).splitlines():
+        log.info("weights: %s", line)
     facts = record.environment(
         recipe.run.seed,
         {**prepared.hashes, "weights_sha256": loaded.sha256},

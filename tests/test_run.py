@@ -16,7 +16,7 @@ import pytest
 from tiny_study import write_tiny_study
 
 from medtl.check import read_recipe
-from medtl.errors import LeakError, RunError
+from medtl.errors import LeakError, RunError, WeightsError
 from medtl.predict import predict_images
 from medtl.run import claim, run_study
 from medtl.training.checkpoint import load_checkpoint
@@ -34,6 +34,7 @@ FILES = {
     "data_quality.json",
     "cohort.json",
     "report.html",
+    "log.txt",
     "checksums.json",
     "checkpoints/best.safetensors",
     "checkpoints/last.safetensors",
@@ -223,3 +224,38 @@ def test_a_killed_run_resumes_to_the_same_predictions(study, tmp_path, sign):
         assert "--resume" in message
     subprocess.run([*command, "--resume"], check=True, capture_output=True)
     assert (out / "predictions.csv").read_bytes() == (run / "predictions.csv").read_bytes()
+
+
+def test_weights_of_an_earlier_run_load_and_bring_their_input_along(study, tmp_path):
+    recipe, run = study
+    best = run / "checkpoints" / "best.safetensors"
+    weights = [f"model.weights={{source: file, path: {best}}}", "finetune.stages.1.epochs=1"]
+    run_study(read_recipe(recipe, weights), tmp_path / "second")
+    assert "loaded" in (tmp_path / "second" / "log.txt").read_text()
+    stored = (tmp_path / "second" / "recipe.yaml").read_text()
+    assert "path: best.safetensors" in stored
+    with pytest.raises(WeightsError, match="standardisation is z_score, the weights need weights"):
+        run_study(read_recipe(recipe, [*weights, "image.standardise=z_score"]), tmp_path / "third")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["image.standardise=pixel_mean", "image.clahe={}"],
+        ["image.standardise=local_contrast", "finetune.optimizer=sgd"],
+        ["image.standardise=z_score", "task.loss=focal", "finetune.ema_decay=0.9"],
+        ["task.class_weight=balanced", "task.label_smoothing=0.1", "augment.policy=none"],
+        ["finetune.accumulate=2", "finetune.penalty={strength: 1e-4, l1_ratio: 0.5}"],
+        ["finetune.stages.1.batch_norm=adapt", "finetune.stages.1.schedule=plateau"],
+        ["finetune.stages.1.batch_norm=frozen_stats", "finetune.stages.1.schedule=step"],
+        ["run.workers=2", "model.backbone=test_efficientnet"],
+    ],
+    ids=" ".join,
+)
+def test_every_option_of_a_recipe_runs_and_predicts_again(study, tmp_path, overrides):
+    recipe, _ = study
+    run_study(read_recipe(recipe, overrides), tmp_path / "run")
+    out = tmp_path / "again.csv"
+    predict_images(tmp_path / "run", recipe.parent / "manifest.csv", out)
+    assert out.read_bytes() == (tmp_path / "run" / "predictions.csv").read_bytes()

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from medtl.errors import ImageError, MedtlError, WeightsError
 from medtl.preprocess import intensity
 from medtl.preprocess.geometry import Fit, Label, fit_mask, fit_to, plan_fit
-from medtl.types import FloatArray, Image
+from medtl.types import BoolArray, FloatArray, Image
 
 Scale = Literal["percentile", "min_max", "window"]
 Standardisation = Literal["weights", "z_score", "pixel_mean", "local_contrast", "none"]
@@ -121,7 +121,7 @@ class Preprocessor:
             ImageError: When channels or axes are wrong, or no pixel is finite.
         """
         self.fit_of(image)
-        unit = self._scaled(self._colored(image.array))
+        unit = self._scaled(self._colored(image.array), _real_pixels(image))
         unit = fit_to(unit, self.grid, spacing=image.spacing).array
         np.clip(unit, 0, 1, out=unit)
         return unit if self.clahe is None else intensity.clahe(unit, *self.clahe)
@@ -244,13 +244,16 @@ class Preprocessor:
             return np.repeat(array, 3, axis=0)
         return np.tensordot(intensity.LUMINANCE, array, 1)[None]
 
-    def _scaled(self, array: FloatArray) -> NDArray[np.float32]:
-        """Real-world units to [0, 1]."""
+    def _scaled(self, array: FloatArray, real: BoolArray | None) -> NDArray[np.float32]:
+        """Real-world units to [0, 1], by the pixels that are real."""
         if self.window is not None:
             return intensity.window(array, *self.window)
-        mask = (array != 0).any(axis=0) if self.nonzero else None
+        mask = real
+        if self.nonzero:
+            filled = (array != 0).any(axis=0)
+            mask = filled if real is None else filled & real
         if mask is not None and not mask.any():
-            mask = None  # all zeros: a constant image like any other
+            mask = None  # nothing but background: a constant image like any other
         low, high = self.percentiles if self.scale == "percentile" else (0.0, 100.0)
         return intensity.percentile_scale(array, low, high, mask=mask)
 
@@ -283,6 +286,12 @@ _WINDOW_FIX = "Give a window, and scale 'window' with it"
 _VERSION_FIX = "The checkpoint was written by another version of medtl; train again or install that"
 
 _MISMATCH_FIX = "Set the image section of the recipe to what the weights need, or choose others"
+
+
+def _real_pixels(image: Image) -> BoolArray | None:
+    """`(*S)` False on the pixels that only pad the image (0028,0120), None when there are none."""
+    padding = image.header.get("padding_value")
+    return None if padding is None else (image.array != np.float32(padding)).any(axis=0)
 
 
 def _check_unit_shape(found: tuple[int, ...], expected: tuple[int, ...]) -> None:

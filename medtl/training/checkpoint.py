@@ -75,6 +75,17 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, json.loads(header["meta"])
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Whether a file is a checkpoint of this program, by its header."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            return bool((file.metadata() or {}).get("format") == FORMAT)
+    except (SafetensorError, OSError, ValueError):
+        return False
+
+
 def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Put tensors below a name: {"a": t} -> {"prefix.a": t}."""
     return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}

@@ -210,6 +210,7 @@ class Trainer:
         )
         pin = self.runtime.device.type == "cuda"
         loader = make_loader(self.train, batches, workers=self.options.workers, pin=pin)
+        log.info("stage %s: %s, watching the %s", stage.name, stage.train, self.monitor)
         while position.epoch < stage.epochs and position.stopping.waited < stage.patience:
             started = time.monotonic()
             batches.epoch = position.total_epochs
@@ -315,6 +316,7 @@ class Trainer:
             "seconds": round(time.monotonic() - started, 2),
         }
         position = position.after_epoch(stage, watched, row)
+        log.info("epoch %d: train %.4f, val %.4f", row["epoch"], train_loss, val_loss)
         if position.improved:
             self._save("best", position, average=average)
         return position

@@ -225,3 +225,17 @@ def test_images_of_other_axes_or_channels_are_refused() -> None:
         Preprocessor().to_unit(film(1, 8, 8, 8))
     with pytest.raises(ImageError, match="an image of 2 channels; expected 1 or 3"):
         Preprocessor().to_unit(film(2, 8, 8))
+
+
+def test_padding_does_not_count_in_percentiles() -> None:
+    """Half of the film is padding, one step below the darkest real pixel."""
+    array = np.full((1, 20, 20), 99.0, dtype=np.float32)
+    array[:, :, 10:] = np.linspace(100, 200, 10, dtype=np.float32)
+    padded = Image(array, header={"padding_value": "99.0"})
+    alone = Image(array[:, :, 10:].repeat(2, axis=2))
+    preprocessor = Preprocessor(size=20, percentiles=(5.0, 95.0))
+    unit, reference = preprocessor.to_unit(padded), preprocessor.to_unit(alone)
+    assert unit[0, :, 10:] == pytest.approx(reference[0, :, ::2], abs=1e-6)
+    assert unit[0, :, :10].max() == 0
+    counted = preprocessor.to_unit(Image(array))
+    assert counted[0, :, 10:] != pytest.approx(reference[0, :, ::2], abs=1e-3)
