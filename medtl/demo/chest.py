@@ -7,10 +7,14 @@ heart wider than half of the chest.
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +58,11 @@ SIDECAR = {
     "licence": "CC0-1.0",
 }
 """What `manifest.yaml` says beside the manifest."""
+
+_log = logging.getLogger(__name__)
+
+_FEW = 24
+"""Up to so many patients are drawn sooner than other processes start."""
 
 _STREAM = 0x5EED
 """Keeps these draws apart from any other use of the same seed."""
@@ -114,7 +123,7 @@ def write_chest_study(
         out: Folder to write to; made when it is missing.
         patients: Number of phantoms; they have two images on average.
         seed: Any number from 0.
-        workers: Threads; by default one per core.
+        workers: Processes; by default one per core. Few patients are drawn in this one.
         progress: Called after each phantom with the number done and the number of all.
 
     Raises:
@@ -125,12 +134,11 @@ def write_chest_study(
     try:
         (out / "images").mkdir(parents=True, exist_ok=True)
         rows: list[dict[str, str]] = []
-        with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-            studies = pool.map(lambda number: _write_patient(out, seed, number), range(patients))
-            for done, study in enumerate(studies, start=1):
-                rows += study
-                if progress:
-                    progress(done, patients)
+        studies = _write_patients(out, seed, patients, workers or os.cpu_count() or 1)
+        for done, study in enumerate(studies, start=1):
+            rows += study
+            if progress:
+                progress(done, patients)
     except OSError as error:
         raise RunError(
             f"the images cannot be written: {error.strerror or type(error).__name__}",
@@ -195,6 +203,23 @@ def labels(seed: int, patient: Patient, image: int, effusion: Effusion | None) -
         if rng.random() < _UNKNOWN:
             cells[finding] = ""
     return cells
+
+
+def _write_patients(
+    out: Path, seed: int, patients: int, workers: int
+) -> Iterator[list[dict[str, str]]]:
+    """Write all phantoms in order and yield the rows of each, in processes where they can start."""
+    write, done = partial(_write_patient, out, seed), 0
+    if workers > 1 and patients > _FEW:
+        try:
+            with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+                for rows in pool.map(write, range(patients), chunksize=4):
+                    done += 1
+                    yield rows
+        except BrokenProcessPool:  # a sandbox without them, or a script without a main guard
+            _log.info("no other processes: the rest is drawn in this one")
+    for number in range(done, patients):
+        yield write(number)
 
 
 def _write_patient(out: Path, seed: int, number: int) -> list[dict[str, str]]:

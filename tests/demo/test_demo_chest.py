@@ -5,12 +5,17 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from medtl.demo import chest
 from medtl.demo.anatomy import Effusion
 from medtl.demo.chest import (
     FINDINGS,
@@ -102,6 +107,33 @@ def test_same_seed_same_bytes_whatever_the_workers_and_the_number(
     first, second = digests(manifest.parent / "images"), digests(again.parent / "images")
     assert second.items() <= first.items()
     assert first.keys() - second.keys()
+
+
+def test_processes_draw_the_same(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chest, "_FEW", 1)
+    again = write_chest_study(tmp_path, patients=PATIENTS, seed=3, workers=2)
+    assert digests(again.parent) == digests(manifest.parent)
+
+
+def test_processes_that_die_are_done_without(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Dying(ThreadPoolExecutor):
+        """Gives two results, then breaks as a process pool does."""
+
+        def __init__(self, workers: int, **_: Any) -> None:
+            super().__init__(workers)
+
+        def map(self, call: Any, numbers: Any, **_: Any) -> Iterator[Any]:
+            yield from [call(number) for number in numbers[:2]]
+            raise BrokenProcessPool
+
+    monkeypatch.setattr(chest, "_FEW", 1)
+    monkeypatch.setattr(chest, "ProcessPoolExecutor", Dying)
+    again = write_chest_study(tmp_path, patients=PATIENTS, seed=3, workers=2)
+    assert digests(again.parent) == digests(manifest.parent)
 
 
 def test_another_seed_draws_others(manifest: Path, tmp_path: Path) -> None:
