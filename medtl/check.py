@@ -113,7 +113,8 @@ def _manifest_faults(data: Mapping[str, Any]) -> list[MedtlError]:
     targets = [targets] if isinstance(targets, str) else targets
     if not isinstance(targets, list) or not all(isinstance(t, str) for t in targets):
         targets = []
-    strata = [s for s in section.get("strata") or [] if isinstance(s, str)]
+    strata = section.get("strata")
+    strata = [s for s in strata if isinstance(s, str)] if isinstance(strata, list) else []
     try:
         columns = manifest_columns(path)
     except MedtlError as error:

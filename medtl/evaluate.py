@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -60,6 +61,8 @@ def evaluate_table(
         )
     points = []
     if threshold is not None:
+        if math.isnan(threshold):
+            raise PredictionsError("the threshold is not a number", fix="State --threshold 0.5")
         labels = dict.fromkeys(rows["label"]) if "label" in rows else [""]
         points = [OperatingPoint(label, threshold, "given", "given", 0, 0) for label in labels]
     has_validation = bool((rows["split"] == "val").any())

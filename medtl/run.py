@@ -251,14 +251,8 @@ def claim(recipe: Recipe, out: Path, *, resume: bool) -> None:
     """
     text = dump_yaml(portable(recipe).to_dict())
     path = out / "recipe.yaml"
-    if not resume:
-        if out.exists() and any(out.iterdir()):
-            raise RunError(
-                "the folder exists and is not empty",
-                where=str(out),
-                fix="Add --resume to go on with it, or choose another --out",
-            )
-    elif path.is_file() and load_yaml(path) != portable(recipe).to_dict():
+    refuse_existing(out, resume=resume)
+    if resume and path.is_file() and load_yaml(path) != portable(recipe).to_dict():
         raise RunError(
             "the folder holds a run of another recipe",
             where=str(out),
@@ -266,6 +260,22 @@ def claim(recipe: Recipe, out: Path, *, resume: bool) -> None:
         )
     (out / "checkpoints").mkdir(parents=True, exist_ok=True)
     write_text(path, text)
+
+
+def refuse_existing(out: Path, *, resume: bool) -> None:
+    """Refuse to write into a folder that holds something, unless a run in it is to go on.
+
+    Raises:
+        RunError: When `out` is a file, or holds files and `resume` is not asked for.
+    """
+    if out.exists() and not out.is_dir():
+        raise RunError("this is a file", where=str(out), fix="Choose another --out")
+    if not resume and out.exists() and any(out.iterdir()):
+        raise RunError(
+            "the folder exists and is not empty",
+            where=str(out),
+            fix="Add --resume to go on with it, or choose another --out",
+        )
 
 
 def portable(recipe: Recipe) -> Recipe:

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medtl.check import read_recipe
-from medtl.errors import RunError
 from medtl.io.atomic import write_text
-from medtl.run import Progress, run_study, silent
+from medtl.run import Progress, refuse_existing, run_study, silent
 
 if TYPE_CHECKING:
     from medtl.training.loop import Watcher
@@ -37,12 +36,7 @@ def run_demo(
     """
     from medtl.demo.chest import write_chest_study
 
-    if out.exists() and any(out.iterdir()) and not resume:
-        raise RunError(
-            "the folder exists and is not empty",
-            where=str(out),
-            fix="Add --resume to go on with it, or choose another --out",
-        )
+    refuse_existing(out, resume=resume)
     recipe = out / "recipe.yaml"
     if not recipe.is_file():
         # The recipe is written last: its presence says that the drawing is complete.
