@@ -14,9 +14,13 @@ from medtl.networks.names import backbone_names
 from medtl.preprocess.intensity import WINDOWS
 from medtl.preprocess.policy import policy_faults
 from medtl.recipe import Recipe, parse_recipe
+from medtl.types import Case
 
 PATH_KEYS = ("data.manifest", "model.weights.path")
 """Recipe keys that hold a path."""
+
+FINDING_CELLS = {"0", "1", "-1", "0.0", "1.0", "-1.0"}
+"""Cells of a finding's column that need no explanation."""
 
 BUNDLED = ("tf_efficientnet_lite0",)
 """Backbones whose weights come with the installation."""
@@ -134,11 +138,15 @@ def _manifest_faults(data: Mapping[str, Any]) -> list[MedtlError]:
         )
     except MedtlError as error:
         return [*faults, error]
-    return faults + _label_faults(manifest.cases, [t for t in targets if t in columns], section)
+    known = [t for t in targets if t in columns]
+    study = data.get("study")
+    if isinstance(study, dict) and study.get("prevalence") is not None:
+        faults += _prevalence_faults(manifest.cases, known, section)
+    return faults + _label_faults(manifest.cases, known, section)
 
 
 def _label_faults(
-    cases: Sequence[Any], targets: Sequence[str], section: Mapping[str, Any]
+    cases: Sequence[Case], targets: Sequence[str], section: Mapping[str, Any]
 ) -> list[MedtlError]:
     """Faults of the label columns: one value only, a positive or a label that is not there."""
     faults: list[MedtlError] = []
@@ -153,11 +161,8 @@ def _label_faults(
                     fix="There is nothing to learn from it; choose another column",
                 )
             )
-    positive = section.get("positive")
-    if isinstance(positive, str) and len(targets) == 1:
-        values = {case.targets.get(targets[0], "").strip() for case in cases}
-        if positive not in values:
-            faults.append(_unknown(positive, sorted(values), where="data.positive", what="value"))
+    if len(targets) == 1:
+        faults += _positive_faults(cases, targets[0], section.get("positive"))
     for key in ("uncertain", "names"):
         by_target = section.get(key)
         if isinstance(by_target, dict):
@@ -167,6 +172,43 @@ def _label_faults(
                 if column not in targets
             ]
     return faults
+
+
+def _prevalence_faults(
+    cases: Sequence[Case], targets: Sequence[str], section: Mapping[str, Any]
+) -> list[MedtlError]:
+    """One prevalence stated for several classes that exclude each other."""
+    if len(targets) != 1 or section.get("positive") is not None:
+        return []
+    values = {case.targets.get(targets[0], "").strip() for case in cases} - {""}
+    if len(values) < 3 or values <= FINDING_CELLS:
+        return []
+    return [
+        MedtlError(
+            f"one prevalence for {len(values)} classes",
+            expected="none, because it belongs to one finding",
+            where="study.prevalence",
+            fix="Leave it out, or study one class with data.positive",
+        )
+    ]
+
+
+def _positive_faults(cases: Sequence[Case], target: str, positive: object) -> list[MedtlError]:
+    """A `data.positive` that does not occur, or that two words need."""
+    values = sorted({case.targets.get(target, "").strip() for case in cases} - {""})
+    if isinstance(positive, str):
+        unknown = _unknown(positive, values, where="data.positive", what="value")
+        return [] if positive in values else [unknown]
+    if len(values) != 2 or set(values) <= FINDING_CELLS:
+        return []
+    return [
+        ManifestError(
+            f"the values of {target!r} are {values[0]} and {values[1]}",
+            expected="to be told which one is the finding",
+            where="data.positive",
+            fix=f"State it, for example positive: {values[1]}",
+        )
+    ]
 
 
 def _name_faults(data: Mapping[str, Any]) -> list[MedtlError]:

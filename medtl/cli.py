@@ -26,6 +26,14 @@ manifest_app = typer.Typer(help="Make, check and split manifests.", no_args_is_h
 app.add_typer(study_app, name="study")
 app.add_typer(manifest_app, name="manifest")
 
+INTERRUPTED = 130
+"""What typer returns after Ctrl-C (128 + SIGINT)."""
+
+STOPPED = (
+    "Stopped. Finished epochs and the best model are kept; "
+    "repeat the command with --resume to go on."
+)
+
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="a YAML recipe")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[key=value ...]", help="changes to the recipe")
@@ -38,15 +46,9 @@ def main() -> NoReturn:
     """Run the command line; every fault of the user's ends in one message, not a traceback."""
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        app(standalone_mode=False)
+        status = app(standalone_mode=False)
     except MedtlError as error:
         _stop(f"medtl: {error}", 1)
-    except KeyboardInterrupt:
-        _stop(
-            "\nStopped. Finished epochs and the best model are kept; "
-            "repeat the command with --resume to go on.",
-            130,
-        )
     except BrokenPipeError:
         os._exit(0)
     except Exception as error:
@@ -56,7 +58,9 @@ def main() -> NoReturn:
             raise
         show()
         sys.exit(getattr(error, "exit_code", 2))
-    sys.exit(0)
+    if status == INTERRUPTED:
+        _stop(STOPPED, INTERRUPTED)
+    sys.exit(status or 0)
 
 
 def _stop(message: str, status: int) -> NoReturn:
@@ -201,7 +205,10 @@ def evaluate(
     source: Annotated[
         Path, typer.Argument(metavar="RUN|TABLE", help="a run folder or a predictions table")
     ],
-    out: Annotated[Path | None, typer.Option("--out", help="metrics.json to write")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="where to; default TABLE with the ending .metrics.json"),
+    ] = None,
     threshold: Annotated[
         float | None, typer.Option(help="a threshold fixed before the test set was seen")
     ] = None,
@@ -219,7 +226,7 @@ def evaluate(
     else:
         path = evaluate_table(
             source,
-            out or source.with_name("metrics.json"),
+            out or source.with_suffix(".metrics.json"),
             threshold=threshold,
             prevalence=prevalence,
             strata=[name for name in strata.split(",") if name],
@@ -291,6 +298,12 @@ def manifest_scan(
     path = out or folder / "manifest.csv"
     if path.exists():
         raise MedtlError("the manifest exists", where=str(path), fix="Choose another --out")
+    if not folder.resolve().is_relative_to(path.resolve().parent):
+        raise MedtlError(
+            "a manifest lies at or above its images",
+            where=str(path),
+            fix=f"Write it to {folder / 'manifest.csv'}",
+        )
     with bars(Console(stderr=True)) as shown:
         found = scan_dicom(
             folder,
@@ -299,8 +312,10 @@ def manifest_scan(
             progress=lambda done, total: shown.progress("Reading headers", done, total),
         )
     remember(found.identities.items())
-    write_manifest(found.rows, path)
-    print(f"{len(found.rows)} rows: {path}")
+    below = folder.resolve().relative_to(path.resolve().parent)
+    rows = [{**row, "image": (below / row["image"]).as_posix()} for row in found.rows]
+    write_manifest(rows, path)
+    print(f"{len(rows)} rows: {path}")
     for name, cause in found.skipped[:20]:
         print(f"left out {name}: {cause}")
     if len(found.skipped) > 20:

@@ -59,11 +59,16 @@ def evaluate_table(
             expected=f"some of {', '.join(rows.columns)}",
             where=table.name,
         )
+    if prevalence is not None and not 0 < prevalence < 1:
+        raise PredictionsError(
+            f"a prevalence of {prevalence:g}", expected="a share between 0 and 1"
+        )
     points = []
     if threshold is not None:
         if math.isnan(threshold):
             raise PredictionsError("the threshold is not a number", fix="State --threshold 0.5")
-        labels = dict.fromkeys(rows["label"]) if "label" in rows else [""]
+        test = rows[rows["split"] == "test"]
+        labels = dict.fromkeys(test["label"]) if "label" in test else [""]
         points = [OperatingPoint(label, threshold, "given", "given", 0, 0) for label in labels]
     has_validation = bool((rows["split"] == "val").any())
     result = evaluate(

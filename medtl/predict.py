@@ -67,6 +67,7 @@ def predict_images(run: Path, data: Path, out: Path, *, progress: Progress = sil
         RunError: When the run has no checkpoint, or no image could be read.
         ManifestError: When there is nothing to predict.
     """
+    _check_destination(out)
     checkpoint = run / "checkpoints" / "best.safetensors"
     if not checkpoint.is_file():
         raise RunError("the run has no best checkpoint", where=run.name, fix="Train it first")
@@ -95,9 +96,25 @@ def predict_images(run: Path, data: Path, out: Path, *, progress: Progress = sil
         _add_decisions(table, _thresholds(run))
         files = {case.case_id: _relative(case.image, manifest.root) for case in cases}
         table["file"] = table["case_id"].map(files)
+        if any(case.frame is not None for case in cases):
+            table["frame"] = table["case_id"].map({case.case_id: case.frame for case in cases})
         table["unlike_training"] = table["case_id"].map(lambda c: "; ".join(unlike[c]))
     write_predictions(table, out)
     return _write_quality(out, records, unlike)
+
+
+def _check_destination(out: Path) -> None:
+    """Find out before the work whether its result can be written."""
+    if out.suffix.lower() not in TABLES:
+        raise RunError(
+            f"the ending {out.suffix!r} is unknown", expected=".csv or .parquet", where=str(out)
+        )
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(
+            f"the folder cannot be made ({error.strerror})", where=str(out.parent)
+        ) from error
 
 
 def _find_cases(run: Path, data: Path, trained: TrainedModel) -> tuple[Manifest, bool]:

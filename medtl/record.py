@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import platform
 from collections import Counter
@@ -14,11 +15,14 @@ from typing import Any
 import numpy as np
 
 import medtl
-from medtl.errors import MedtlError
+from medtl.errors import MedtlError, RunError
 from medtl.io.atomic import sha256_file, write_json
 from medtl.tasks.task import Task
 from medtl.training.images import ReadRecord
 from medtl.types import SPLITS, Case
+
+UNSEALED = {"checksums.json", ".lock", "log.txt", "tensorboard", "cache"}
+"""What of a run folder has no checksum: it may still grow, or holds no result."""
 
 RECORDED = ("torch", "torchvision", "timm", "numpy", "pydicom", "pandas", "scikit-learn")
 """Packages whose version can change a number."""
@@ -51,6 +55,27 @@ def environment(
         "versions": {name: metadata.version(name) for name in RECORDED},
         **hashes,
     }
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep every other process out of a folder while the block runs.
+
+    The lock is the operating system's, so it ends with the process, however that ends.
+
+    Raises:
+        RunError: When another process works in the folder.
+    """
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunError(
+                "another process works in this folder",
+                where=str(folder),
+                fix="Wait for it, or choose another --out",
+            ) from error
+        yield
 
 
 @contextmanager
@@ -150,8 +175,8 @@ def cohort(
 
 def write_checksums(folder: Path) -> None:
     """Write `checksums.json`: the SHA-256 of every file of a run folder."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "checksums.json")
-    kept = [p for p in files if "tensorboard" not in p.parts and "cache" not in p.parts]
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    kept = [p for p in files if not UNSEALED & set(p.relative_to(folder).parts)]
     write_json(
         folder / "checksums.json",
         {str(p.relative_to(folder)): sha256_file(p) for p in kept},

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ from medtl.build import (
     check_contract,
     load_trained,
 )
-from medtl.errors import RunError
+from medtl.errors import MedtlError, RunError
 from medtl.evaluate import evaluate_run
 from medtl.io.atomic import write_json, write_text
 from medtl.io.leaks import check_patients, check_pixels
@@ -142,8 +143,7 @@ def run_study(
     Raises:
         MedtlError: For any fault of recipe, manifest, images or training.
     """
-    claim(recipe, out, resume=resume)
-    with record.logged(out):
+    with _working_in(recipe, out, resume=resume):
         prepared = prepare(recipe, out, manifest=manifest, progress=progress)
         train(prepared, out, resume=resume, watcher=watcher)
         predict_run(prepared, out, progress=progress)
@@ -161,11 +161,28 @@ def train_study(
     watcher: Watcher | None = None,
 ) -> Path:
     """Do the first half of the chain; return the best checkpoint. Arguments as `run_study`."""
-    claim(recipe, out, resume=resume)
-    with record.logged(out):
+    with _working_in(recipe, out, resume=resume):
         prepared = prepare(recipe, out, progress=progress)
         train(prepared, out, resume=resume, watcher=watcher)
     return out / "checkpoints" / "best.safetensors"
+
+
+@contextmanager
+def _working_in(recipe: Recipe, out: Path, *, resume: bool) -> Iterator[None]:
+    """Own a run folder while the block runs; remove a new one that says nothing of the data yet.
+
+    Raises:
+        RunError: When the folder is not free, or another process works in it.
+    """
+    is_new = not out.exists()
+    claim(recipe, out, resume=resume)
+    try:
+        with record.locked(out), record.logged(out):
+            yield
+    except MedtlError:
+        if is_new and not (out / "data_quality.json").exists():
+            shutil.rmtree(out)
+        raise
 
 
 def prepare(
@@ -179,11 +196,12 @@ def prepare(
 
     Raises:
         ManifestError: For faults of the manifest; LeakError for a patient or pixels in two splits.
-        RunError: When too many images are unreadable.
+        RunError: When too many images are unreadable, or a run to go on with had another split.
     """
     (out / "cache").mkdir(exist_ok=True)
     units = out / "cache" / "units.npy"
     prepared = read_study(recipe, manifest=manifest, file=units, progress=progress)
+    refuse_other_split(out, prepared.hashes["split_sha256"])
     quality = record.data_quality(prepared.manifest.cases, prepared.records)
     write_json(out / "data_quality.json", quality)
     check_readable(prepared.records, recipe.data.max_unreadable)
@@ -260,6 +278,21 @@ def claim(recipe: Recipe, out: Path, *, resume: bool) -> None:
         )
     (out / "checkpoints").mkdir(parents=True, exist_ok=True)
     write_text(path, text)
+
+
+def refuse_other_split(out: Path, split_sha256: str) -> None:
+    """Refuse to go on when the manifest has changed: a case of training could be tested on.
+
+    Raises:
+        RunError: When the folder's study was split otherwise.
+    """
+    path = out / "cohort.json"
+    if path.is_file() and json.loads(path.read_text("utf-8"))["split_hash"] != split_sha256:
+        raise RunError(
+            "the manifest or its split has changed since this run was started",
+            where=str(out),
+            fix="Restore the manifest, or start again with another --out",
+        )
 
 
 def refuse_existing(out: Path, *, resume: bool) -> None:

@@ -69,6 +69,9 @@ def test_all_faults_of_all_kinds_at_once(tmp_path):
         ("size: 32}", "size: 32, percentiles: [99, 1]}", "0 <= low < high <= 100"),
         ("weights: none", "weights: {source: file}", "a path goes with source 'file'"),
         ("question:", "question: [", "line"),
+        ("strata: [site]", "strata: site", "data.strata: got 'site'; expected a list"),
+        ("target: bright", "target: site", "State it, for example positive: south"),
+        ("target: bright", "target: age", "one prevalence for"),
     ],
 )
 def test_each_fault(tmp_path, old, new, message):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import resource
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -154,6 +156,14 @@ def test_scan_and_check_a_dicom_folder(monkeypatch, capsys, tmp_path):
     assert "rows" in text
     assert "no faults" in medtl("manifest", "check", tmp_path / "dicom/manifest.csv")
     assert "SYNTH-0001" not in (tmp_path / "dicom/manifest.csv").read_text()
+    elsewhere = tmp_path / "other" / "m.csv"
+    status, message = fails(
+        monkeypatch, capsys, "manifest", "scan", tmp_path / "dicom", "--out", elsewhere
+    )
+    assert status == 1
+    assert "lies at or above its images" in message
+    medtl("manifest", "scan", tmp_path / "dicom", "--out", tmp_path / "above.csv")
+    assert "no faults" in medtl("manifest", "check", tmp_path / "above.csv")
     status, message = fails(monkeypatch, capsys, "manifest", "scan", tmp_path / "dicom")
     assert status == 1
     assert "exists" in message
@@ -167,11 +177,48 @@ def test_a_foreign_table_becomes_statistics(tmp_path):
     table = tmp_path / "theirs.csv"
     table.write_text("case_id,y_true,y_score\n" + "\n".join(rows) + "\n")
     medtl("evaluate", table, "--one-image-per-patient", "--threshold", "0.5")
-    measures = json.loads((tmp_path / "metrics.json").read_text())["measures"]
+    measures = json.loads((tmp_path / "theirs.metrics.json").read_text())["measures"]
     by_name = {m["name"]: m for m in measures}
     called = score.round(4) >= 0.5
     assert by_name["sensitivity"]["value"] == pytest.approx(called[truth == 1].mean())
     assert by_name["auroc"]["low"] < by_name["auroc"]["value"] < by_name["auroc"]["high"]
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [("--threshold=nan", "threshold is not a number"), ("--prevalence=5", "a prevalence of 5")],
+)
+def test_numbers_that_cannot_be(monkeypatch, capsys, tmp_path, option, message):
+    table = tmp_path / "t.csv"
+    table.write_text("case_id,patient_id,y_true,y_score\na,a,1,0.5\nb,b,0,0.1\n")
+    status, text = fails(monkeypatch, capsys, "evaluate", table, option)
+    assert status == 1
+    assert message in text
+
+
+def test_a_label_without_test_rows_needs_no_threshold(tmp_path):
+    table = tmp_path / "t.csv"
+    rows = ["a,p,test,x,1,0.5", "b,q,test,x,0,0.1", "c,r,val,y,0,0.1"]
+    header = "case_id,patient_id,split,label,y_true,y_score"
+    table.write_text("\n".join([header, *rows]) + "\n")
+    assert "Statistics" in medtl("evaluate", table, "--threshold", "0.5")
+
+
+def test_ctrl_c_is_not_success(tmp_path):
+    """A shell goes on after `&&` only when the status is 0."""
+    recipe = write_tiny_study(tmp_path, recipe=RECIPE.replace("epochs: 2", "epochs: 900"))
+    command = [str(MEDTL), "run", str(recipe), "--out", str(tmp_path / "run")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run" / "checkpoints" / "last.safetensors").exists():
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    message = process.communicate()[1]
+    assert process.returncode == 130
+    assert "--resume" in message
+    assert "Traceback" not in message
 
 
 def test_doctor():

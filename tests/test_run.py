@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from tiny_study import write_tiny_study
 
+from medtl import record
 from medtl.check import read_recipe
 from medtl.errors import LeakError, RunError, WeightsError
 from medtl.predict import predict_images
@@ -35,6 +36,7 @@ FILES = {
     "cohort.json",
     "report.html",
     "log.txt",
+    ".lock",
     "checksums.json",
     "checkpoints/best.safetensors",
     "checkpoints/last.safetensors",
@@ -57,7 +59,7 @@ def test_a_run_folder_is_complete_and_sealed(study):
     assert found >= FILES
     assert {Path(name).parts[0] for name in found} <= {Path(n).parts[0] for n in FILES}
     sums = json.loads((run / "checksums.json").read_text())
-    assert set(sums) == found - {"checksums.json"}
+    assert set(sums) == found - {"checksums.json", "log.txt", ".lock"}
 
 
 def test_golden_numbers(study):
@@ -259,3 +261,67 @@ def test_every_option_of_a_recipe_runs_and_predicts_again(study, tmp_path, overr
     out = tmp_path / "again.csv"
     predict_images(tmp_path / "run", recipe.parent / "manifest.csv", out)
     assert out.read_bytes() == (tmp_path / "run" / "predictions.csv").read_bytes()
+
+
+def test_a_manifest_that_changed_since_is_not_resumed(study, tmp_path):
+    """The split would be drawn again, and cases of training could become cases of the test."""
+    recipe, run = study
+    data = Path(shutil.copytree(recipe.parent, tmp_path / "data"))
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    lines = (data / "manifest.csv").read_text().splitlines()
+    (data / "manifest.csv").write_text("\n".join(lines[:-4]) + "\n")
+    before = (copy / "cohort.json").read_bytes()
+    with pytest.raises(RunError, match="manifest or its split has changed"):
+        run_study(read_recipe(data / "recipe.yaml"), copy, resume=True)
+    assert (copy / "cohort.json").read_bytes() == before
+
+
+def test_a_fault_before_the_images_are_read_leaves_no_folder_behind(study, tmp_path):
+    recipe, _ = study
+    data = Path(shutil.copytree(recipe.parent, tmp_path / "data"))
+    images = data / "images"
+    for patient in range(1, 30):
+        shutil.copy(images / "000_0.png", images / f"{patient:03d}_0.png")
+    with pytest.raises(LeakError):
+        run_study(read_recipe(data / "recipe.yaml"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_two_processes_never_work_in_one_folder(study, tmp_path):
+    recipe, run = study
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    with record.locked(copy), pytest.raises(RunError, match="another process works"):
+        run_study(read_recipe(recipe), copy, resume=True)
+    run_study(read_recipe(recipe), copy, resume=True)  # the lock has gone with its owner
+
+
+def test_a_file_is_no_run_folder(study, tmp_path):
+    recipe, _ = study
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="this is a file"):
+        claim(read_recipe(recipe), tmp_path / "file", resume=False)
+
+
+def test_predict_looks_at_its_destination_first(study, tmp_path):
+    recipe, run = study
+    images = recipe.parent / "images" / "000_0.png"
+    with pytest.raises(RunError, match=r"ending '\.txt' is unknown"):
+        predict_images(run, images, tmp_path / "x.txt")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot be made"):
+        predict_images(run, images, tmp_path / "file" / "x.csv")
+    predict_images(run, images, tmp_path / "new" / "folder" / "x.csv")
+    assert (tmp_path / "new" / "folder" / "x.csv").is_file()
+
+
+def test_slices_are_told_apart(study, tmp_path):
+    import nibabel
+    import numpy as np
+
+    _, run = study
+    volume = np.random.default_rng(0).integers(0, 150, (40, 40, 3)).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "v.nii.gz")
+    rows = [f"v.nii.gz,p,{k}" for k in range(3)]
+    (tmp_path / "new.csv").write_text("\n".join(["image,patient_id,frame", *rows]) + "\n")
+    predict_images(run, tmp_path / "new.csv", tmp_path / "out.csv")
+    assert sorted(pd.read_csv(tmp_path / "out.csv")["frame"]) == [0, 1, 2]

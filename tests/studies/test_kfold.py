@@ -61,6 +61,12 @@ def test_a_finished_study_resumes_to_the_same_result(study):
         run_kfold(read_recipe(recipe), out, folds=2)
 
 
+def test_folds_of_another_split_are_not_mixed(study):
+    recipe, out, _ = study
+    with pytest.raises(RunError, match="split has changed"):
+        run_kfold(read_recipe(recipe), out, folds=3, resume=True)
+
+
 def test_the_baseline_learns_from_training_rows_only():
     rng = np.random.default_rng(0)
     features = rng.normal(size=(120, 5)).astype(np.float32)
