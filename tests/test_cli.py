@@ -207,7 +207,9 @@ def test_a_label_without_test_rows_needs_no_threshold(tmp_path):
 def test_ctrl_c_is_not_success(tmp_path):
     """A shell goes on after `&&` only when the status is 0."""
     recipe = write_tiny_study(tmp_path, recipe=RECIPE.replace("epochs: 2", "epochs: 900"))
-    command = [str(MEDTL), "run", str(recipe), "--out", str(tmp_path / "run")]
+    # A test run in the background of a shell ignores SIGINT, and so would its children.
+    listening = ["env", "--default-signal=INT", str(MEDTL)]
+    command = [*listening, "run", str(recipe), "--out", str(tmp_path / "run")]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not (tmp_path / "run" / "checkpoints" / "last.safetensors").exists():

@@ -212,7 +212,7 @@ def test_a_killed_run_resumes_to_the_same_predictions(study, tmp_path, sign):
     recipe, run = study
     out = tmp_path / "run"
     medtl = Path(sys.executable).with_name("medtl")
-    command = [str(medtl), "run", str(recipe), "--out", str(out)]
+    command = ["env", "--default-signal=INT", str(medtl), "run", str(recipe), "--out", str(out)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not (out / "checkpoints" / "last.safetensors").exists():
