@@ -219,7 +219,7 @@ def evaluate(
     ] = False,
 ) -> None:
     """Compute statistics with intervals from a run, or from a table that any tool made."""
-    from medtl.evaluate import evaluate_run, evaluate_table
+    from medtl.evaluate import evaluate_run, evaluate_table, summarise
 
     if source.is_dir():
         path = evaluate_run(source)
@@ -232,6 +232,8 @@ def evaluate(
             strata=[name for name in strata.split(",") if name],
             one_image_per_patient=one_image_per_patient,
         )
+    for line in summarise(path):
+        print(line)
     print(f"Statistics: {path}")
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from medtl.errors import PredictionsError
 from medtl.io.atomic import write_json
 from medtl.io.predictions import read_predictions
 from medtl.io.yaml12 import load_yaml
-from medtl.metrics.evaluate import evaluate
+from medtl.metrics.evaluate import evaluate, measures_from_json
 from medtl.types import OperatingPoint
+
+HEADLINES = ("auroc", "sensitivity", "specificity", "mae_months", "dice")
+"""Measures that the command line shows; all others are in the file."""
 
 
 def evaluate_run(run: Path) -> Path:
@@ -80,3 +84,21 @@ def evaluate_table(
     )
     write_json(out, result.to_json())
     return out
+
+
+def summarise(metrics: Path) -> Iterator[str]:
+    """Yield the headline measures of a `metrics.json` on the test rows, and its notes."""
+    found = json.loads(metrics.read_text("utf-8"))
+    for measure in measures_from_json(found):
+        if measure.name not in HEADLINES or (measure.split, measure.subset) != ("test", "all"):
+            continue
+        name = f"{measure.label} {measure.name}".strip()
+        if measure.value is None:
+            yield f"{name}: not estimable, {measure.reason}"
+            continue
+        interval = ""
+        if measure.low is not None and measure.high is not None:
+            interval = f" [{measure.low:.3f}, {measure.high:.3f}]"
+        flag = f" ({measure.reason})" if measure.status == "degenerate" else ""
+        yield f"{name}: {measure.value:.3f}{interval}, n = {measure.n}{flag}"
+    yield from found["notes"]

@@ -51,8 +51,9 @@ def describe_plan(
             optimizer = trainer.enter(stage)
             yield from _describe_stage(trainer, stage, optimizer)
             total += trainer.rehearse(stage, optimizer) * stage.epochs
-    yield f"At most {_duration(total)} of training on {trainer.runtime.device.type}, less when it "
-    yield f"stops early. Peak memory so far {_peak_memory():.1f} GB."
+    device = trainer.runtime.device.type
+    yield f"Training takes at most {_duration(total)} on {device}, less when it stops early."
+    yield f"Peak memory so far: {_peak_memory():.1f} GB."
 
 
 def _describe_cohort(prepared: Prepared) -> Iterator[str]:

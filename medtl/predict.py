@@ -31,6 +31,10 @@ TABLES = {".csv", ".parquet"}
 """Endings of a manifest; anything else is an image or a folder of images."""
 
 
+TEXTS = TABLES | {".yaml", ".yml", ".json", ".txt", ".md"}
+"""Endings of what lies beside images and is none."""
+
+
 @dataclass(frozen=True)
 class Predicted:
     """What `predict_images` wrote.
@@ -153,12 +157,12 @@ def _own_cases(run: Path, manifest: Manifest) -> Manifest:
 
 
 def _manifest_of_files(data: Path) -> Manifest:
-    """One case per file below a folder, or the one file."""
+    """One case per file below a folder that is no table or text, or the one file."""
     if not data.exists():
         raise ManifestError("there is no such file or folder", where=data.name)
     root = data if data.is_dir() else data.parent
     files = sorted(p for p in data.rglob("*") if p.is_file()) if data.is_dir() else [data]
-    files = [p for p in files if not p.name.startswith(".")]
+    files = [p for p in files if not p.name.startswith(".") and p.suffix.lower() not in TEXTS]
     if not files:
         raise ManifestError("the folder holds no files", where=data.name)
     salt = load_salt()

@@ -176,9 +176,10 @@ def test_a_foreign_table_becomes_statistics(tmp_path):
     rows = [f"c{i},{truth[i]},{score[i]:.4f}" for i in range(80)]
     table = tmp_path / "theirs.csv"
     table.write_text("case_id,y_true,y_score\n" + "\n".join(rows) + "\n")
-    medtl("evaluate", table, "--one-image-per-patient", "--threshold", "0.5")
+    said = medtl("evaluate", table, "--one-image-per-patient", "--threshold", "0.5")
     measures = json.loads((tmp_path / "theirs.metrics.json").read_text())["measures"]
     by_name = {m["name"]: m for m in measures}
+    assert f"auroc: {by_name['auroc']['value']:.3f} [" in said
     called = score.round(4) >= 0.5
     assert by_name["sensitivity"]["value"] == pytest.approx(called[truth == 1].mean())
     assert by_name["auroc"]["low"] < by_name["auroc"]["value"] < by_name["auroc"]["high"]
@@ -221,6 +222,14 @@ def test_ctrl_c_is_not_success(tmp_path):
     assert process.returncode == 130
     assert "--resume" in message
     assert "Traceback" not in message
+
+
+def test_a_table_of_one_class_says_what_cannot_be_estimated(tmp_path):
+    table = tmp_path / "t.csv"
+    table.write_text("case_id,patient_id,y_true,y_score\na,a,0,0.5\nb,b,0,0.1\nc,c,,0.2\n")
+    said = medtl("evaluate", table, "--threshold", "0.3")
+    assert "auroc: not estimable, the set holds one class only" in said
+    assert "1 of 3 test rows have no certain truth" in said
 
 
 def test_doctor():

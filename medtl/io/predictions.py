@@ -208,7 +208,8 @@ def _with_patients(table: pd.DataFrame, alone: bool, where: str) -> pd.DataFrame
         return table
     if alone:
         return table.assign(patient_id=table["case_id"])
-    nearest = difflib.get_close_matches("patient_id", [str(c) for c in table.columns], cutoff=0.5)
+    others = [str(name) for name in table.columns if name not in SCORED]
+    nearest = difflib.get_close_matches("patient_id", others, cutoff=0.5)
     hint = f"Rename {nearest[0]}, or state" if nearest else "Add it, or state"
     raise PredictionsError(
         "no column patient_id",

@@ -22,7 +22,14 @@ from medtl.io.yaml12 import load_yaml
 from medtl.report import drawings, headline, limits, panels, records, slider
 from medtl.report import findings as view
 from medtl.report.texts import fill
-from medtl.report.words import count_text, finding_name, number, percent, threshold_text
+from medtl.report.words import (
+    count_text,
+    finding_name,
+    number,
+    percent,
+    sentence,
+    threshold_text,
+)
 
 SCHEMA = "medtl-metrics/1"
 
@@ -247,6 +254,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["sentence"] = sentence
     environment.globals.update(
         t=fill,
         show=view.show,

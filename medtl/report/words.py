@@ -183,3 +183,8 @@ def count_text(value: object) -> str:
     """A count with thousands separators, or an en dash when it is missing."""
     result = number(value)
     return "–" if result is None else f"{result:,.0f}"
+
+
+def sentence(text: str) -> str:
+    """Return a label as the start of a sentence: only its first letter changes ("NA" stays)."""
+    return text[:1].upper() + text[1:]

@@ -88,3 +88,9 @@ def test_every_text_is_used_and_every_used_text_exists() -> None:
     literal = set(re.findall(r'"([\w]+\.[\w. ]+)"', code))
     unused = {k for k in texts.EN if k not in used | literal and not k.startswith(stems)}
     assert unused == set()
+
+
+def test_a_label_keeps_its_capitals() -> None:
+    assert words.sentence("NA") == "NA"
+    assert words.sentence("pleural effusion") == "Pleural effusion"
+    assert words.sentence("") == ""
