@@ -152,6 +152,7 @@ def cohort(
     task: Task,
     *,
     excluded: Mapping[str, int],
+    manifest_sha256: str,
     split_hash: str,
     notes: Sequence[str],
 ) -> dict[str, Any]:
@@ -161,6 +162,7 @@ def cohort(
         cases: The cases that were used.
         task: Counts the labels.
         excluded: Reason -> number of images left out.
+        manifest_sha256: Of the table.
         split_hash: Of the assignment of patients to splits.
         notes: What was decided while reading the manifest.
     """
@@ -168,6 +170,7 @@ def cohort(
     return {
         "splits": {name: _describe(part, task) for name, part in by_split.items()},
         "excluded": [{"reason": reason, "n": n} for reason, n in excluded.items()],
+        "manifest_sha256": manifest_sha256,
         "split_hash": split_hash,
         "notes": list(notes),
     }

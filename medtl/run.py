@@ -201,7 +201,7 @@ def prepare(
     (out / "cache").mkdir(exist_ok=True)
     units = out / "cache" / "units.npy"
     prepared = read_study(recipe, manifest=manifest, file=units, progress=progress)
-    refuse_other_split(out, prepared.hashes["split_sha256"])
+    refuse_other_manifest(out, prepared.manifest)
     quality = record.data_quality(prepared.manifest.cases, prepared.records)
     write_json(out / "data_quality.json", quality)
     check_readable(prepared.records, recipe.data.max_unreadable)
@@ -280,14 +280,24 @@ def claim(recipe: Recipe, out: Path, *, resume: bool) -> None:
     write_text(path, text)
 
 
-def refuse_other_split(out: Path, split_sha256: str) -> None:
+def refuse_other_manifest(out: Path, manifest: Manifest) -> None:
     """Refuse to go on when the manifest has changed: a case of training could be tested on.
 
+    Args:
+        out: A run folder, or a folder in which no run was started.
+        manifest: With a split for every case.
+
     Raises:
-        RunError: When the folder's study was split otherwise.
+        RunError: When the folder's study had other rows or was split otherwise.
     """
     path = out / "cohort.json"
-    if path.is_file() and json.loads(path.read_text("utf-8"))["split_hash"] != split_sha256:
+    if not path.is_file():
+        return
+    started = json.loads(path.read_text("utf-8"))
+    if (started["manifest_sha256"], started["split_hash"]) != (
+        manifest.sha256,
+        split_hash(manifest),
+    ):
         raise RunError(
             "the manifest or its split has changed since this run was started",
             where=str(out),
@@ -496,6 +506,7 @@ def _write_study(prepared: Prepared, out: Path) -> None:
         prepared.cases,
         prepared.task,
         excluded={"unreadable": unreadable} if unreadable else {},
+        manifest_sha256=prepared.hashes["manifest_sha256"],
         split_hash=prepared.hashes["split_sha256"],
         notes=prepared.manifest.notes,
     )

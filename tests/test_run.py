@@ -263,13 +263,18 @@ def test_every_option_of_a_recipe_runs_and_predicts_again(study, tmp_path, overr
     assert out.read_bytes() == (tmp_path / "run" / "predictions.csv").read_bytes()
 
 
-def test_a_manifest_that_changed_since_is_not_resumed(study, tmp_path):
+@pytest.mark.parametrize(
+    "change",
+    [lambda lines: lines[:-4], lambda lines: [*lines[:-1], lines[-1].replace(",F", ",M")]],
+    ids=["fewer rows", "another cell"],
+)
+def test_a_manifest_that_changed_since_is_not_resumed(study, tmp_path, change):
     """The split would be drawn again, and cases of training could become cases of the test."""
     recipe, run = study
     data = Path(shutil.copytree(recipe.parent, tmp_path / "data"))
     copy = Path(shutil.copytree(run, tmp_path / "run"))
     lines = (data / "manifest.csv").read_text().splitlines()
-    (data / "manifest.csv").write_text("\n".join(lines[:-4]) + "\n")
+    (data / "manifest.csv").write_text("\n".join(change(lines)) + "\n")
     before = (copy / "cohort.json").read_bytes()
     with pytest.raises(RunError, match="manifest or its split has changed"):
         run_study(read_recipe(data / "recipe.yaml"), copy, resume=True)

@@ -13,11 +13,11 @@ import numpy as np
 from medtl.build import build_manifest, build_task
 from medtl.io.atomic import write_json, write_text
 from medtl.io.predictions import read_predictions, write_predictions
-from medtl.io.split import kfold, split_hash
+from medtl.io.split import kfold
 from medtl.metrics.folds import mean_of_folds_auroc
 from medtl.prediction.table import predictions_table
 from medtl.recipe import Recipe
-from medtl.run import Progress, claim, refuse_other_split, run_study, silent
+from medtl.run import Progress, claim, refuse_other_manifest, run_study, silent
 from medtl.studies.baseline import frozen_features, logistic_scores
 from medtl.types import Manifest, Measure
 
@@ -75,7 +75,7 @@ def run_kfold(
     tables = []
     for number, part in enumerate(parts):
         folder = out / f"fold_{number}"
-        refuse_other_split(folder, split_hash(part))
+        refuse_other_manifest(folder, part)
         if not (folder / "checksums.json").is_file():
             unfinished = folder.exists()
             run_study(
