@@ -126,7 +126,9 @@ def forbidden_in(text: str) -> list[str]:
 
 def test_no_file_names_an_index_or_a_machine() -> None:
     ours = ("*.txt", "*.toml", "*.md", "*.yaml", "*.yml", "Makefile", ".ci/*", "medtl/**/*.py")
-    paths = {path for pattern in ours for path in ROOT.glob(pattern)} | set(ROOT.glob("docs/**/*"))
+    paths = {path for pattern in ours for path in ROOT.glob(pattern)} | set(
+        ROOT.glob("docs/**/*.md")
+    )
     files = sorted(path for path in paths if path.is_file())
     found = {path.name: forbidden_in(path.read_text(encoding="utf-8")) for path in files}
     assert not {name: kinds for name, kinds in found.items() if kinds}
