@@ -228,10 +228,11 @@ def read_study(
     Raises:
         ManifestError: For faults of the manifest; LeakError for a patient or pixels in two splits.
     """
-    if manifest is None:
-        manifest = build_manifest(recipe)
-        strata = build_task(recipe, manifest.cases).strata(manifest.cases)
-        spec = recipe.data.split
+    is_split = manifest is not None
+    manifest = manifest or build_manifest(recipe)
+    task = build_task(recipe, manifest.cases)
+    if not is_split:
+        spec, strata = recipe.data.split, task.strata(manifest.cases)
         manifest = assign_splits(manifest, strata, fractions=spec.fractions, seed=spec.seed)
     check_patients(manifest)
     reader = build_reader(recipe, build_contract(recipe), manifest.root)
@@ -249,7 +250,7 @@ def read_study(
         recipe=recipe,
         manifest=replace(manifest, notes=(*manifest.notes, *notes)),
         cases=cases,
-        task=build_task(recipe, manifest.cases),
+        task=task,
         reader=fit_reader(reader, store, [c for c in cases if c.split == "train"]),
         store=store,
         records=tuple(records),
@@ -267,17 +268,17 @@ def claim(recipe: Recipe, out: Path, *, resume: bool) -> None:
     Raises:
         RunError: When the folder exists without `resume`, or holds another recipe's run.
     """
-    text = dump_yaml(portable(recipe).to_dict())
+    stored = portable(recipe).to_dict()
     path = out / "recipe.yaml"
     refuse_existing(out, resume=resume)
-    if resume and path.is_file() and load_yaml(path) != portable(recipe).to_dict():
+    if resume and path.is_file() and load_yaml(path) != stored:
         raise RunError(
             "the folder holds a run of another recipe",
             where=str(out),
             fix="Resume with the recipe and overrides it was started with, or choose another --out",
         )
     (out / "checkpoints").mkdir(parents=True, exist_ok=True)
-    write_text(path, text)
+    write_text(path, dump_yaml(stored))
 
 
 def refuse_other_manifest(out: Path, manifest: Manifest) -> None:
