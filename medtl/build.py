@@ -141,16 +141,24 @@ class UnitAugment:
         return self.policy(unit, rng).array
 
 
-def build_network(recipe: Recipe, outputs: int) -> tuple[Classifier, WeightsReport]:
+def build_network(
+    recipe: Recipe, outputs: int, *, extra: int = 0
+) -> tuple[Classifier, WeightsReport]:
     """Return the network with its initial weights, and what was loaded."""
     spec = recipe.model
-    torch.manual_seed(torch_seed(recipe.run.seed, Stream.INIT))
+    torch.manual_seed(torch_seed(recipe.seed_of("init"), Stream.INIT))
     weights = WeightsSource(
         spec.weights.source,
         path=None if spec.weights.path is None else Path(spec.weights.path),
         sha256=spec.weights.sha256,
     )
-    return build_classifier(spec.backbone, outputs=outputs, weights=weights, dropout=spec.dropout)
+    return build_classifier(
+        spec.backbone,
+        outputs=outputs,
+        weights=weights,
+        dropout=spec.dropout,
+        extra_features=extra,
+    )
 
 
 def check_contract(recipe: Recipe, reader: ImageReader) -> None:
@@ -193,7 +201,7 @@ def build_options(recipe: Recipe) -> Options:
         monitor=stopping.monitor,
         min_delta=stopping.min_delta,
         baseline=stopping.baseline,
-        seed=recipe.run.seed,
+        seed=recipe.seed_of("order"),
         workers=recipe.run.workers,
     )
 
@@ -213,13 +221,13 @@ def load_trained(path: Path) -> TrainedModel:
     task = TASKS[kind](**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
     no_weights = recipe.model.model_copy(update={"weights": WeightsSpec(source="none")})
     untrained = recipe.model_copy(update={"model": no_weights})
-    model, _ = build_network(untrained, len(task.labels))
+    model, _ = build_network(untrained, task.outputs, extra=task.extra)
     try:
         model.load_state_dict(without_prefix("model", tensors))
     except RuntimeError as error:
         raise WeightsError(
             "the tensors do not fit the network that the checkpoint names",
-            expected=f"{recipe.model.backbone} with {len(task.labels)} outputs",
+            expected=f"{recipe.model.backbone} with {task.outputs} outputs",
             where=path.name,
             fix="Use the timm version of environment.json",
         ) from error

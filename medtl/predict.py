@@ -90,6 +90,7 @@ def predict_images(run: Path, data: Path, out: Path, *, progress: Progress = sil
         store=store,
         rows=store.rows(cases),
         targets=np.zeros((len(cases), 1), dtype=np.float32),
+        inputs=trained.task.inputs(cases),
         standardise=reader.preprocessor.standardise,
     )
     scores = predict_scores(trained, samples, trained.recipe, progress=progress)

@@ -36,7 +36,7 @@ from medtl.io.predictions import read_predictions, write_predictions
 from medtl.io.split import assign_splits, split_hash
 from medtl.io.table import write_table
 from medtl.io.yaml12 import dump_yaml, load_yaml
-from medtl.networks.backbones import set_prior
+from medtl.networks.backbones import set_bias
 from medtl.prediction.gallery import choose_cases, write_gallery
 from medtl.prediction.gradcam import grad_cam
 from medtl.prediction.likeness import training_profile
@@ -48,7 +48,6 @@ from medtl.training.batches import Samples
 from medtl.training.forward import network_outputs
 from medtl.training.images import (
     ImageReader,
-    ImageStore,
     ReadRecord,
     check_readable,
     decode_cases,
@@ -56,6 +55,7 @@ from medtl.training.images import (
 from medtl.training.journal import csv_listener, mlflow_listener, tensorboard_listener
 from medtl.training.loop import Trainer, Watcher
 from medtl.training.runtime import Runtime
+from medtl.training.store import ImageStore
 from medtl.types import Case, Manifest, OperatingPoint
 
 if TYPE_CHECKING:
@@ -68,6 +68,9 @@ log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, done, total)."""
+
+Decode = Callable[..., tuple[ImageStore, list[ReadRecord]]]
+"""`decode_cases`, or something with its arguments that remembers what was read."""
 
 PREDICT_BATCH = 32
 """Batch size of every prediction. Fixed, so that the same images give the same bits anywhere."""
@@ -112,6 +115,7 @@ class Prepared:
             store=self.store,
             rows=self.store.rows(cases),
             targets=self.task.targets(cases),
+            inputs=self.task.inputs(cases),
             standardise=self.reader.preprocessor.standardise,
             augment=None if augmenter is None else UnitAugment(augmenter),
             seed=seed or 0,
@@ -190,6 +194,7 @@ def prepare(
     out: Path,
     *,
     manifest: Manifest | None = None,
+    decode: Decode = decode_cases,
     progress: Progress = silent,
 ) -> Prepared:
     """Read the study into a run folder that `claim` has opened, and write down who is in it.
@@ -199,8 +204,10 @@ def prepare(
         RunError: When too many images are unreadable, or a run to go on with had another split.
     """
     (out / "cache").mkdir(exist_ok=True)
-    units = out / "cache" / "units.npy"
-    prepared = read_study(recipe, manifest=manifest, file=units, progress=progress)
+    units = out / "cache" / "units"
+    prepared = read_study(
+        recipe, manifest=manifest, file=units, decode=decode, progress=progress
+    )
     refuse_other_manifest(out, prepared.manifest)
     quality = record.data_quality(prepared.manifest.cases, prepared.records)
     write_json(out / "data_quality.json", quality)
@@ -215,6 +222,7 @@ def read_study(
     *,
     manifest: Manifest | None = None,
     file: Path | None = None,
+    decode: Decode = decode_cases,
     progress: Progress = silent,
 ) -> Prepared:
     """Read manifest and images; check labels, splits and leaks. Writes nothing but `file`.
@@ -223,6 +231,7 @@ def read_study(
         recipe: After the first pass of `check`.
         manifest: Already split, for a fold of a study; None reads the recipe's own.
         file: Where to memory-map the unit images; None keeps them in memory.
+        decode: Reads the images; a study's runs share what it returns.
         progress: Told of reading.
 
     Raises:
@@ -233,11 +242,12 @@ def read_study(
     task = build_task(recipe, manifest.cases)
     if not is_split:
         spec, strata = recipe.data.split, task.strata(manifest.cases)
-        manifest = assign_splits(manifest, strata, fractions=spec.fractions, seed=spec.seed)
+        seed = recipe.seed_of("split")
+        manifest = assign_splits(manifest, strata, fractions=spec.fractions, seed=seed)
     check_patients(manifest)
     reader = build_reader(recipe, build_contract(recipe), manifest.root)
     check_contract(recipe, reader)
-    store, records = decode_cases(
+    store, records = decode(
         manifest.cases,
         reader,
         file=file,
@@ -375,13 +385,14 @@ def build_trainer(
         if len(cases) < 2:
             raise RunError(f"the {name} split holds {len(cases)} images", expected="at least 2")
     task = prepared.task.weighted(parts["train"])
-    model, loaded = build_network(recipe, len(task.labels))
-    set_prior(model.head, task.prevalence(parts["train"]), exclusive=task.exclusive)
+    model, loaded = build_network(recipe, task.outputs, extra=task.extra)
+    set_bias(model.head, task.head_bias(parts["train"]).tolist())
     trainer = Trainer(
         model=model,
         task=task,
-        train=prepared.samples(parts["train"], seed=recipe.run.seed),
+        train=prepared.samples(parts["train"], seed=recipe.seed_of("augment")),
         val=prepared.samples(parts["val"]),
+        can_watch=task.can_watch(parts["val"]),
         options=build_options(recipe),
         runtime=Runtime(recipe.run.device, recipe.run.precision),
         folder=folder,
@@ -406,14 +417,14 @@ def predict_scores(
 ) -> NDArray[np.float32]:
     """Return `(n, K)` scores of some samples, the same bits for the same samples."""
     runtime = Runtime(recipe.run.device, recipe.run.precision)
-    outputs, _ = network_outputs(
+    batches = network_outputs(
         runtime.place(trained.model),
         samples,
         runtime,
         batch_size=PREDICT_BATCH,
         progress=lambda done, total: progress("Predicting", done, total),
     )
-    scores: NDArray[np.float32] = trained.task.decode(outputs).numpy()
+    scores: NDArray[np.float32] = trained.task.decode(torch.cat([o for o, _ in batches])).numpy()
     return scores
 
 
@@ -427,6 +438,7 @@ def illustrate(prepared: Prepared, out: Path, *, progress: Progress = silent) ->
     entries = choose_cases(read_predictions(out / "predictions.csv"), points)
     trained = load_trained(out / "checkpoints" / "best.safetensors")
     rows = {case_id: row for row, case_id in enumerate(prepared.store.case_ids)}
+    cases = {case.case_id: case for case in prepared.cases}
     drawn = 0
 
     def heat_of(case_id: str, label: str) -> NDArray[np.float32]:
@@ -435,7 +447,8 @@ def illustrate(prepared: Prepared, out: Path, *, progress: Progress = silent) ->
         progress("Drawing cases", drawn, len(entries))
         unit = prepared.store.unit(rows[case_id])
         image = torch.from_numpy(prepared.reader.preprocessor.standardise(unit))[None]
-        return grad_cam(trained.model, image, trained.task.labels.index(label))
+        extra = torch.from_numpy(trained.task.inputs([cases[case_id]]))
+        return grad_cam(trained.model, image, lambda out: trained.task.explain(out, label), extra)
 
     write_gallery(
         out / "gallery",

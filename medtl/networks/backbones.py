@@ -5,7 +5,6 @@ Shapes: B images, C channels, (H, W) pixels, F features, E extra features, K out
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, Self
@@ -19,9 +18,6 @@ from medtl.networks.weights import WeightsReport, WeightsSource, create_backbone
 
 HEAD_STD = 0.01
 """Standard deviation of a new head's weights: its first outputs hardly differ from its bias."""
-
-RAREST = 1e-3
-"""Prevalence is kept this far from 0 and 1 when it becomes a bias."""
 
 
 class Classifier(nn.Module):
@@ -104,28 +100,21 @@ def build_classifier(
     return Classifier(body, head), report
 
 
-def set_prior(head: nn.Module, prevalence: Sequence[float], *, exclusive: bool = False) -> None:
-    """Set the head's bias so that an untrained network predicts the prevalences.
+def set_bias(head: nn.Module, bias_K: Sequence[float]) -> None:
+    """Set the head's bias, so that an untrained network predicts what the training cases say.
 
     Without it the first steps on rare findings go into learning that they are rare.
 
     Args:
         head: A head of `build_classifier`.
-        prevalence: One per output, in [0, 1], of the training cases.
-        exclusive: Whether the outputs are classes of which one is true (softmax), or independent
-            findings (sigmoid).
+        bias_K: One value per output (`Task.head_bias`).
 
     Raises:
-        ValueError: When there is not one prevalence per output.
-
-    Reference:
-        Lin et al. 2017, Focal Loss for Dense Object Detection, section 3.3.
+        ValueError: When there is not one value per output.
     """
     bias: Tensor = head.get_submodule("linear").get_parameter("bias")
-    if len(prevalence) != len(bias):
-        msg = f"{len(prevalence)} prevalences for {len(bias)} outputs"
+    if len(bias_K) != len(bias):
+        msg = f"{len(bias_K)} values for {len(bias)} outputs"
         raise ValueError(msg)
-    rates = [min(max(p, RAREST), 1 - RAREST) for p in prevalence]
-    logits = [math.log(p) if exclusive else math.log(p / (1 - p)) for p in rates]
     with torch.no_grad():
-        bias.copy_(torch.tensor(logits))
+        bias.copy_(torch.as_tensor(bias_K))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -35,7 +35,12 @@ NEGATIVE = {"0", "0.0", "false"}
 SMOOTHED_POSITIVE = (0.55, 0.85)
 """Range that the 'smoothed' policy draws uncertain targets from: U-Ones+LSR of Pham et al. 2019."""
 
+RAREST = 1e-3
+"""A prevalence is kept this far from 0 and 1 when it becomes a bias."""
+
 Policy = Literal["ignore", "zeros", "ones", "smoothed"]
+Column = tuple[NDArray[np.bool_], NDArray[np.float32]]
+"""Who is positive, and the score, of the cases that count."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,13 @@ class Findings:
     balanced: bool = False
     pos_weight: tuple[float, ...] | None = None
     watched: str = "auroc"
-    exclusive: bool = False
+    larger_is_better: bool = True
+    extra: int = 0
+
+    @property
+    def outputs(self) -> int:
+        """One per finding."""
+        return len(self.labels)
 
     def truth(self, case: Case) -> NDArray[np.float32]:
         """`(K,)` of 1, 0 and NaN: the certain truth that evaluation uses.
@@ -107,10 +118,29 @@ class Findings:
         """`(B, K)` probabilities."""
         return torch.sigmoid(outputs)
 
-    def watch(self, targets: NDArray[np.float32], scores: NDArray[np.float32]) -> float | None:
-        """Mean AUROC over the findings, or None when any has too few validation cases."""
+    def inputs(self, cases: Sequence[Case]) -> NDArray[np.float32]:
+        """`(n, 0)`: the image is all that the network sees."""
+        return np.zeros((len(cases), 0), dtype=np.float32)
+
+    def explain(self, outputs: Tensor, label: str) -> Tensor:
+        """The logit of the label: unlike the probability it does not flatten near 0 and 1."""
+        return outputs[0, self.labels.index(label)]
+
+    def assess(self, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, float | None]:
+        """Loss, and mean AUROC over the findings where each has enough cases."""
+        outputs, targets = joined(batches)
+        loss, scores = float(self.loss(outputs, targets)), self.decode(outputs).numpy()
+        return loss, _mean_auroc(self._columns_of(targets.numpy(), scores))
+
+    def can_watch(self, cases: Sequence[Case]) -> bool:
+        """Whether every finding has enough cases with and without it."""
+        targets = self.targets(cases)
+        return _are_enough(self._columns_of(targets, np.zeros_like(targets)))
+
+    def _columns_of(self, targets: NDArray[np.float32], scores: NDArray[np.float32]) -> list[Column]:
+        """Per finding, who is positive and the score, of the cases whose truth is known."""
         columns = [(t > 0.5, ~np.isnan(t), s) for t, s in zip(targets.T, scores.T, strict=True)]
-        return _mean_auroc([(positive[known], s[known]) for positive, known, s in columns])
+        return [(positive[known], s[known]) for positive, known, s in columns]
 
     def rows(self, case: Case, score: NDArray[np.float32]) -> list[dict[str, Any]]:
         """One row per finding; `y_true` is None where the truth is uncertain or missing."""
@@ -132,12 +162,17 @@ class Findings:
             for label, column in zip(self.labels, self._columns, strict=True)
         }
 
-    def prevalence(self, cases: Sequence[Case]) -> list[float]:
-        """Share of positives among the targets that training knows; 0.5 where it knows none."""
+    def head_bias(self, cases: Sequence[Case]) -> NDArray[np.float32]:
+        """Log odds of the share of positives among the known targets; 0 where none is known.
+
+        Reference:
+            Lin et al. 2017, Focal Loss for Dense Object Detection, section 3.3.
+        """
         targets = self.targets(cases)
         known = (~np.isnan(targets)).sum(axis=0)
         share = np.where(known > 0, np.nansum(targets, axis=0) / np.maximum(known, 1), 0.5)
-        return [float(p) for p in share]
+        share = share.clip(RAREST, 1 - RAREST)
+        return np.asarray(np.log(share / (1 - share)), dtype=np.float32)
 
     def weighted(self, cases: Sequence[Case]) -> Findings:
         """This task with N_neg / N_pos as weights, when the recipe asks for balance."""
@@ -218,7 +253,13 @@ class Classes:
     balanced: bool = False
     class_weight: tuple[float, ...] | None = None
     watched: str = "auroc"
-    exclusive: bool = True
+    larger_is_better: bool = True
+    extra: int = 0
+
+    @property
+    def outputs(self) -> int:
+        """One per class."""
+        return len(self.labels)
 
     def targets(self, cases: Sequence[Case]) -> NDArray[np.float32]:
         """`(n,)` class indices as float; NaN where the class is not known."""
@@ -247,11 +288,30 @@ class Classes:
         """`(B, K)` probabilities that sum to 1."""
         return torch.softmax(outputs.double(), dim=1).to(outputs.dtype)
 
-    def watch(self, targets: NDArray[np.float32], scores: NDArray[np.float32]) -> float | None:
-        """Mean one-versus-rest AUROC, or None when a class has too few validation cases."""
+    def inputs(self, cases: Sequence[Case]) -> NDArray[np.float32]:
+        """`(n, 0)`: the image is all that the network sees."""
+        return np.zeros((len(cases), 0), dtype=np.float32)
+
+    def explain(self, outputs: Tensor, label: str) -> Tensor:
+        """The logit of the label: unlike the probability it does not flatten near 0 and 1."""
+        return outputs[0, self.labels.index(label)]
+
+    def assess(self, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, float | None]:
+        """Loss, and mean one-versus-rest AUROC where each class has enough cases."""
+        outputs, targets = joined(batches)
+        loss, scores = float(self.loss(outputs, targets)), self.decode(outputs).numpy()
+        return loss, _mean_auroc(self._columns_of(targets.numpy(), scores))
+
+    def can_watch(self, cases: Sequence[Case]) -> bool:
+        """Whether every class has enough cases of it and of the others."""
+        targets = self.targets(cases)
+        scores = np.zeros((len(targets), len(self.labels)), dtype=np.float32)
+        return _are_enough(self._columns_of(targets, scores))
+
+    def _columns_of(self, targets: NDArray[np.float32], scores: NDArray[np.float32]) -> list[Column]:
+        """Per class, who is of it and the score, of the cases whose class is known."""
         known = ~np.isnan(targets)
-        classes = range(len(self.labels))
-        return _mean_auroc([(targets[known] == k, scores[known, k]) for k in classes])
+        return [(targets[known] == k, scores[known, k]) for k in range(len(self.labels))]
 
     def rows(self, case: Case, score: NDArray[np.float32]) -> list[dict[str, Any]]:
         """One row per class."""
@@ -280,10 +340,11 @@ class Classes:
             for label in self.labels
         }
 
-    def prevalence(self, cases: Sequence[Case]) -> list[float]:
-        """Share of each class among the cases whose class is known."""
+    def head_bias(self, cases: Sequence[Case]) -> NDArray[np.float32]:
+        """Logarithm of the share of each class among the cases whose class is known."""
         counts = self.strata(cases).sum(axis=0)
-        return [float(c) / max(int(counts.sum()), 1) for c in counts]
+        share = (counts / max(int(counts.sum()), 1)).clip(RAREST, 1 - RAREST)
+        return np.asarray(np.log(share), dtype=np.float32)
 
     def weighted(self, cases: Sequence[Case]) -> Classes:
         """This task with weights inverse to class frequency, when the recipe asks for balance."""
@@ -370,13 +431,24 @@ def classification_task(
     return Classes(column=columns[0], labels=tuple(sorted(values)), **options)
 
 
-def _mean_auroc(columns: list[tuple[NDArray[np.bool_], NDArray[np.float32]]]) -> float | None:
-    """Mean AUROC over columns of (is positive, score), or None when one is too small."""
-    values = []
-    for positive, score in columns:
-        rare = min(int(positive.sum()), int((~positive).sum()))
-        if len(positive) < MIN_WATCHED_CASES or rare < MIN_WATCHED_POSITIVES:
-            return None
-        ranking = rank(positive, score)
-        values.append(float(area_under_roc(ranking.tp, ranking.fp)))
-    return float(np.mean(values))
+def joined(batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """All outputs and all targets of a split."""
+    outputs, targets = zip(*batches, strict=True)
+    return torch.cat(outputs), torch.cat(targets)
+
+
+def _mean_auroc(columns: Sequence[Column]) -> float | None:
+    """Mean AUROC over columns, or None when one is too small."""
+    if not _are_enough(columns):
+        return None
+    rankings = [rank(positive, score) for positive, score in columns]
+    return float(np.mean([float(area_under_roc(r.tp, r.fp)) for r in rankings]))
+
+
+def _are_enough(columns: Sequence[Column]) -> bool:
+    """Whether every column has enough cases of both kinds."""
+    return all(
+        len(positive) >= MIN_WATCHED_CASES
+        and min(int(positive.sum()), int((~positive).sum())) >= MIN_WATCHED_POSITIVES
+        for positive, _ in columns
+    )

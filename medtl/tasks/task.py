@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,12 +17,27 @@ class Task(Protocol):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the findings or classes, in the order of the network's outputs."""
+        """Names of what is reported: findings, classes, structures, or the bone age."""
+        ...
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers the network returns for an image, or for each of its pixels."""
+        ...
+
+    @property
+    def extra(self) -> int:
+        """How many numbers per case join the pooled features (sex); 0 for none."""
         ...
 
     @property
     def watched(self) -> str:
-        """Name of the statistic that early stopping can watch ("auroc"); larger is better."""
+        """Name of the statistic that early stopping can watch ("auroc", "mae_months", "dice")."""
+        ...
+
+    @property
+    def larger_is_better(self) -> bool:
+        """Which way the watched statistic improves."""
         ...
 
     def targets(self, cases: Sequence[Case]) -> NDArray[np.float32]:
@@ -30,7 +45,11 @@ class Task(Protocol):
         ...
 
     def truth_matrix(self, cases: Sequence[Case]) -> NDArray[np.float32]:
-        """`(n, K)` certain truth per label: 1, 0, NaN where it is not known."""
+        """`(n, K)` certain truth per label in the unit of the report; NaN where there is none."""
+        ...
+
+    def inputs(self, cases: Sequence[Case]) -> NDArray[np.float32]:
+        """`(n, extra)` numbers that join the pooled features."""
         ...
 
     def strata(self, cases: Sequence[Case]) -> NDArray[np.int64]:
@@ -45,8 +64,19 @@ class Task(Protocol):
         """Scores in the unit of the report: probabilities, months, mask probabilities."""
         ...
 
-    def watch(self, targets: NDArray[np.float32], scores: NDArray[np.float32]) -> float | None:
-        """The watched statistic, or None when it is undefined or too grainy to steer by."""
+    def explain(self, outputs: Tensor, label: str) -> Tensor:
+        """The number of one case's outputs `(1, ...)` that a heat map of `label` is about."""
+        ...
+
+    def assess(self, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, float | None]:
+        """Loss and watched statistic over all batches of (outputs, targets) of the split.
+
+        The statistic is None when it is undefined or too grainy to steer by.
+        """
+        ...
+
+    def can_watch(self, cases: Sequence[Case]) -> bool:
+        """Whether these validation cases are enough for the watched statistic."""
         ...
 
     def rows(self, case: Case, score: NDArray[np.float32]) -> list[dict[str, Any]]:
@@ -57,13 +87,8 @@ class Task(Protocol):
         """Label -> how many cases are positive, negative, uncertain, missing."""
         ...
 
-    def prevalence(self, cases: Sequence[Case]) -> list[float]:
-        """Share of each label among the cases whose truth is known, for the head's first bias."""
-        ...
-
-    @property
-    def exclusive(self) -> bool:
-        """Whether exactly one label holds (softmax) or each may (sigmoid)."""
+    def head_bias(self, cases: Sequence[Case]) -> NDArray[np.float32]:
+        """`(outputs,)` first bias of the head, so that it starts from what the cases say alone."""
         ...
 
     def weighted(self, cases: Sequence[Case]) -> Task:

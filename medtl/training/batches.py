@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from medtl.training.images import ImageStore
+from medtl.training.store import ImageStore
 from medtl.training.seeds import Stream, generator
 
 Augment = Callable[[NDArray[np.float32], np.random.Generator], NDArray[np.float32]]
@@ -20,15 +20,19 @@ Standardise = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 Place = tuple[int, int]
 """(epoch, position in the split): all that a draw may depend on."""
 
+Batch = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Images `(B, C, *S)`, numbers that join the features `(B, E)`, targets, positions `(B,)`."""
+
 
 @dataclass(frozen=True)
-class Samples(Dataset[tuple[Tensor, Tensor, Tensor]]):
+class Samples(Dataset[Batch]):
     """The cases of one split.
 
     Attributes:
         store: Unit images.
         rows: `(n,)` rows of the store.
         targets: `(n, ...)` float32, NaN where not known.
+        inputs: `(n, E)` float32 that join the pooled features.
         standardise: Unit image -> network input `(channels, H, W)`.
         augment: Applied before `standardise`, or None.
         seed: Of the augmentation stream.
@@ -37,6 +41,7 @@ class Samples(Dataset[tuple[Tensor, Tensor, Tensor]]):
     store: ImageStore
     rows: NDArray[np.int64]
     targets: NDArray[np.float32]
+    inputs: NDArray[np.float32]
     standardise: Standardise
     augment: Augment | None = None
     seed: int = 0
@@ -44,13 +49,14 @@ class Samples(Dataset[tuple[Tensor, Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, place: Place) -> tuple[Tensor, Tensor, Tensor]:
+    def __getitem__(self, place: Place) -> Batch:
         epoch, index = place
         unit = self.store.unit(int(self.rows[index]))
         if self.augment is not None:
             unit = self.augment(unit, generator(self.seed, Stream.AUGMENT, epoch, index))
         image = torch.from_numpy(np.ascontiguousarray(self.standardise(unit)))
-        return image, torch.as_tensor(self.targets[index]), torch.tensor(index)
+        inputs = torch.as_tensor(self.inputs[index])
+        return image, inputs, torch.as_tensor(self.targets[index]), torch.tensor(index)
 
 
 class EpochBatches(Sampler[list[Place]]):
@@ -64,6 +70,10 @@ class EpochBatches(Sampler[list[Place]]):
         batch_size: Largest batch, over all processes.
         seed: Of the order stream; None keeps the order of the split.
         rank, processes: This process among all.
+
+    Attributes:
+        epoch: Which order is drawn.
+        first: Batch of the epoch to begin with.
     """
 
     def __init__(
@@ -71,7 +81,7 @@ class EpochBatches(Sampler[list[Place]]):
     ) -> None:
         self.size, self.batch_size, self.seed = size, batch_size, seed
         self.rank, self.processes = rank, processes
-        self.epoch = 0
+        self.epoch = self.first = 0
 
     def __len__(self) -> int:
         return math.ceil(self.size / self.batch_size)
@@ -80,14 +90,14 @@ class EpochBatches(Sampler[list[Place]]):
         order = np.arange(self.size)
         if self.seed is not None:
             order = generator(self.seed, Stream.ORDER, self.epoch).permutation(self.size)
-        for part in np.array_split(order, len(self)):
+        for part in np.array_split(order, len(self))[self.first :]:
             yield [(self.epoch, int(i)) for i in part[self.rank :: self.processes]]
 
 
 def make_loader(
     samples: Samples, batches: EpochBatches, *, workers: int, pin: bool
-) -> DataLoader[tuple[Tensor, Tensor, Tensor]]:
-    """Return a loader of (images, targets, positions) batches."""
+) -> DataLoader[Batch]:
+    """Return a loader of the batches of `Batch`."""
     return DataLoader(
         samples,
         batch_sampler=batches,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +19,8 @@ def network_outputs(
     batch_size: int,
     workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Return the raw outputs and the targets of all cases, in the order of the split.
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the raw outputs and the targets of all cases, in the order of the split.
 
     Args:
         model: Left in evaluation mode.
@@ -31,18 +31,18 @@ def network_outputs(
         workers: Loader processes.
         progress: Called with (done cases, cases).
 
-    Returns:
-        Outputs `(n, K)` and targets `(n, ...)`, float32 on the CPU.
+    Yields:
+        Outputs `(B, K, ...)` and targets `(B, ...)`, float32 on the CPU.
     """
     batches = EpochBatches(len(samples), batch_size, seed=None)
     pin = runtime.device.type == "cuda"
-    outputs, targets, done = [], [], 0
+    done = 0
     model.eval()
-    with torch.inference_mode(), runtime.autocast():
-        for images, truth, _ in make_loader(samples, batches, workers=workers, pin=pin):
-            outputs.append(model(runtime.to_device(images)).float().cpu())
-            targets.append(truth)
-            done += len(images)
-            if progress is not None:
-                progress(done, len(samples))
-    return torch.cat(outputs), torch.cat(targets)
+    for images, inputs, targets, _ in make_loader(samples, batches, workers=workers, pin=pin):
+        # The context must not be open while the caller works with what is yielded.
+        with torch.inference_mode(), runtime.autocast():
+            outputs = model(runtime.to_device(images), runtime.to_device(inputs)).float().cpu()
+        done += len(images)
+        if progress is not None:
+            progress(done, len(samples))
+        yield outputs, targets

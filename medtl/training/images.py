@@ -15,10 +15,8 @@ from medtl.errors import ImageError, RunError
 from medtl.io.leaks import content_hash
 from medtl.io.read import read_image
 from medtl.preprocess.pipeline import Preprocessor
+from medtl.training.store import ImageStore, RowWriter, levels
 from medtl.types import Case, Image
-
-LEVELS = 65535
-"""Unit images are stored in 16 bits: a rounding error of 8e-6, half the memory of float32."""
 
 Progress = Callable[[int, int], None]
 
@@ -43,28 +41,6 @@ class ReadRecord:
 
 
 @dataclass(frozen=True)
-class ImageStore:
-    """Unit images in one array, one row per readable case.
-
-    Attributes:
-        units: `(n, C, H, W)` uint16, `LEVELS` is 1.0; possibly memory-mapped.
-        case_ids: The case of each row.
-    """
-
-    units: NDArray[np.uint16]
-    case_ids: tuple[str, ...]
-
-    def unit(self, row: int) -> NDArray[np.float32]:
-        """`(C, H, W)` float32 in [0, 1]."""
-        return np.asarray(self.units[row], dtype=np.float32) / np.float32(LEVELS)
-
-    def rows(self, cases: Sequence[Case]) -> NDArray[np.int64]:
-        """Row numbers of some cases, in their order."""
-        position = {case_id: row for row, case_id in enumerate(self.case_ids)}
-        return np.array([position[case.case_id] for case in cases], dtype=np.int64)
-
-
-@dataclass(frozen=True)
 class ImageReader:
     """How files of a study become unit images.
 
@@ -73,18 +49,20 @@ class ImageReader:
         voi: Whether the file's own VOI LUT or window is applied.
         color: "grey" or "rgb".
         root: Folder that messages name files relative to.
+        dimensions: Of the images the network takes, 2 or 3.
     """
 
     preprocessor: Preprocessor
     voi: bool = False
     color: Literal["grey", "rgb"] = "grey"
     root: Path | None = None
+    dimensions: int = 2
 
     def read(self, case: Case) -> Image:
         """The image of one case in real-world units.
 
         Raises:
-            ImageError: When the file cannot or must not be read, or is not two-dimensional.
+            ImageError: When the file cannot or must not be read, or has other dimensions.
         """
         image = read_image(
             case.image,
@@ -93,12 +71,14 @@ class ImageReader:
             color=self.color,
             frame=case.frame,
         )
-        if image.array.ndim != 3:
+        if image.array.ndim != 1 + self.dimensions:
             raise ImageError(
                 f"an image of {image.array.ndim - 1} dimensions",
-                expected="a plane",
+                expected=f"{self.dimensions}",
                 where=case.image.name,
-                fix="Name the slice or frame in a 'frame' column of the manifest",
+                fix="Name the slice or frame in a 'frame' column of the manifest"
+                if self.dimensions == 2
+                else "Name the folder of a DICOM series or a NIfTI volume",
             )
         return image
 
@@ -123,19 +103,18 @@ def decode_cases(
     Returns:
         The store of the readable cases in the order of `cases`, and one record per case.
     """
-    shape = (len(cases), *reader.preprocessor.unit_shape)
-    units = _allocate(shape, file)
+    units = RowWriter(np.uint16, file)
     records: list[ReadRecord] = []
     readable: list[str] = []
     with ThreadPoolExecutor(threads) as pool:
         for unit, record in pool.map(lambda case: _decode(case, reader), cases):
             if unit is not None:
-                units[len(readable)] = np.rint(unit * LEVELS)
+                units.append(levels(unit))
                 readable.append(record.case_id)
             records.append(record)
             if progress is not None:
                 progress(len(records), len(cases))
-    return ImageStore(units[: len(readable)], tuple(readable)), records
+    return ImageStore(tuple(readable), units.rows()), records
 
 
 def check_readable(records: Sequence[ReadRecord], limit: float) -> None:
@@ -156,13 +135,6 @@ def check_readable(records: Sequence[ReadRecord], limit: float) -> None:
             expected=f"at most {limit:.0%}",
             fix="See data_quality.json; repair or drop these rows, or raise data.max_unreadable",
         )
-
-
-def _allocate(shape: tuple[int, ...], file: Path | None) -> NDArray[np.uint16]:
-    """An array for the unit images, on disk when a file is given."""
-    if file is None:
-        return np.zeros(shape, dtype=np.uint16)
-    return np.lib.format.open_memmap(file, mode="w+", dtype=np.uint16, shape=shape)
 
 
 def _decode(case: Case, reader: ImageReader) -> tuple[NDArray[np.float32] | None, ReadRecord]:

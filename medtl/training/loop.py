@@ -1,7 +1,8 @@
 """The staged training loop: apply the stage, rebuild the optimiser, run epochs, keep the best.
 
-Every epoch ends in a checkpoint, and every random draw is a function of (seed, epoch, position).
-So a run that was stopped anywhere goes on from its last finished epoch and ends in the same bits.
+Every epoch ends in a checkpoint, and so does a signal to stop, between two steps. Every random draw
+is a function of (seed, epoch, position). So a run that was stopped anywhere goes on from its last
+checkpoint and ends in the same bits.
 """
 
 from __future__ import annotations
@@ -14,18 +15,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from medtl.errors import RunError
+from medtl.io.interrupt import held
 from medtl.losses.penalty import elastic_penalty, penalised_weights
 from medtl.networks.freeze import apply_stage
 from medtl.networks.groups import layer_groups
 from medtl.networks.selectors import resolve
 from medtl.tasks.task import Task
-from medtl.training.batches import EpochBatches, Samples, make_loader
+from medtl.training.batches import Batch, EpochBatches, Samples, make_loader
 from medtl.training.checkpoint import (
     load_checkpoint,
     load_optimizer,
@@ -104,6 +105,7 @@ class Trainer:
         task: What the numbers mean, with the class weights of the training cases.
         train, val: Samples of the two splits.
         options: What all stages share.
+        can_watch: Whether the validation cases are enough for the task's statistic.
         runtime: Device, precision, processes.
         folder: Where `best.safetensors` and `last.safetensors` go.
         meta: What a checkpoint must say besides the weights (labels, preprocessing, recipe).
@@ -115,6 +117,7 @@ class Trainer:
     task: Task
     train: Samples
     val: Samples
+    can_watch: bool
     options: Options
     runtime: Runtime
     folder: Path
@@ -127,6 +130,7 @@ class Trainer:
         self.runtime.place(self.model)
         self.groups = layer_groups(self.model)
         self.monitor = self._choose_monitor()
+        self._is_asked_to_stop: Callable[[], bool] = lambda: False
 
     def fit(self, stages: Sequence[Stage], *, resume: bool = False) -> Position:
         """Run the stages in order and leave the model at its best epoch of all stages.
@@ -142,7 +146,13 @@ class Trainer:
             RunError: When nothing trains in a stage, or the loss stops being finite.
             WeightsError: When the checkpoint to resume from is damaged.
             SelectorError: When a stage names a layer group that does not exist.
+            KeyboardInterrupt: After a signal to stop, once the checkpoint is written.
         """
+        with held() as self._is_asked_to_stop:
+            return self._fit(stages, resume)
+
+    def _fit(self, stages: Sequence[Stage], resume: bool) -> Position:
+        """Run the stages, signals being held back."""
         position, saved = self._start(resume)
         while position.stage < len(stages):
             position = self._run_stage(stages[position.stage], position, saved)
@@ -168,9 +178,9 @@ class Trainer:
         batches = EpochBatches(len(self.train), self.options.batch_size, seed=self.options.seed)
         loader = make_loader(self.train, batches, workers=0, pin=False)
         seconds = 0.0
-        for (images, targets, _), step in zip(loader, range(2), strict=False):
+        for batch, step in zip(loader, range(2), strict=False):
             started = time.monotonic()
-            self.runtime.backward(self._loss(network, images, targets))
+            self.runtime.backward(self._loss(network, batch))
             self._step(stage, Position(), step, len(loader), stepper)
             seconds = time.monotonic() - started
         # A validation image costs about a third of a training image: forward without backward.
@@ -179,23 +189,22 @@ class Trainer:
     def validate(self) -> tuple[float, float | None]:
         """Return the loss over all validation cases and the task's statistic (None if too few)."""
         options = self.options
-        outputs, targets = network_outputs(
+        batches = network_outputs(
             self.model,
             self.val,
             self.runtime,
             batch_size=options.batch_size,
             workers=options.workers,
+            progress=lambda *_: self._stop_if_asked(),
         )
-        loss = float(self.task.loss(outputs, targets))
-        scores = self.task.decode(outputs)
-        return loss, self.task.watch(targets.numpy(), scores.numpy())
+        return self.task.assess(batches)
 
     def _run_stage(self, stage: Stage, position: Position, saved: Mapping[str, Tensor]) -> Position:
         """Run one stage from where `position` stands to its last epoch or the end of patience."""
         optimizer = self.enter(stage)
         decay = self.options.ema_decay
         average = None if decay is None else MovingAverage(self.model, decay)
-        if position.epoch > 0:
+        if position.in_stage:
             load_optimizer(optimizer, without_prefix("optimizer", saved))
             if average is not None:
                 average.load(without_prefix("ema", saved))
@@ -213,9 +222,14 @@ class Trainer:
         log.info("stage %s: %s, watching the %s", stage.name, stage.train, self.monitor)
         while position.epoch < stage.epochs and position.stopping.waited < stage.patience:
             started = time.monotonic()
-            batches.epoch = position.total_epochs
-            train_loss = self._train_epoch(stage, position, network, stepper, loader, average)
-            position = self._close_epoch(stage, position, train_loss, started, average)
+            batches.epoch, batches.first = position.total_epochs, position.batch
+            position = self._train_epoch(stage, position, network, stepper, loader, average)
+            try:
+                position = self._close_epoch(stage, position, started, average)
+            except KeyboardInterrupt:
+                self._save("last", position, optimizer=optimizer, average=average)
+                log.warning("stopped after %d batches of an epoch", position.batch)
+                raise
             self._save("last", position, optimizer=optimizer, average=average)
             if self.runtime.is_main:
                 self.watcher.on_epoch(position.history)
@@ -227,37 +241,42 @@ class Trainer:
         position: Position,
         network: nn.Module,
         optimizer: torch.optim.Optimizer,
-        loader: DataLoader[tuple[Tensor, Tensor, Tensor]],
+        loader: DataLoader[Batch],
         average: MovingAverage | None,
-    ) -> float:
-        """Train on every case once; return the mean training loss."""
+    ) -> Position:
+        """Train on the batches that the epoch still has, or until a signal asks to stop."""
         options = self.options
         network.train()
-        total, batches = 0.0, len(loader)
+        batches = len(loader)
         steps = -(-batches // options.accumulate)
         optimizer.zero_grad(set_to_none=True)
-        for index, (images, targets, places) in enumerate(loader):
+        for index, batch in enumerate(loader, position.batch):
             counters = (position.total_epochs, index, self.runtime.rank)
             torch.manual_seed(torch_seed(options.seed, Stream.DROPOUT, *counters))
             group_start = index - index % options.accumulate
             share = 1 / min(options.accumulate, batches - group_start)
-            loss = self._loss(network, images, targets)
-            self._must_be_finite(loss, stage, position, places)
+            loss = self._loss(network, batch)
+            self._must_be_finite(loss, stage, position, batch[-1])
             self.runtime.backward(loss * share)
             if (index + 1) % options.accumulate == 0 or index + 1 == batches:
                 step = position.epoch * steps + index // options.accumulate
                 self._step(stage, position, step, steps, optimizer)
                 if average is not None:
                     average.update(self.model)
-            total += float(loss.detach()) * len(images)
+            loss_sum = position.loss_sum + float(loss.detach()) * len(batch[-1])
+            position = replace(position, batch=index + 1, loss_sum=loss_sum)
             self.watcher.on_step(stage, position.epoch, index + 1, batches)
-        return total / len(self.train)
+            is_between_steps = (index + 1) % options.accumulate == 0
+            if is_between_steps and self.runtime.in_any_process(self._is_asked_to_stop()):
+                break
+        return position
 
-    def _loss(self, network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+    def _loss(self, network: nn.Module, batch: Batch) -> Tensor:
         """Loss of one batch, penalty included."""
+        images, inputs, targets, _ = (self.runtime.to_device(part) for part in batch)
         with self.runtime.autocast():
-            outputs = network(self.runtime.to_device(images))
-        loss = self.task.loss(outputs.float(), self.runtime.to_device(targets))
+            outputs = network(images, inputs)
+        loss = self.task.loss(outputs.float(), targets)
         if self.options.penalty is not None:
             strength, l1_ratio, layers = self.options.penalty
             weights = penalised_weights(self._parameters_of(layers))
@@ -292,11 +311,12 @@ class Trainer:
         self,
         stage: Stage,
         position: Position,
-        train_loss: float,
         started: float,
         average: MovingAverage | None,
     ) -> Position:
         """Validate, update early stopping, and save the model when it is the best so far."""
+        self._stop_if_asked()
+        train_loss = position.loss_sum / len(self.train)
         val_loss, metric = self._validate_average(average)
         watched = val_loss if self.monitor == "val_loss" else metric
         if watched is None or not math.isfinite(watched):
@@ -320,6 +340,11 @@ class Trainer:
         if position.improved:
             self._save("best", position, average=average)
         return position
+
+    def _stop_if_asked(self) -> None:
+        """Leave when a signal has asked any of the processes to stop."""
+        if self.runtime.in_any_process(self._is_asked_to_stop()):
+            raise KeyboardInterrupt
 
     def _validate_average(self, average: MovingAverage | None) -> tuple[float, float | None]:
         """Validate the averaged weights when there are any, else the trained ones."""
@@ -354,16 +379,13 @@ class Trainer:
 
     def _choose_monitor(self) -> str:
         """What early stopping watches."""
-        targets = np.asarray(self.val.targets)
-        shape = (len(targets), len(self.task.labels))
-        countable = self.task.watch(targets, np.zeros(shape, dtype=np.float32)) is not None
-        if self.options.monitor == "val_metric" and not countable:
+        if self.options.monitor == "val_metric" and not self.can_watch:
             raise RunError(
                 f"too few validation cases to watch the {self.task.watched}",
                 fix="Use finetune.early_stopping.monitor: auto",
             )
         if self.options.monitor == "auto":
-            return "val_metric" if countable else "val_loss"
+            return "val_metric" if self.can_watch else "val_loss"
         return self.options.monitor
 
     def _start(self, resume: bool) -> tuple[Position, dict[str, Tensor]]:
@@ -374,7 +396,7 @@ class Trainer:
             self.model.load_state_dict(without_prefix("model", tensors))
             return Position.from_dict(meta["position"]), tensors
         position = Position()
-        larger_is_better = self.monitor == "val_metric"
+        larger_is_better = self.monitor == "val_metric" and self.task.larger_is_better
         stopping = replace(
             position.stopping,
             mode="max" if larger_is_better else "min",

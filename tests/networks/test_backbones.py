@@ -1,4 +1,3 @@
-import math
 import subprocess
 import sys
 
@@ -6,7 +5,7 @@ import pytest
 import torch
 
 from medtl.errors import WeightsError
-from medtl.networks.backbones import HEAD_STD, build_classifier, set_prior
+from medtl.networks.backbones import HEAD_STD, build_classifier, set_bias
 from medtl.networks.groups import layer_groups
 from medtl.networks.names import backbone_names, check_backbone
 from medtl.networks.weights import WeightsSource
@@ -57,24 +56,14 @@ def test_grey_images_need_one_channel():
     assert model(torch.randn(1, 1, 64, 64)).shape == (1, 1)
 
 
-def test_the_prior_makes_an_untrained_network_predict_the_prevalence():
+def test_the_bias_is_what_an_untrained_network_says():
     model = build(outputs=3).eval()
     with torch.no_grad():
         model.head.linear.weight.zero_()
-    x = torch.randn(1, 3, 64, 64)
-    set_prior(model.head, [0.05, 0.5, 0.9])
-    torch.testing.assert_close(model(x).sigmoid(), torch.tensor([[0.05, 0.5, 0.9]]))
-    set_prior(model.head, [0.2, 0.3, 0.5], exclusive=True)
-    torch.testing.assert_close(model(x).softmax(1), torch.tensor([[0.2, 0.3, 0.5]]))
-
-
-def test_a_finding_nobody_has_gets_a_finite_prior():
-    model = build(outputs=2)
-    set_prior(model.head, [0.0, 1.0])
-    bound = math.log(0.001 / 0.999)
-    torch.testing.assert_close(model.head.linear.bias.detach(), torch.tensor([bound, -bound]))
-    with pytest.raises(ValueError, match="1 prevalences for 2 outputs"):
-        set_prior(model.head, [0.5])
+    set_bias(model.head, [-3.0, 0.0, 2.0])
+    torch.testing.assert_close(model(torch.randn(1, 3, 64, 64)), torch.tensor([[-3.0, 0.0, 2.0]]))
+    with pytest.raises(ValueError, match="1 values for 3 outputs"):
+        set_bias(model.head, [0.5])
 
 
 def test_an_unknown_backbone_is_refused_with_the_nearest():

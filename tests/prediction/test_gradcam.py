@@ -25,6 +25,10 @@ class TwoFilters(nn.Module):
         return self.forward_head(self.forward_features(x))
 
 
+def logit(output):
+    return lambda outputs: outputs[0, output]
+
+
 def linear_head(*rows: list[float]) -> nn.Linear:
     head = nn.Linear(2, len(rows))
     with torch.no_grad():
@@ -45,13 +49,13 @@ def test_the_map_is_that_of_the_equations():
     """By hand: alpha = w / 4 pixels; heat = relu(sum alpha A), here of the first filter only."""
     model = Classifier(TwoFilters(), linear_head([2.0, 0.0], [0.0, 3.0]))
     x = torch.tensor([[[[4.0, 1.0], [0.0, -2.0]]]])
-    np.testing.assert_allclose(grad_cam(model, x, 0), [[1.0, 0.25], [0.0, 0.0]])
-    np.testing.assert_allclose(grad_cam(model, x, 1), [[0.0, 0.0], [0.0, 1.0]])
+    np.testing.assert_allclose(grad_cam(model, x, logit(0)), [[1.0, 0.25], [0.0, 0.0]])
+    np.testing.assert_allclose(grad_cam(model, x, logit(1)), [[0.0, 0.0], [0.0, 1.0]])
 
 
 def test_where_nothing_raises_the_output_the_map_is_zero():
     model = Classifier(TwoFilters(), linear_head([-1.0, 0.0]))
-    heat = grad_cam(model, torch.ones(1, 1, 3, 3), 0)
+    heat = grad_cam(model, torch.ones(1, 1, 3, 3), logit(0))
     np.testing.assert_array_equal(heat, np.zeros((3, 3)))
 
 
@@ -65,12 +69,12 @@ def test_real_networks_give_a_map_and_are_left_as_they_were(name):
     modes = [module.training for module in model.modules()]
     before = state(model)
     x = torch.randn(1, 3, 64, 64)
-    heat = grad_cam(model, x, 1)
+    heat = grad_cam(model, x, logit(1))
     assert heat.shape == (2, 2)
     assert heat.dtype == np.float32
     assert heat.min() >= 0
     assert heat.max() in (0.0, 1.0)
-    np.testing.assert_array_equal(heat, grad_cam(model, x, 1))
+    np.testing.assert_array_equal(heat, grad_cam(model, x, logit(1)))
     assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
     assert [module.training for module in model.modules()] == modes
     assert all(p.grad is None for p in model.parameters())
@@ -79,10 +83,10 @@ def test_real_networks_give_a_map_and_are_left_as_they_were(name):
 def test_it_works_inside_no_grad_and_agrees_with_the_thawed_network():
     model = real_network("resnet18")
     x = torch.randn(1, 3, 96, 96)
-    thawed = grad_cam(model, x, 0)
+    thawed = grad_cam(model, x, logit(0))
     model.requires_grad_(False)
     with torch.no_grad():
-        np.testing.assert_array_equal(grad_cam(model, x, 0), thawed)
+        np.testing.assert_array_equal(grad_cam(model, x, logit(0)), thawed)
 
 
 def test_the_logit_is_the_networks_own():
@@ -118,7 +122,7 @@ def flower() -> Tensor:
 
 
 def test_the_map_of_a_daisy_lies_on_the_daisy():
-    heat = grad_cam(daisy_detector(), flower(), 0)
+    heat = grad_cam(daisy_detector(), flower(), logit(0))
     inside = np.zeros((7, 7), dtype=bool)
     inside[2:5, 2:5] = True
     rim = np.ones((7, 7), dtype=bool)
@@ -130,18 +134,18 @@ def test_the_map_of_a_daisy_lies_on_the_daisy():
 def test_a_network_with_random_weights_gives_another_map():
     """Sanity check of Adebayo et al. 2018: a map that ignores the weights would not change."""
     model, x = daisy_detector(), flower()
-    trained = grad_cam(model, x, 0)
+    trained = grad_cam(model, x, logit(0))
     torch.manual_seed(0)
     for module in model.backbone.modules():
         if isinstance(module, nn.Conv2d):
             module.reset_parameters()
-    assert np.abs(grad_cam(model, x, 0) - trained).mean() > 0.2
+    assert np.abs(grad_cam(model, x, logit(0)) - trained).mean() > 0.2
 
 
 def test_two_images_or_a_backbone_without_a_map_are_refused():
     model = Classifier(TwoFilters(), linear_head([1.0, 0.0]))
     with pytest.raises(ValueError, match=r"takes one image .*not \(2, 1, 3, 3\)"):
-        grad_cam(model, torch.zeros(2, 1, 3, 3), 0)
+        grad_cam(model, torch.zeros(2, 1, 3, 3), logit(0))
     tokens = real_network("vit_tiny_patch16_224")
     with pytest.raises(ValueError, match=r"needs a map .*not \(1, 197, 192\)"):
-        grad_cam(tokens, torch.zeros(1, 3, 224, 224), 0)
+        grad_cam(tokens, torch.zeros(1, 3, 224, 224), logit(0))

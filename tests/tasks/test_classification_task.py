@@ -105,13 +105,31 @@ def test_a_positive_that_does_not_occur():
         classification_task([case(0, y="sick")], ["y"], positive="ill")
 
 
-def test_watch_is_the_mean_auroc_and_none_when_there_are_too_few():
+def test_the_watched_statistic_is_the_mean_auroc_and_none_when_there_are_too_few():
     task = Findings(labels=("a", "b"))
     n = MIN_WATCHED_CASES
-    targets = np.tile(np.repeat([0.0, 1.0], n // 2), (2, 1)).T.astype(np.float32)
-    scores = np.stack([np.arange(n), -np.arange(n)], axis=1).astype(np.float32)
-    assert task.watch(targets, scores) == pytest.approx(0.5)  # (1.0 + 0.0) / 2
-    assert task.watch(targets[:50], scores[:50]) is None
+    targets = torch.tensor([0.0, 1.0]).repeat_interleave(n // 2)[:, None].expand(n, 2)
+    outputs = torch.stack([torch.arange(n), -torch.arange(n)], dim=1) / n
+    halves = [(outputs[: n // 2], targets[: n // 2]), (outputs[n // 2 :], targets[n // 2 :])]
+    loss, statistic = task.assess(halves)
+    assert loss == pytest.approx(float(task.loss(outputs, targets)))
+    assert statistic == pytest.approx(0.5)  # (1.0 + 0.0) / 2
+    assert task.assess([(outputs[::3], targets[::3])])[1] is None
+    both = [case(k, a=str(k % 2), b=str(k % 2)) for k in range(n)]
+    assert task.can_watch(both)
+    assert not task.can_watch(both[1:])
+
+
+def test_classes_are_watched_one_against_the_rest():
+    task = Classes("y", ("x", "y"))
+    n = MIN_WATCHED_CASES
+    cases = [case(k, y="xy"[k % 2]) for k in range(n)]
+    assert task.can_watch(cases)
+    assert not task.can_watch(cases[1:])
+    targets = torch.from_numpy(task.targets(cases))
+    outputs = torch.nn.functional.one_hot(targets.long()).float()
+    assert task.assess([(outputs, targets)])[1] == 1.0
+    assert task.explain(torch.tensor([[3.0, 4.0]]), "y") == 4.0
 
 
 def test_tally_counts_every_state():
@@ -126,10 +144,14 @@ def test_tally_counts_every_state():
     }
 
 
-def test_prevalence_is_of_the_known_cases():
-    assert Findings(labels=("a", "b")).prevalence(ROW) == [0.5, 0.5]
-    assert Findings(labels=("a",), uncertain={"a": "ones"}).prevalence(ROW) == [
-        pytest.approx(2 / 3)
-    ]
+def test_the_head_starts_from_the_prevalence_of_the_known_cases():
+    assert Findings(labels=("a", "b")).head_bias(ROW) == pytest.approx([0.0, 0.0])
+    ones = Findings(labels=("a",), uncertain={"a": "ones"})
+    assert ones.head_bias(ROW) == pytest.approx([np.log(2)])  # 2 of 3
     cases = [case(0, y="x"), case(1, y="x"), case(2, y="y"), case(3, y="")]
-    assert Classes("y", ("x", "y")).prevalence(cases) == pytest.approx([2 / 3, 1 / 3])
+    assert np.exp(Classes("y", ("x", "y")).head_bias(cases)) == pytest.approx([2 / 3, 1 / 3])
+
+
+def test_a_finding_nobody_has_starts_from_a_finite_bias():
+    cases = [case(0, a="0"), case(1, a="0")]
+    assert Findings(labels=("a",)).head_bias(cases) == pytest.approx([np.log(0.001 / 0.999)])

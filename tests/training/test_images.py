@@ -5,12 +5,12 @@ from PIL import Image
 from medtl.errors import RunError
 from medtl.preprocess.pipeline import Preprocessor
 from medtl.training.images import (
-    LEVELS,
     ImageReader,
     ReadRecord,
     check_readable,
     decode_cases,
 )
+from medtl.training.store import LEVELS
 from medtl.types import Case
 
 READER = ImageReader(Preprocessor(size=16, scale="min_max"))
@@ -42,7 +42,7 @@ def test_a_bad_file_costs_its_own_case_only(tmp_path):
     found[2].image.write_bytes(b"not an image")
     seen = []
     store, records = decode_cases(
-        found, READER, file=tmp_path / "u.npy", progress=lambda d, t: seen.append((d, t))
+        found, READER, file=tmp_path / "units", progress=lambda d, t: seen.append((d, t))
     )
     assert store.case_ids == ("c0", "c1", "c3", "c4")
     assert [bool(r.cause) for r in records] == [False, False, True, False, False]

@@ -17,7 +17,7 @@ from medtl.networks.batchnorm import reapply
 from medtl.tasks.classification import Findings
 from medtl.training.batches import Samples
 from medtl.training.checkpoint import load_checkpoint, without_prefix
-from medtl.training.images import ImageStore
+from medtl.training.store import ImageStore, RowWriter, levels
 from medtl.training.loop import Options, Trainer, Watcher
 from medtl.training.runtime import Runtime
 from medtl.types import Stage
@@ -43,6 +43,9 @@ class Toy(nn.Sequential):
             )
         )
 
+    def forward(self, x, extra=None):
+        return super().forward(x)
+
     def train(self, mode: bool = True) -> Toy:
         super().train(mode)
         reapply(self)
@@ -54,7 +57,10 @@ def samples(n: int, seed: int, *, noisy: bool = False) -> Samples:
     rng = np.random.default_rng(seed)
     truth = (np.arange(n) % 2).astype(np.float32)
     units = rng.random((n, 1, 8, 8)) * 0.5 + 0.4 * truth[:, None, None, None]
-    store = ImageStore((units * 65535).astype(np.uint16), tuple(f"c{i}" for i in range(n)))
+    writer = RowWriter(np.uint16)
+    for unit in units:
+        writer.append(levels(unit))
+    store = ImageStore(tuple(f"c{i}" for i in range(n)), writer.rows())
 
     def augment(unit, place_rng):
         return np.clip(unit + place_rng.normal(0, 0.05, unit.shape), 0, 1).astype(np.float32)
@@ -63,6 +69,7 @@ def samples(n: int, seed: int, *, noisy: bool = False) -> Samples:
         store=store,
         rows=np.arange(n),
         targets=truth[:, None],
+        inputs=np.zeros((n, 0), dtype=np.float32),
         standardise=lambda unit: np.repeat((unit - 0.5) / 0.25, 3, axis=0).astype(np.float32),
         augment=augment if noisy else None,
         seed=seed,
@@ -81,6 +88,7 @@ def trainer(folder: Path, **options) -> Trainer:
         task=Findings(labels=("bright",)),
         train=samples(22, 1, noisy=True),
         val=samples(10, 2),
+        can_watch=False,
         options=Options(batch_size=8, lr_batch=8, **options),
         runtime=Runtime("cpu"),
         folder=folder,

@@ -1,0 +1,122 @@
+"""Decoded images, and their masks, as rows of one memory-mapped file; rows may differ in shape."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medtl.types import Case
+
+LEVELS = 65535
+"""Unit images are stored in 16 bits: a rounding error of 8e-6, half the memory of float32."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Arrays of one type, end to end.
+
+    Attributes:
+        values: All of them, flat; possibly memory-mapped.
+        shapes: Shape of each row.
+        starts: Where each row begins in `values`.
+    """
+
+    values: NDArray[Any]
+    shapes: tuple[tuple[int, ...], ...]
+    starts: tuple[int, ...]
+
+    def __getitem__(self, row: int) -> NDArray[Any]:
+        """One row, without a copy."""
+        shape, start = self.shapes[row], self.starts[row]
+        found: NDArray[Any] = self.values[start : start + math.prod(shape)].reshape(shape)
+        return found
+
+
+@dataclass
+class RowWriter:
+    """Collects rows, in a file when one is given; `rows` returns them.
+
+    Attributes:
+        dtype: Of every row.
+        file: Where to put them, or None for memory.
+    """
+
+    dtype: type[np.uint8 | np.uint16]
+    file: Path | None = None
+    _shapes: list[tuple[int, ...]] = field(default_factory=list)
+    _kept: list[NDArray[Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Empty the file."""
+        if self.file is not None:
+            self.file.write_bytes(b"")
+
+    def append(self, array: NDArray[Any]) -> None:
+        """Add one row."""
+        flat = np.ascontiguousarray(array, dtype=self.dtype)
+        self._shapes.append(flat.shape)
+        if self.file is None:
+            self._kept.append(flat.ravel())
+        else:
+            with self.file.open("ab") as stream:
+                flat.tofile(stream)
+
+    def rows(self) -> Rows:
+        """All rows so far."""
+        sizes = [math.prod(shape) for shape in self._shapes]
+        starts = np.cumsum([0, *sizes])[:-1]
+        return Rows(self._values(), tuple(self._shapes), tuple(int(s) for s in starts))
+
+    def _values(self) -> NDArray[Any]:
+        """The rows end to end; an empty file cannot be mapped."""
+        if not self._shapes:
+            return np.zeros(0, dtype=self.dtype)
+        if self.file is None:
+            return np.concatenate(self._kept)
+        return np.memmap(self.file, dtype=self.dtype, mode="r")
+
+
+@dataclass(frozen=True)
+class ImageStore:
+    """The decoded images of a study, one row per readable case.
+
+    Attributes:
+        case_ids: The case of each row.
+        units: `(C, *S)` uint16 a row, `LEVELS` is 1.0.
+        masks: `(*S)` or `(K, *S)` uint8 a row on the same grid, or None without masks.
+    """
+
+    case_ids: tuple[str, ...]
+    units: Rows
+    masks: Rows | None = None
+
+    def unit(self, row: int) -> NDArray[np.float32]:
+        """`(C, *S)` float32 in [0, 1]."""
+        return np.asarray(self.units[row], dtype=np.float32) / np.float32(LEVELS)
+
+    def mask(self, row: int) -> NDArray[np.uint8]:
+        """`(*S)` labels, or `(K, *S)` of 0 and 1 where structures may overlap.
+
+        Raises:
+            ValueError: When the study has no masks.
+        """
+        if self.masks is None:
+            msg = "the study has no masks"
+            raise ValueError(msg)
+        return self.masks[row]
+
+    def rows(self, cases: Sequence[Case]) -> NDArray[np.int64]:
+        """Row numbers of some cases, in their order."""
+        position = {case_id: row for row, case_id in enumerate(self.case_ids)}
+        return np.array([position[case.case_id] for case in cases], dtype=np.int64)
+
+
+def levels(unit: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """A unit image in [0, 1] in the 16 bits of the store."""
+    return np.rint(unit * LEVELS).astype(np.uint16)
