@@ -14,12 +14,18 @@ from numpy.typing import NDArray
 from medtl.errors import WeightsError
 from medtl.io.manifest import manifest_columns, read_manifest
 from medtl.networks.backbones import Classifier, build_classifier
+from medtl.networks.heads import share_weights
+from medtl.networks.segmenter import VOLUME_CONTRACT, Segmenter, build_segmenter
 from medtl.networks.weights import InputContract, WeightsReport, WeightsSource, input_contract
+from medtl.networks.zero_gamma import Removal, ZeroGamma, remove
 from medtl.preprocess.augment import Augmenter, augmenter
+from medtl.preprocess.augment_volume import VolumeAugmenter, volume_augmenter
 from medtl.preprocess.intensity import WINDOWS
 from medtl.preprocess.pipeline import Preprocessor
-from medtl.recipe import Recipe, StageSpec, WeightsSpec, parse_recipe
+from medtl.recipe import Recipe, StageSpec, WeightsSpec, ZeroGammaSpec, parse_recipe
+from medtl.tasks.bone_age import BoneAge, bone_age_task
 from medtl.tasks.classification import Classes, Findings, classification_task
+from medtl.tasks.segmentation import Structures, segmentation_task
 from medtl.tasks.task import Task
 from medtl.training.checkpoint import is_checkpoint, load_checkpoint, without_prefix
 from medtl.training.images import ImageReader
@@ -27,7 +33,12 @@ from medtl.training.loop import Options
 from medtl.training.seeds import Stream, torch_seed
 from medtl.types import Case, Manifest, Stage
 
-TASKS: dict[str, Callable[..., Task]] = {"findings": Findings, "classes": Classes}
+TASKS: dict[str, Callable[..., Task]] = {
+    "findings": Findings,
+    "classes": Classes,
+    "structures": Structures,
+    "bone_age": BoneAge,
+}
 """Kind of task in a checkpoint -> its class."""
 
 COLOR_MODALITIES = {"fundus", "derm", "histology"}
@@ -52,7 +63,7 @@ class TrainedModel:
         meta: All that the checkpoint says (training profile, hashes, position).
     """
 
-    model: Classifier
+    model: Classifier | Segmenter
     task: Task
     reader: ImageReader
     recipe: Recipe
@@ -65,9 +76,11 @@ def build_manifest(recipe: Recipe) -> Manifest:
     path = Path(data.manifest)
     present = set(manifest_columns(path))
     shown = [name for name in DEMOGRAPHICS if name in present]
+    shown += [data.sex] if data.sex else []
     return read_manifest(
         path,
         targets=data.targets,
+        mask=data.mask,
         strata=tuple(dict.fromkeys([*data.strata, *shown])),
         ids=data.ids,
         one_image_per_patient=data.one_image_per_patient,
@@ -75,7 +88,12 @@ def build_manifest(recipe: Recipe) -> Manifest:
 
 
 def build_task(recipe: Recipe, cases: Sequence[Case]) -> Task:
-    """Return the task that the target columns call for."""
+    """Return the task of the recipe, as its cases call for."""
+    return TASK_BUILDERS[recipe.task.kind](recipe, cases)
+
+
+def _classification_task(recipe: Recipe, cases: Sequence[Case]) -> Task:
+    """Findings or classes, by what the target columns hold."""
     data, spec = recipe.data, recipe.task
     uncertain = data.uncertain
     if isinstance(uncertain, str):
@@ -93,6 +111,47 @@ def build_task(recipe: Recipe, cases: Sequence[Case]) -> Task:
         label_smoothing=spec.label_smoothing,
         balanced=spec.class_weight == "balanced",
     )
+
+
+def _segmentation_task(recipe: Recipe, _: Sequence[Case]) -> Task:
+    """The structures that the recipe names."""
+    spec = recipe.task
+    return segmentation_task(
+        spec.structures,
+        ignored=spec.ignored,
+        overlapping=spec.overlapping,
+        loss_name=spec.loss,
+        dice_per=spec.dice_per,
+        focal_gamma=spec.focal_gamma,
+        focal_alpha=spec.focal_alpha,
+        fp_weight=spec.fp_weight,
+        fn_weight=spec.fn_weight,
+        exponent=spec.exponent,
+    )
+
+
+def _bone_age_task(recipe: Recipe, cases: Sequence[Case]) -> Task:
+    """Months, from the image and the sex if a column holds it."""
+    spec = recipe.task
+    return bone_age_task(
+        cases,
+        recipe.data.targets[0],
+        sex_column=recipe.data.sex or "",
+        loss_name=spec.loss,
+        class_months=spec.class_months,
+        decoding=spec.decoding,
+        huber_sd=spec.huber_sd,
+        distance_strength=spec.distance_strength,
+        label_sd_months=spec.label_sd_months,
+    )
+
+
+TASK_BUILDERS: dict[str, Callable[[Recipe, Sequence[Case]], Task]] = {
+    "classification": _classification_task,
+    "segmentation": _segmentation_task,
+    "bone_age": _bone_age_task,
+}
+"""Kind of task in a recipe -> how it is made."""
 
 
 def build_reader(recipe: Recipe, contract: InputContract, root: Path | None) -> ImageReader:
@@ -117,11 +176,19 @@ def build_reader(recipe: Recipe, contract: InputContract, root: Path | None) -> 
     return ImageReader(preprocessor, voi=scale == "voi", color=color, root=root)
 
 
-def build_augmenter(recipe: Recipe) -> Augmenter | None:
+def build_augmenter(recipe: Recipe) -> Augmenter | VolumeAugmenter | None:
     """Return the safe augmentation of the recipe's modality, or None."""
     spec = recipe.augment
     if spec.policy == "none":
         return None
+    if recipe.image.spacing is not None:
+        return volume_augmenter(
+            recipe.image.modality,
+            spacing=recipe.image.spacing,
+            transforms=spec.transforms,
+            probability=spec.probability,
+            i_know=spec.i_know,
+        )
     return augmenter(
         recipe.image.modality,
         transforms=spec.transforms,
@@ -134,16 +201,31 @@ def build_augmenter(recipe: Recipe) -> Augmenter | None:
 class UnitAugment:
     """An augmenter as a function from unit image to unit image, which loader processes can take."""
 
-    policy: Augmenter
+    policy: Augmenter | VolumeAugmenter
 
     def __call__(self, unit: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
         """Return the unit image after a drawn augmentation."""
         return self.policy(unit, rng).array
 
 
+@dataclass(frozen=True)
+class PairAugment:
+    """An augmenter as a function from a unit image and its mask to both, moved alike."""
+
+    policy: Augmenter | VolumeAugmenter
+
+    def __call__(
+        self, unit: NDArray[np.float32], mask: NDArray[np.uint8], rng: np.random.Generator
+    ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+        """Return both after a drawn augmentation."""
+        moved = self.policy(unit, rng, mask)
+        assert moved.mask is not None
+        return moved.array, moved.mask.astype(np.uint8, copy=False)
+
+
 def build_network(
     recipe: Recipe, outputs: int, *, extra: int = 0
-) -> tuple[Classifier, WeightsReport]:
+) -> tuple[Classifier | Segmenter, WeightsReport]:
     """Return the network with its initial weights, and what was loaded."""
     spec = recipe.model
     torch.manual_seed(torch_seed(recipe.seed_of("init"), Stream.INIT))
@@ -152,13 +234,27 @@ def build_network(
         path=None if spec.weights.path is None else Path(spec.weights.path),
         sha256=spec.weights.sha256,
     )
-    return build_classifier(
+    if recipe.task.kind == "segmentation":
+        image = recipe.image
+        return build_segmenter(
+            spec.backbone,
+            outputs=outputs,
+            patch=image.patch or (image.size, image.size),
+            weights=weights,
+            decoder=spec.decoder,
+            width=spec.width,
+            overlap=spec.overlap,
+        )
+    model, loaded = build_classifier(
         spec.backbone,
         outputs=outputs,
         weights=weights,
         dropout=spec.dropout,
         extra_features=extra,
     )
+    if recipe.task.loss == "coral":
+        share_weights(model.head)
+    return model, loaded
 
 
 def check_contract(recipe: Recipe, reader: ImageReader) -> None:
@@ -177,6 +273,8 @@ def check_contract(recipe: Recipe, reader: ImageReader) -> None:
 
 def build_contract(recipe: Recipe) -> InputContract:
     """Return the input that the recipe's initial weights were trained on."""
+    if recipe.image.patch is not None:
+        return VOLUME_CONTRACT
     return input_contract(recipe.model.backbone)
 
 
@@ -201,8 +299,30 @@ def build_options(recipe: Recipe) -> Options:
         monitor=stopping.monitor,
         min_delta=stopping.min_delta,
         baseline=stopping.baseline,
+        zero_gamma=_zero_gamma(spec.zero_gamma),
         seed=recipe.seed_of("order"),
         workers=recipe.run.workers,
+    )
+
+
+def _zero_gamma(spec: ZeroGammaSpec) -> ZeroGamma:
+    """Zero-gamma as the library's own type."""
+    action: Literal["set", "scale", "remove"] = "set"
+    amount = 0.0
+    if isinstance(spec.value, float):
+        amount = spec.value
+    elif spec.value == "remove":
+        action = "remove"
+    else:
+        action, amount = "scale", float(spec.value.removeprefix("scale:"))
+    return ZeroGamma(
+        select=spec.select if isinstance(spec.select, str) else ",".join(spec.select),
+        action=action,
+        amount=amount,
+        beta=spec.beta,
+        lr_mult=spec.lr_mult,
+        when=spec.when,
+        recalibrate=spec.recalibrate,
     )
 
 
@@ -222,6 +342,8 @@ def load_trained(path: Path) -> TrainedModel:
     no_weights = recipe.model.model_copy(update={"weights": WeightsSpec(source="none")})
     untrained = recipe.model_copy(update={"model": no_weights})
     model, _ = build_network(untrained, task.outputs, extra=task.extra)
+    for removal in meta.get("removed", ()):
+        remove(model, Removal(**removal))
     try:
         model.load_state_dict(without_prefix("model", tensors))
     except RuntimeError as error:

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from medtl.errors import ManifestError, MedtlError, RecipeError
+from medtl.io.labels import label_faults
 from medtl.io.manifest import manifest_columns, read_manifest
 from medtl.io.yaml12 import load_yaml, loads
 from medtl.networks.names import backbone_names
 from medtl.preprocess.intensity import WINDOWS
 from medtl.preprocess.policy import policy_faults
 from medtl.recipe import Recipe, parse_recipe
-from medtl.types import Case
+from medtl.types import SPLITS, Case
 
 PATH_KEYS = ("data.manifest", "model.weights.path")
 """Recipe keys that hold a path."""
@@ -117,6 +118,8 @@ def _manifest_faults(data: Mapping[str, Any]) -> list[MedtlError]:
     targets = [targets] if isinstance(targets, str) else targets
     if not isinstance(targets, list) or not all(isinstance(t, str) for t in targets):
         targets = []
+    mask = section.get("mask")
+    masks = [mask] if isinstance(mask, str) else []
     strata = section.get("strata")
     strata = [s for s in strata if isinstance(s, str)] if isinstance(strata, list) else []
     try:
@@ -125,7 +128,7 @@ def _manifest_faults(data: Mapping[str, Any]) -> list[MedtlError]:
         return [error]
     faults: list[MedtlError] = [
         _unknown(name, columns, where=f"data.{key}", what="column")
-        for key, names in (("target", targets), ("strata", strata))
+        for key, names in (("target", targets), ("mask", masks), ("strata", strata))
         for name in names
         if name not in columns
     ]
@@ -133,16 +136,32 @@ def _manifest_faults(data: Mapping[str, Any]) -> list[MedtlError]:
         manifest = read_manifest(
             path,
             targets=[t for t in targets if t in columns],
+            mask=next((m for m in masks if m in columns), None),
             strata=[s for s in strata if s in columns],
             one_image_per_patient=section.get("one_image_per_patient") is True,
         )
     except MedtlError as error:
         return [*faults, error]
+    spec = data.get("task")
+    if isinstance(spec, dict) and spec.get("kind", "classification") != "classification":
+        return faults
+    if len({case.patient_id for case in manifest.cases}) < len(SPLITS):
+        faults.append(_too_few(manifest.cases))
     known = [t for t in targets if t in columns]
     study = data.get("study")
     if isinstance(study, dict) and study.get("prevalence") is not None:
         faults += _prevalence_faults(manifest.cases, known, section)
     return faults + _label_faults(manifest.cases, known, section)
+
+
+def _too_few(cases: Sequence[Case]) -> MedtlError:
+    """The error for fewer patients than splits."""
+    return ManifestError(
+        f"too few rows to divide ({len(cases)})",
+        expected=f"at least {len(SPLITS)} patients, one for each of {', '.join(SPLITS)}",
+        where="data.manifest",
+        fix="Add patients",
+    )
 
 
 def _label_faults(
@@ -161,6 +180,8 @@ def _label_faults(
                     fix="There is nothing to learn from it; choose another column",
                 )
             )
+        classes = section.get("classes")
+        faults += label_faults(cases, target, classes if isinstance(classes, list) else ())
     if len(targets) == 1:
         faults += _positive_faults(cases, targets[0], section.get("positive"))
     for key in ("uncertain", "names"):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
 from medtl import __version__
 from medtl.errors import MedtlError
+from medtl.io.interrupt import Listener
+
+if TYPE_CHECKING:
+    from medtl.studies.plan import Plan
 
 app = typer.Typer(
     help="Transfer learning on medical images: DICOM, NIfTI and PNG in, a model and a clinical "
@@ -29,10 +32,7 @@ app.add_typer(manifest_app, name="manifest")
 INTERRUPTED = 130
 """What typer returns after Ctrl-C (128 + SIGINT)."""
 
-STOPPED = (
-    "Stopped. Finished epochs and the best model are kept; "
-    "repeat the command with --resume to go on."
-)
+STOPPED = "Stopped. What was trained is kept; repeat the command with --resume to go on."
 
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="a YAML recipe")]
 Overrides = Annotated[
@@ -44,34 +44,41 @@ Resume = Annotated[bool, typer.Option("--resume", help="go on with what is in th
 
 def main() -> NoReturn:
     """Run the command line; every fault of the user's ends in one message, not a traceback."""
-    signal.signal(signal.SIGTERM, _terminate)
+    listener = Listener()
+    listener.listen()
+    status, fault = 0, None
     try:
         status = app(standalone_mode=False)
-    except MedtlError as error:
-        _stop(f"medtl: {error}", 1)
-    except BrokenPipeError:
-        os._exit(0)
-    except Exception as error:
-        # typer re-raises click's own usage errors here; they know how to show themselves.
-        show = getattr(error, "show", None)
-        if show is None:
-            raise
-        show()
-        sys.exit(getattr(error, "exit_code", 2))
+    except BaseException as error:
+        fault = error
+    listener.close()
+    if listener.heard is not None:  # first: foreign code can turn a signal into any exception
+        _stop(STOPPED, 128 + listener.heard)
+    if fault is not None:
+        _explain(fault)
     if status == INTERRUPTED:
         _stop(STOPPED, INTERRUPTED)
     sys.exit(status or 0)
+
+
+def _explain(error: BaseException) -> NoReturn:
+    """Say what went wrong and exit; only a fault of the program itself shows a traceback."""
+    if isinstance(error, MedtlError):
+        _stop(f"medtl: {error}", 1)
+    if isinstance(error, BrokenPipeError):
+        os._exit(0)
+    # typer re-raises click's own usage errors here; they know how to show themselves.
+    show = getattr(error, "show", None)
+    if show is None:
+        raise error
+    show()
+    sys.exit(getattr(error, "exit_code", 2))
 
 
 def _stop(message: str, status: int) -> NoReturn:
     """Say why and exit; the status is what a shell script sees."""
     print(message, file=sys.stderr)
     sys.exit(status)
-
-
-def _terminate(_signal: int, _frame: object) -> NoReturn:
-    """End on SIGTERM as a shell expects (128 + 15); finished epochs are in the checkpoint."""
-    sys.exit(143)
 
 
 @app.callback(invoke_without_command=True)
@@ -184,17 +191,34 @@ def train(
 @app.command()
 def predict(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="a finished run folder")],
-    data: Annotated[Path, typer.Argument(help="manifest, folder of images, or one image")],
     out: Annotated[Path, typer.Option("--out", help="predictions table, CSV or Parquet")],
+    data: Annotated[
+        Path | None, typer.Argument(help="manifest, folder of images, or one image")
+    ] = None,
+    dicomweb: Annotated[
+        str | None, typer.Option(help="address of a server to read a study from, instead of DATA")
+    ] = None,
+    study: Annotated[str | None, typer.Option(help="its Study Instance UID")] = None,
+    keep: Annotated[Path | None, typer.Option(help="new folder to keep its files in")] = None,
 ) -> None:
     """Predict images with a run's own preprocessing and frozen threshold."""
     from rich.console import Console
 
     from medtl.console import bars
-    from medtl.predict import predict_images
+
+    if (data is None) == (dicomweb is None) or (dicomweb is None) != (study is None):
+        raise MedtlError("nothing to predict", expected="DATA, or --dicomweb URL with --study UID")
+    from medtl.predict import predict_images, predict_study
 
     with bars(Console(stderr=True)) as shown:
-        done = predict_images(run_folder, data, out, progress=shown.progress)
+        if dicomweb is not None and study is not None:
+            done = predict_study(
+                run_folder, dicomweb, study, out=out, keep=keep, progress=shown.progress
+            )
+        elif data is not None:
+            done = predict_images(run_folder, data, out, progress=shown.progress)
+    if done.left_out:
+        print(f"{done.left_out} objects of the study are no images and were left out")
     print(f"{done.images} images predicted: {out}")
     if done.flagged or done.quarantined:
         print(f"{done.flagged} flagged, {done.quarantined} could not be read: {done.quality}")
@@ -247,6 +271,45 @@ def report(
     print(f"Report: {report_from_run(run_folder)}")
 
 
+@app.command()
+def export(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="a finished run folder")],
+    out: Annotated[Path, typer.Option("--out", help="new folder for the DICOM files")],
+    images: Annotated[
+        Path, typer.Option(help="the DICOM images the run read: their manifest or folder")
+    ],
+    dicom: Annotated[bool, typer.Option("--dicom", help="as DICOM: SR, SEG, SC, PDF")] = False,
+    predictions: Annotated[
+        Path | None, typer.Option(help="what `medtl predict` wrote; default the test cases")
+    ] = None,
+    case: Annotated[list[str] | None, typer.Option(help="only this case; repeatable")] = None,
+    pdf: Annotated[Path | None, typer.Option(help="a document for the study of the case")] = None,
+) -> None:
+    """Write results as DICOM objects of the patients and studies the images are from."""
+    from rich.console import Console
+
+    from medtl.console import bars
+
+    if not dicom:
+        raise MedtlError("no format is asked for", fix="Add --dicom")
+    from medtl.export.run import export_run
+
+    with bars(Console(stderr=True)) as shown:
+        done = export_run(
+            run_folder,
+            out,
+            images=images,
+            predictions=predictions,
+            case_ids=case or (),
+            pdf=pdf,
+            progress=shown.progress,
+        )
+    print(f"{done.objects} DICOM objects of {done.cases} cases: {out}")
+    print("They name patients. Research use only.")
+    if done.left_out:
+        print(f"{len(done.left_out)} cases left out, with the reasons in {out / 'export.json'}")
+
+
 @study_app.command()
 def kfold(
     recipe: RecipeFile,
@@ -279,6 +342,140 @@ def kfold(
             watcher=shown.watcher(),
         )
     print(to_markdown(results, folds))
+
+
+Seeds = Annotated[int, typer.Option("--seeds", min=1, help="runs of every condition: 0, 1, ...")]
+Vary = Annotated[
+    str, typer.Option(help="what a seed decides; without split, all seeds share one split")
+]
+KeepCheckpoints = Annotated[bool, typer.Option(help="keep the best model of every run")]
+Reports = Annotated[bool, typer.Option(help="draw the gallery and report of every run")]
+
+
+@study_app.command()
+def seeds(
+    recipe: RecipeFile,
+    out: Out,
+    *,
+    overrides: Overrides = None,
+    number: Seeds = 5,
+    vary: Vary = "split,init,order,augment",
+    resume: Resume = False,
+    keep_checkpoints: KeepCheckpoints = False,
+    reports: Reports = False,
+) -> None:
+    """Repeat a recipe with several seeds: mean and spread of its test figures."""
+    from medtl.check import read_recipe
+
+    read_recipe(recipe, overrides or ())
+    from medtl.studies.plan import seeds_plan
+
+    plan = seeds_plan(number, vary=vary.split(","))
+    _run_study(
+        recipe,
+        plan,
+        out,
+        overrides=overrides,
+        resume=resume,
+        keep_checkpoints=keep_checkpoints,
+        reports=reports,
+    )
+
+
+@study_app.command()
+def conditions(
+    recipe: RecipeFile,
+    out: Out,
+    *,
+    plan: Annotated[Path, typer.Option(help="YAML file of conditions or factors")],
+    overrides: Overrides = None,
+    number: Seeds = 5,
+    resume: Resume = False,
+    keep_checkpoints: KeepCheckpoints = False,
+    reports: Reports = False,
+) -> None:
+    """Compare the conditions of a plan file, or the cells of a factorial one, paired by seed."""
+    from medtl.studies.plan import read_plan
+
+    stated = read_plan(plan, seeds=number)
+    _run_study(
+        recipe,
+        stated,
+        out,
+        overrides=overrides,
+        resume=resume,
+        keep_checkpoints=keep_checkpoints,
+        reports=reports,
+    )
+
+
+@study_app.command("zero-gamma")
+def zero_gamma(
+    recipe: RecipeFile,
+    out: Out,
+    *,
+    overrides: Overrides = None,
+    plan: Annotated[
+        Path | None, typer.Option(help="other conditions than the sixteen derived from the recipe")
+    ] = None,
+    number: Seeds = 5,
+    resume: Resume = False,
+    keep_checkpoints: KeepCheckpoints = False,
+    reports: Reports = False,
+) -> None:
+    """Ask whether selective zero-gamma and warm-up help: sixteen conditions, paired by seed."""
+    from medtl.check import read_recipe
+    from medtl.studies.plan import read_plan
+    from medtl.studies.zero_gamma import zero_gamma_plan
+
+    checked = read_recipe(recipe, overrides or ())
+    stated = read_plan(plan, seeds=number) if plan else zero_gamma_plan(checked, range(number))
+    _run_study(
+        recipe,
+        stated,
+        out,
+        overrides=overrides,
+        resume=resume,
+        keep_checkpoints=keep_checkpoints,
+        reports=reports,
+    )
+
+
+def _run_study(
+    recipe: Path,
+    plan: Plan,
+    out: Path,
+    *,
+    overrides: list[str] | None,
+    resume: bool,
+    keep_checkpoints: bool,
+    reports: bool,
+) -> None:
+    """Run a plan, one line for every run that ends, then the table."""
+    from rich.console import Console
+
+    from medtl.console import bars
+    from medtl.studies.conditions import run_conditions
+    from medtl.studies.single import SingleRun
+    from medtl.studies.summary import to_markdown
+
+    with bars(Console(stderr=True)) as shown:
+        summary = run_conditions(
+            recipe,
+            plan,
+            out,
+            overrides=overrides or (),
+            resume=resume,
+            single=SingleRun(
+                keep_checkpoints=keep_checkpoints,
+                reports=reports,
+                progress=shown.progress,
+                watcher=shown.watcher(epochs=False),
+            ),
+            on_row=lambda row: shown.run_ended(row, len(plan.pairs)),
+        )
+    print(to_markdown(summary))
+    print(f"Study: {out / 'summary.md'}")
 
 
 @manifest_app.command("scan")

@@ -22,12 +22,17 @@ if TYPE_CHECKING:
     from medtl.types import Stage
 
 
+SHOWN_OF_A_RUN = ("auroc", "mae_months", "dice", "seconds")
+"""What of a study's row is worth a line."""
+
+
 class Bars:
     """Progress bars of one command. `progress` and `watcher` are what the chain reports to."""
 
     def __init__(self, display: Progress) -> None:
         self._display = display
         self._tasks: dict[str, TaskID] = {}
+        self._ended = 0
 
     def progress(self, what: str, done: int, total: int) -> None:
         """Show a piece of work."""
@@ -35,10 +40,22 @@ class Bars:
             self._tasks[what] = self._display.add_task(what, total=total)
         self._display.update(self._tasks[what], completed=done, total=total)
 
-    def watcher(self) -> Watcher:
-        """A watcher that shows one bar per stage and one line per epoch."""
+    def run_ended(self, row: Mapping[str, Any], total: int) -> None:
+        """Show one line for a run of a study that has ended, and how many have."""
+        self._ended += 1
+        self.progress("Runs", self._ended, total)
+        shown = row.get("error") or ", ".join(
+            f"{name} {row[name]:.3f}" for name in SHOWN_OF_A_RUN if name in row
+        )
+        text = f"{row['condition']}, seed {row['seed']}: {shown}"
+        self._display.console.print(text, highlight=False, markup=False)
+
+    def watcher(self, *, epochs: bool = True) -> Watcher:
+        """A watcher that shows one bar per stage and, if asked for, one line per epoch."""
         from medtl.training.loop import Watcher
 
+        if not epochs:
+            return Watcher(on_step=self._on_step)
         return Watcher(on_step=self._on_step, on_epoch=self._on_epoch)
 
     def _on_step(self, stage: Stage, epoch: int, done: int, batches: int) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +15,7 @@ import numpy as np
 from medtl.build import TrainedModel, load_trained
 from medtl.errors import ManifestError, RunError
 from medtl.io.atomic import write_json
+from medtl.io.dicomweb import Server, fetch_study
 from medtl.io.manifest import manifest_columns, read_manifest
 from medtl.io.predictions import write_predictions
 from medtl.io.pseudonym import load_salt, pseudonym
@@ -44,12 +47,14 @@ class Predicted:
         flagged: Of them, unlike the training images or odd.
         quarantined: Images that could not be read.
         quality: File that lists both, beside the predictions.
+        left_out: Objects of a fetched study that are no images.
     """
 
     images: int
     flagged: int
     quarantined: int
     quality: Path
+    left_out: int = 0
 
 
 def predict_images(run: Path, data: Path, out: Path, *, progress: Progress = silent) -> Predicted:
@@ -103,9 +108,47 @@ def predict_images(run: Path, data: Path, out: Path, *, progress: Progress = sil
         table["file"] = table["case_id"].map(files)
         if any(case.frame is not None for case in cases):
             table["frame"] = table["case_id"].map({case.case_id: case.frame for case in cases})
+        hashes = {r.case_id: r.sha256 for r in records}  # `medtl export` finds the images by them
+        table["content_sha256"] = table["case_id"].map(hashes)
         table["unlike_training"] = table["case_id"].map(lambda c: "; ".join(unlike[c]))
     write_predictions(table, out)
     return _write_quality(out, records, unlike)
+
+
+def predict_study(
+    run: Path,
+    url: str,
+    study: str,
+    *,
+    out: Path,
+    keep: Path | None = None,
+    progress: Progress = silent,
+) -> Predicted:
+    """Predict the images of a study that a DICOMweb server has; nothing is sent to it.
+
+    Args:
+        run: A finished run folder.
+        url: Address of the DICOMweb service.
+        study: Study Instance UID.
+        out: As in `predict_images`; its column `file` names SOP Instance UIDs.
+        keep: A new folder that keeps the study's images; None removes them at the end.
+        progress: Told of fetching, reading and predicting.
+
+    Raises:
+        MedtlError: As `dicomweb.fetch_study` and `predict_images`.
+    """
+    _check_destination(out)
+    if keep is not None and keep.exists():
+        raise RunError("the folder exists", where=keep.name, fix="Choose another --keep")
+    with TemporaryDirectory(prefix="medtl-study-") as temporary:
+        folder = Path(temporary)
+        progress("Fetching the study", 0, 1)
+        fetched = fetch_study(Server(url), study, folder)
+        progress("Fetching the study", 1, 1)
+        done = predict_images(run, folder, out, progress=progress)
+        if keep is not None:
+            shutil.copytree(folder, keep)
+    return replace(done, left_out=sum(fetched.left_out.values()))
 
 
 def _check_destination(out: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -22,6 +23,7 @@ Probability = Annotated[float, Field(gt=0.0, lt=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 UncertainPolicy = Literal["ignore", "zeros", "ones", "smoothed"]
 BatchNormPolicy = Literal["frozen", "frozen_stats", "adapt"]
+Side = Annotated[int, Field(ge=8, le=512)]
 
 
 class Section(BaseModel):
@@ -73,11 +75,20 @@ class Data(Section):
     """The manifest and what its columns are used for."""
 
     manifest: str = Field(description="CSV or Parquet, relative to the recipe")
-    target: str | tuple[str, ...] = Field(description="one column, or several for multi-label")
+    target: str | tuple[str, ...] = Field(
+        (), description="one column, or several for multi-label; none for segmentation"
+    )
+    mask: str | None = Field(None, description="column with the mask of each image")
+    sex: str | None = Field(
+        None, description="column that the network is told besides the image (bone age): F or M"
+    )
     names: dict[str, str] | None = Field(
         None, description="target column -> what the finding is called in the report"
     )
     positive: str | None = Field(None, description="class that counts as positive, if two texts")
+    classes: tuple[str, ...] = Field(
+        (), description="all values the target column may have; any other is a fault"
+    )
     uncertain: UncertainPolicy | dict[str, UncertainPolicy] = Field(
         "ignore", description="what training does with -1, for all labels or per label"
     )
@@ -87,6 +98,13 @@ class Data(Section):
     one_image_per_patient: bool = Field(False, description="there is no patient_id column")
     split: SplitSpec = SplitSpec()
     max_unreadable: Fraction = Field(0.05, description="share of bad files at which a run stops")
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> Data:
+        if not self.targets and self.mask is None:
+            msg = "state the target column, or for segmentation the mask column"
+            raise ValueError(msg)
+        return self
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -106,6 +124,12 @@ class ImageSpec(Section):
 
     modality: Literal["cxr", "hand", "ct", "mr", "fundus", "derm", "histology", "us"]
     size: Annotated[int, Field(ge=32, le=2048)] = 224
+    spacing: tuple[Positive, Positive, Positive] | None = Field(
+        None, description="volumes: mm per voxel to resample to; makes the study one of volumes"
+    )
+    patch: tuple[Side, Side, Side] | None = Field(
+        None, description="volumes: shape of training patches and of windows, in voxels"
+    )
     scale: Literal["percentile", "min_max", "window", "voi"] | None = Field(
         None, description="real-world values to [0, 1]; ct: window, else percentile"
     )
@@ -128,6 +152,13 @@ class ImageSpec(Section):
     def _window_is_stated(self) -> ImageSpec:
         if self.scale == "window" and self.window is None:
             msg = "scale 'window' needs image.window, a preset or [centre, width]"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _volumes_have_patches(self) -> ImageSpec:
+        if (self.spacing is None) != (self.patch is None):
+            msg = "volumes need both spacing (mm) and patch (voxels)"
             raise ValueError(msg)
         return self
 
@@ -161,9 +192,20 @@ class WeightsSpec(Section):
 class Model(Section):
     """The network."""
 
-    backbone: str = Field("tf_efficientnet_lite0", description="any timm name")
+    backbone: str = Field(
+        "tf_efficientnet_lite0", description="any timm name; for volumes unet_3d, segresnet_3d, ..."
+    )
     weights: WeightsSpec = WeightsSpec()
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
+    decoder: Literal["unet", "fpn", "deeplabv3plus"] = Field(
+        "unet", description="segmentation of planes: what stands on the backbone"
+    )
+    width: Annotated[int, Field(ge=4, le=128)] = Field(
+        16, description="segmentation of volumes: channels of the first level"
+    )
+    overlap: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        0.5, description="segmentation: of the windows that a large image goes through in"
+    )
 
     @field_validator("weights", mode="before")
     @classmethod
@@ -171,15 +213,101 @@ class Model(Section):
         return {"source": value} if isinstance(value, str) else value
 
 
+LOSSES = {
+    "classification": ("cross_entropy", "focal"),
+    "bone_age": (
+        *("l1", "huber", "mse"),
+        *("dpce", "dex", "mean_variance", "label_distribution", "coral", "corn"),
+    ),
+    "segmentation": (
+        *("dice_cross_entropy", "dice_focal", "dice", "dice_squared", "generalised_dice"),
+        *("tversky", "focal_tversky", "cross_entropy", "focal"),
+    ),
+}
+"""Kind of task -> its losses, the default first."""
+
+TASK_KEYS = {
+    "classification": ("focal_gamma", "focal_alpha", "class_weight", "label_smoothing"),
+    "bone_age": ("class_months", "decoding", "huber_sd", "distance_strength", "label_sd_months"),
+    "segmentation": (
+        *("structures", "ignored", "overlapping", "dice_per", "focal_gamma", "focal_alpha"),
+        *("fp_weight", "fn_weight", "exponent"),
+    ),
+}
+"""Kind of task -> the keys that mean something to it."""
+
+
 class TaskSpec(Section):
     """What is learned."""
 
-    kind: Literal["classification"] = "classification"
-    loss: Literal["cross_entropy", "focal"] = "cross_entropy"
+    kind: Literal["classification", "bone_age", "segmentation"] = "classification"
+    loss: Literal[
+        "cross_entropy",
+        "focal",
+        "l1",
+        "huber",
+        "mse",
+        "dpce",
+        "dex",
+        "mean_variance",
+        "label_distribution",
+        "coral",
+        "corn",
+        "dice_cross_entropy",
+        "dice_focal",
+        "dice",
+        "dice_squared",
+        "generalised_dice",
+        "tversky",
+        "focal_tversky",
+    ] = Field("cross_entropy", description="unless stated: l1 for bone age, Dice + CE for masks")
     focal_gamma: Annotated[float, Field(ge=0.0)] = 2.0
     focal_alpha: Fraction | None = Field(None, description="weight of the positive class")
     class_weight: Literal["none", "balanced"] = "none"
     label_smoothing: Annotated[float, Field(ge=0.0, lt=0.5)] = 0.0
+    class_months: Positive = Field(6.0, description="bone age: width of a class, ordinal losses")
+    decoding: Literal["argmax", "mean", "median"] = Field(
+        "median", description="bone age: from the probabilities of the classes to one age"
+    )
+    huber_sd: Positive = Field(0.2, description="bone age: error, in SDs, where huber is a line")
+    distance_strength: Annotated[float, Field(ge=0.0)] = Field(
+        10.0, description="bone age: lambda of dpce, for distances between 0 and 1"
+    )
+    label_sd_months: Positive = Field(9.0, description="bone age: SD of label_distribution")
+    structures: dict[str, int | Annotated[tuple[int, ...], Field(strict=False)]] = Field(
+        {}, description="segmentation: name -> value, or values, in the masks; 0 is background"
+    )
+    ignored: tuple[int, ...] = Field(
+        (), strict=False, description="segmentation: mask values 'not known'"
+    )
+    overlapping: bool = Field(False, description="a pixel may belong to several structures")
+    dice_per: Literal["case", "batch"] = Field("case", description="what the Dice losses sum over")
+    fp_weight: Annotated[float, Field(ge=0.0)] = Field(0.3, description="of the Tversky losses")
+    fn_weight: Annotated[float, Field(ge=0.0)] = Field(0.7, description="of the Tversky losses")
+    exponent: Positive = Field(0.75, description="of focal_tversky; the paper's 1 / gamma")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _loss_of_the_kind(cls, value: object) -> object:
+        if not isinstance(value, Mapping) or value.get("kind") not in LOSSES:
+            return value
+        return {"loss": LOSSES[value["kind"]][0], **value}
+
+    @model_validator(mode="after")
+    def _belongs_to_the_kind(self) -> TaskSpec:
+        if self.loss not in LOSSES[self.kind]:
+            msg = f"loss {self.loss!r} is not one of {self.kind}: {', '.join(LOSSES[self.kind])}"
+            raise ValueError(msg)
+        fields = type(self).model_fields
+        others = {key for keys in TASK_KEYS.values() for key in keys} - {*TASK_KEYS[self.kind]}
+        stated = sorted(key for key in others if getattr(self, key) != fields[key].default)
+        if stated:
+            msg = f"{', '.join(stated)} means nothing to kind {self.kind}"
+            raise ValueError(msg)
+        if self.kind == "segmentation" and not self.structures:
+            msg = "name the structures and their values in the masks: structures: {lung: 255}"
+            raise ValueError(msg)
+        return self
 
 
 class LearningRates(Section):
@@ -214,6 +342,38 @@ class Penalty(Section):
     strength: Positive
     l1_ratio: Fraction = Field(0.0, description="0 is L2, 1 is L1, between is elastic net")
     layers: str = Field("head", description="selector of layer groups")
+
+
+class ZeroGammaSpec(Section):
+    """Residual blocks whose branch is silenced, damped or removed before training goes on."""
+
+    select: str | tuple[str, ...] = Field("none", description="selector of eligible blocks")
+    value: float | str = Field(
+        0.0, description="gamma becomes 0 or 1, 'scale:0.1' of itself, or 'remove' the block"
+    )
+    beta: Literal["keep", "zero"] = "keep"
+    lr_mult: Annotated[float, Field(ge=0.0)] = Field(
+        1.0, description="factor on the learning rate of the treated gammas"
+    )
+    when: str = Field("start", description="'start', or the stage before which it happens")
+    recalibrate: bool = Field(
+        False, description="estimate the statistics downstream anew; kept if validation gains"
+    )
+
+    @field_validator("value")
+    @classmethod
+    def _known_value(cls, value: float | str) -> float | str:
+        if value in (0, 1, "remove") or re.fullmatch(r"scale:(\d+\.?\d*|\.\d+)", str(value)):
+            return value
+        msg = f"got {value!r}; state 0, 1, scale:0.1 (any factor) or remove"
+        raise ValueError(msg)
+
+    @model_validator(mode="after")
+    def _removed_at_the_start(self) -> ZeroGammaSpec:
+        if self.value == "remove" and self.when != "start":
+            msg = "blocks can only be removed at the start; leave 'when' out"
+            raise ValueError(msg)
+        return self
 
 
 class EarlyStopping(Section):
@@ -260,6 +420,7 @@ class Finetune(Section):
     clip_norm: Positive | None = 1.0
     ema_decay: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
     penalty: Penalty | None = None
+    zero_gamma: ZeroGammaSpec = ZeroGammaSpec()
     early_stopping: EarlyStopping = EarlyStopping()
 
     @model_validator(mode="after")
@@ -268,13 +429,30 @@ class Finetune(Section):
         if len(set(names)) < len(names):
             msg = f"stage names must differ; got {', '.join(names)}"
             raise ValueError(msg)
+        if self.zero_gamma.when not in ("start", *names):
+            msg = f"zero_gamma.when {self.zero_gamma.when!r} is no stage: {', '.join(names)}"
+            raise ValueError(msg)
         return self
+
+
+class Seeds(Section):
+    """Separate seeds, for studies that vary one source of randomness and hold the others."""
+
+    split: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="who trains and who tests; data.split.seed when not stated"
+    )
+    init: Annotated[int, Field(ge=0)] | None = Field(None, description="weights of new layers")
+    order: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="order of the training cases, and dropout"
+    )
+    augment: Annotated[int, Field(ge=0)] | None = None
 
 
 class Runtime(Section):
     """On what, and from which seed."""
 
     seed: Annotated[int, Field(ge=0)] = 0
+    seeds: Seeds | None = Field(None, description="instead of seed, for what is named")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     workers: Annotated[int, Field(ge=0)] = 0
@@ -293,6 +471,24 @@ class Recipe(Section):
     task: TaskSpec = TaskSpec()
     finetune: Finetune = Finetune()
     run: Runtime = Runtime()
+
+    @model_validator(mode="after")
+    def _columns_of_the_kind(self) -> Recipe:
+        is_bone_age = self.task.kind == "bone_age"
+        if is_bone_age and len(self.data.targets) != 1:
+            msg = f"bone age has one target column; data.target names {len(self.data.targets)}"
+            raise ValueError(msg)
+        if self.data.sex is not None and not is_bone_age:
+            msg = f"data.sex is an input of kind bone_age, not of {self.task.kind}"
+            raise ValueError(msg)
+        return self
+
+    def seed_of(self, source: Literal["split", "init", "order", "augment"]) -> int:
+        """The seed of one source of randomness."""
+        stated = None if self.run.seeds is None else getattr(self.run.seeds, source)
+        if stated is not None:
+            return int(stated)
+        return self.data.split.seed if source == "split" else self.run.seed
 
     def to_dict(self) -> dict[str, Any]:
         """The resolved recipe, every default written out, as plain JSON types."""

@@ -31,12 +31,12 @@ from medtl.build import (
 from medtl.errors import MedtlError, RunError
 from medtl.evaluate import evaluate_run
 from medtl.io.atomic import write_json, write_text
+from medtl.io.labels import one_value_notes
 from medtl.io.leaks import check_patients, check_pixels
 from medtl.io.predictions import read_predictions, write_predictions
 from medtl.io.split import assign_splits, split_hash
 from medtl.io.table import write_table
 from medtl.io.yaml12 import dump_yaml, load_yaml
-from medtl.networks.backbones import set_bias
 from medtl.prediction.gallery import choose_cases, write_gallery
 from medtl.prediction.gradcam import grad_cam
 from medtl.prediction.likeness import training_profile
@@ -254,6 +254,7 @@ def read_study(
         progress=lambda done, total: progress("Reading images", done, total),
     )
     notes = check_pixels({r.case_id: r.sha256 for r in records if not r.cause}, manifest)
+    notes = [*notes, *one_value_notes(manifest.cases, recipe.data.targets)]
     readable = set(store.case_ids)
     cases = tuple(case for case in manifest.cases if case.case_id in readable)
     return Prepared(
@@ -386,7 +387,7 @@ def build_trainer(
             raise RunError(f"the {name} split holds {len(cases)} images", expected="at least 2")
     task = prepared.task.weighted(parts["train"])
     model, loaded = build_network(recipe, task.outputs, extra=task.extra)
-    set_bias(model.head, task.head_bias(parts["train"]).tolist())
+    model.set_bias(task.head_bias(parts["train"]).tolist())
     trainer = Trainer(
         model=model,
         task=task,

@@ -24,7 +24,7 @@ LAYERS = (
     ("training",),
     ("prediction",),
     ("report",),
-    ("check", "record", "evaluate"),
+    ("check", "record", "evaluate", "export"),
     ("build",),
     ("run",),
     ("plan", "predict", "starter"),
@@ -40,7 +40,10 @@ SEES_THE_RECIPE = (
 )
 """Everything else takes plain arguments."""
 
-TORCH_FREE = ("types", "errors", "recipe", "io", "metrics", "report", "check", "evaluate", "cli")
+TORCH_FREE = (
+    *("types", "errors", "recipe", "io", "metrics", "report"),
+    *("check", "evaluate", "export", "cli"),
+)
 """They answer before torch could have been loaded, or where it is not installed."""
 
 NEVER_AT_TOP = frozenset(

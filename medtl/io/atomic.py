@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from medtl.errors import RunError
+from medtl.io.interrupt import held
 
 TEMPORARY_MARK = ".medtl-tmp-"
 """Part of every temporary name, so that a leftover of a killed run can be recognised."""
@@ -26,7 +27,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`; it replaces `path` when the block succeeds.
 
     The block must leave a file at the temporary path. Its name keeps the suffix of `path`, because
-    writers choose the format by it. When the block fails, `path` is as it was before.
+    writers choose the format by it. When the block fails, `path` is as it was before. Signals to
+    stop wait until the block has ended.
 
     Args:
         path: The file to write. Its folder must exist.
@@ -37,15 +39,16 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(path)
     mark = f".{target.stem[:100]}{TEMPORARY_MARK}{secrets.token_hex(6)}{target.suffix}"
     temporary = target.with_name(mark)
-    try:
-        yield temporary
-        _flush_to_disk(temporary)
-        temporary.replace(target)
-        _flush_to_disk(target.parent)
-    except OSError as error:
-        raise _write_error(target, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with held():
+        try:
+            yield temporary
+            _flush_to_disk(temporary)
+            temporary.replace(target)
+            _flush_to_disk(target.parent)
+        except OSError as error:
+            raise _write_error(target, error) from error
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from medtl.errors import ManifestError
+from medtl.io.archive import archive_error, is_archive
 from medtl.io.manifest import SPLIT_NAMES
 from medtl.io.pseudonym import load_salt, remember
 from medtl.io.scan import scan_dicom
@@ -106,6 +107,8 @@ def _is_manifest(path: Path) -> bool:
 
 def _from_table(path: Path) -> Discovery:
     """Return what a table holds; its rows are kept as they are."""
+    if is_archive(path):
+        raise archive_error(path)
     if path.suffix.lower() not in TABLES:
         raise ManifestError("not a table", expected="CSV or Parquet", where=path.name)
     table = read_table(path)

@@ -7,6 +7,7 @@ Ids leave this module as pseudonyms, and no message quotes a cell but a relative
 from __future__ import annotations
 
 import functools
+import re
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,6 +44,9 @@ SPLIT_NAMES: Mapping[str, str] = MappingProxyType(
     }
 )
 """What people call the parts of a study -> what medtl calls them."""
+
+_NUMBER = re.compile(r"[-+]?\d{1,9}(\.\d*)?")
+_OLDEST_YEARS = 130
 
 _STRUCTURAL = ("image", "patient_id", "case_id", "split", "frame")
 """Columns whose misspelling would change what a study does, so it is never overlooked."""
@@ -214,6 +218,7 @@ class _CaseBuilder:
         """Return the case of a row whose image is there."""
         relative = image.relative_to(self.root).as_posix()
         name = relative if frame is None else f"{relative}#{frame}"
+        self._check_age(row, line)
         given = self._cell(row, "case_id")
         if "case_id" in self.index and not given:
             self._fault(line, "no case_id", "Fill the cell, or delete the column")
@@ -229,6 +234,13 @@ class _CaseBuilder:
             frame=frame,
             row=line,
         )
+
+    def _check_age(self, row: tuple[str, ...], line: int) -> None:
+        """Note an age that nobody has: a code for "unknown", or an error of typing."""
+        given = self._cell(row, "age")
+        if _NUMBER.fullmatch(given) and not 0 <= float(given) <= _OLDEST_YEARS:
+            fix = "Write years, and leave the cell empty when the age is not known"
+            self._fault(line, f"the age is out of the range 0 to {_OLDEST_YEARS} years", fix)
 
     def _patient(self, row: tuple[str, ...], line: int, case_id: str) -> str:
         """Return the patient of a row: an id, or the case itself if the user said so."""

@@ -49,14 +49,16 @@ def read_image(
     frame: int | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Image:
-    """Return one image file in real-world units, with the record of every step.
+    """Return one image file or DICOM series in real-world units, with the record of every step.
 
     Args:
-        path: A DICOM, PNG, JPEG, TIFF or NIfTI file, whatever its name.
+        path: A DICOM, PNG, JPEG, TIFF or NIfTI file, whatever its name, or the folder of one DICOM
+            series.
         root: Folder that messages name the file from; else its base name is used.
         voi: DICOM only: apply VOI LUT or window; values are then 0 (black) to 1 (white).
         color: "grey" turns colour into luma, "rgb" repeats grey in three channels, "keep" neither.
-        frame: Number from 0 of one frame, page, or slice of the last NIfTI axis; gives a 2D image.
+        frame: Number from 0 of one frame, page, slice of the last NIfTI axis, or slice of a series
+            by position; gives a 2D image.
         limits: What the file may cost.
 
     Returns:
@@ -67,9 +69,13 @@ def read_image(
         ImageError: Another format, or a file that is corrupt, truncated or over the limits.
     """
     where = name_of(path, root)
-    kind = _format_of(path, where)
+    kind = "series" if path.is_dir() else _format_of(path, where)
     try:
-        if kind == "DICOM":
+        if kind == "series":
+            from medtl.io.series import read_series
+
+            image = read_series(path, root=root, voi=voi, frame=frame, limits=limits)
+        elif kind == "DICOM":
             from medtl.io.dicom import read_dicom
 
             image = read_dicom(path, root=root, voi=voi, frame=frame, limits=limits)

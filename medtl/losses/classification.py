@@ -41,7 +41,11 @@ def masked_bce(
 
 
 def sigmoid_focal(
-    logits_BK: Tensor, targets_BK: Tensor, *, gamma: float = 2.0, alpha: float | None = None
+    logits_BK: Tensor,
+    targets_BK: Tensor,
+    *,
+    gamma: float = 2.0,
+    alpha: float | Tensor | None = None,
 ) -> Tensor:
     """Return the mean sigmoid focal loss over the known targets.
 
@@ -49,7 +53,8 @@ def sigmoid_focal(
         logits_BK: `(B, K)`.
         targets_BK: `(B, K)` of 0 and 1; NaN where the truth is not known.
         gamma: Focusing exponent, >= 0; 0 gives cross-entropy.
-        alpha: Weight of the positive term (1 - alpha of the negative), or None for no weights.
+        alpha: Weight of the positive term (1 - alpha of the negative), one for all or `(K,)`, or
+            None for no weights.
 
     Returns:
         Scalar; 0 with a gradient of 0 when nothing is known.

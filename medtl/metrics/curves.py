@@ -9,7 +9,7 @@ import numpy as np
 
 from medtl.metrics.calibration import reliability
 from medtl.metrics.classification import LabelRows, Settings
-from medtl.metrics.discrimination import bootstrap_counts
+from medtl.metrics.discrimination import ROUNDING, bootstrap_counts
 from medtl.metrics.net_benefit import decision_curve, decision_draws
 from medtl.metrics.ranking import Ranking, coarsen, rank
 from medtl.types import FloatArray, IntArray
@@ -33,7 +33,7 @@ def label_curves(rows: LabelRows, settings: Settings) -> list[Curve]:
     ranking = rank(rows.truth, rows.score)
     curves = []
     if ranking.num_positive and ranking.num_negative:
-        curves += [_roc(rows, ranking, settings), _precision_recall(ranking)]
+        curves += [_roc(rows, ranking, settings), _precision_recall(rows, ranking, settings)]
     if rows.has_probabilities:
         curves += [_reliability(rows, settings), _decision(rows, settings)]
     curves += [_histogram(rows), _threshold_table(ranking)]
@@ -99,14 +99,38 @@ def _height(tp: IntArray, fp: IntArray, x: FloatArray) -> FloatArray:
     return np.interp(x, xs, ys)
 
 
-def _precision_recall(ranking: Ranking) -> Curve:
-    """Return precision against recall with the prevalence as its baseline."""
+def _precision_recall(rows: LabelRows, ranking: Ranking, settings: Settings) -> Curve:
+    """Return precision against recall with its bootstrap band, and the prevalence as baseline."""
     at = _spread(ranking)
     tp, flagged = ranking.tp[at], ranking.tp[at] + ranking.fp[at]
+    recall = tp / ranking.num_positive
+
+    def precisions(tp: IntArray, fp: IntArray) -> FloatArray:
+        return np.stack(
+            [_precision(hits, alarms, recall) for hits, alarms in zip(tp, fp, strict=True)]
+        )
+
+    (draws,) = bootstrap_counts(
+        coarsen(ranking), [precisions], patients=rows.clusters,
+        resamples=min(settings.resamples, 500), seed=settings.seed,
+    )  # fmt: skip
+    tail = (1 - settings.confidence) / 2
+    low, high = np.nanquantile(draws.reshape(-1, recall.size), [tail, 1 - tail], axis=0)
     baseline = ranking.num_positive / ranking.positive.size
-    return {"name": "precision_recall", "x": numbers(tp / ranking.num_positive),
-            "y": numbers(tp / flagged), "threshold": numbers(ranking.thresholds[at]),
-            "baseline": baseline}  # fmt: skip
+    return {"name": "precision_recall", "x": numbers(recall), "y": numbers(tp / flagged),
+            "low": numbers(low), "high": numbers(high),
+            "threshold": numbers(ranking.thresholds[at]), "baseline": baseline}  # fmt: skip
+
+
+def _precision(tp: IntArray, fp: IntArray, recall: FloatArray) -> FloatArray:
+    """Return the precision of one resample where it first reaches each recall."""
+    positives = int(tp[-1])
+    if not positives:
+        return np.full(recall.size, np.nan)
+    # At recall 0 the first threshold that flags anybody is meant.
+    wanted = np.maximum(np.ceil(recall * positives - ROUNDING), min(1, positives))
+    first = np.searchsorted(tp, wanted)
+    return np.asarray(tp[first] / (tp[first] + fp[first]))
 
 
 def _reliability(rows: LabelRows, settings: Settings) -> Curve:

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from medtl.errors import PredictionsError
-from medtl.metrics import classification, continuous, multiclass, subgroups
+from medtl.metrics import classification, continuous, models, multiclass, subgroups
+from medtl.metrics.bands import band_strata
 from medtl.metrics.classification import LabelRows, Settings
-from medtl.metrics.confusion import counts_of, natural_frequencies
+from medtl.metrics.confusion import counts_of, natural_frequencies, share_measures
 from medtl.metrics.curves import Curve, label_curves
-from medtl.metrics.inputs import usable_rows
 from medtl.metrics.operating_point import Rule, choose_operating_point, describe_rule
 from medtl.metrics.ranking import auroc
+from medtl.metrics.tables import label_rows, refuse_mixtures, with_defaults, worst_cases
+from medtl.metrics.variants import Variant, label_policies, per_patient
 from medtl.types import Measure, OperatingPoint
 
 if TYPE_CHECKING:
@@ -42,6 +44,11 @@ class Evaluation:
         curves: Points to draw, by name, label and split.
         per_1000: Natural frequencies per 1000 patients at the operating points.
         notes: What was left out or could not be done, in words.
+        kind: Of study.
+        variants: Measures under other choices (per patient, other label policies).
+        worst: Cases to look at, the worst first of every label and kind.
+        comparison: Of several models on the same cases, or None.
+        readers: How human readers did on the test cases.
     """
 
     measures: tuple[Measure, ...]
@@ -51,6 +58,11 @@ class Evaluation:
     curves: tuple[Curve, ...] = ()
     per_1000: tuple[dict[str, Any], ...] = ()
     notes: tuple[str, ...] = field(default=())
+    kind: Kind = "classification"
+    variants: tuple[Variant, ...] = ()
+    worst: tuple[dict[str, Any], ...] = ()
+    comparison: models.Comparison | None = None
+    readers: tuple[models.ReaderPoint, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of `metrics.json`; undefined values are None."""
@@ -60,12 +72,17 @@ class Evaluation:
         ]
         return {
             "schema": SCHEMA,
+            "kind": self.kind,
             "measures": [asdict(measure) for measure in self.measures],
             "operating_points": points,
             "counts": list(self.counts),
             "confusion": self.confusion,
             "per_1000": list(self.per_1000),
             "curves": list(self.curves),
+            "variants": [asdict(variant) for variant in self.variants],
+            "worst": list(self.worst),
+            "comparison": None if self.comparison is None else asdict(self.comparison),
+            "readers": [asdict(point) for point in self.readers],
             "notes": list(self.notes),
         }
 
@@ -98,6 +115,7 @@ def evaluate(  # noqa: PLR0913 - one call states a whole evaluation
     confidence: float = 0.95,
     strata: Sequence[str] = (),
     kind: Kind | None = None,
+    model: str | None = None,
     seed: int = 0,
     resamples: int = 2000,
 ) -> Evaluation:
@@ -116,6 +134,8 @@ def evaluate(  # noqa: PLR0913 - one call states a whole evaluation
         confidence: Level of the intervals.
         strata: Columns to report by.
         kind: Of study; None finds out from the table.
+        model: The one to report in full when the table holds several: the others are compared
+            with it on the same cases. Its rows may be joined by those of human `reader`s.
         seed: Of the bootstrap.
         resamples: Of the bootstrap.
 
@@ -123,15 +143,47 @@ def evaluate(  # noqa: PLR0913 - one call states a whole evaluation
         PredictionsError: If the table holds several models or seeds, or a column is missing.
     """
     kind = kind or _kind_of(table)
-    table = _with_defaults(table, strata)
+    table, readings = models.without_readers(with_defaults(table, strata))
     settings = Settings(confidence, resamples, seed, prevalence)
-    _refuse_duplicates(table)
-    if kind != "classification":
-        whole = continuous.regression if kind == "regression" else continuous.segmentation
-        measures, curves, notes = whole(table, strata, settings)
-        return Evaluation(tuple(measures), curves=tuple(curves), notes=tuple(notes))
-    labels, notes = _label_rows(table, strata)
-    return _evaluate_classification(table, labels, notes, rule, operating_points, settings)
+    comparison = None
+    if model is not None:
+        comparison = _compare(table, kind, model, rule, operating_points, settings)
+        table = table[table["model"] == model].reset_index(drop=True)
+    refuse_mixtures(table)
+    table, notes = band_strata(table, strata)
+    if kind == "classification":
+        labels, left_out = label_rows(table, strata)
+        points, missing = models.reader_points(readings, settings)
+        found = _evaluate_classification(
+            table, labels, [*notes, *left_out, *missing], rule, operating_points, settings
+        )
+        return replace(found, comparison=comparison, readers=tuple(points))
+    whole = continuous.regression if kind == "regression" else continuous.segmentation
+    values = whole(table, strata, settings)
+    return Evaluation(
+        tuple(values.measures), curves=tuple(values.curves), notes=(*notes, *values.notes),
+        kind=kind, worst=tuple(values.worst), comparison=comparison,
+    )  # fmt: skip
+
+
+def _compare(
+    table: pd.DataFrame,
+    kind: Kind,
+    shown: str,
+    rule: Rule | None,
+    given: Sequence[OperatingPoint],
+    settings: Settings,
+) -> models.Comparison:
+    """Compare the models of a table by what the kind of study is judged by."""
+    names = sorted(map(str, table["model"].unique())) if "model" in table else []
+    if shown not in names:
+        raise PredictionsError(
+            f"no model {shown!r}", expected=f"one of {', '.join(names) or 'no model at all'}"
+        )
+    if kind == "classification":
+        return models.compare_classifiers(table, shown, rule=rule, given=given, settings=settings)
+    value = {"mae_months": models.absolute_error} if kind == "regression" else {"dice": "dice"}
+    return models.compare_values(table, shown, values=value, settings=settings)
 
 
 def _kind_of(table: pd.DataFrame) -> Kind:
@@ -141,95 +193,6 @@ def _kind_of(table: pd.DataFrame) -> Kind:
     if "label" in table and set(table["label"]) == {BONE_AGE}:
         return "regression"
     return "classification"
-
-
-def _with_defaults(table: pd.DataFrame, strata: Sequence[str]) -> pd.DataFrame:
-    """Return the table with split, label and patient, in a fixed order of its rows."""
-    for column in ("case_id", *strata):
-        if column not in table:
-            raise PredictionsError(
-                f"there is no column {column}",
-                expected=f"one of {', '.join(map(str, table.columns))}",
-            )
-    for column in ("model", "seed"):
-        if column in table and table[column].nunique() > 1:
-            raise PredictionsError(
-                f"the table holds {table[column].nunique()} values of {column}",
-                expected="one model and one seed",
-                fix=f"Filter by {column}, or compare them with comparison.compare_models",
-            )
-    defaults = {"split": "test", "label": ""}
-    table = table.assign(**{name: v for name, v in defaults.items() if name not in table})
-    if "patient_id" not in table:
-        table = table.assign(patient_id=table["case_id"])
-    return table.sort_values(["split", "label", "case_id"], kind="stable", ignore_index=True)
-
-
-def _refuse_duplicates(table: pd.DataFrame) -> None:
-    """Refuse a case that occurs twice for one label of a split."""
-    repeated = int(table.duplicated(["split", "label", "case_id"]).sum())
-    if repeated:
-        raise PredictionsError(
-            f"{repeated} rows repeat a case of the same label and split",
-            expected="one row per case and label",
-            fix="Average the repeats, or keep one fold, seed or reader",
-        )
-
-
-def _label_rows(
-    table: pd.DataFrame, strata: Sequence[str]
-) -> tuple[dict[tuple[str, str], LabelRows], list[str]]:
-    """Return the usable rows by (split, label), and notes about the others."""
-    import pandas as pd
-
-    codes, _ = pd.factorize(table["patient_id"], sort=True)
-    truth = table["y_true"].to_numpy(dtype=float, na_value=np.nan)
-    score = table["y_score"].to_numpy(dtype=float, na_value=np.nan)
-    usable = usable_rows(truth, score)
-    columns = {name: _as_groups(table[name]) for name in strata}
-    found, notes = {}, []
-    for (split, label), part in table.groupby(["split", "label"], sort=False):
-        if split not in ("val", "test"):
-            continue
-        index = part.index.to_numpy()
-        kept = index[usable[index]]
-        notes += _left_out(str(label), str(split), truth[index], score[index])
-        _refuse_other_truths(truth[kept], str(label))
-        found[(str(split), str(label))] = LabelRows(
-            str(label), str(split), truth[kept] == 1, score[kept], codes[kept],
-            {name: values[kept] for name, values in columns.items()},
-        )  # fmt: skip
-    return found, notes
-
-
-def _as_groups(column: pd.Series[Any]) -> np.ndarray:
-    """Return the values as text, empty ones as "unknown"."""
-    text = column.astype(object).where(column.notna(), "unknown").astype(str)
-    return text.replace("", "unknown").to_numpy(dtype=object).astype(str)
-
-
-def _left_out(label: str, split: str, truth: np.ndarray, score: np.ndarray) -> list[str]:
-    """Return notes about rows that cannot be used."""
-    no_truth = ~np.isfinite(truth)
-    no_score = ~np.isfinite(score) & ~no_truth
-    where = f"of {truth.size} {split} rows" + (f" of {label!r}" if label else "")
-    parts = ((no_truth, "no certain truth"), (no_score, "no finite score"))
-    return [
-        f"{int(mask.sum())} {where} have {what} and were left out"
-        for mask, what in parts
-        if mask.any()
-    ]
-
-
-def _refuse_other_truths(truth: np.ndarray, label: str) -> None:
-    """Refuse truths other than 0 and 1."""
-    other = np.unique(truth[(truth != 0) & (truth != 1)])
-    if other.size:
-        raise PredictionsError(
-            f"y_true of {label!r} holds {', '.join(f'{value:g}' for value in other[:3])}",
-            expected="0, 1 or an empty cell for a classification",
-            fix="Leave uncertain truths empty (raw value in y_true_raw), or say kind='regression'",
-        )
 
 
 def _evaluate_classification(
@@ -270,6 +233,7 @@ def _evaluate_classification(
         measures += exclusive
     gaps, in_groups = _subgroups(tests, points, settings)
     tables = _tables(tests, points)
+    variants = _variants(table, tests, points, settings)
     return Evaluation(
         measures=(*measures, *in_groups, *classification.gap_measures(gaps)),
         operating_points=tuple(points.values()),
@@ -278,7 +242,26 @@ def _evaluate_classification(
         curves=tuple(curves),
         per_1000=tuple(_per_1000(measures, settings.prevalence)),
         notes=tuple(notes),
+        variants=tuple(variants),
+        worst=tuple(worst_cases(table, tuple(points.values()))),
     )
+
+
+def _variants(
+    table: pd.DataFrame,
+    tests: Sequence[LabelRows],
+    points: Mapping[str, OperatingPoint],
+    settings: Settings,
+) -> list[Variant]:
+    """Return the measures of every label per patient and under other label policies."""
+    found = []
+    test = table[table["split"] == "test"]
+    for rows in tests:
+        threshold = points[rows.label].threshold if rows.label in points else None
+        found += per_patient(rows, threshold, settings)
+        mine = test[test["label"] == rows.label]
+        found += label_policies(mine, rows, threshold, settings)
+    return found
 
 
 def _evaluate_label(
@@ -290,6 +273,12 @@ def _evaluate_label(
     if val is not None:
         of_val = auroc(val.truth, val.score, patients=val.clusters, confidence=settings.confidence)
         measures.append(replace(of_val, split="val"))
+        if point is not None:
+            shares = share_measures(
+                val.truth, val.score, point.threshold,
+                patients=val.clusters, confidence=settings.confidence,
+            )[:2]  # fmt: skip
+            measures += [replace(share, split="val") for share in shares]
         if val.has_probabilities and test.has_probabilities:
             after, note = classification.recalibrated_measures(test, val, settings)
             measures += after

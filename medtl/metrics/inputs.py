@@ -8,6 +8,9 @@ from numpy.typing import ArrayLike
 from medtl.errors import PredictionsError
 from medtl.types import BoolArray, FloatArray, IntArray, Measure
 
+PAIR = ("y_true", "y_score")
+"""Columns of truth and prediction."""
+
 
 def usable_rows(y_true: ArrayLike, y_score: ArrayLike) -> BoolArray:
     """Return which rows have a finite truth and a finite score.

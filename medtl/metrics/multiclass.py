@@ -132,8 +132,8 @@ def exclusive_classes(
         seed: Of the bootstrap.
 
     Returns:
-        Measures (label "overall") and {"classes", "matrix"}; nothing and None for labels that may
-        occur together.
+        Measures (label "overall", and of each class the share that was called it) and {"classes",
+        "matrix"}; nothing and None for labels that may occur together.
     """
     wide = table.pivot(index="case_id", columns="label", values=["y_true", "y_score"])
     truths = wide["y_true"][list(classes)].to_numpy(float)
@@ -170,8 +170,15 @@ def exclusive_classes(
             if math.isfinite(value)
             else replace(named, reason="fewer than two classes occur")
         )
-    found = {"classes": list(classes), "matrix": matrix.tolist()}
-    return [replace(measure, label="overall") for measure in measures], found
+    measures = [replace(measure, label="overall") for measure in measures]
+    for number, name in enumerate(classes):
+        mine = truth == number
+        right = proportion_of_rows(
+            "class_sensitivity", called[mine] == number, patients=patients[mine],
+            confidence=confidence, of="cases of the class",
+        )  # fmt: skip
+        measures.append(replace(right, label=name))
+    return measures, {"classes": list(classes), "matrix": matrix.tolist()}
 
 
 def _matrix_summaries(cells: IntArray, classes: int) -> Callable[[IntArray], FloatArray]:

@@ -112,6 +112,48 @@ def compare_masks(
     )
 
 
+def case_overlaps(
+    truth: IntArray,
+    prediction: IntArray,
+    spacing: Sequence[float] | None,
+    *,
+    structures: Mapping[int, str],
+    tolerances_mm: Sequence[float] = (),
+) -> list[dict[str, float | str | None]]:
+    """Return one row per structure of a case: overlap, distances, size, and why one is missing.
+
+    Args:
+        truth: `(*S)` label map, 0 is background.
+        prediction: `(*S)` label map.
+        spacing: Millimetres per axis, or None when the files do not say: then no distances and no
+            sizes, because a voxel is no length.
+        structures: Value in the maps -> name.
+        tolerances_mm: Of the normalised surface Dice.
+
+    Raises:
+        PredictionsError: If shapes differ or the spacing does not fit.
+    """
+    rows = []
+    for value, name in structures.items():
+        found = compare_masks(
+            truth == value, prediction == value, spacing or (1.0,) * truth.ndim,
+            tolerances_mm=tolerances_mm if spacing else (),
+        )  # fmt: skip
+        row: dict[str, float | str | None] = {
+            "label": name, "dice": found.dice, "iou": found.iou,
+            "voxels_truth": found.voxels_truth, "voxels_prediction": found.voxels_prediction,
+        }  # fmt: skip
+        if spacing:
+            row |= {key: getattr(found, key) for key in ("hd_mm", "hd95_mm", "assd_mm", "masd_mm")}
+            row |= {f"nsd_{at:g}_mm": share for at, share in found.nsd.items()}
+            # In 2D the "volume" is an area: mm2 / 1000 is a tenth of a square centimetre.
+            size, unit, factor = ("area", "cm2", 10) if truth.ndim == 2 else ("volume", "ml", 1)
+            row[f"{size}_truth_{unit}"] = found.volume_truth_ml * factor
+            row[f"{size}_prediction_{unit}"] = found.volume_prediction_ml * factor
+        rows.append({**row, "reason": found.reason})
+    return rows
+
+
 def bounding_box(mask: BoolArray) -> tuple[slice, ...]:
     """Return the slices of the smallest box around a mask; empty slices for an empty mask."""
     slices = []

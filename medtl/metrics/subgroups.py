@@ -36,6 +36,10 @@ SMALLEST_POSITIVES = 10
 """Positives below which a group is shown but not judged."""
 
 
+Rows = tuple[BoolArray, BoolArray]
+"""The rows of a group and of its reference."""
+
+
 @dataclass(frozen=True)
 class Gap:
     """How a group differs from the reference group at the same threshold.
@@ -135,6 +139,50 @@ def gaps(
     return found
 
 
+def mean_gaps(
+    values: Mapping[str, ArrayLike],
+    groups: Mapping[str, ArrayLike],
+    *,
+    patients: ArrayLike | None = None,
+    confidence: float = 0.95,
+) -> list[Gap]:
+    """Return the gaps of every group in the mean of a value per row, with a z test over patients.
+
+    Args:
+        values: Name of the measure -> `(n,)` value of each row; NaN rows are left out.
+        groups: Column -> `(n,)` values; the largest group is the reference.
+        patients: `(n,)` identifiers, or None for one row per patient.
+        confidence: Level of the Wald intervals.
+    """
+    found = []
+    for of, given in values.items():
+        every = np.asarray(given, dtype=float)
+        known = np.isfinite(every)
+        codes = patient_codes(patients, every.size)[known]
+        for column, names in groups.items():
+            group = np.asarray(names).astype(str)[known]
+            if not group.size:
+                continue
+            base = _reference(group, column, "")
+            for name in np.unique(group[group != base]):
+                rows = (group == name, group == base)
+                blank = Measure(
+                    f"{of}_gap", None, subset=f"{column}={name}", confidence=confidence,
+                    n=int(rows[0].sum()), status="undefined",
+                )  # fmt: skip
+                gap = Gap(column, str(name), base, of, blank)
+                found.append(_mean_gap(gap, every[known], rows, codes))
+    return found
+
+
+def _mean_gap(gap: Gap, values: FloatArray, rows: Rows, codes: IntArray) -> Gap:
+    """Fill in the gap of a mean."""
+    parts = [ratio_influence(values[mask], codes[mask]) for mask in rows]
+    error = _error(_difference_influence(parts, int(codes.max()) + 1), codes, rows)
+    value = float(values[rows[0]].mean() - values[rows[1]].mean())
+    return _wald_gap(gap, value, error, test=True)
+
+
 def _about(gap: Gap, of: str) -> Gap:
     """Return the gap with the name of its measure."""
     return replace(gap, of=of, difference=replace(gap.difference, name=f"{of}_gap"))
@@ -147,9 +195,6 @@ def _reference(values: NDArray[np.str_], column: str, wanted: str) -> str:
         raise PredictionsError(f"no row has {column} = {wanted}",
                                expected=f"one of {', '.join(names)}")  # fmt: skip
     return wanted or str(names[np.argmax(sizes)])
-
-
-Rows = tuple[BoolArray, BoolArray]
 
 
 def _share_gap(gap: Gap, hits: BoolArray, rows: Rows, codes: IntArray) -> Gap:

@@ -59,6 +59,24 @@ class Classifier(nn.Module):
         logits: Tensor = self.head(features_BF)
         return logits
 
+    def set_bias(self, bias_K: Sequence[float]) -> None:
+        """Set the head's bias, so that an untrained network predicts what the cases say alone.
+
+        Without it the first steps on rare findings go into learning that they are rare.
+
+        Args:
+            bias_K: One value per output (`Task.head_bias`).
+
+        Raises:
+            ValueError: When there is not one value per output.
+        """
+        bias: Tensor = self.head.get_submodule("linear").get_parameter("bias")
+        if len(bias_K) != len(bias):
+            msg = f"{len(bias_K)} values for {len(bias)} outputs"
+            raise ValueError(msg)
+        with torch.no_grad():
+            bias.copy_(torch.as_tensor(bias_K))
+
     def train(self, mode: bool = True) -> Self:
         """Set the mode; what is frozen stays in evaluation mode."""
         super().train(mode)
@@ -98,23 +116,3 @@ def build_classifier(
     nn.init.zeros_(linear.bias)
     head = nn.Sequential(OrderedDict(dropout=nn.Dropout(dropout), linear=linear))
     return Classifier(body, head), report
-
-
-def set_bias(head: nn.Module, bias_K: Sequence[float]) -> None:
-    """Set the head's bias, so that an untrained network predicts what the training cases say.
-
-    Without it the first steps on rare findings go into learning that they are rare.
-
-    Args:
-        head: A head of `build_classifier`.
-        bias_K: One value per output (`Task.head_bias`).
-
-    Raises:
-        ValueError: When there is not one value per output.
-    """
-    bias: Tensor = head.get_submodule("linear").get_parameter("bias")
-    if len(bias_K) != len(bias):
-        msg = f"{len(bias_K)} values for {len(bias)} outputs"
-        raise ValueError(msg)
-    with torch.no_grad():
-        bias.copy_(torch.as_tensor(bias_K))

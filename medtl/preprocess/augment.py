@@ -105,7 +105,7 @@ class Augmenter:
             MedtlError: When the image is not 2D, not finite or not in [0, 1], or the mask is not
                 on its grid.
         """
-        _check_unit(array01)
+        check_unit(array01, axes=2)
         return self.apply(array01, self.draw(rng, array01.shape[-2:]), mask)
 
     def draw(self, rng: np.random.Generator, shape: Sequence[int]) -> tuple[Step, ...]:
@@ -118,16 +118,18 @@ class Augmenter:
         square = shape[0] == shape[1]
         steps = [
             _draw_turn(name, rng, square)
-            for name in self._listed("orientation")
+            for name in self.listed("orientation")
             if rng.random() < self.probability
         ]
         if rng.random() < self.probability:
-            warps = [_draw_warp(name, self._range(name), rng) for name in self._listed("geometric")]
+            warps = [
+                _draw_warp(name, self.range_of(name), rng) for name in self.listed("geometric")
+            ]
             steps += self._keep_center(warps, shape)
-        photometric = self._listed("photometric")
+        photometric = self.listed("photometric")
         if rng.random() < self.probability and photometric:
             name = photometric[rng.integers(len(photometric))]
-            steps.append(_draw_photometric(name, self.ranges[name], rng))
+            steps.append(draw_photometric(name, self.ranges[name], rng))
         return tuple(steps)
 
     def apply(
@@ -146,7 +148,7 @@ class Augmenter:
         Raises:
             MedtlError: As for a call.
         """
-        _check_unit(array01)
+        check_unit(array01, axes=2)
         unit = array01.astype(np.float32)
         if mask is not None and mask.shape[-2:] != unit.shape[-2:]:
             raise MedtlError(
@@ -179,12 +181,20 @@ class Augmenter:
             rows.append(PolicyRow(name, verdict.level, used, strength, verdict.reason))
         return rows
 
-    def _listed(self, kind: str) -> list[str]:
-        """The policy's transforms of one kind, in the table's order."""
+    def listed(self, kind: str) -> list[str]:
+        """Return the policy's transforms of one kind, in the table's order.
+
+        Args:
+            kind: "orientation", "geometric" or "photometric".
+        """
         return [name for name in transform_names() if name in self.ranges and kind_of(name) == kind]
 
-    def _range(self, name: str) -> Range:
-        """The range of a transform that has one."""
+    def range_of(self, name: str) -> Range:
+        """Return the range of a transform that has one.
+
+        Args:
+            name: One of the policy's transforms.
+        """
         limits = self.ranges[name]
         assert limits is not None
         return limits
@@ -200,7 +210,7 @@ class Augmenter:
         move = drawn.get("translate", {})
         shift = np.abs([move.get("rows", 0.0), move.get("columns", 0.0)]) * size
         largest = ((size / 2 - shift) / np.abs(corners @ unscaled.T).max(axis=0)).min()
-        lowest = self._range("scale")[0]
+        lowest = self.range_of("scale")[0]
         factor = max(lowest, min(drawn["scale"]["factor"], float(largest)))
         return [Step("scale", {"factor": factor}) if s.name == "scale" else s for s in warps]
 
@@ -230,10 +240,19 @@ def augmenter(
     return Augmenter(modality, policy_ranges(modality, transforms), probability)
 
 
-def _check_unit(array: FloatArray) -> None:
-    """Hold the contract: one 2D picture, finite, in [0, 1]."""
-    if array.ndim != 3:
-        raise MedtlError(f"an array of shape {array.shape}", expected="one picture (C, H, W)")
+def check_unit(array: FloatArray, *, axes: int) -> None:
+    """Hold the contract: one image, finite, in [0, 1].
+
+    Args:
+        array: `(C, *S)`.
+        axes: How many spatial axes it must have.
+
+    Raises:
+        MedtlError: When it does not.
+    """
+    if array.ndim != axes + 1:
+        expected = "one picture (C, H, W)" if axes == 2 else "one volume (C, I, J, K)"
+        raise MedtlError(f"an array of shape {array.shape}", expected=expected)
     low, high = float(array.min()), float(array.max())
     if not (low >= 0 and high <= 1):
         raise MedtlError(
@@ -243,15 +262,25 @@ def _check_unit(array: FloatArray) -> None:
         )
 
 
-def _draw_value(parameter: str, limits: Range, rng: np.random.Generator) -> float:
-    """A number in the range; ratios evenly in their logarithm."""
+def draw_value(parameter: str, limits: Range, rng: np.random.Generator) -> float:
+    """Return a number in the range; ratios are drawn evenly in their logarithm.
+
+    Args:
+        parameter: Of the transform.
+        limits: Lowest and highest value.
+        rng: Advanced by one draw.
+    """
     if parameter in RATIOS:
         return float(np.exp(rng.uniform(*np.log(limits))))
     return float(rng.uniform(*limits))
 
 
-def _draw_seed(rng: np.random.Generator) -> int:
-    """A seed for the fields that a transform draws itself."""
+def draw_seed(rng: np.random.Generator) -> int:
+    """Return a seed for the fields that a transform draws itself.
+
+    Args:
+        rng: Advanced by one draw.
+    """
     return int(rng.integers(2**31))
 
 
@@ -268,17 +297,23 @@ def _draw_warp(name: str, limits: Range, rng: np.random.Generator) -> Step:
     if name == "translate":
         rows, columns = rng.uniform(*limits, size=2)
         return Step(name, {"rows": float(rows), "columns": float(columns)})
-    parameters: dict[str, float] = {parameter: _draw_value(parameter, limits, rng)}
+    parameters: dict[str, float] = {parameter: draw_value(parameter, limits, rng)}
     if name == "crop":
         row, column = rng.uniform(-1, 1, size=2)
         parameters.update(row=float(row), column=float(column))
     if name == "elastic":
-        parameters["seed"] = _draw_seed(rng)
+        parameters["seed"] = draw_seed(rng)
     return Step(name, parameters)
 
 
-def _draw_photometric(name: str, limits: Range | None, rng: np.random.Generator) -> Step:
-    """A photometric transform."""
+def draw_photometric(name: str, limits: Range | None, rng: np.random.Generator) -> Step:
+    """Return a drawn photometric transform.
+
+    Args:
+        name: Of the transform.
+        limits: Of its parameter, None without one.
+        rng: Advanced by one or two draws.
+    """
     parameter = parameter_of(name)
-    value = {parameter: _draw_value(parameter, limits, rng)} if limits else {}
-    return Step(name, {**value, "seed": _draw_seed(rng)})
+    value = {parameter: draw_value(parameter, limits, rng)} if limits else {}
+    return Step(name, {**value, "seed": draw_seed(rng)})

@@ -118,7 +118,7 @@ def fit_to(
     """
     fit = plan_fit(array.shape[1:], size, spacing=spacing)
     result = np.full((array.shape[0], *fit.target), fill, dtype=np.float32)
-    result[fit.inside] = _resize(array, fit.resized)
+    result[fit.inside] = resize(array, fit.resized)
     return Fitted(result, None if mask is None else fit_mask(mask, fit), fit)
 
 
@@ -152,7 +152,7 @@ def unfit(array: FloatArray, fit: Fit) -> NDArray[np.float32]:
     axes = len(fit.target)
     _check_shape(array.shape[-axes:], fit.target, "map", "grid")
     inner = array[fit.inside].reshape(-1, *fit.resized)
-    return _resize(inner, fit.source).reshape(*array.shape[:-axes], *fit.source)
+    return resize(inner, fit.source).reshape(*array.shape[:-axes], *fit.source)
 
 
 def unfit_mask(mask: NDArray[Label], fit: Fit) -> NDArray[Label]:
@@ -175,8 +175,15 @@ def _check_shape(found: tuple[int, ...], expected: tuple[int, ...], what: str, o
         raise MedtlError(f"a {what} of shape {found}", expected=f"{expected}, that of the {of}")
 
 
-def _resize(array: FloatArray, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Resample the axes after the first one: area when shrinking, linear when growing."""
+def resize(array: FloatArray, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Return an array with its axes resampled over the same extent, pixel edges aligned.
+
+    Averaged over area where an axis shrinks, so nothing aliases; linear where it grows.
+
+    Args:
+        array: `(C, *S)`.
+        shape: The new lengths of S.
+    """
     result = np.ascontiguousarray(array, dtype=np.float32)
     # The axis that shrinks most goes first: the others then have less to do.
     order = sorted(range(len(shape)), key=lambda axis: shape[axis] / array.shape[axis + 1])

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from medtl.errors import ImageError, MedtlError, WeightsError
 from medtl.preprocess import intensity
-from medtl.preprocess.geometry import Fit, Label, fit_mask, fit_to, plan_fit
+from medtl.preprocess.geometry import Fit, Label, fit_mask, fit_to, plan_fit, unfit
 from medtl.types import BoolArray, FloatArray, Image
 
 Scale = Literal["percentile", "min_max", "window"]
@@ -82,17 +82,17 @@ class Preprocessor:
             raise MedtlError(f"input range {self.input_range}", expected="low below high")
 
     @property
-    def grid(self) -> tuple[int, ...]:
+    def grid_shape(self) -> tuple[int, ...]:
         """Spatial shape of the network's grid."""
         return (self.size, self.size) if isinstance(self.size, int) else tuple(self.size)
 
     @property
     def unit_shape(self) -> tuple[int, ...]:
         """Shape of what `to_unit` returns."""
-        return (3 if self.color == "rgb" else 1, *self.grid)
+        return (3 if self.color == "rgb" else 1, *self.grid_shape)
 
-    def fit_of(self, image: Image) -> Fit:
-        """Return where an image lies on the grid, to bring a heat map or a mask back by `unfit`.
+    def grid(self, image: Image) -> Fit:
+        """Return where an image lies on the grid, to bring a map back by `from_unit`.
 
         Args:
             image: `(C, *S)` with as many spatial axes as the grid.
@@ -102,9 +102,9 @@ class Preprocessor:
         """
         if image.array.ndim != len(self.unit_shape):
             raise ImageError(
-                f"an image of {image.array.ndim - 1} dimensions", expected=f"{len(self.grid)}"
+                f"an image of {image.array.ndim - 1} dimensions", expected=f"{len(self.grid_shape)}"
             )
-        return plan_fit(image.array.shape[1:], self.grid, spacing=image.spacing)
+        return plan_fit(image.array.shape[1:], self.grid_shape, spacing=image.spacing)
 
     def to_unit(self, image: Image) -> NDArray[np.float32]:
         """Return the image in [0, 1] on the network's grid, before augmentation.
@@ -120,9 +120,9 @@ class Preprocessor:
         Raises:
             ImageError: When channels or axes are wrong, or no pixel is finite.
         """
-        self.fit_of(image)
-        unit = self._scaled(self._colored(image.array), _real_pixels(image))
-        unit = fit_to(unit, self.grid, spacing=image.spacing).array
+        self.grid(image)
+        unit = self._scaled(self._colored(image.array), real_pixels(image))
+        unit = fit_to(unit, self.grid_shape, spacing=image.spacing).array
         np.clip(unit, 0, 1, out=unit)
         return unit if self.clahe is None else intensity.clahe(unit, *self.clahe)
 
@@ -136,7 +136,22 @@ class Preprocessor:
         Raises:
             MedtlError: When the mask does not have the image's shape.
         """
-        return fit_mask(mask, self.fit_of(image))
+        return fit_mask(mask, self.grid(image))
+
+    def from_unit(self, probabilities: FloatArray, grid: Fit) -> NDArray[np.float32]:
+        """Return maps on the network's grid (probabilities, a heat map) on the image's own pixels.
+
+        Args:
+            probabilities: `(K, *grid_shape)`.
+            grid: What `grid` returned for the image.
+
+        Returns:
+            `(K, *S)` float32 with S the image's shape.
+
+        Raises:
+            MedtlError: When the maps do not have the grid's shape.
+        """
+        return unfit(probabilities, grid)
 
     def standardise(self, unit: FloatArray) -> NDArray[np.float32]:
         """Return what the weights expect, after augmentation.
@@ -180,7 +195,11 @@ class Preprocessor:
         """The contract as JSON types; of the mean image only the hash, the array goes beside it."""
         names = [field.name for field in fields(self) if field.name != "pixel_mean"]
         values = {name: _plain(getattr(self, name)) for name in names}
-        return {**values, "size": list(self.grid), "pixel_mean_sha256": _sha256(self.pixel_mean)}
+        return {
+            **values,
+            "size": list(self.grid_shape),
+            "pixel_mean_sha256": _sha256(self.pixel_mean),
+        }
 
     @classmethod
     def from_dict(
@@ -246,16 +265,14 @@ class Preprocessor:
 
     def _scaled(self, array: FloatArray, real: BoolArray | None) -> NDArray[np.float32]:
         """Real-world units to [0, 1], by the pixels that are real."""
-        if self.window is not None:
-            return intensity.window(array, *self.window)
-        mask = real
-        if self.nonzero:
-            filled = (array != 0).any(axis=0)
-            mask = filled if real is None else filled & real
-        if mask is not None and not mask.any():
-            mask = None  # nothing but background: a constant image like any other
-        low, high = self.percentiles if self.scale == "percentile" else (0.0, 100.0)
-        return intensity.percentile_scale(array, low, high, mask=mask)
+        return scaled_to_unit(
+            array,
+            real,
+            scale=self.scale,
+            percentiles=self.percentiles,
+            nonzero=self.nonzero,
+            window=self.window,
+        )
 
     def _standardised(self, unit: NDArray[np.float32]) -> NDArray[np.float32]:
         """The chosen standardisation, before channels are repeated (except by the weights')."""
@@ -279,6 +296,46 @@ class Preprocessor:
         return self.pixel_mean
 
 
+def scaled_to_unit(
+    array: FloatArray,
+    real: BoolArray | None,
+    *,
+    scale: Scale,
+    percentiles: tuple[float, float],
+    nonzero: bool,
+    window: tuple[float, float] | None,
+) -> NDArray[np.float32]:
+    """Return real-world units in [0, 1], by the pixels that are real.
+
+    Args:
+        array: `(C, *S)` of channels that belong together.
+        real: `(*S)` False where pixels only pad the image, None when none do.
+        scale: As the field of `Preprocessor`.
+        percentiles: Likewise.
+        nonzero: Likewise.
+        window: Likewise.
+
+    Raises:
+        ImageError: When no pixel is finite.
+    """
+    if window is not None:
+        return intensity.window(array, *window)
+    mask = real
+    if nonzero:
+        filled = (array != 0).any(axis=0)
+        mask = filled if real is None else filled & real
+    if mask is not None and not mask.any():
+        mask = None  # nothing but background: a constant image like any other
+    low, high = percentiles if scale == "percentile" else (0.0, 100.0)
+    return intensity.percentile_scale(array, low, high, mask=mask)
+
+
+def real_pixels(image: Image) -> BoolArray | None:
+    """`(*S)` False on the pixels that only pad the image (0028,0120), None when there are none."""
+    padding = image.header.get("padding_value")
+    return None if padding is None else (image.array != np.float32(padding)).any(axis=0)
+
+
 _PLAIN_FIELDS = frozenset(field.name for field in fields(Preprocessor)) - {"pixel_mean"}
 
 _WINDOW_FIX = "Give a window, and scale 'window' with it"
@@ -286,12 +343,6 @@ _WINDOW_FIX = "Give a window, and scale 'window' with it"
 _VERSION_FIX = "The checkpoint was written by another version of medtl; train again or install that"
 
 _MISMATCH_FIX = "Set the image section of the recipe to what the weights need, or choose others"
-
-
-def _real_pixels(image: Image) -> BoolArray | None:
-    """`(*S)` False on the pixels that only pad the image (0028,0120), None when there are none."""
-    padding = image.header.get("padding_value")
-    return None if padding is None else (image.array != np.float32(padding)).any(axis=0)
 
 
 def _check_unit_shape(found: tuple[int, ...], expected: tuple[int, ...]) -> None:

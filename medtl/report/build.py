@@ -17,11 +17,12 @@ from markupsafe import Markup
 
 from medtl import __version__
 from medtl.errors import RunError
-from medtl.io.atomic import write_text
+from medtl.io.atomic import write_json, write_text
 from medtl.io.yaml12 import load_yaml
-from medtl.report import drawings, headline, limits, panels, records, slider
+from medtl.report import card, drawings, headline, limits, models, panels, records, slider
 from medtl.report import findings as view
-from medtl.report.texts import fill
+from medtl.report.checklist import checklist
+from medtl.report.texts import fill, speaking, spoken, translated
 from medtl.report.words import (
     count_text,
     finding_name,
@@ -48,11 +49,13 @@ def write_report(  # noqa: PLR0913 - one argument per record of a run
     recipe_text: str | None = None,
     environment: dict[str, Any] | None = None,
     synthetic: bool = False,
+    language: str = "en",
 ) -> Path:
     """Writes the report as one HTML file, all or nothing, and returns its path.
 
-    The report computes no statistics: every number comes from `metrics` and the records. A part
-    that is None is named in the report as missing.
+    Beside it, the same content is left as a model card: `model_card.json` and `model_card.md`. The
+    report computes no statistics: every number comes from `metrics` and the records. A part that is
+    None is named in the report as missing.
 
     Args:
         out: The HTML file; its folder must exist.
@@ -66,34 +69,44 @@ def write_report(  # noqa: PLR0913 - one argument per record of a run
         recipe_text: The resolved recipe.
         environment: Content of environment.json.
         synthetic: True when the images are phantoms; the report says so on top.
+        language: One of `texts.LANGUAGES`.
 
     Raises:
-        RunError: `metrics` is of another schema, gallery.json is not a list of cases, or the file
-            cannot be written.
+        RunError: `metrics` is of another schema, gallery.json is not a list of cases, the language
+            is unknown, or a file cannot be written.
     """
-    html = render(
-        metrics=metrics,
-        study=study,
-        records_of_run={
-            "history": history,
-            "gallery": gallery,
-            "cohort": cohort,
-            "data_quality": data_quality,
-            "recipe_text": recipe_text,
-            "environment": environment,
-        },
-        synthetic=synthetic,
-    )
-    write_text(out, html)
+    with speaking(language):
+        page = _content(
+            metrics=metrics,
+            study=study,
+            records_of_run={
+                "history": history,
+                "gallery": gallery,
+                "cohort": cohort,
+                "data_quality": data_quality,
+                "recipe_text": recipe_text,
+                "environment": environment,
+            },
+            synthetic=synthetic,
+        )
+        write_text(out, _environment().get_template("report.html.j2").render(page))
+        findings = [block["finding"] for block in page["findings"]]
+        described = card.model_card(
+            findings, study=page["study"], metrics=metrics, limits=page["limits"],
+            checks=page["checks"], environment=environment,
+        )  # fmt: skip
+        write_json(out.with_name("model_card.json"), described)
+        write_text(out.with_name("model_card.md"), card.as_markdown(described, findings))
     return out
 
 
-def report_from_run(run: Path, out: Path | None = None) -> Path:
+def report_from_run(run: Path, out: Path | None = None, *, language: str = "en") -> Path:
     """Writes the report of a run folder (to its `report.html` by default) and returns its path.
 
     Args:
         run: A run folder; only metrics.json is required.
         out: The HTML file.
+        language: One of `texts.LANGUAGES`.
 
     Raises:
         RunError: The folder has no metrics.json, or a record in it cannot be read.
@@ -121,6 +134,7 @@ def report_from_run(run: Path, out: Path | None = None) -> Path:
         recipe_text=recipe_text,
         environment=json_record("environment.json"),
         synthetic=study.get("synthetic") is True,
+        language=language,
     )
 
 
@@ -141,14 +155,14 @@ def _history(path: Path) -> list[dict[str, Any]] | None:
         return list(csv.DictReader(file))
 
 
-def render(
+def _content(
     *,
     metrics: Row,
     study: Mapping[str, Any],
     records_of_run: Mapping[str, Any],
-    synthetic: bool = False,
-) -> str:
-    """The report's HTML; arguments as for `write_report`, the records by their argument's name.
+    synthetic: bool,
+) -> dict[str, Any]:
+    """Everything the template shows; arguments as for `write_report`, the records by their name.
 
     Raises:
         RunError: `metrics` is of another schema, or gallery.json is not a list of cases.
@@ -165,45 +179,63 @@ def render(
     prevalence = prevalence if prevalence is not None and 0 < prevalence < 1 else None
     metrics = {**metrics, "measures": measures}
     found = view.read_findings(metrics)
-    blocks = [_block(finding, prevalence) for finding in found]
-    quality = records_of_run.get("data_quality")
+    blocks = [_block(finding, metrics, prevalence) for finding in found]
+    of_run = _records_view(records_of_run)
     script, style = _asset("report.js"), _asset("report.css")
-    return (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            version=__version__,
-            policy=_policy(script, style),
-            script=Markup(script),
-            style=Markup(style),
-            study=study,
-            synthetic=synthetic,
+    return {
+        **of_run,
+        "language": spoken(),
+        "version": __version__,
+        "policy": _policy(script, style),
+        "script": Markup(script),
+        "style": Markup(style),
+        "study": study,
+        "synthetic": synthetic,
+        "prevalence": prevalence,
+        "findings": blocks,
+        "several": sum(finding.classified for finding in found) > 1,
+        "values": headline.values_overview(found),
+        "pooled": {label: view.read_pooled(metrics, label) for label in ("macro", "overall")},
+        "confusion": headline.confusion_view(metrics, found),
+        "comparison": models.comparison_view(metrics),
+        "openings": metrics.get("test_openings"),
+        "worst": records.worst_view(metrics, several=len(found) > 1),
+        "measures": [row for row in measures if row["subset"] == "all"],
+        "n_subset": sum(row["subset"] != "all" for row in measures),
+        "notes": [translated(note) for note in metrics.get("notes") or []],
+        "limits": limits.find_limits(
+            found,
             prevalence=prevalence,
-            findings=blocks,
-            several=sum(block["finding"].classified for block in blocks) > 1,
-            macro=view.read_macro(metrics),
-            confusion=metrics.get("confusion"),
-            measures=[row for row in measures if row["subset"] == "all"],
-            n_subset=sum(row["subset"] != "all" for row in measures),
-            notes=metrics.get("notes") or [],
-            gallery=records.read_gallery(records_of_run.get("gallery")),
-            cohort=records.cohort_view(records_of_run.get("cohort")),
-            quality=records.quality_view(quality),
-            learning=records.learning_view(records_of_run.get("history")),
-            recipe_text=records_of_run.get("recipe_text"),
-            environment=records.environment_rows(records_of_run.get("environment")),
-            limits=limits.find_limits(
-                found, prevalence=prevalence, quality=quality, synthetic=synthetic
-            ),
-            person_fields=limits.PERSON_FIELDS,
-            slider_data=_slider_data(blocks),
-        )
-    )
+            quality=records_of_run.get("data_quality"),
+            synthetic=synthetic,
+            openings=metrics.get("test_openings"),
+        ),
+        "person_fields": limits.PERSON_FIELDS,
+        "checks": checklist(
+            found, study=study, metrics=metrics,
+            records={**records_of_run, "gallery": of_run["gallery"]},
+        ),
+        "slider_data": _slider_data(blocks),
+    }  # fmt: skip
 
 
-def _block(finding: view.Finding, prevalence: float | None) -> dict[str, Any]:
+def _records_view(records_of_run: Mapping[str, Any]) -> dict[str, Any]:
+    """The run's records as the template shows them."""
+    return {
+        "gallery": records.read_gallery(records_of_run.get("gallery")),
+        "cohort": records.cohort_view(records_of_run.get("cohort")),
+        "quality": records.quality_view(records_of_run.get("data_quality")),
+        "learning": records.learning_view(records_of_run.get("history")),
+        "recipe_text": records_of_run.get("recipe_text"),
+        "environment": records.environment_rows(records_of_run.get("environment")),
+    }
+
+
+def _block(finding: view.Finding, metrics: Row, prevalence: float | None) -> dict[str, Any]:
     """Everything the template shows about one finding."""
-    drawn = drawings.draw(finding)
+    readers = models.readers_of(metrics, finding.label)
+    places = [(reader["name"], reader["place"]) for reader in readers if reader["place"]]
+    drawn = drawings.draw(finding, places)
     thousand = headline.per_thousand(finding, prevalence)
     points, frozen = slider.slider_points(finding)
     icon = None
@@ -221,6 +253,11 @@ def _block(finding: view.Finding, prevalence: float | None) -> dict[str, Any]:
         "frozen": frozen,
         "printed": slider.printed_points(finding),
         "now": slider.at_frozen(finding),
+        "readers": readers,
+        "variants": models.variants_of(
+            metrics, finding.label, _shown(finding, ("auroc", *view.AT_POINT[:2]))
+        ),
+        "values": _shown(finding, tuple(finding.measures)),
         "at_point": _shown(finding, view.AT_POINT),
         "discrimination": _shown(finding, view.DISCRIMINATION),
         "calibration": _shown(finding, view.CALIBRATION),
@@ -257,6 +294,7 @@ def _environment() -> Environment:
     environment.filters["sentence"] = sentence
     environment.globals.update(
         t=fill,
+        said=translated,
         show=view.show,
         show_threshold=threshold_text,
         threshold_origin=headline.threshold_origin,

@@ -2,35 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from functools import partial
 
-from medtl.report import figures, panels
-from medtl.report.figures import Figure, Point
+from medtl.report import figures, panels, scatter
+from medtl.report.figures import Figure, Point, Reading
 from medtl.report.findings import Finding, group_sizes
-from medtl.report.words import number
+from medtl.report.words import number, p_text
 
-BY_SUBGROUP = ("sensitivity", "specificity", "auroc", "mae_months", "dice")
+BY_SUBGROUP = ("sensitivity", "specificity", "auroc", "mae_months", "bias_months", "dice")
 """Measures that get a forest plot, in this order."""
 
 
-def draw(finding: Finding) -> dict[str, Figure]:
-    """The figures of a finding, by kind; a curve that metrics.json lacks is absent."""
+def draw(finding: Finding, readers: Sequence[Reading] = ()) -> dict[str, Figure]:
+    """The figures of a finding, by kind; a curve that metrics.json lacks is absent.
+
+    Args:
+        finding: Of the report.
+        readers: Name and (1 - specificity, sensitivity) of human readers, for the ROC.
+    """
     on_roc, on_pr = _places(finding)
-    agreement = [
-        number(finding.measures.get(name, {}).get("value"))
-        for name in ("bias_months", "loa_low_months", "loa_high_months")
-    ]
+
+    def limits(name: str, unit: str) -> list[float | None]:
+        """Bias and limits of agreement, as far as they are known."""
+        names = (f"{name}{part}_{unit}" for part in ("bias", "loa_low", "loa_high"))
+        return [number(finding.measures.get(measure, {}).get("value")) for measure in names]
+
     drawers: dict[str, tuple[str, Callable[..., Figure]]] = {
-        "roc": ("roc", partial(figures.roc, frozen=on_roc)),
+        "roc": ("roc", partial(figures.roc, frozen=on_roc, readers=readers)),
         "precision_recall": ("pr", partial(figures.precision_recall, frozen=on_pr)),
         "score_histogram": ("hist", partial(figures.histogram, threshold=finding.threshold)),
         "reliability": ("rel", figures.reliability),
         "decision": ("dec", figures.decision),
-        "bland_altman": ("bland", partial(panels.bland_altman, lines=agreement)),
-        "dice_of_cases": ("strip", panels.dice_strip),
+        "dice_of_cases": ("strip", partial(scatter.strip, key="strip", top=1.0)),
+        "hd95_mm_of_cases": ("hd95", partial(scatter.strip, key="hd95")),
     }
-    drawn = {}
+    for size, unit in (("volume", "ml"), ("area", "cm2")):
+        agreement = partial(scatter.bland_altman, lines=limits(f"{size}_", unit), key=size)
+        drawers[f"{size}_bland_altman"] = (size, agreement)
+    curve = finding.curves.get("bland_altman")
+    drawn: dict[str, Figure] = {}
+    if curve is not None and len(curve.get("x") or []) > 1:
+        about = {"finding": finding.name}
+        if curve.get("truth"):
+            ident = f"{finding.ident}-identity"
+            drawn["identity"] = scatter.identity(curve, ident=ident, **about)
+        drawn["bland"] = scatter.bland_altman(
+            curve, ident=f"{finding.ident}-bland", lines=limits("", "months"), **about
+        )
     for name, (key, drawer) in drawers.items():
         curve = finding.curves.get(name)
         if curve is not None and len(curve.get("x") or []) > 1:
@@ -53,11 +73,20 @@ def forests(finding: Finding) -> list[Figure]:
     sizes, drawn = group_sizes(finding), list[Figure]()
     for name in BY_SUBGROUP:
         rows = [row for row in finding.subsets if row["name"] == name]
+        rows.sort(key=lambda row: natural(str(row["subset"])))
         if rows:
             ident = f"{finding.ident}-forest-{name}"
             overall = finding.measures.get(name)
             drawn.append(panels.forest(name, overall, rows, sizes=sizes, ident=ident))
     return drawn
+
+
+def natural(text: str) -> tuple[tuple[bool, float, str], ...]:
+    """A key that sorts "9-17" before "10-19", and what begins with "<" first."""
+    parts = re.findall(r"\d+(?:\.\d+)?|\D+", text.replace("=<", "= 0 <"))
+    return tuple(
+        (False, float(part), "") if part[0].isdigit() else (True, 0.0, part) for part in parts
+    )
 
 
 def gaps(finding: Finding) -> list[dict[str, str]]:
@@ -74,6 +103,6 @@ def gaps(finding: Finding) -> list[dict[str, str]]:
         cells = panels.gap_cells(row)
         for key in ("p", "p_holm"):
             p = adjusted.get((f"{row['name']}_{key}", row["subset"]))
-            cells[key] = "–" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
+            cells[key] = p_text(p)
         rows.append(cells)
     return rows

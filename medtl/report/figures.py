@@ -23,6 +23,9 @@ TABLE_ROWS = 21
 
 Point = tuple[float, float]
 
+Reading = tuple[str, Point]
+"""A reader's name and place on the ROC."""
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -207,13 +210,25 @@ def marks(frame: Frame, frozen: Point | None) -> str:
     return f"{diamond(x, y, 'frozen')}{label}{moving}"
 
 
-def roc(curve: Mapping[str, Any], *, ident: str, finding: str, frozen: Point | None) -> Figure:
-    """ROC curve with its band; `frozen` is (1 - specificity, sensitivity)."""
+def roc(
+    curve: Mapping[str, Any],
+    *,
+    ident: str,
+    finding: str,
+    frozen: Point | None,
+    readers: Sequence[Reading] = (),
+) -> Figure:
+    """ROC curve with its band; `frozen` and `readers` are (1 - specificity, sensitivity)."""
     frame, rows = Frame(height=340.0), columns(curve, "x", "y", "low", "high", "threshold")
     body = axes(frame, plain("fig.roc.x"), plain("fig.roc.y"))
     body += line(frame, [(0, 0), (1, 1)], "reference")
     body += text(frame.x(0.62), frame.y(0.54), plain("fig.chance"), "note")
-    body += curve_body(frame, [row[:4] for row in rows]) + marks(frame, frozen)
+    body += curve_body(frame, [row[:4] for row in rows])
+    for name, place in readers:
+        x, y = frame.x(place[0]), frame.y(place[1])
+        body += f'<path class="reader" d="M{x - 5:.1f} {y:.1f}h10M{x:.1f} {y - 5:.1f}v10"/>'
+        body += text(x + 8, y - 6, name[:12], "note")
+    body += marks(frame, frozen)
     head = ("fig.roc.x", "fig.roc.y", "fig.low", "fig.high", "fact.threshold")
     return _figure("roc", frame, body, ident=ident, finding=finding, head=head, rows=rows)
 

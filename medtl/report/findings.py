@@ -148,12 +148,12 @@ def read_findings(metrics: Row) -> list[Finding]:
     return [_finding(metrics, label, f"f{index}") for index, label in enumerate(labels)]
 
 
-def read_macro(metrics: Row) -> dict[str, Shown]:
-    """The measures averaged over the findings of the test set, by name."""
+def read_pooled(metrics: Row, label: str) -> dict[str, Shown]:
+    """The measures over all findings of the test set, by name; `label` is one of `POOLED`."""
     return {
         str(row["name"]): show(row)
         for row in metrics["measures"]
-        if (row["label"], row["split"], row["subset"]) == ("macro", "test", "all")
+        if (row["label"], row["split"], row["subset"]) == (label, "test", "all")
     }
 
 

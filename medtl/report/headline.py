@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 from markupsafe import Markup
 
 from medtl.report.findings import AT_POINT, Finding, Row, show
-from medtl.report.texts import fill, plain
-from medtl.report.words import count_text, level_text, number, of_100, reason_of
+from medtl.report.texts import fill, plain, translated
+from medtl.report.words import (
+    bare_text,
+    count_text,
+    describe,
+    finding_name,
+    level_text,
+    number,
+    of_100,
+    reason_of,
+    value_text,
+)
 
 VALUE_SENTENCES: Mapping[str, str] = MappingProxyType(
     {
@@ -21,6 +31,12 @@ VALUE_SENTENCES: Mapping[str, str] = MappingProxyType(
     }
 )
 """Measures of a measurement or a segmentation that page one says as a sentence."""
+
+VALUE_COLUMNS = (
+    *("mae_months", "bias_months", "within_12_months", "dice", "dice_median", "dice_p05"),
+    *("hd95_mm_median", "assd_mm_median", "nsd_1_mm", "nsd_2_mm", "missed"),
+)
+"""Columns of the table of several structures."""
 
 
 def headline(finding: Finding) -> list[dict[str, Markup]]:
@@ -118,7 +134,51 @@ def _value_headline(finding: Finding) -> list[dict[str, Markup]]:
             level = level_text(row)
             parts.insert(0, fill("summary.interval", level=level, interval=shown.interval))
         sentences.append(_said(fill(key, n=value), Markup("; ").join(parts)))
-    return sentences
+    return [*sentences, *_agreement_sentence(finding)]
+
+
+def _agreement_sentence(finding: Finding) -> list[dict[str, Markup]]:
+    """How far a new estimate may lie from the reference, from the limits of agreement."""
+    rows = [finding.measures.get(f"loa_{side}_months", {}) for side in ("low", "high")]
+    low, high = (number(row.get("value")) for row in rows)
+    if low is None or high is None:
+        return []
+    values = (bare_text(low, "months"), value_text(high, "months"))
+    bias = number(finding.measures.get("bias_months", {}).get("value")) or 0.0
+    way = plain("summary.bias_high" if bias > 0 else "summary.bias_low", n=f"{abs(bias):.1f}")
+    return [_said(fill("summary.loa", low=values[0], high=values[1]), Markup.escape(way))]
+
+
+def values_overview(findings: Sequence[Finding]) -> dict[str, Any] | None:
+    """The table of several structures or readings: one row each; None for fewer than two."""
+    mine = [finding for finding in findings if not finding.classified]
+    if len(mine) < 2:
+        return None
+    names = [n for n in VALUE_COLUMNS if any(n in finding.measures for finding in mine)]
+    return {
+        "head": [describe(name)[0] for name in names],
+        "rows": [
+            (f, [show(f.measures[n]) if n in f.measures else None for n in names]) for f in mine
+        ],
+    }
+
+
+def confusion_view(metrics: Row, findings: Sequence[Finding]) -> dict[str, Any] | None:
+    """The confusion table with, for each class, the share that was called rightly."""
+    confusion = metrics.get("confusion")
+    if not confusion:
+        return None
+    right = {
+        finding.label: show(finding.measures["class_sensitivity"])
+        for finding in findings
+        if "class_sensitivity" in finding.measures
+    }
+    rows = zip(confusion["classes"], confusion["matrix"], strict=True)
+    return {
+        "classes": [finding_name(name) for name in confusion["classes"]],
+        "rows": [(finding_name(name), counts, right.get(str(name))) for name, counts in rows],
+        "has_right": bool(right),
+    }
 
 
 def overview_cell(finding: Finding, which: str) -> dict[str, str]:
@@ -185,7 +245,7 @@ def threshold_facts(finding: Finding) -> list[str]:
     assert finding.point is not None
     facts = []
     if finding.point.get("rule"):
-        facts.append(plain("threshold.rule", rule=finding.point["rule"]))
+        facts.append(plain("threshold.rule", rule=translated(finding.point["rule"])))
     if number(finding.point.get("n")):
         numbers = {k: count_text(finding.point.get(k)) for k in ("n", "n_positive")}
         facts.append(plain("threshold.from", **numbers))

@@ -17,6 +17,9 @@ WIDE_OF_100 = 15
 PREVALENCE_FACTOR = 1.5
 """A test-set prevalence this many times off the stated one is pointed out."""
 
+VALUES = ("mae_months", "bias_months", "dice", "hd95_mm", "assd_mm")
+"""Measures of a reading or a mask whose failure is pointed out."""
+
 PERSON_FIELDS = (
     "intended_use",
     "out_of_scope",
@@ -35,6 +38,7 @@ def find_limits(
     prevalence: float | None,
     quality: Mapping[str, Any] | None,
     synthetic: bool,
+    openings: Mapping[str, int] | None = None,
 ) -> list[str]:
     """The limits in words, the gravest first.
 
@@ -43,13 +47,18 @@ def find_limits(
         prevalence: The stated one in [0, 1], or None.
         quality: data_quality.json.
         synthetic: True when the images are phantoms.
+        openings: How many models the test set was opened for, and which this one is.
     """
     limits = [plain("limit.synthetic")] if synthetic else []
+    if openings and openings["models"] > 1:
+        limits.append(plain("limit.openings", **openings))
     classified = [finding for finding in findings if finding.classified]
     for finding in classified:
         limits.extend(_threshold_limits(finding))
     for finding in findings:
         limits.extend(_status_limits(finding))
+        if not finding.classified:
+            limits.extend(_value_limits(finding))
     for finding in classified:
         limits.extend(_size_limits(finding))
         limits.extend(_prevalence_limits(finding, prevalence))
@@ -74,9 +83,8 @@ def _threshold_limits(finding: Finding) -> Iterator[str]:
 
 def _status_limits(finding: Finding) -> Iterator[str]:
     """Undefined and degenerate measures among those that page one uses."""
-    # A segmentation or a measurement has no fixed set of headline measures: all of its count.
-    names = (*DISCRIMINATION[:1], "sensitivity", "specificity")
-    for name in names if finding.classified else finding.measures:
+    names = (*DISCRIMINATION[:1], "sensitivity", "specificity", *VALUES)
+    for name in names:
         if name not in finding.measures:
             continue
         shown = show(finding.measures[name])
@@ -87,6 +95,20 @@ def _status_limits(finding: Finding) -> Iterator[str]:
                 measure=shown.title,
                 reason=shown.reason,
             )
+
+
+def _value_limits(finding: Finding) -> Iterator[str]:
+    """Few cases, missed structures, and errors that grow with the value."""
+    cases = number(finding.size["n"])
+    if cases is not None and cases < FEW_WITH_FINDING:
+        yield plain("limit.few_cases", finding=finding.name, n=int(cases))
+    missed = number(finding.measures.get("missed", {}).get("value"))
+    if missed:
+        yield plain("limit.missed", finding=finding.name, share=percent(missed))
+    slope = finding.measures.get("error_slope_on_reference", {})
+    low, high = number(slope.get("low")), number(slope.get("high"))
+    if low is not None and high is not None and not low <= 0 <= high:
+        yield plain("limit.slope_low" if high < 0 else "limit.slope_high", finding=finding.name)
 
 
 def _size_limits(finding: Finding) -> Iterator[str]:

@@ -11,18 +11,16 @@ from medtl.report.figures import (
     Figure,
     Frame,
     axes,
-    columns,
     diamond,
     legend,
     line,
     nice_ticks,
     picture,
-    table_rows,
     text,
     thin,
     tick_text,
 )
-from medtl.report.texts import plain
+from medtl.report.texts import plain, translated
 from medtl.report.words import (
     Kind,
     count_text,
@@ -182,67 +180,31 @@ def _forest_cells(
 
 
 def gap_cells(row: Mapping[str, Any]) -> dict[str, str]:
-    """A difference between groups as text; shares differ by percentage points of 100."""
-    name = str(row["name"]).removesuffix("_gap")
-    value = number(row["value"])
-    low, high = number(row.get("low")), number(row.get("high"))
-    shown = plain("not_estimable", reason=reason_of(row))
-    if value is not None:
-        shown = f"{value:+.3f}".replace("-", "−")
-    if value is not None and low is not None and high is not None:
-        shown += f" ({low:+.3f} to {high:+.3f})".replace("-", "−")
+    """A difference between groups as text."""
     return {
-        "measure": describe(name)[0],
+        "measure": describe(str(row["name"]).removesuffix("_gap"))[0],
         "group": subset_text(str(row["subset"])),
-        "value": shown,
-        "method": str(row["method"]),
+        "value": difference_text(row),
+        "method": translated(row["method"]),
     }
 
 
-def bland_altman(
-    curve: Mapping[str, Any], *, ident: str, finding: str, lines: Sequence[float | None]
-) -> Figure:
-    """Error against mean of estimate and reference; `lines` are bias and limits of agreement."""
-    rows = columns(curve, "x", "y")
-    xs, ys = [row[0] or 0.0 for row in rows], [row[1] or 0.0 for row in rows]
-    known = [value for value in lines if value is not None]
-    low, high = min([*ys, *known]), max([*ys, *known])
-    pad = 0.05 * ((high - low) or 1.0)
-    frame = Frame(min(xs), max(xs), low - pad, high + pad, left=58.0)
-    body = axes(frame, plain("fig.bland.x"), plain("fig.bland.y"))
-    for x, y in zip(xs, ys, strict=True):
-        body += f'<circle class="dot" cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" r="3"/>'
-    for value, css in zip(lines, ("nobody", "reference", "reference"), strict=True):
-        if value is not None:
-            body += line(frame, [(frame.x_low, value), (frame.x_high, value)], css)
-    return _points_figure("bland", frame, body, ident=ident, finding=finding, rows=rows)
+def difference_text(row: Mapping[str, Any]) -> str:
+    """A difference with its sign and interval; shares differ by points of 100."""
+    kind = describe(str(row["name"]).removesuffix("_gap").removesuffix("_difference"))[1]
+    value = number(row.get("value"))
+    if value is None:
+        return plain("not_estimable", reason=reason_of(row))
+    factor, digits = (100, ".1f") if kind == "share" else (1, ".3f" if kind == "score" else ".2f")
 
+    def signed(difference: float) -> str:
+        return format(factor * difference, f"+{digits}").replace("-", "−")
 
-def dice_strip(curve: Mapping[str, Any], *, ident: str, finding: str) -> Figure:
-    """Dice of every case from the worst to the best."""
-    rows = columns(curve, "x", "y")
-    xs = [row[0] or 0.0 for row in rows]
-    frame = Frame(min(xs), max(xs), 0.0, 1.0)
-    body = axes(frame, plain("fig.strip.x"), plain("fig.strip.y"))
-    for x, y in rows:
-        body += f'<circle class="dot" cx="{frame.x(x or 0):.1f}" cy="{frame.y(y or 0):.1f}" r="3"/>'
-    return _points_figure("strip", frame, body, ident=ident, finding=finding, rows=rows)
-
-
-def _points_figure(
-    key: str,
-    frame: Frame,
-    body: str,
-    *,
-    ident: str,
-    finding: str,
-    rows: Sequence[tuple[float | None, ...]],
-) -> Figure:
-    """A figure of single points with its table."""
-    title, caption = plain(f"fig.{key}"), plain(f"fig.{key}.desc", finding=finding)
-    svg = picture(frame, body, key=key, ident=ident, title=title, caption=caption)
-    head = (plain(f"fig.{key}.x"), plain(f"fig.{key}.y"))
-    return Figure(svg, title, caption, head, table_rows(rows), key)
+    shown = signed(value)
+    low, high = number(row.get("low")), number(row.get("high"))
+    if low is not None and high is not None:
+        shown += f" ({plain('interval', low=signed(low), high=signed(high))})"
+    return plain("value.points", n=shown) if kind == "share" else shown
 
 
 def course(history: Sequence[Mapping[str, Any]]) -> list[Figure]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from medtl.errors import RunError
 from medtl.report import panels
-from medtl.report.texts import EN, plain
+from medtl.report.texts import knows, plain, translated
 from medtl.report.words import count_text, finding_name, number, percent, threshold_text
 from medtl.types import SPLITS
 
@@ -28,7 +28,10 @@ LISTED_CASES = 60
 CHANGE, GAP, LAST = 0.05, 0.25, 3
 """Rules of the reading of the loss curves: relative change, relative gap, epochs at the end."""
 
-KINDS = ("missed", "false_alarm", "uncertain")
+WORST_COLUMNS = ("y_true", "y_score", "dice", "hd95_mm", "voxels_truth", "voxels_prediction")
+"""Columns of the table of worst cases, as far as they are filled."""
+
+KINDS = ("missed", "false_alarm", "worst", "uncertain")
 
 Row = Mapping[str, Any]
 
@@ -86,8 +89,10 @@ def read_gallery(folder: Path | None) -> dict[str, Any] | None:
     for kind in (*KINDS, "other"):
         mine = [c for c in cases if c["kind"] == kind]
         if mine:
-            lead = EN[f"cases.{kind}.lead"]
-            groups.append({"kind": kind, "title": EN[f"cases.{kind}"], "lead": lead, "cases": mine})
+            lead = plain(f"cases.{kind}.lead")
+            groups.append(
+                {"kind": kind, "title": plain(f"cases.{kind}"), "lead": lead, "cases": mine}
+            )
     return {"groups": groups, "left_out": left_out}
 
 
@@ -118,6 +123,8 @@ def _case(entry: Row) -> dict[str, Any]:
         words = plain("cases.truth_value", value="–" if truth is None else f"{truth:g}")
     shown = "–" if score is None else f"{score:.3f}" if 0 <= score <= 1 else f"{score:g}"
     scores = plain("cases.score_only", score=shown)
+    if entry.get("value"):
+        scores = str(entry["value"])
     if threshold is not None:
         scores = plain("cases.score", score=shown, threshold=threshold_text(threshold))
     case = str(entry.get("case_id", ""))
@@ -125,11 +132,53 @@ def _case(entry: Row) -> dict[str, Any]:
         "kind": kind,
         "case_id": case,
         "label": name,
-        "truth": words,
+        "truth": "" if entry.get("value") else words,
         "score": scores,
-        "alt": plain("cases.alt", kind=EN[f"cases.{kind}"], case=case),
+        "alt": plain("cases.alt", kind=plain(f"cases.{kind}"), case=case),
         "alt_cam": plain("cases.alt_cam", case=case),
     }
+
+
+def worst_view(metrics: Row, *, several: bool) -> list[dict[str, Any]]:
+    """The worst cases of metrics.json by kind, as tables of text.
+
+    Args:
+        metrics: Content of metrics.json.
+        several: Whether the finding has to be named.
+    """
+    groups = []
+    for kind in KINDS:
+        rows = [row for row in metrics.get("worst") or [] if row.get("kind") == kind]
+        if not rows:
+            continue
+        names = [n for n in WORST_COLUMNS if any(row.get(n) is not None for row in rows)]
+        if kind != "worst":
+            names.remove("y_true")  # the kind says it
+        groups.append(
+            {
+                "title": plain(f"cases.{kind}"),
+                "lead": plain(f"cases.{kind}.lead"),
+                "head": [plain(f"worst.{name}") for name in names],
+                "rows": [
+                    (
+                        str(row["case_id"]),
+                        finding_name(row.get("label", "")) if several else "",
+                        [_worst_cell(row.get(name)) for name in names],
+                    )
+                    for row in rows
+                ],
+                "named": several,
+            }
+        )
+    return groups
+
+
+def _worst_cell(value: object) -> str:
+    """A number of the table of worst cases; whole numbers without a point."""
+    result = number(value)
+    if result is None:
+        return "–"
+    return f"{result:,.0f}" if result.is_integer() else f"{result:.3g}"
 
 
 def read_json(path: Path) -> Any:
@@ -139,7 +188,8 @@ def read_json(path: Path) -> Any:
         RunError: The file is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        # NaN is no JSON; a foreign file that has it means "no value".
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RunError(
             "not a readable JSON file", where=path.name, fix="Run the step that writes it again"
@@ -154,14 +204,14 @@ def cohort_view(cohort: Row | None) -> dict[str, Any] | None:
     order = [s for s in SPLITS if s in splits] + sorted(s for s in splits if s not in SPLITS)
     parts = [
         {
-            "name": EN.get(f"cohort.{split}", split),
-            "purpose": EN.get(f"cohort.{split}.for", ""),
+            "name": plain(f"cohort.{split}") if knows(f"cohort.{split}") else split,
+            "purpose": plain(f"cohort.{split}.for") if knows(f"cohort.{split}.for") else "",
             "images": count_text(splits[split].get("images")),
             "patients": count_text(splits[split].get("patients")),
         }
         for split in order
     ]
-    excluded = [(str(e.get("reason", "")), e.get("n")) for e in cohort.get("excluded") or []]
+    excluded = [(translated(e.get("reason", "")), e.get("n")) for e in cohort.get("excluded") or []]
     return {
         "parts": parts,
         "excluded": [(reason, count_text(n)) for reason, n in excluded],
@@ -169,7 +219,7 @@ def cohort_view(cohort: Row | None) -> dict[str, Any] | None:
         "total_used": count_text(sum(number(splits[s].get("images")) or 0 for s in order)),
         "rows": _characteristics([splits[split] for split in order]),
         "hash": str(cohort.get("split_hash") or ""),
-        "notes": [str(note) for note in cohort.get("notes") or []],
+        "notes": [translated(note) for note in cohort.get("notes") or []],
     }
 
 
@@ -234,10 +284,10 @@ def quality_view(quality: Row | None) -> dict[str, Any] | None:
         "n_cases": len(cases),
         "more": max(len(cases) - LISTED_CASES, 0),
         "quarantined": [
-            (str(q.get("case_id", "")), str(q.get("cause", "")))
+            (str(q.get("case_id", "")), translated(q.get("cause", "")))
             for q in quality.get("quarantined") or []
         ],
-        "notes": [str(note) for note in quality.get("notes") or []],
+        "notes": [translated(note) for note in quality.get("notes") or []],
     }
 
 

@@ -3,106 +3,133 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from medtl.report.texts import EN, plain
+from medtl.report.texts import knows, plain, translated
 
-Kind = Literal["share", "score", "months", "mm", "ml", "number", "count"]
+Kind = Literal["share", "score", "months", "mm", "ml", "cm2", "number", "count"]
 
-MEASURES: Mapping[str, tuple[str, Kind]] = {
-    "auroc": ("AUROC", "score"),
-    "average_precision": ("Average precision", "score"),
-    "sensitivity": ("Sensitivity (found)", "share"),
-    "specificity": ("Specificity (rightly not flagged)", "share"),
-    "ppv": ("PPV in the test set", "share"),
-    "npv": ("NPV in the test set", "share"),
-    "ppv_at_prevalence": ("PPV at the stated prevalence", "share"),
-    "npv_at_prevalence": ("NPV at the stated prevalence", "share"),
-    "accuracy": ("Accuracy", "share"),
-    "balanced_accuracy": ("Balanced accuracy", "share"),
-    "prevalence": ("Prevalence in the test set", "share"),
-    "f1": ("F1", "score"),
-    "mcc": ("Matthews correlation", "score"),
-    "youden": ("Youden index", "score"),
-    "kappa": ("Cohen's kappa", "score"),
-    "quadratic_kappa": ("Quadratic weighted kappa", "score"),
-    "brier": ("Brier score (0 is best)", "score"),
-    "scaled_brier": ("Scaled Brier score", "score"),
-    "ece": ("Expected calibration error (0 is best)", "score"),
-    "calibration_slope": ("Calibration slope (1 is right)", "number"),
-    "calibration_in_the_large": ("Calibration in the large (0 is right)", "number"),
-    "lr_positive": ("Positive likelihood ratio", "number"),
-    "lr_negative": ("Negative likelihood ratio", "number"),
-    "diagnostic_odds_ratio": ("Diagnostic odds ratio", "number"),
-    "partial_auc_specificity_90_to_100": ("Partial AUROC, specificity 90% to 100%", "score"),
-    "sensitivity_at_specificity_90": (
-        "Sensitivity at specificity 90% (threshold from test)",
+KINDS: Mapping[str, Kind] = {
+    **dict.fromkeys(
+        (
+            "auroc",
+            "average_precision",
+            "f1",
+            "mcc",
+            "youden",
+            "kappa",
+            "quadratic_kappa",
+            "brier",
+            "scaled_brier",
+            "ece",
+            "partial_auc_specificity_90_to_100",
+            "log_loss",
+            "auroc_hand_till",
+            "icc_2_1",
+            "pearson_r",
+            "concordance",
+            "r2",
+            "icc",
+            "dice",
+            "iou",
+            "nsd",
+            "f1_macro",
+            "kappa_quadratic",
+        ),
+        "score",
+    ),
+    **dict.fromkeys(
+        (
+            "sensitivity",
+            "specificity",
+            "ppv",
+            "npv",
+            "ppv_at_prevalence",
+            "npv_at_prevalence",
+            "accuracy",
+            "balanced_accuracy",
+            "prevalence",
+            "sensitivity_at_specificity_90",
+            "specificity_at_sensitivity_90",
+            "missed",
+            "correctly_absent",
+            "dice_below_50_percent",
+            "class_sensitivity",
+        ),
         "share",
     ),
-    "specificity_at_sensitivity_90": (
-        "Specificity at sensitivity 90% (threshold from test)",
-        "share",
+    **dict.fromkeys(
+        (
+            "calibration_slope",
+            "calibration_in_the_large",
+            "lr_positive",
+            "lr_negative",
+            "diagnostic_odds_ratio",
+            "calibration_intercept",
+            "temperature",
+            "error_slope_on_reference",
+            "error_slope_on_mean",
+        ),
+        "number",
     ),
-    "log_loss": ("Log loss (0 is best)", "score"),
-    "calibration_intercept": ("Calibration intercept (0 is right)", "number"),
-    "temperature": ("Temperature, fitted on validation", "number"),
-    "auroc_hand_till": ("AUROC of Hand and Till", "score"),
-    "loa_low_months": ("Lower limit of agreement", "months"),
-    "loa_high_months": ("Upper limit of agreement", "months"),
-    "icc_2_1": ("Intraclass correlation ICC(2,1)", "score"),
-    "pearson_r": ("Pearson correlation", "score"),
-    "concordance": ("Lin's concordance", "score"),
-    "r2": ("R²", "score"),
-    "missed": ("Structure missed", "share"),
-    "correctly_absent": ("Rightly left empty", "share"),
-    "dice_below_50_percent": ("Cases with Dice below 0.5", "share"),
-    "mae_months": ("Mean absolute error", "months"),
-    "median_absolute_error_months": ("Median absolute error", "months"),
-    "rmse_months": ("Root mean square error", "months"),
-    "bias_months": ("Bias (estimate minus truth)", "months"),
-    "icc": ("Intraclass correlation", "score"),
-    "dice": ("Dice", "score"),
-    "iou": ("Intersection over union", "score"),
-    "hd_mm": ("Hausdorff distance", "mm"),
-    "hd95_mm": ("Hausdorff distance, 95th percentile", "mm"),
-    "assd_mm": ("Average symmetric surface distance", "mm"),
-    "masd_mm": ("Mean average surface distance", "mm"),
-    "nsd": ("Normalised surface Dice", "score"),
+    **dict.fromkeys(
+        (
+            "loa_low_months",
+            "loa_high_months",
+            "mae_months",
+            "median_absolute_error_months",
+            "rmse_months",
+            "bias_months",
+        ),
+        "months",
+    ),
+    **dict.fromkeys(
+        (
+            "hd_mm",
+            "hd95_mm",
+            "assd_mm",
+            "masd_mm",
+        ),
+        "mm",
+    ),
 }
-"""Name in metrics.json -> name for a reader and how its value is written."""
+"""Name in metrics.json -> how its value is written; its name for a reader is a text."""
 
-_ENDINGS: Mapping[str, str] = {
-    "_after_temperature": "after temperature scaling",
-    "_median": "median",
-    "_p05": "5th percentile",
-    "_p25": "25th percentile",
-    "_p75": "75th percentile",
-    "_gap": "gap",
-}
-"""Ending of a name in metrics.json -> words behind the name of the measure itself."""
+_ENDINGS = ("after_temperature", "median", "p05", "p25", "p75", "gap", "difference")
+"""Endings of names in metrics.json that say something about the measure itself."""
 
-_UNITS: Mapping[str, Kind] = {"months": "months", "mm": "mm", "ml": "ml"}
-_PATTERN: Mapping[Kind, str] = {
-    "score": "{:.3f}",
-    "months": "{:.1f} months",
-    "mm": "{:.2f} mm",
-    "ml": "{:.1f} ml",
-    "number": "{:.2f}",
-    "count": "{:,.0f}",
+_UNITS: Mapping[str, Kind] = {"months": "months", "mm": "mm", "ml": "ml", "cm2": "cm2"}
+_DIGITS: Mapping[Kind, str] = {
+    "score": ".3f",
+    "months": ".1f",
+    "mm": ".2f",
+    "ml": ".1f",
+    "cm2": ".1f",
+    "number": ".2f",
+    "count": ",.0f",
 }
+"""Format of a value, without its unit."""
 
 
 def describe(name: str) -> tuple[str, Kind]:
     """Reader's name and kind of a measure; an unknown name keeps its words and its unit."""
-    if name in MEASURES:
-        return MEASURES[name]
-    for ending, suffix in _ENDINGS.items():
-        if name.endswith(ending) and (base := name.removesuffix(ending)) in MEASURES:
-            return f"{MEASURES[base][0]}, {suffix}", MEASURES[base][1]
+    if name in KINDS:
+        return plain(f"measure.{name}"), KINDS[name]
+    for ending in _ENDINGS:
+        base = name.removesuffix(f"_{ending}")
+        if base != name:
+            title, kind = describe(base)
+            return plain("measure.of", measure=title, which=plain(f"ending.{ending}")), kind
+    if found := re.fullmatch(r"within_([\d.]+)_months", name):
+        return plain("measure.within", n=found[1]), "share"
+    if found := re.fullmatch(r"nsd_([\d.]+)_mm", name):
+        return plain("measure.nsd_at", n=found[1]), "score"
+    if found := re.fullmatch(r"(volume|area)_(bias|loa_low|loa_high)_(ml|cm2)", name):
+        title, size = plain(f"measure.{found[2]}_months"), plain(f"measure.{found[1]}")
+        return plain("measure.of", measure=title, which=size), _UNITS[found[3]]
     words = name.split("_")
-    if words[0] == "within":
-        return name.replace("_", " ").capitalize(), "share"
     kind = _UNITS.get(words[-1], "number")
     if kind != "number":
         words = words[:-1]
@@ -112,7 +139,7 @@ def describe(name: str) -> tuple[str, Kind]:
 def finding_name(label: object) -> str:
     """A label as words inside a sentence ("pleural_effusion" -> "pleural effusion")."""
     words = str(label).removesuffix("_months")  # the unit stands with the value
-    return words.replace("_", " ").strip() or EN["finding.unnamed"]
+    return words.replace("_", " ").strip() or plain("finding.unnamed")
 
 
 def of_100(share: float) -> str:
@@ -136,7 +163,7 @@ def threshold_text(threshold: object) -> str:
     """A threshold with three decimals, or in words when it is above every score."""
     value = number(threshold)
     if value is None or math.isinf(value):
-        return EN["threshold.inf"]
+        return plain("threshold.inf")
     return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
 
 
@@ -153,7 +180,15 @@ def number(value: object) -> float | None:
 
 def value_text(value: float, kind: Kind) -> str:
     """One value in the form of its kind: "87%", "0.912", "6.1 months"."""
-    return percent(value) if kind == "share" else _PATTERN[kind].format(value).replace("-", "−")
+    digits = bare_text(value, kind)
+    return plain(f"value.{kind}", n=digits) if knows(f"value.{kind}") else digits
+
+
+def bare_text(value: float, kind: Kind) -> str:
+    """One value without its unit: "6.1", but "87%"."""
+    if kind == "share":
+        return percent(value)
+    return format(value, _DIGITS[kind]).replace("-", "−")
 
 
 def interval_text(measure: Mapping[str, Any], kind: Kind) -> str:
@@ -161,17 +196,12 @@ def interval_text(measure: Mapping[str, Any], kind: Kind) -> str:
     low, high = number(measure.get("low")), number(measure.get("high"))
     if low is None or high is None:
         return ""
-    unit = {"months": " months", "mm": " mm", "ml": " ml"}.get(kind, "")
-    return plain(
-        "interval",
-        low=value_text(low, kind).removesuffix(unit) if unit else value_text(low, kind),
-        high=value_text(high, kind),
-    )
+    return plain("interval", low=bare_text(low, kind), high=value_text(high, kind))
 
 
 def reason_of(measure: Mapping[str, Any]) -> str:
     """Why a measure is not "ok", never empty."""
-    return str(measure.get("reason") or EN["no_reason"]).rstrip(".")
+    return translated(measure.get("reason") or "").rstrip(".") or plain("no_reason")
 
 
 def level_text(measure: Mapping[str, Any]) -> str:
@@ -188,3 +218,9 @@ def count_text(value: object) -> str:
 def sentence(text: str) -> str:
     """Return a label as the start of a sentence: only its first letter changes ("NA" stays)."""
     return text[:1].upper() + text[1:]
+
+
+def p_text(p: object) -> str:
+    """A p value with three decimals, or a dash when there is no test."""
+    value = number(p)
+    return "–" if value is None else "<0.001" if value < 0.001 else f"{value:.3f}"

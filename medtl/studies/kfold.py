@@ -71,7 +71,7 @@ def run_kfold(
     (out / "checkpoints").rmdir()
     manifest = build_manifest(recipe)
     strata = build_task(recipe, manifest.cases).strata(manifest.cases)
-    parts = kfold(manifest, strata, folds, recipe.data.split.seed)
+    parts = kfold(manifest, strata, folds, recipe.seed_of("split"))
     tables = []
     for number, part in enumerate(parts):
         folder = out / f"fold_{number}"

@@ -1,45 +1,91 @@
 """Checkpoints: one safetensors file that holds tensors and what they mean. No pickle anywhere.
 
-The header carries JSON (labels, preprocessing, recipe, state of the loop) and a SHA-256 over the
-tensors, because safetensors itself does not notice a flipped bit.
+The header carries JSON (labels, preprocessing, recipe, state of the loop) and a SHA-256 over it and
+over the tensors, because safetensors itself does not notice a flipped bit. What was written is read
+again before it takes its place.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import logging
+import os
+import secrets
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from medtl.errors import WeightsError
-from medtl.io.atomic import atomic_path
+from medtl.io.atomic import TEMPORARY_MARK, atomic_path
+from medtl.io.interrupt import held
 
 FORMAT = "medtl-checkpoint/1"
 """Written into every checkpoint; a reader refuses what it does not know."""
 
+log = logging.getLogger(__name__)
 
-def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-    """Write a checkpoint atomically: the old file stays until the new one is complete.
+
+def save_checkpoint(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    meta: Mapping[str, Any],
+    *,
+    previous: Path | None = None,
+) -> None:
+    """Write a checkpoint atomically: the old file stays until the new one is complete and read.
 
     Args:
         path: Where to; its folder exists.
         tensors: Name -> tensor on any device.
         meta: JSON types only.
+        previous: Where the file that is replaced stays, None to drop it.
+
+    Raises:
+        RunError: When it cannot be written. WeightsError: When the disk gives other bytes back.
     """
     from safetensors.torch import save_file
 
     cpu = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    text = json.dumps(meta, allow_nan=False)
     header = {
         "format": FORMAT,
         "sha256": _digest(cpu),
-        "meta": json.dumps(meta, allow_nan=False),
+        "meta": text,
+        "meta_sha256": hashlib.sha256(text.encode()).hexdigest(),
     }
     with atomic_path(path) as temporary:
         save_file(cpu, temporary, metadata=header)
+        load_checkpoint(temporary)
+        if previous is not None and path.is_file():
+            _give_second_name(path, previous)
+
+
+def load_latest(paths: Sequence[Path]) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Return the first of some checkpoints that is there and whole, None when none is there.
+
+    Args:
+        paths: The newest first.
+
+    Raises:
+        WeightsError: When there are checkpoints and all are damaged.
+    """
+    damage: WeightsError | None = None
+    for path in paths:
+        if not path.is_file():
+            continue
+        try:
+            return load_checkpoint(path)
+        except WeightsError as error:
+            damage = damage or error
+            log.warning("%s Looking for the checkpoint before it.", error)
+    if damage is not None:
+        raise damage
+    return None
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -53,7 +99,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not path.is_file():
         raise WeightsError("there is no such checkpoint", where=path.name)
     try:
-        with safe_open(path, "pt") as file:
+        with held(), safe_open(path, "pt") as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
@@ -62,16 +108,9 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             where=path.name,
             fix="It was cut or altered; use another checkpoint of the run",
         ) from error
-    if header.get("format") != FORMAT:
-        raise WeightsError(
-            "not a checkpoint of this program", expected=f"format {FORMAT}", where=path.name
-        )
+    _check_header(header, path.name)
     if header.get("sha256") != _digest(tensors):
-        raise WeightsError(
-            "the tensors do not match their hash",
-            where=path.name,
-            fix="The file was altered after it was written; use another checkpoint of the run",
-        )
+        raise _altered("tensors", path.name)
     return tensors, json.loads(header["meta"])
 
 
@@ -80,10 +119,69 @@ def is_checkpoint(path: Path) -> bool:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, "pt") as file:
+        with held(), safe_open(path, "pt") as file:
             return bool((file.metadata() or {}).get("format") == FORMAT)
     except (SafetensorError, OSError, ValueError):
         return False
+
+
+def _check_header(header: Mapping[str, str], where: str) -> None:
+    """Refuse a header of another program, and one whose text is not what was written."""
+    if header.get("format") != FORMAT:
+        raise WeightsError(
+            "not a checkpoint of this program", expected=f"format {FORMAT}", where=where
+        )
+    digest = hashlib.sha256(header.get("meta", "").encode()).hexdigest()
+    if header.get("meta_sha256", digest) != digest or "meta" not in header:
+        raise _altered("meta data", where)
+
+
+def _altered(part: str, where: str) -> WeightsError:
+    """The error for bytes that are not those that were written."""
+    return WeightsError(
+        f"the {part} do not match their hash",
+        where=where,
+        fix="The file was altered after it was written; use another checkpoint of the run",
+    )
+
+
+def _give_second_name(path: Path, other: Path) -> None:
+    """Make `other` the same file as `path`, or a copy where the file system has no links."""
+    temporary = other.with_name(f".{other.stem}{TEMPORARY_MARK}{secrets.token_hex(6)}")
+    try:
+        os.link(path, temporary)
+    except OSError:
+        shutil.copy2(path, temporary)
+    temporary.replace(other)
+
+
+def load_exactly(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Fill a network with the tensors that were saved from one of the same shape.
+
+    Args:
+        model: Filled in place.
+        tensors: One for each of the network's, and no other.
+        where: Name of the file, for messages.
+
+    Raises:
+        WeightsError: When a tensor is missing, unexpected, of another shape or not finite.
+    """
+    network = model.state_dict()
+    shared = [name for name in network if name in tensors]
+    differing = {
+        "missing keys": [name for name in network if name not in tensors],
+        "unexpected keys": [name for name in tensors if name not in network],
+        "keys of another shape": [n for n in shared if network[n].shape != tensors[n].shape],
+        "values that are not finite": [n for n in shared if not torch.isfinite(tensors[n]).all()],
+    }
+    found = [f"{what}: {', '.join(names[:3])}" for what, names in differing.items() if names]
+    if found:
+        raise WeightsError(
+            f"the weights do not fit the network ({'; '.join(found)})",
+            expected="the network and the classes that they were trained for",
+            where=where,
+        )
+    model.load_state_dict(dict(tensors))
 
 
 def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

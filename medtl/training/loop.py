@@ -25,10 +25,13 @@ from medtl.losses.penalty import elastic_penalty, penalised_weights
 from medtl.networks.freeze import apply_stage
 from medtl.networks.groups import layer_groups
 from medtl.networks.selectors import resolve
+from medtl.networks.zero_gamma import GammaSurgery, ZeroGamma
 from medtl.tasks.task import Task
 from medtl.training.batches import Batch, EpochBatches, Samples, make_loader
 from medtl.training.checkpoint import (
     load_checkpoint,
+    load_exactly,
+    load_latest,
     load_optimizer,
     optimizer_tensors,
     save_checkpoint,
@@ -64,6 +67,7 @@ class Options:
         monitor: "auto" watches the task's statistic where there are enough validation cases, else
             the validation loss.
         min_delta, baseline: See `Stopping`.
+        zero_gamma: What is done to which residual blocks, or None.
         seed: Of order, augmentation and dropout.
         workers: Loader processes; the results do not depend on it.
     """
@@ -79,6 +83,7 @@ class Options:
     monitor: Literal["auto", "val_loss", "val_metric"] = "auto"
     min_delta: float = 0.0
     baseline: float | None = None
+    zero_gamma: ZeroGamma | None = None
     seed: int = 0
     workers: int = 0
 
@@ -107,7 +112,8 @@ class Trainer:
         options: What all stages share.
         can_watch: Whether the validation cases are enough for the task's statistic.
         runtime: Device, precision, processes.
-        folder: Where `best.safetensors` and `last.safetensors` go.
+        folder: Where `best.safetensors`, `last.safetensors` and the one before it
+            (`previous.safetensors`) go.
         meta: What a checkpoint must say besides the weights (labels, preprocessing, recipe).
         extra: Tensors that a checkpoint must hold besides the weights (a fitted pixel mean).
         watcher: Who is told of steps and epochs.
@@ -128,6 +134,7 @@ class Trainer:
     def __post_init__(self) -> None:
         """Move the network and decide what early stopping watches."""
         self.runtime.place(self.model)
+        self.surgery = self._plan_surgery()
         self.groups = layer_groups(self.model)
         self.monitor = self._choose_monitor()
         self._is_asked_to_stop: Callable[[], bool] = lambda: False
@@ -137,7 +144,7 @@ class Trainer:
 
         Args:
             stages: What to do.
-            resume: Go on from `last.safetensors` when there is one.
+            resume: Go on from `last.safetensors`, or the one before it when that is damaged.
 
         Returns:
             The final position, with the history.
@@ -201,6 +208,12 @@ class Trainer:
 
     def _run_stage(self, stage: Stage, position: Position, saved: Mapping[str, Tensor]) -> Position:
         """Run one stage from where `position` stands to its last epoch or the end of patience."""
+        if (
+            self.surgery
+            and not position.in_stage
+            and self.surgery.is_due(stage.name, position.stage)
+        ):
+            self._operate(self.surgery)
         optimizer = self.enter(stage)
         decay = self.options.ema_decay
         average = None if decay is None else MovingAverage(self.model, decay)
@@ -337,6 +350,9 @@ class Trainer:
         }
         position = position.after_epoch(stage, watched, row)
         log.info("epoch %d: train %.4f, val %.4f", row["epoch"], train_loss, val_loss)
+        if self.surgery and self.surgery.originals:
+            sizes = self.surgery.sizes(self.model)
+            log.info("mean |gamma|: %s", ", ".join(f"{n} {v:.4g}" for n, v in sizes.items()))
         if position.improved:
             self._save("best", position, average=average)
         return position
@@ -361,13 +377,21 @@ class Trainer:
             for selector, policy in stage.batch_norm.items()
             for name in resolve(selector, names)
         }
-        apply_stage(self.model, self.groups, train=resolve(stage.train, names), batch_norm=policies)
+        rates = {} if self.surgery is None else self.surgery.rates
+        apply_stage(
+            self.model,
+            self.groups,
+            train=resolve(stage.train, names),
+            batch_norm=policies,
+            gammas=rates,
+        )
         groups = parameter_groups(
             self.model,
             [(group.name, group.parameters) for group in self.groups],
             lr=stage.lr,
             layer_decay=stage.layer_decay,
             weight_decay=self.options.weight_decay,
+            multipliers=rates,
         )
         return make_optimizer(self.options.optimizer, groups)
 
@@ -390,10 +414,12 @@ class Trainer:
 
     def _start(self, resume: bool) -> tuple[Position, dict[str, Tensor]]:
         """The position and tensors to go on from."""
-        path = self.folder / "last.safetensors"
-        if resume and path.is_file():
-            tensors, meta = load_checkpoint(path)
-            self.model.load_state_dict(without_prefix("model", tensors))
+        paths = [self.folder / f"{name}.safetensors" for name in ("last", "previous")]
+        latest = load_latest(paths) if resume else None
+        if latest is not None:
+            tensors, meta = latest
+            load_exactly(self.model, without_prefix("model", tensors), "last.safetensors")
+            self._recall_surgery(tensors)
             return Position.from_dict(meta["position"]), tensors
         position = Position()
         larger_is_better = self.monitor == "val_metric" and self.task.larger_is_better
@@ -420,12 +446,17 @@ class Trainer:
         if name == "best" and average is not None:
             model = average.average
         tensors = {**with_prefix("model", model), **with_prefix("extra", self.extra)}
+        meta = {**self.meta, "position": position.to_dict(), "monitor": self.monitor}
+        if self.surgery is not None:
+            tensors |= with_prefix("gamma", self.surgery.originals)
+            meta["removed"] = [removal.to_dict() for removal in self.surgery.removed]
         if optimizer is not None:
             tensors |= with_prefix("optimizer", optimizer_tensors(optimizer))
         if name == "last" and average is not None:
             tensors |= with_prefix("ema", average.average)
-        meta = {**self.meta, "position": position.to_dict(), "monitor": self.monitor}
-        save_checkpoint(self.folder / f"{name}.safetensors", tensors, meta)
+        path = self.folder / f"{name}.safetensors"
+        previous = path.with_stem("previous") if name == "last" else None
+        save_checkpoint(path, tensors, meta, previous=previous)
 
     def _load_best(self) -> None:
         """Give the model its best weights of all stages; keep the last ones when none was best."""
@@ -435,7 +466,30 @@ class Trainer:
             log.warning("no epoch reached the baseline; the weights of the last epoch are kept")
             return
         tensors, _ = load_checkpoint(path)
-        self.model.load_state_dict(without_prefix("model", tensors))
+        load_exactly(self.model, without_prefix("model", tensors), path.name)
+        self._recall_surgery(tensors)
+
+    def _plan_surgery(self) -> GammaSurgery | None:
+        """Find the blocks that zero-gamma is about; blocks to be removed are gone afterwards."""
+        plan = self.options.zero_gamma
+        if plan is None or plan.select == "none":
+            return None
+        image = self.train[(0, 0)][0][None]
+        surgery = GammaSurgery(self.model, plan, self.runtime.to_device(image))
+        for removal in surgery.removed:
+            log.info("zero-gamma: removed %s", removal.module)
+        return surgery
+
+    def _operate(self, surgery: GammaSurgery) -> None:
+        """Do what zero-gamma is asked to, and say it."""
+        surgery.apply(self.model)
+        names = ", ".join(block.name for block in surgery.blocks)
+        log.info("zero-gamma: %s in %s", surgery.plan, names)
+
+    def _recall_surgery(self, tensors: Mapping[str, Tensor]) -> None:
+        """Know from a checkpoint whether its weights have been operated on, and how to undo it."""
+        if self.surgery is not None:
+            self.surgery.originals = without_prefix("gamma", tensors)
 
     def _must_be_finite(
         self, loss: Tensor, stage: Stage, position: Position, places: Tensor

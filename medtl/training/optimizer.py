@@ -18,6 +18,7 @@ def parameter_groups(
     lr: Mapping[str, float],
     layer_decay: float = 1.0,
     weight_decay: float = 0.01,
+    multipliers: Mapping[str, float] | None = None,
 ) -> list[dict[str, Any]]:
     """Return optimiser groups that hold every trainable parameter exactly once.
 
@@ -31,19 +32,19 @@ def parameter_groups(
         lr: "head" and, when anything below it trains, "base".
         layer_decay: Factor per group, in (0, 1].
         weight_decay: For matrices and kernels; biases and norm parameters (ndim <= 1) get 0.
+        multipliers: Parameter -> factor on its group's rate; these get no weight decay (the gammas
+            of `networks.zero_gamma`).
 
     Returns:
-        Dictionaries with `params`, `lr`, `weight_decay` and `name` ("layer4", "layer4/no_decay").
+        Dictionaries with `params`, `lr`, `weight_decay` and `name` ("layer4", "layer4/no_decay",
+        "layer4/gamma").
 
     Raises:
         RunError: When nothing trains, or layers below the head train without a base rate.
     """
-    parameters = dict(model.named_parameters())
-    trained = [
-        (name, [parameters[p] for p in names if parameters[p].requires_grad])
-        for name, names in groups
-    ]
-    trained = [(name, tensors) for name, tensors in trained if tensors]
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    trained = [(name, [p for p in names if p in parameters]) for name, names in groups]
+    trained = [(name, names) for name, names in trained if names]
     if not trained:
         raise RunError("no parameter trains in this stage", fix="Name a layer group in its 'train'")
     below = [name for name, _ in trained if name != "head"]
@@ -52,18 +53,23 @@ def parameter_groups(
             f"the layers {', '.join(below)} train without a learning rate",
             fix="State lr: {head: ..., base: ...} in this stage",
         )
-    result = []
-    for name, tensors in trained:
+    multipliers = multipliers or {}
+    result: dict[tuple[str, float], dict[str, Any]] = {}
+    for name, names in trained:
         depth = 0 if name == "head" else len(below) - 1 - below.index(name)
         rate = lr["head"] if name == "head" else lr["base"] * layer_decay**depth
-        decayed = [t for t in tensors if t.ndim > 1]
-        plain = [t for t in tensors if t.ndim <= 1]
-        for params, decay, suffix in ((decayed, weight_decay, ""), (plain, 0.0, "/no_decay")):
-            if params:
-                result.append(
-                    {"params": params, "lr": rate, "weight_decay": decay, "name": name + suffix}
-                )
-    return result
+        for parameter in names:
+            factor = multipliers.get(parameter)
+            tensor = parameters[parameter]
+            kind = "/gamma" if factor is not None else "/no_decay" if tensor.ndim <= 1 else ""
+            made = {
+                "params": [],
+                "lr": rate * (1.0 if factor is None else factor),
+                "weight_decay": 0.0 if kind else weight_decay,
+                "name": name + kind,
+            }
+            result.setdefault((name + kind, made["lr"]), made)["params"].append(tensor)
+    return list(result.values())
 
 
 def make_optimizer(

@@ -15,12 +15,14 @@ PLATEAU_PATIENCE = 2
 
 @dataclass(frozen=True)
 class Position:
-    """Where a run stands after its last finished epoch.
+    """Where a run stands: after its last finished epoch, or after some batches of the next one.
 
     Attributes:
         stage: Index of the current stage; the number of stages when all are done.
         epoch: Finished epochs of the current stage.
         total_epochs: Finished epochs of all stages.
+        batch: Finished batches of the current epoch, 0 between two epochs.
+        loss_sum: Of the training cases in these batches.
         drops: How often the plateau rule has fired in this stage.
         stopping: State of early stopping.
         history: One row per finished epoch.
@@ -29,9 +31,16 @@ class Position:
     stage: int = 0
     epoch: int = 0
     total_epochs: int = 0
+    batch: int = 0
+    loss_sum: float = 0.0
     drops: int = 0
     stopping: Stopping = field(default_factory=Stopping)
     history: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def in_stage(self) -> bool:
+        """Whether the stage has begun, so that its optimiser has a state to go on from."""
+        return self.epoch > 0 or self.batch > 0
 
     @property
     def improved(self) -> bool:
@@ -53,6 +62,8 @@ class Position:
             self,
             epoch=self.epoch + 1,
             total_epochs=self.total_epochs + 1,
+            batch=0,
+            loss_sum=0.0,
             drops=self.drops + (stage.schedule == "plateau" and stuck),
             stopping=stopping,
             history=(*self.history, {**row, "best": int(best)}),

@@ -93,6 +93,13 @@ class Runtime:
         """Clip the gradient norm, after unscaling."""
         self._accelerator.clip_grad_norm_(parameters, max_norm)
 
+    def in_any_process(self, flag: bool) -> bool:
+        """Whether a flag is set in one of the processes: all of them get the same answer."""
+        if self.processes == 1:
+            return flag
+        count = self._accelerator.reduce(torch.tensor(float(flag), device=self.device))
+        return bool(count > 0)
+
     def wait(self) -> None:
         """Wait for all processes."""
         self._accelerator.wait_for_everyone()

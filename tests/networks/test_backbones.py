@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from medtl.errors import WeightsError
-from medtl.networks.backbones import HEAD_STD, build_classifier, set_bias
+from medtl.networks.backbones import HEAD_STD, build_classifier
 from medtl.networks.groups import layer_groups
 from medtl.networks.names import backbone_names, check_backbone
 from medtl.networks.weights import WeightsSource
@@ -60,10 +60,10 @@ def test_the_bias_is_what_an_untrained_network_says():
     model = build(outputs=3).eval()
     with torch.no_grad():
         model.head.linear.weight.zero_()
-    set_bias(model.head, [-3.0, 0.0, 2.0])
+    model.set_bias([-3.0, 0.0, 2.0])
     torch.testing.assert_close(model(torch.randn(1, 3, 64, 64)), torch.tensor([[-3.0, 0.0, 2.0]]))
     with pytest.raises(ValueError, match="1 values for 3 outputs"):
-        set_bias(model.head, [0.5])
+        model.set_bias([0.5])
 
 
 def test_an_unknown_backbone_is_refused_with_the_nearest():

@@ -143,7 +143,7 @@ def test_masks_follow_their_image_and_come_back() -> None:
     there = preprocessor.mask_to_unit(mask, image)
     assert there.shape == (40, 40)
     assert set(np.unique(there)) == {0, 2}
-    back = unfit_mask(there, preprocessor.fit_of(image))
+    back = unfit_mask(there, preprocessor.grid(image))
     assert (back == mask).mean() > 0.95
 
 

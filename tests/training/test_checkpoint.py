@@ -4,6 +4,7 @@ import torch
 from medtl.errors import WeightsError
 from medtl.training.checkpoint import (
     load_checkpoint,
+    load_latest,
     load_optimizer,
     optimizer_tensors,
     save_checkpoint,
@@ -31,6 +32,63 @@ def test_a_flipped_bit_is_noticed(tmp_path):
     path.write_bytes(data)
     with pytest.raises(WeightsError, match="do not match their hash"):
         load_checkpoint(path)
+
+
+def test_a_flipped_bit_of_the_meta_data_is_noticed(tmp_path):
+    path = tmp_path / "c.safetensors"
+    save_checkpoint(path, TENSORS, {"position": {"epoch": 3}})
+    data = path.read_bytes()
+    assert data.count(b"epoch") == 1
+    path.write_bytes(data.replace(b"epoch", b"epach"))
+    with pytest.raises(WeightsError, match="meta data do not match their hash"):
+        load_checkpoint(path)
+
+
+def test_the_file_before_stays_under_a_second_name(tmp_path):
+    path, previous = tmp_path / "last.safetensors", tmp_path / "previous.safetensors"
+    for number in range(3):
+        save_checkpoint(path, TENSORS, {"number": number}, previous=previous)
+    assert load_checkpoint(path)[1] == {"number": 2}
+    assert load_checkpoint(previous)[1] == {"number": 1}
+    assert sorted(p.name for p in tmp_path.iterdir()) == [path.name, previous.name]
+
+
+def test_without_links_it_is_copied(tmp_path, monkeypatch):
+    def refuse(*_names):
+        raise OSError("no links here")
+
+    monkeypatch.setattr("os.link", refuse)
+    test_the_file_before_stays_under_a_second_name(tmp_path)
+
+
+def test_the_latest_whole_checkpoint_is_found(tmp_path):
+    paths = [tmp_path / "last.safetensors", tmp_path / "previous.safetensors"]
+    assert load_latest(paths) is None
+    for number in range(2):
+        save_checkpoint(paths[0], TENSORS, {"number": number}, previous=paths[1])
+    assert load_latest(paths)[1] == {"number": 1}
+    paths[0].write_bytes(b"")
+    assert load_latest(paths)[1] == {"number": 0}
+    paths[1].write_bytes(b"")
+    with pytest.raises(WeightsError, match=r"last\.safetensors"):
+        load_latest(paths)
+
+
+def test_a_disk_that_gives_other_bytes_back_keeps_the_old_file(tmp_path, monkeypatch):
+    from safetensors import torch as library
+
+    path = tmp_path / "c.safetensors"
+    save_checkpoint(path, TENSORS, {"number": 1})
+    write = library.save_file
+
+    def lossy(tensors, name, metadata):
+        write(tensors, name, metadata)
+        name.write_bytes(name.read_bytes()[:-1])
+
+    monkeypatch.setattr(library, "save_file", lossy)
+    with pytest.raises(WeightsError, match="not a readable"):
+        save_checkpoint(path, TENSORS, {"number": 2})
+    assert load_checkpoint(path)[1] == {"number": 1}
 
 
 def test_a_cut_file_is_noticed(tmp_path):

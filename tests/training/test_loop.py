@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import signal
 from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
@@ -184,6 +185,57 @@ def test_a_run_stopped_anywhere_and_resumed_is_bit_identical(tmp_path, stop_at, 
     ]
 
 
+@pytest.mark.parametrize("stop_at", [1, 5, 6, 17])
+@pytest.mark.parametrize(
+    "options", [{}, {"ema_decay": 0.9}, {"accumulate": 2}, {"optimizer": "sgd"}], ids=str
+)
+def test_a_signal_stops_between_two_steps_and_loses_none(tmp_path, stop_at, options):
+    """Batch norm that adapts has a state that every batch moves: it must be in the checkpoint."""
+    stages = [HEAD, TOP, replace(FULL, batch_norm={"all": "adapt"})]
+    whole = trainer(tmp_path / "whole", **options)
+    expected = whole.fit(stages)
+    seen = []
+
+    def interrupt(stage, epoch, done, _batches):
+        seen.append((stage.name, epoch, done))
+        if len(seen) == stop_at:
+            signal.raise_signal(signal.SIGINT)
+
+    cut = trainer(tmp_path / "cut", watcher=Watcher(on_step=interrupt), **options)
+    with pytest.raises(KeyboardInterrupt):
+        cut.fit(stages)
+    again = trainer(tmp_path / "cut", watcher=Watcher(on_step=interrupt), **options)
+    position = again.fit(stages, resume=True)
+    assert digests(again.model) == digests(whole.model)
+    assert [r["train_loss"] for r in position.history] == [
+        r["train_loss"] for r in expected.history
+    ]
+    assert len(seen) == len(set(seen)) == 18  # no step was lost, none was repeated
+
+
+def test_a_signal_during_validation_is_not_lost_and_costs_no_training(tmp_path):
+    expected = trainer(tmp_path / "whole").fit(STAGES)
+    cut = trainer(tmp_path / "cut")
+    validate = cut.validate
+
+    def interrupted():
+        signal.raise_signal(signal.SIGTERM)
+        return validate()
+
+    cut.validate = interrupted
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            cut.fit(STAGES)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    _, meta = load_checkpoint(tmp_path / "cut" / "last.safetensors")
+    assert (meta["position"]["epoch"], meta["position"]["batch"]) == (0, 3)
+    position = trainer(tmp_path / "cut").fit(STAGES, resume=True)
+    for row, other in zip(position.history, expected.history, strict=True):
+        assert {**row, "seconds": 0} == {**other, "seconds": 0}
+
+
 def test_resuming_a_finished_run_changes_nothing(tmp_path):
     run = trainer(tmp_path / "run")
     run.fit(STAGES)
@@ -280,12 +332,28 @@ def test_the_metric_cannot_be_watched_on_ten_cases(tmp_path):
     assert trainer(tmp_path / "run").monitor == "val_loss"
 
 
-def test_a_damaged_checkpoint_is_not_resumed(tmp_path):
-    run = trainer(tmp_path / "run")
-    run.fit([HEAD])
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(tmp_path, caplog, damage):
+    whole = trainer(tmp_path / "whole")
+    whole.fit(STAGES)
+    trainer(tmp_path / "run").fit(STAGES[:2])
     path = tmp_path / "run" / "last.safetensors"
-    path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(WeightsError, match="not a readable safetensors"):
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-9])
+    else:
+        path.unlink()
+    again = trainer(tmp_path / "run")
+    again.fit(STAGES, resume=True)
+    assert ("Looking for the checkpoint before it" in caplog.text) == (damage == "cut")
+    assert digests(again.model) == digests(whole.model)
+
+
+def test_when_both_are_damaged_nothing_is_trained(tmp_path):
+    trainer(tmp_path / "run").fit([HEAD])
+    for name in ("last", "previous"):
+        path = tmp_path / "run" / f"{name}.safetensors"
+        path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(WeightsError, match=r"last.*not a readable safetensors"):
         trainer(tmp_path / "run").fit([HEAD], resume=True)
 
 

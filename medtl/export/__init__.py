@@ -1,0 +1,1 @@
+"""Results as DICOM objects of the patient and study that the images came from."""

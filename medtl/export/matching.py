@@ -1,0 +1,144 @@
+"""Which source image a result belongs to, decided by the decoded pixels and by nothing else.
+
+A run folder holds pseudonyms and no paths. What it does hold is the hash of every image as the
+network's input was read from it, so a result goes to the patient whose file has that very image.
+Names, folders and row order decide nothing on their own: a result under the wrong patient is worse
+than none.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from medtl.errors import ImageError, ManifestError
+from medtl.export.source import read_source
+from medtl.io.dicom_file import looks_like_dicom
+from medtl.io.leaks import content_hash
+from medtl.io.manifest import manifest_columns, read_manifest
+from medtl.io.read import read_image
+
+TABLES = {".csv", ".parquet"}
+"""Endings of a manifest; anything else is a DICOM file or a folder."""
+
+COLORS: tuple[Literal["grey", "rgb"], ...] = ("grey", "rgb")
+"""How a run may have read its images; its hashes tell which."""
+
+_NOBODY = b"\0" * 32
+"""Salt of ids that are not looked at."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """The image that a result is about.
+
+    Attributes:
+        path: A DICOM file, or the folder of a series.
+        frame: Number from 0 of the one frame that was read, None for the whole image.
+    """
+
+    path: Path
+    frame: int | None = None
+
+
+def find_sources(
+    images: Path,
+    wanted: Mapping[str, str],
+    *,
+    voi: bool,
+    volumes: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[dict[str, Source], dict[str, str]]:
+    """Return the source of each case, and why the other cases have none.
+
+    Args:
+        images: A manifest, a folder that is searched for DICOM files, or one file.
+        wanted: Case id -> hash of its decoded image (`leaks.content_hash`).
+        voi: Whether the run applied the files' own VOI LUT or window.
+        volumes: Whether cases are volumes, so that folders are read as series.
+        progress: Called with (images read, images in all).
+
+    Raises:
+        ManifestError: When `images` is not there.
+    """
+    cases_of: dict[str, list[str]] = defaultdict(list)
+    for case_id, digest in wanted.items():
+        cases_of[digest].append(case_id)
+    candidates = list(_candidates(images, volumes))
+    found: dict[str, list[Source]] = defaultdict(list)
+    for number, candidate in enumerate(candidates, start=1):
+        digest = _hash_among(cases_of, candidate, voi)
+        if digest:
+            found[digest].append(candidate)
+        if progress is not None:
+            progress(number, len(candidates))
+    sources, reasons = {}, {}
+    for digest, case_ids in cases_of.items():
+        reason = _doubt(found[digest], case_ids)
+        for case_id in case_ids:
+            if reason:
+                reasons[case_id] = reason
+            else:
+                sources[case_id] = found[digest][0]
+    return sources, reasons
+
+
+def _doubt(found: Sequence[Source], case_ids: Sequence[str]) -> str:
+    """Why it is not certain whose image these cases show, "" when it is."""
+    if not found:
+        return "no DICOM image with these pixels among the images given"
+    if len(case_ids) > 1:
+        return f"{len(case_ids)} cases of the run have these same pixels"
+    if len({_instance(source) for source in found}) > 1:
+        return f"{len(found)} images have these same pixels; leave only the right one"
+    return ""
+
+
+def _instance(source: Source) -> str:
+    """What tells copies of one image from different images."""
+    return str(source.path if source.path.is_dir() else read_source(source.path).SOPInstanceUID)
+
+
+def _hash_among(hashes: Mapping[str, Sequence[str]], candidate: Source, voi: bool) -> str:
+    """The hash of an image if it is one of those asked for, else ""."""
+    for color in COLORS:
+        try:
+            image = read_image(candidate.path, voi=voi, color=color, frame=candidate.frame)
+        except ImageError:
+            return ""
+        digest = content_hash(image.array)
+        if digest in hashes:
+            return digest
+    return ""
+
+
+def _candidates(images: Path, volumes: bool) -> Iterator[Source]:
+    """DICOM images that a result may be about."""
+    if images.suffix.lower() in TABLES and images.is_file():
+        columns = set(manifest_columns(images))
+        manifest = read_manifest(
+            images, one_image_per_patient="patient_id" not in columns, salt=_NOBODY
+        )
+        for case in manifest.cases:
+            if case.image.is_dir() or _is_dicom(case.image):
+                yield Source(case.image, case.frame)
+        return
+    if not images.exists():
+        raise ManifestError("there is no such file or folder", where=images.name)
+    files = sorted(images.rglob("*")) if images.is_dir() else [images]
+    found = [path for path in files if path.is_file() and _is_dicom(path)]
+    if volumes:
+        yield from (Source(folder) for folder in sorted({path.parent for path in found}))
+    yield from (Source(path) for path in found)
+
+
+def _is_dicom(path: Path) -> bool:
+    """Whether the first bytes of a file are those of a DICOM file."""
+    try:
+        with path.open("rb") as file:
+            return looks_like_dicom(file.read(132))
+    except OSError:
+        return False

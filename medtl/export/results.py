@@ -1,0 +1,180 @@
+"""What a run, or a predictions table that `medtl predict` made with it, says about each case."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import medtl
+from medtl.errors import PredictionsError, RunError
+from medtl.export.findings import Finding
+from medtl.export.identity import Algorithm
+from medtl.io.atomic import sha256_file
+from medtl.io.table import read_table
+from medtl.io.yaml12 import load_yaml
+
+Row = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What there is to export about one case.
+
+    Attributes:
+        case_id: As in the run.
+        content_sha256: Hash of the decoded image that was predicted.
+        findings: Scores, with the frozen thresholds.
+        mask: Predicted mask file, or None.
+        pictures: (finding, picture with heat map) of the gallery.
+    """
+
+    case_id: str
+    content_sha256: str
+    findings: tuple[Finding, ...]
+    mask: Path | None
+    pictures: tuple[tuple[str, Path], ...]
+
+
+def read_results(run: Path, table: Path | None = None) -> list[Result]:
+    """Return the results of a run's test cases, or of all cases of another table.
+
+    Args:
+        run: A finished run folder.
+        table: What `medtl predict` wrote with this run; None takes the run's own test cases.
+
+    Raises:
+        RunError: When `run` is no finished run folder.
+        PredictionsError: When the table has no scores or masks, or does not say which images it is
+            about.
+    """
+    for name in ("recipe.yaml", "manifest.csv", "predictions.csv"):
+        if not (run / name).is_file():
+            raise RunError(f"no {name}", expected="the folder of a finished run", where=run.name)
+    hashes = {row["case_id"]: row["content_sha256"] for row in _rows(run / "manifest.csv")}
+    source = table or run / "predictions.csv"
+    thresholds = _thresholds(run)
+    pictures = _pictures(run) if table is None else {}
+    by_case: dict[str, list[Row]] = defaultdict(list)
+    for row in _rows(source):
+        if "case_id" not in row or not {"y_score", "prediction"} & set(row):
+            raise PredictionsError("no columns case_id and y_score", where=source.name)
+        if table is not None or row.get("split", "test") == "test":
+            by_case[row["case_id"]].append(row)
+    results = []
+    for case_id, rows in by_case.items():
+        content = rows[0].get("content_sha256") or hashes.get(case_id, "")
+        if not content:
+            raise PredictionsError(
+                f"nothing says which image the case {case_id} is",
+                expected="a table that `medtl predict` made",
+                where=source.name,
+                fix="Predict the images again with this version",
+            )
+        findings = _findings(rows, thresholds, source.name)
+        mask = _mask(rows[0], source)
+        results.append(Result(case_id, content, findings, mask, tuple(pictures.get(case_id, ()))))
+    return results
+
+
+def read_labels(table: Path) -> dict[int, str]:
+    """Return value in a mask -> structure, from the YAML file beside a table of masks.
+
+    Raises:
+        PredictionsError: When the file is missing or names no structure.
+    """
+    path = table.with_suffix(".yaml")
+    found = load_yaml(path) if path.is_file() else None
+    labels = found.get("labels") if isinstance(found, dict) else None
+    if not isinstance(labels, dict) or not labels:
+        raise PredictionsError(
+            "nothing says what the values of the masks mean",
+            expected="`labels: {1: lung}`",
+            where=path.name,
+        )
+    return {int(value): str(name) for value, name in labels.items() if int(value) != 0}
+
+
+def read_algorithm(run: Path, made: Path) -> Algorithm:
+    """Return what made a run's results.
+
+    Args:
+        run: A run folder.
+        made: The predictions table; its time of writing dates the results.
+    """
+    model = load_yaml(run / "recipe.yaml")["model"]
+    environment = _json(run / "environment.json")
+    checkpoint = run / "checkpoints" / "best.safetensors"
+    return Algorithm(
+        name=str(model.get("backbone") or model.get("name") or "model")[:64],
+        version=str(environment.get("medtl", medtl.__version__)),
+        recipe_sha256=str(environment.get("recipe_sha256", "")),
+        model_sha256=sha256_file(checkpoint) if checkpoint.is_file() else "",
+        finished=datetime.fromtimestamp(int(made.stat().st_mtime)),
+    )
+
+
+def _findings(rows: list[Row], thresholds: Mapping[str, float], where: str) -> tuple[Finding, ...]:
+    """The scores of one case; rows without a score are left out."""
+    found = []
+    for row in rows:
+        label, text = row.get("label", ""), row.get("y_score", "")
+        if not text:
+            continue
+        try:
+            score = float(text)
+        except ValueError:
+            raise PredictionsError("y_score is not a number", where=where) from None
+        if math.isfinite(score):
+            found.append(Finding(label, score, thresholds.get(label)))
+    if len({finding.label for finding in found}) < len(found):
+        raise PredictionsError(
+            "several scores of one case and label", expected="the table of one model", where=where
+        )
+    return tuple(found)
+
+
+def _mask(row: Row, table: Path) -> Path | None:
+    """The predicted mask of a row: a file below the table."""
+    name = row.get("prediction", "")
+    if not name:
+        return None
+    path = (table.parent / name).resolve()
+    if not path.is_relative_to(table.parent.resolve()) or not path.is_file():
+        raise PredictionsError(
+            "a predicted mask is missing", expected="a file below the table", where=table.name
+        )
+    return path
+
+
+def _thresholds(run: Path) -> dict[str, float]:
+    """Label -> frozen threshold."""
+    points = _json(run / "metrics.json").get("operating_points", [])
+    return {point["label"]: float(point["threshold"]) for point in points}
+
+
+def _pictures(run: Path) -> dict[str, list[tuple[str, Path]]]:
+    """Case id -> (finding, picture with heat map) of the gallery."""
+    found: dict[str, list[tuple[str, Path]]] = defaultdict(list)
+    path = run / "gallery" / "gallery.json"
+    for entry in json.loads(path.read_text("utf-8")) if path.is_file() else []:
+        name = Path(entry.get("overlay") or entry["image"]).name
+        found[entry["case_id"]].append((str(entry.get("label", "")), path.parent / name))
+    return found
+
+
+def _rows(path: Path) -> list[Row]:
+    """The rows of a table, as text."""
+    table = read_table(path)
+    return [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """A JSON object of the run, empty when the file is not there."""
+    found: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    return found

@@ -1,0 +1,229 @@
+"""Masks from every format that hospitals and challenges use, on the grid of their image, and back.
+
+NIfTI and PNG hold the labels themselves; DICOM SEG and RTSTRUCT (`dicom_masks`) hold structures
+that are placed on the image's grid. What is written lies exactly on the image it was made for.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Mapping
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medtl.errors import ImageError, MedtlError
+from medtl.io.atomic import write_bytes
+from medtl.io.dicom_file import looks_like_dicom
+from medtl.io.limits import check_regular, name_of
+from medtl.io.pairs import Mask, check_pair
+from medtl.io.read import read_image
+from medtl.types import FloatArray, Image
+
+_WHITE = 255
+"""What a mask of one structure is drawn with in a picture."""
+
+_QFORM_TOLERANCE_MM = 1e-3
+"""A quaternion cannot hold a sheared affine: beyond this, no qform is written."""
+
+
+def read_mask(
+    path: Path,
+    *,
+    image: Image,
+    labels: Mapping[int, str] | None = None,
+    multi_label: bool = False,
+    frame: int | None = None,
+    source: Path | None = None,
+    root: Path | None = None,
+) -> Mask:
+    """Return the mask of an image, on the image's grid.
+
+    Args:
+        path: A NIfTI, PNG or TIFF file of labels, a DICOM SEG, or an RTSTRUCT.
+        image: The image it belongs to, as `read_image` returned it.
+        labels: Value -> name of each structure. Values of a NIfTI or picture must be among them;
+            segments of a SEG and regions of an RTSTRUCT are found by name, whatever their number.
+            None takes all labels of a file, and the numbers of a SEG; an RTSTRUCT needs names.
+        multi_label: Return `(K, *S)`, one plane per label; structures may then overlap.
+        frame: The slice that the image is, when it was read with one.
+        source: File or folder of the image: a SEG or RTSTRUCT of another patient is refused.
+        root: Folder that messages name files from.
+
+    Raises:
+        ImageError: The file is no mask, does not lie on the image's grid, or holds values that are
+            no labels.
+    """
+    where = name_of(path, root)
+    if _is_dicom(path, where):
+        from medtl.io.dicom_masks import read_dicom_mask
+
+        placed = read_dicom_mask(
+            path, image=image, labels=labels, multi_label=multi_label, source=source, where=where
+        )
+        if placed is not None:
+            return placed
+    drawn = read_image(path, root=root, color="keep", frame=frame)
+    drawn = _on_axes_of(image, _one_structure(drawn, where))
+    mask = check_pair(image, drawn, labels=labels, where=where)
+    return (
+        _as_planes(mask, image, labels, where) if multi_label else _as_classes(mask, image, where)
+    )
+
+
+def write_mask(path: Path, labels: NDArray[np.integer], *, like: Image) -> None:
+    """Write the labels of an image so that they overlay it voxel for voxel, atomically.
+
+    Args:
+        path: Ending in .nii, .nii.gz, or, for 2D masks, .png: there a mask of the one label 1 is
+            drawn in white (255), others keep their values.
+        labels: `(*S)` from 0 on, S the image's shape; or, for a NIfTI volume, `(K, *S)` of 0 and
+            1, which becomes a fourth dimension.
+        like: The image, as it was read: its affine and spacing are written.
+
+    Raises:
+        MedtlError: The shapes differ, a label is negative or above 65535, or the format cannot
+            hold the mask.
+    """
+    shape = like.array.shape[1:]
+    if labels.shape[-len(shape) :] != shape or labels.ndim > len(shape) + 1:
+        raise MedtlError(
+            f"a mask of shape {labels.shape}",
+            expected=f"{shape}, that of the image",
+            where=path.name,
+        )
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high > np.iinfo(np.uint16).max:
+        raise MedtlError(f"labels from {low} to {high}", expected="0 to 65535", where=path.name)
+    small: NDArray[Any] = labels.astype(np.uint8 if high <= np.iinfo(np.uint8).max else np.uint16)
+    name = path.name.lower()
+    if name.endswith((".nii", ".nii.gz")) and (labels.ndim == len(shape) or len(shape) == 3):
+        data = _nifti(np.moveaxis(small, 0, -1) if labels.ndim > len(shape) else small, like)
+        write_bytes(path, gzip.compress(data, mtime=0) if name.endswith(".gz") else data)
+    elif name.endswith(".png") and labels.ndim == 2 and small.dtype == np.uint8:
+        write_bytes(path, _png(small))
+    else:
+        raise MedtlError(
+            f"a mask of {labels.ndim} dimensions with labels up to {high} in this format",
+            expected=".nii or .nii.gz, or .png for 2D masks with labels up to 255",
+            where=path.name,
+        )
+
+
+def _is_dicom(path: Path, where: str) -> bool:
+    """Return whether the file is DICOM by its bytes."""
+    if path.is_dir():
+        return False
+    check_regular(path, where)
+    try:
+        with path.open("rb") as file:
+            return looks_like_dicom(file.read(132))
+    except OSError as fault:
+        raise ImageError(f"the file cannot be opened: {fault.strerror}", where=where) from None
+
+
+def _one_structure(drawn: Image, where: str) -> Image:
+    """Return a picture's mask with one plane, and white (255) as the label 1 if it is all it has.
+
+    PNG masks are drawn in black and white because 1 on 0 cannot be seen.
+    """
+    if drawn.affine is not None or drawn.array.ndim != 3:
+        return drawn
+    if len(drawn.array) > 1:
+        if not (drawn.array == drawn.array[:1]).all():
+            raise ImageError(
+                "the mask is coloured", expected="one grey value per label", where=where
+            )
+        drawn = replace(drawn, array=drawn.array[:1])
+    values = np.unique(drawn.array)
+    if values[-1] == _WHITE and len(values) <= 2 and values[0] in (0, _WHITE):
+        white = (drawn.array == _WHITE).astype(np.float32)
+        return replace(drawn, array=white, notes=(*drawn.notes, "255 read as label 1"))
+    return drawn
+
+
+def _on_axes_of(image: Image, drawn: Image) -> Image:
+    """Return a NIfTI mask of a DICOM image with the axes of that image: an exact turn, no copy.
+
+    The axes of a DICOM series are `(slice, row, column)` here and the converter's choice in NIfTI;
+    the two grids are compared afterwards. Between two NIfTI files nothing is turned.
+    """
+    formats = (image.header.get("format"), drawn.header.get("format"))
+    if formats == ("NIfTI", "NIfTI") or image.affine is None or drawn.affine is None:
+        return drawn
+    if drawn.array.ndim != 4 or image.array.ndim != 4:
+        return drawn
+    turn = np.rint(np.linalg.inv(image.affine) @ drawn.affine)[:3, :3]
+    if not _is_turn(turn) or (turn == np.eye(3)).all():
+        return drawn
+    axes = [int(np.abs(turn[axis]).argmax()) for axis in range(3)]
+    array = drawn.array.transpose(0, *(axis + 1 for axis in axes))
+    affine = drawn.affine[:, [*axes, 3]].copy()
+    for axis in range(3):
+        if turn[axis, axes[axis]] < 0:
+            array = np.flip(array, axis + 1)
+            affine[:, 3] += affine[:, axis] * (array.shape[axis + 1] - 1)
+            affine[:, axis] *= -1
+    note = "axes of the NIfTI mask turned to those of the DICOM image"
+    return replace(drawn, array=array, affine=affine, notes=(*drawn.notes, note))
+
+
+def _is_turn(matrix: FloatArray) -> bool:
+    """Return whether a matrix only swaps and flips axes."""
+    ones = np.abs(matrix) == 1
+    is_single = (ones.sum(axis=0) == 1).all() and (ones.sum(axis=1) == 1).all()
+    return bool(is_single and (matrix[~ones] == 0).all())
+
+
+def _as_classes(mask: Mask, image: Image, where: str) -> Mask:
+    """Return a mask of one label per voxel; planes are refused."""
+    if mask.array.ndim == image.array.ndim:
+        raise ImageError(
+            f"the mask has {len(mask.array)} planes",
+            expected="one label per voxel",
+            where=where,
+            fix="State that the structures may overlap (multi-label)",
+        )
+    return mask
+
+
+def _as_planes(mask: Mask, image: Image, labels: Mapping[int, str] | None, where: str) -> Mask:
+    """Return a mask of one plane per label."""
+    if mask.array.ndim == image.array.ndim:
+        return mask
+    values = tuple(sorted(set(labels or mask.labels) - {0}))
+    if not values:
+        raise ImageError("the mask is empty and no labels are stated", where=where)
+    planes = np.stack([mask.array == label for label in values]).astype(np.uint8)
+    return Mask(planes, values, mask.notes, mask.flags)
+
+
+def _nifti(labels: NDArray[Any], like: Image) -> bytes:
+    """Return the bytes of a NIfTI file with the geometry of an image."""
+    import nibabel
+
+    picture: Any = nibabel.Nifti1Image(labels, None)  # type: ignore[no-untyped-call]
+    zooms = tuple(like.spacing or (1.0,) * (like.array.ndim - 1))
+    picture.header.set_zooms(zooms + (1.0,) * (labels.ndim - len(zooms)))
+    picture.header.set_xyzt_units("mm")
+    if like.affine is not None:
+        picture.set_sform(like.affine, code="scanner")
+        picture.set_qform(like.affine, code="scanner")
+        if np.abs(picture.get_qform() - like.affine).max() > _QFORM_TOLERANCE_MM:
+            picture.set_qform(None, code=0)
+    return bytes(picture.to_bytes())
+
+
+def _png(labels: NDArray[np.uint8]) -> bytes:
+    """Return the bytes of a grey PNG; the one label 1 is drawn in white."""
+    from PIL import Image as Picture
+
+    buffer = BytesIO()
+    Picture.fromarray(labels * np.uint8(_WHITE) if labels.max() == 1 else labels).save(
+        buffer, format="PNG"
+    )
+    return buffer.getvalue()

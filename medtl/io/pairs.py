@@ -1,0 +1,181 @@
+"""An image and its mask: the same grid, whole-number labels, and only labels that are known.
+
+A mask that is mirrored, shifted or interpolated trains a network on wrong truth without an error
+anywhere, so nothing here is repaired: a pair that does not agree is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medtl.errors import ImageError
+from medtl.types import FloatArray, Image
+
+AFFINE_TOLERANCE_MM = 1e-3
+"""How far a corner voxel may lie from its place in the image, where the file gives it exactly."""
+
+AFFINE_TOLERANCE_RELATIVE = 1e-5
+"""The same as a fraction of the image's extent: a NIfTI affine is stored in float32."""
+
+_MAX_LABEL = np.iinfo(np.uint16).max
+_LISTED = 10
+
+
+@dataclass(frozen=True)
+class Mask:
+    """The labels of an image's voxels.
+
+    Attributes:
+        array: `(*S)` labels, 0 the background, uint8 or uint16; or `(K, *S)` of 0 and 1 where
+            structures may overlap, one plane per label in ascending order.
+        labels: Values of the planes, or of the voxels above 0 that were found; ascending.
+        notes: What was done while reading ("255 read as 1").
+        flags: Oddities for the data-quality report.
+    """
+
+    array: NDArray[np.uint8] | NDArray[np.uint16]
+    labels: tuple[int, ...]
+    notes: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+
+
+def check_pair(
+    image: Image, mask: Image, *, labels: Collection[int] | None = None, where: str = "mask"
+) -> Mask:
+    """Return the mask of an image as whole numbers, if the two agree.
+
+    Args:
+        image: `(C, *S)`.
+        mask: `(1, *S)` of labels, or `(K, *S)` of 0 and 1 for structures that may overlap.
+        labels: Values that a voxel may have, 0 always among them; None allows any.
+        where: Name of the mask's file in messages.
+
+    Raises:
+        ImageError: Shape or affine differ, a value is no whole number or not finite, or a label
+            is unknown.
+    """
+    _require_shape(image, mask, where)
+    flags = _affine_flags(image.affine, mask.affine, image.array.shape[1:], where)
+    if {"nan_voxels", "infinite_voxels"} & set(mask.flags):
+        raise ImageError("the mask has voxels that are not finite, and no label", where=where)
+    planes = len(mask.array)
+    array = whole_labels(mask.array if planes > 1 else mask.array[0], where)
+    found = label_values(array)
+    allowed = None if labels is None else {int(label) for label in labels}
+    if planes > 1:
+        _require_known(found, {1}, where)
+        if allowed is not None and len(allowed - {0}) != planes:
+            raise ImageError(
+                f"the mask has {planes} planes", expected=f"{len(allowed - {0})}", where=where
+            )
+        found = tuple(sorted(allowed - {0})) if allowed else tuple(range(1, planes + 1))
+    elif allowed is not None:
+        _require_known(found, allowed, where)
+    if not array.any():
+        flags.append("mask_empty")
+    return Mask(array, found, tuple(mask.notes), tuple(flags))
+
+
+def whole_labels(array: FloatArray, where: str) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Return values that are whole numbers from 0 to 65535 in the smallest integer type.
+
+    Raises:
+        ImageError: One of them is not: the mask was interpolated, or is no mask.
+    """
+    odd = array != np.rint(array)
+    if odd.any():
+        example = float(array[odd][0])
+        raise ImageError(
+            f"{int(odd.sum())} voxels of the mask are no integer labels ({example:.4g} among "
+            "them): it was interpolated, or is no mask",
+            expected="whole numbers",
+            where=where,
+            fix="Resample masks with the nearest neighbour, or name another column as the mask",
+        )
+    low, high = float(array.min()), float(array.max())
+    if low < 0 or high > _MAX_LABEL:
+        raise ImageError(
+            f"label values from {low:g} to {high:g}", expected=f"0 to {_MAX_LABEL}", where=where
+        )
+    return array.astype(np.uint8) if high <= np.iinfo(np.uint8).max else array.astype(np.uint16)
+
+
+def label_values(array: NDArray[np.integer]) -> tuple[int, ...]:
+    """Return the labels above 0 that occur, ascending."""
+    counts = np.bincount(array.ravel())
+    return tuple(int(label) for label in np.flatnonzero(counts) if label)
+
+
+def grid_distance_mm(ours: FloatArray, other: FloatArray, shape: tuple[int, ...]) -> float:
+    """Return the largest distance in mm between the places that two affines give a corner voxel."""
+    corners = np.array(np.meshgrid(*([0, n - 1] for n in shape), indexing="ij")).reshape(
+        len(shape), -1
+    )
+    index = np.ones((4, corners.shape[1]))
+    index[:3] = 0
+    index[: len(shape)] = corners
+    moved = (np.asarray(ours) - np.asarray(other))[:3] @ index
+    return float(np.linalg.norm(moved, axis=0).max())
+
+
+def _require_shape(image: Image, mask: Image, where: str) -> None:
+    """Refuse a mask of another shape than its image."""
+    ours, found = image.array.shape[1:], mask.array.shape[1:]
+    if ours != found:
+        raise ImageError(
+            f"shape mismatch: the mask is {_times(found)}",
+            expected=f"{_times(ours)}, the shape of the image",
+            where=where,
+            fix="Name the mask that was drawn on this image",
+        )
+
+
+def _affine_flags(
+    ours: FloatArray | None, other: FloatArray | None, shape: tuple[int, ...], where: str
+) -> list[str]:
+    """Return flags for places that cannot be compared; refuse places that differ."""
+    if (ours is None) != (other is None):
+        return ["mask_place_not_comparable"]
+    if ours is None or other is None:
+        return []
+    distance = grid_distance_mm(ours, other, shape)
+    edges = np.linalg.norm(np.asarray(ours)[:3, : len(shape)] * np.array(shape), axis=0)
+    allowed = max(
+        AFFINE_TOLERANCE_MM,
+        AFFINE_TOLERANCE_RELATIVE * float(np.linalg.norm(edges)),
+        AFFINE_TOLERANCE_RELATIVE * float(np.abs(np.asarray(ours)[:3, 3]).max()),
+    )
+    if distance > allowed:
+        mirrored = np.linalg.det(np.asarray(ours)[:3, :3] @ np.asarray(other)[:3, :3]) < 0
+        raise ImageError(
+            f"affine mismatch: voxels of the mask lie up to {distance:.4g} mm from those of the "
+            "image" + (", and the orientation is mirrored" if mirrored else ""),
+            expected=f"at most {allowed:.2g} mm",
+            where=where,
+            fix="Save the mask with the header of its image, after looking at both in a viewer",
+        )
+    return []
+
+
+def _require_known(found: tuple[int, ...], allowed: set[int], where: str) -> None:
+    """Refuse labels that mean nothing."""
+    unknown = [label for label in found if label not in allowed]
+    if unknown:
+        listed = ", ".join(map(str, unknown[:_LISTED])) + (
+            ", ..." if len(unknown) > _LISTED else ""
+        )
+        raise ImageError(
+            f"unknown label {listed} in the mask",
+            expected="one of " + ", ".join(map(str, sorted({0, *allowed}))),
+            where=where,
+            fix="Add the label to the sidecar of the manifest, or correct the mask",
+        )
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    """Return a shape as people say it."""
+    return " x ".join(map(str, shape))

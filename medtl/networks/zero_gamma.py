@@ -1,0 +1,363 @@
+"""Selective zero-gamma: silencing, damping or removing chosen residual blocks of a trained network.
+
+At gamma = 0 a branch `gamma * u + beta` adds only its mean (`beta: keep`) or nothing (`zero`), and
+every layer inside it has a gradient of exactly zero; gamma itself has one, so that the block can
+come back. At fine-tuning rates it hardly does: AdamW moves gamma by at most its rate per step. The
+honest control is therefore the removal of the same blocks, which is here too.
+
+Reference:
+    Goyal et al. 2017, Accurate, Large Minibatch SGD, section 5.1 (zero gamma from scratch).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from medtl.errors import SelectorError
+from medtl.networks.backbones import Classifier
+from medtl.networks.groups import layer_groups, short_name
+from medtl.networks.residual import (
+    ResidualBlock,
+    Scale,
+    Survey,
+    call_of,
+    in_evaluation,
+    silenced,
+    survey,
+)
+from medtl.networks.selectors import resolve
+
+START = "start"
+"""`when`: before the first stage."""
+
+SAME = 1e-6
+"""Largest difference between a silent block and what is left of it after its removal."""
+
+
+@dataclass(frozen=True)
+class ZeroGamma:
+    """What is done to which blocks.
+
+    Attributes:
+        select: Selector over the eligible blocks.
+        action: "set" gamma to `amount`, "scale" it by `amount`, or "remove" the blocks.
+        amount: 0 or 1 for "set", a factor for "scale".
+        beta: Whether beta stays or becomes 0.
+        lr_mult: Factor on the learning rate of the treated gammas.
+        when: "start", or the name of the stage before which it happens.
+        recalibrate: Whether the statistics downstream are estimated anew, if validation gains.
+    """
+
+    select: str
+    action: Literal["set", "scale", "remove"] = "set"
+    amount: float = 0.0
+    beta: Literal["keep", "zero"] = "keep"
+    lr_mult: float = 1.0
+    when: str = START
+    recalibrate: bool = False
+
+    def __str__(self) -> str:
+        """The action in a few words, for tables and logs."""
+        if self.action == "remove":
+            return "removed"
+        what = f"gamma = {self.amount:g}" if self.action == "set" else f"gamma x {self.amount:g}"
+        return what + (", beta = 0" if self.beta == "zero" else "")
+
+
+@dataclass(frozen=True)
+class Removal:
+    """A block that gave way to its shortcut: all it takes to build the network again.
+
+    Attributes:
+        module: The block's name in the network.
+        shortcut: Its child that the shortcut passes through, "" for an identity.
+        activation: Its child that is applied to the sum, "" for none.
+    """
+
+    module: str
+    shortcut: str = ""
+    activation: str = ""
+
+    def to_dict(self) -> dict[str, str]:
+        """JSON types only; `Removal(**data)` is the way back."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class BlockScore:
+    """How much a network notices when a block falls silent. No label is needed.
+
+    Attributes:
+        name: The block.
+        distance: 1 - cosine of the pooled features with and without it, mean over the images, in
+            [0, 2]; 0 is no change.
+    """
+
+    name: str
+    distance: float
+
+
+class GammaSurgery:
+    """Zero-gamma on one network: what it treats, what it removed, and what was there before.
+
+    Args:
+        model: The network; blocks that are to be removed are gone at once.
+        plan: What to do.
+        images: `(B, C, *S)` input of the network; one image is enough.
+
+    Attributes:
+        blocks: The selected blocks.
+        removed: What was removed.
+        originals: Name -> tensor before the operation; empty while it has not happened.
+
+    Raises:
+        SelectorError: When the selector names what is not eligible, or the block does not allow
+            what is asked for.
+    """
+
+    def __init__(self, model: nn.Module, plan: ZeroGamma, images: Tensor) -> None:
+        self.plan = plan
+        self.blocks = select_blocks(model, images, plan.select)
+        self.originals: dict[str, Tensor] = {}
+        self.removed: tuple[Removal, ...] = ()
+        if plan.action == "remove":
+            self.removed = tuple(removal_of(model, block, images) for block in self.blocks)
+            for removal in self.removed:
+                remove(model, removal)
+        else:
+            _require_effect(model, self.blocks, plan, images)
+
+    @property
+    def treated(self) -> tuple[ResidualBlock, ...]:
+        """The blocks whose gammas are changed: none when they are removed."""
+        return () if self.removed else self.blocks
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """Parameter that multiplies a treated branch -> factor on its learning rate."""
+        scales = [scale for block in self.treated for scale in block.scales]
+        return {scale.weight: self.plan.lr_mult for scale in scales}
+
+    def is_due(self, stage: str, number: int) -> bool:
+        """Whether gammas are changed before this stage, the first having number 0."""
+        at_start = number == 0 and self.plan.when == START
+        return bool(self.treated) and (at_start or stage == self.plan.when)
+
+    def apply(self, model: nn.Module) -> None:
+        """Change the gammas. Once more changes nothing: the originals are scaled, not the result.
+
+        At the end of a pre-activation branch there is no norm: there the last layer is treated
+        whole, weight and bias alike.
+        """
+        parameters = dict(model.named_parameters())
+        scales = [scale for block in self.treated for scale in block.scales]
+        names = [name for scale in scales for name in (scale.weight, scale.bias) if name]
+        for name in names:
+            self.originals.setdefault(name, parameters[name].detach().clone())
+        with torch.no_grad():
+            for scale in scales:
+                for name, before in ((n, self.originals[n]) for n in names_of(scale)):
+                    parameters[name].copy_(self._after(before, scale, is_bias=name == scale.bias))
+
+    def _after(self, before: Tensor, scale: Scale, *, is_bias: bool) -> Tensor:
+        """The value of a parameter after the operation."""
+        if is_bias and scale.kind != "last layer":
+            return torch.zeros_like(before) if self.plan.beta == "zero" else before
+        if self.plan.action == "scale":
+            return before * self.plan.amount
+        return torch.full_like(before, self.plan.amount)
+
+    def undo(self, model: nn.Module) -> None:
+        """Give gamma and beta the bits they had before the operation."""
+        parameters = dict(model.named_parameters())
+        with torch.no_grad():
+            for name, tensor in self.originals.items():
+                parameters[name].copy_(tensor)
+        self.originals = {}
+
+    def sizes(self, model: nn.Module) -> dict[str, float]:
+        """Return the mean absolute gamma of each treated block."""
+        parameters = dict(model.named_parameters())
+        means = {
+            block.name: [parameters[s.weight].detach().abs().mean().item() for s in block.scales]
+            for block in self.treated
+        }
+        return {name: sum(values) / len(values) for name, values in means.items()}
+
+
+def names_of(scale: Scale) -> tuple[str, ...]:
+    """Names of the parameters of a scale."""
+    return (scale.weight,) if scale.bias is None else (scale.weight, scale.bias)
+
+
+def select_blocks(
+    model: nn.Module, images: Tensor, selector: str | Sequence[str]
+) -> tuple[ResidualBlock, ...]:
+    """Return the eligible blocks that a selector chooses, in forward order.
+
+    Blocks of a decoder are not eligible: they are new, and belong to the group "head".
+
+    Args:
+        model: The network.
+        images: `(B, C, *S)` input of the network.
+        selector: See `selectors`; `stage:k` counts layer groups, the stem being 0.
+
+    Raises:
+        SelectorError: When nothing is eligible, or a name is not; it lists those that are.
+    """
+    found = survey(model, images)
+    group_of = {name: group for group in layer_groups(model) for name in group.parameters}
+    blocks = [b for b in found.blocks if group_of[b.scales[0].weight].name != "head"]
+    names = [block.name for block in blocks]
+    stages = [group_of[block.scales[0].weight].stage for block in blocks]
+    text = selector if isinstance(selector, str) else ",".join(selector)
+    if not blocks and text != "none":
+        raise SelectorError(_nothing_eligible(found), where="zero_gamma.select")
+    try:
+        chosen = resolve(text, names, head=None, stages=stages)
+    except SelectorError as error:
+        reason = _not_eligible(model, text, found, names)
+        raise SelectorError(
+            reason or error.found,
+            expected=error.expected,
+            where="zero_gamma.select",
+            fix="" if reason else error.fix,
+        ) from error
+    return tuple(block for block in blocks if block.name in chosen)
+
+
+def _nothing_eligible(found: Survey) -> str:
+    """Why no block of a network can be treated."""
+    reasons = list(dict.fromkeys(found.refused.values()))
+    if found.blocks:
+        return "only blocks of the decoder have shortcuts, and those are new"
+    if not reasons:
+        joins = "joins features by concatenation" if found.concatenates else "has no shortcuts"
+        reasons = [f"it {joins}, so at gamma 0 the only path of the signal would be cut"]
+    return f"zero-gamma does not apply to this network: {'; '.join(reasons)}"
+
+
+def _not_eligible(model: nn.Module, text: str, found: Survey, eligible: Sequence[str]) -> str:
+    """Why a name in a selector is no eligible block, "" when it is no part of the network."""
+    parts = {short_name(name) for name, _ in model.named_modules()}
+    for term in text.split(","):
+        name = term.strip().removeprefix("!").removeprefix("name:")
+        if name in found.refused:
+            return f"{name} cannot be silenced: {found.refused[name]}"
+        if name in parts and name not in eligible:
+            return f"{name} has no shortcut: at gamma 0 its output would be a constant"
+    return ""
+
+
+def _require_effect(
+    model: nn.Module, blocks: Sequence[ResidualBlock], plan: ZeroGamma, images: Tensor
+) -> None:
+    """Refuse gamma = 1 where there is no gamma, and a scale that standardised weights undo."""
+    for block in blocks:
+        last = [scale.weight for scale in block.scales if scale.kind == "last layer"]
+        if last and plan.action == "set" and plan.amount != 0:
+            raise SelectorError(
+                f"the branch of {block.name} ends in {last[0]}, which is no gamma",
+                expected="value 0, scale:... or remove",
+                where="zero_gamma.value",
+            )
+        if last and plan.action == "scale" and _ignores_scale(model, block, images):
+            raise SelectorError(
+                f"{block.name} standardises its weights, which undoes any scale",
+                expected="value 0 or remove",
+                where="zero_gamma.value",
+            )
+
+
+@torch.no_grad()
+def _ignores_scale(model: nn.Module, block: ResidualBlock, images: Tensor) -> bool:
+    """Whether half of the last layer's weight gives the same output of the block."""
+    inputs, whole = call_of(model, block, images)
+    module = model.get_submodule(block.module)
+    with silenced(model, block, factor=0.5), in_evaluation(model):
+        half = module(*inputs)
+    return torch.allclose(half, whole, rtol=1e-3)
+
+
+def removal_of(model: nn.Module, block: ResidualBlock, images: Tensor) -> Removal:
+    """Return how a block can be removed so that its shortcut alone remains, checked with numbers.
+
+    Args:
+        model: The network; left as it is.
+        block: From `select_blocks`.
+        images: `(B, C, *S)` input of the network.
+
+    Raises:
+        SelectorError: When no child of the block computes its shortcut alone.
+    """
+    module = model.get_submodule(block.module)
+    stateless = [n for n, child in module.named_children() if not child.state_dict()]
+    with torch.no_grad(), in_evaluation(model):
+        with silenced(model, block):
+            inputs, silent = call_of(model, block, images)
+        for activation in ("", *stateless):
+            removal = Removal(block.module, block.shortcut, activation)
+            output = _remainder(module, removal)(inputs[0].clone())
+            if output.shape == silent.shape and (output - silent).abs().max() <= SAME:
+                return removal
+    raise SelectorError(
+        f"{block.name} cannot be removed: its shortcut is not a layer of its own",
+        expected="a block whose shortcut is an identity or one layer",
+        where="zero_gamma.select",
+    )
+
+
+def remove(model: nn.Module, removal: Removal) -> None:
+    """Put what is left of a block in its place."""
+    parent, _, child = removal.module.rpartition(".")
+    remainder = _remainder(model.get_submodule(removal.module), removal)
+    setattr(model.get_submodule(parent), child, remainder)
+
+
+def _remainder(module: nn.Module, removal: Removal) -> nn.Sequential:
+    """What is left of a block: its shortcut, and what is applied to the sum."""
+    kept = [name for name in (removal.shortcut, removal.activation) if name]
+    return nn.Sequential(OrderedDict((name, module.get_submodule(name)) for name in kept))
+
+
+@torch.no_grad()
+def score_blocks(
+    model: nn.Module, images: Tensor, blocks: Sequence[ResidualBlock]
+) -> tuple[BlockScore, ...]:
+    """Return how much each block's silence (beta kept) changes what the network sees.
+
+    A label-free screen for blocks that can be spared: the smallest change first.
+
+    Args:
+        model: The network; left as it is.
+        images: `(B, C, *S)` of the target domain, some dozens.
+        blocks: From `select_blocks`.
+    """
+    with in_evaluation(model):
+        features = _pooled_features(model, images)
+        scores = []
+        for block in blocks:
+            with silenced(model, block, keep_bias=True):
+                changed = _pooled_features(model, images)
+            cosine = functional.cosine_similarity(features, changed).mean().item()
+            scores.append(BlockScore(block.name, 1 - cosine))
+    return tuple(sorted(scores, key=lambda score: score.distance))
+
+
+def _pooled_features(model: nn.Module, images: Tensor) -> Tensor:
+    """What a network's encoder makes of images, `(B, F)`."""
+    network = getattr(model, "network", model)
+    if isinstance(model, Classifier):
+        features = model.features(images)
+    elif hasattr(network, "encoder"):
+        features = network.encoder(images)[-1]
+    else:
+        features = network(images)
+    return features.flatten(2).mean(2) if features.ndim > 2 else features

@@ -1,0 +1,206 @@
+"""One run of a study: the chain without what a study does not need, and the row it leaves."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import medtl
+from medtl import record
+from medtl.build import build_manifest, build_task
+from medtl.evaluate import evaluate_run
+from medtl.io.split import assign_splits
+from medtl.io.yaml12 import load_yaml
+from medtl.recipe import Recipe
+from medtl.run import (
+    Prepared,
+    Progress,
+    claim,
+    illustrate,
+    portable,
+    predict_run,
+    prepare,
+    report_run,
+    silent,
+    train,
+)
+from medtl.studies.rows import measures_row
+from medtl.training.images import ImageReader, ReadRecord, decode_cases
+from medtl.types import Case, Manifest
+
+if TYPE_CHECKING:
+    from medtl.training.loop import Watcher
+    from medtl.training.store import ImageStore
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SharedImages:
+    """Images that the runs of one worker share: read once for every way of preparing them.
+
+    Attributes:
+        folder: Where they are memory-mapped while the worker lives; None keeps them in memory.
+    """
+
+    folder: Path | None = None
+    _read: dict[object, tuple[ImageStore, list[ReadRecord]]] = field(default_factory=dict)
+
+    def decode(
+        self,
+        cases: Sequence[Case],
+        reader: ImageReader,
+        *,
+        file: Path | None = None,  # noqa: ARG002 - a run's own file; the images are in `folder`
+        progress: Any = None,
+    ) -> tuple[ImageStore, list[ReadRecord]]:
+        """Return what `decode_cases` returns, read now or before."""
+        key = (repr(reader), tuple((c.case_id, c.image, c.frame, c.mask) for c in cases))
+        if key not in self._read:
+            own = None
+            if self.folder is not None:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                own = self.folder / f"units-{len(self._read)}"
+            self._read[key] = decode_cases(cases, reader, file=own, progress=progress)
+        return self._read[key]
+
+
+@dataclass(frozen=True)
+class SingleRun:
+    """How a study does one of its runs; call it with a recipe and a folder.
+
+    Attributes:
+        images: Shared between the runs.
+        own_split: Split the patients anew by the recipe's split seed, whatever the manifest says.
+        keep_checkpoints: Keep the best model of a finished run.
+        reports: Draw the gallery and render the report, as `medtl run` does.
+        tests: Predict and evaluate; without it the test cases are not looked at.
+        progress, watcher: Told of the work.
+    """
+
+    images: SharedImages = field(default_factory=SharedImages)
+    own_split: bool = True
+    keep_checkpoints: bool = False
+    reports: bool = False
+    tests: bool = True
+    progress: Progress = silent
+    watcher: Watcher | None = None
+
+    def __call__(self, recipe: Recipe, folder: Path) -> dict[str, Any]:
+        """Run the chain in a folder that the caller has locked; return the measures.
+
+        Raises:
+            MedtlError: For any fault of recipe, manifest, images or training.
+        """
+        _drop_other_run(recipe, folder)
+        claim(recipe, folder, resume=True)
+        with record.logged(folder):
+            manifest = split_anew(recipe) if self.own_split else None
+            prepared = prepare(
+                recipe,
+                folder,
+                manifest=manifest,
+                decode=self.images.decode,
+                progress=self.progress,
+            )
+            train(prepared, folder, resume=True, watcher=self.watcher)
+            row = {
+                "split_sha256": prepared.hashes["split_sha256"],
+                **(self._test(prepared, folder) if self.tests else {}),
+                **training_row(folder),
+                "medtl": medtl.__version__,
+                "commit": _commit(),
+            }
+        self._tidy(folder)
+        return row
+
+    def _test(self, prepared: Prepared, folder: Path) -> dict[str, float]:
+        """Predict, evaluate and, if asked for, report; return the test measures."""
+        predict_run(prepared, folder, progress=self.progress)
+        metrics = json.loads(evaluate_run(folder).read_text("utf-8"))
+        if self.reports:
+            illustrate(prepared, folder, progress=self.progress)
+            report_run(folder)
+        return measures_row(metrics)
+
+    def _tidy(self, folder: Path) -> None:
+        """Remove what only a running run needs, and seal the folder."""
+        shutil.rmtree(folder / "cache", ignore_errors=True)
+        (folder / "checkpoints" / "last.safetensors").unlink(missing_ok=True)
+        if not self.keep_checkpoints:
+            shutil.rmtree(folder / "checkpoints")
+        record.write_checksums(folder)
+
+
+def split_anew(recipe: Recipe) -> Manifest:
+    """Return the recipe's manifest, split by patient with the recipe's split seed.
+
+    A split that the manifest gives is not used: a study that has one split per seed cannot.
+
+    Raises:
+        ManifestError: For faults of the manifest, or too few patients.
+    """
+    manifest = build_manifest(recipe)
+    cases = tuple(replace(case, split="") for case in manifest.cases)
+    strata = build_task(recipe, cases).strata(cases)
+    return assign_splits(
+        replace(manifest, cases=cases),
+        strata,
+        fractions=recipe.data.split.fractions,
+        seed=recipe.seed_of("split"),
+    )
+
+
+def training_row(folder: Path) -> dict[str, Any]:
+    """Return what a row says of the training of a run: its best epoch, and what it took.
+
+    Args:
+        folder: A run folder with `history.csv`.
+    """
+    with (folder / "history.csv").open(newline="", encoding="utf-8") as file:
+        history = list(csv.DictReader(file))
+    best = ([row for row in history if row["best"] == "1"] or history)[-1]
+    return {
+        "val_loss": _number(best["val_loss"]),
+        "val_metric": _number(best["val_metric"]),
+        "best_stage": best["stage"],
+        "best_epoch": int(best["epoch"]),
+        "epochs": len(history),
+        "seconds": round(sum(float(row["seconds"]) for row in history), 1),
+    }
+
+
+def _number(cell: str) -> float | None:
+    """A cell of the history, None when it is empty."""
+    return float(cell) if cell else None
+
+
+def _drop_other_run(recipe: Recipe, folder: Path) -> None:
+    """Empty the folder of an unfinished run whose recipe an earlier medtl resolved otherwise."""
+    path = folder / "recipe.yaml"
+    if not path.is_file() or load_yaml(path) == portable(recipe).to_dict():
+        return
+    log.warning("%s was begun by another version; it starts again", folder.name)
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        elif entry.name != ".lock":
+            entry.unlink()
+
+
+def _commit() -> str:
+    """The commit of medtl's checkout, with a + when it has changes; "" where there is none."""
+    where = Path(medtl.__file__).parent
+    command = ["git", "-C", str(where), "describe", "--always", "--dirty=+", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()

@@ -1,0 +1,286 @@
+"""The result of a study of conditions: a table with intervals and one verdict per condition."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from medtl.io.atomic import write_json, write_text
+from medtl.metrics.paired_runs import PairedRuns, compare_runs
+from medtl.studies.plan import PLAN_FILE, Plan, load_plan
+from medtl.studies.rows import LOWER_IS_BETTER, Row, read_rows, values_of
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One condition on its own: mean and standard deviation over its finished runs."""
+
+    condition: str
+    n: int
+    mean: float | None
+    sd: float | None
+
+
+@dataclass(frozen=True)
+class Effect:
+    """One comparison.
+
+    Attributes:
+        name: A condition, a level of a factor, or two of them.
+        kind: Against the reference, the mean effect of a factor, or of two factors on each other.
+        runs: The paired differences, judged.
+        by_seed: Seed -> difference.
+    """
+
+    name: str
+    kind: Literal["condition", "main", "interaction"]
+    runs: PairedRuns
+    by_seed: Mapping[int, float]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a study has found so far.
+
+    Attributes:
+        plan: What it does.
+        measure: What is compared.
+        cells: One per condition.
+        effects: One per comparison; empty with one condition.
+        overlap: Test share over training share of the splits of two seeds; 0 for one split.
+        failed: Runs that failed, with the reason.
+        missing: Runs that have not been done.
+    """
+
+    plan: Plan
+    measure: str
+    cells: tuple[Cell, ...]
+    effects: tuple[Effect, ...]
+    overlap: float
+    failed: tuple[str, ...]
+    missing: int
+
+
+def summarise_study(out: Path, *, measure: str | None = None) -> Summary:
+    """Sum a study up; leaves `summary.json`, `summary.md` and its plots in the folder.
+
+    Args:
+        out: A study folder; it may be unfinished.
+        measure: Column of the rows; the plan's own when not stated.
+
+    Raises:
+        RunError: When the folder holds no plan, or the rows have no such measure.
+    """
+    from medtl.studies.figures import draw_study
+
+    plan, rows = load_plan(out), read_rows(out)
+    summary = summarise(plan, rows, measure=measure, overlap=split_overlap(out))
+    write_json(out / "summary.json", to_json(summary))
+    pictures = draw_study(summary, out)
+    write_text(out / "summary.md", to_markdown(summary, pictures))
+    return summary
+
+
+def summarise(
+    plan: Plan, rows: Sequence[Row], *, measure: str | None = None, overlap: float = 0.0
+) -> Summary:
+    """Return what the rows of a study say.
+
+    Args:
+        plan: Of the study.
+        rows: Of its runs.
+        measure: Column of the rows; the plan's own when not stated.
+        overlap: See `split_overlap`; used when seeds have splits of their own.
+
+    Raises:
+        RunError: When the rows have no such measure.
+    """
+    measure = measure or plan.measure
+    values = {name: values_of(rows, name, measure) for name in plan.conditions}
+    overlap = 0.0 if plan.shares_the_split else overlap
+    differences = _factor_effects(plan, values) if plan.factors else _contrasts(plan, values)
+    judged = compare_runs(
+        {name: list(by_seed.values()) for (name, _), by_seed in differences.items()},
+        overlap=overlap,
+        larger_is_better=measure.partition("@")[0].partition("[")[0] not in LOWER_IS_BETTER,
+    )
+    ended = {(row["condition"], row["seed"]) for row in rows}
+    return Summary(
+        plan=plan,
+        measure=measure,
+        cells=tuple(_cell(name, list(by_seed.values())) for name, by_seed in values.items()),
+        effects=tuple(
+            Effect(name, kind, judged[name], by_seed)
+            for (name, kind), by_seed in differences.items()
+        ),
+        overlap=overlap,
+        failed=tuple(
+            f"{row['condition']}, seed {row['seed']}: {row['error']}"
+            for row in rows
+            if row["status"] == "failed"
+        ),
+        missing=sum(pair not in ended for pair in plan.pairs),
+    )
+
+
+def split_overlap(out: Path) -> float:
+    """Return test share over training share (validation included) of a study's own splits."""
+    stored = json.loads((out / PLAN_FILE).read_text("utf-8"))
+    train, val, test = stored["recipe"]["data"]["split"]["fractions"]
+    return float(test / (train + val))
+
+
+Kind = Literal["condition", "main", "interaction"]
+Differences = dict[tuple[str, Kind], dict[int, float]]
+"""(name, kind) of a comparison -> seed -> difference."""
+
+
+def _contrasts(plan: Plan, values: Mapping[str, Mapping[int, float]]) -> Differences:
+    """Every condition minus the reference, over the seeds that both have."""
+    reference = values[plan.reference]
+    return {
+        (name, "condition"): {s: own[s] - reference[s] for s in sorted(own) if s in reference}
+        for name, own in values.items()
+        if name != plan.reference
+    }
+
+
+def _factor_effects(plan: Plan, values: Mapping[str, Mapping[int, float]]) -> Differences:
+    """Main effects of the factors and, for factors of two levels, of one factor on another."""
+    seeds = sorted(set.intersection(*(set(own) for own in values.values())))
+
+    def effect(more: Sequence[str], less: Sequence[str]) -> dict[int, float]:
+        return {
+            s: float(np.mean([values[c][s] for c in more]) - np.mean([values[c][s] for c in less]))
+            for s in seeds
+        }
+
+    found: Differences = {}
+    pairs: dict[str, tuple[str, set[str], set[str]]] = {}
+    for factor, levels in plan.factors.items():
+        first, *others = levels
+        for level in others:
+            name = f"{factor}: {level} instead of {first}"
+            found[name, "main"] = effect(levels[level], levels[first])
+        if len(levels) == 2:
+            pairs[factor] = (others[0], set(levels[others[0]]), set(levels[first]))
+    for (_, (name, more, less)), (_, (other, also, not_also)) in itertools.combinations(
+        pairs.items(), 2
+    ):
+        same = sorted((more & also) | (less & not_also))
+        crossed = sorted((more & not_also) | (less & also))
+        # How much more the one does with the other: the difference of two differences.
+        found[f"{name} x {other}", "interaction"] = {
+            s: 2 * value for s, value in effect(same, crossed).items()
+        }
+    return found
+
+
+def _cell(condition: str, values: Sequence[float]) -> Cell:
+    """One condition on its own."""
+    mean = float(np.mean(values)) if values else None
+    sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return Cell(condition, len(values), mean, sd)
+
+
+def to_json(summary: Summary) -> dict[str, Any]:
+    """Return the content of `summary.json`."""
+    return {
+        "schema": "medtl-study/1",
+        "measure": summary.measure,
+        "reference": summary.plan.reference,
+        "seeds": list(summary.plan.seeds),
+        "vary": list(summary.plan.vary),
+        "overlap": summary.overlap,
+        "missing": summary.missing,
+        "failed": list(summary.failed),
+        "cells": [asdict(cell) for cell in summary.cells],
+        "effects": [asdict(effect) for effect in summary.effects],
+        "notes": list(notes(summary)),
+    }
+
+
+def notes(summary: Summary) -> list[str]:
+    """Return what a reader must know to read the table."""
+    lines = []
+    if summary.missing:
+        lines.append(f"Unfinished: {summary.missing} runs have not been done.")
+    if summary.overlap:
+        lines.append(
+            "Every seed splits the patients anew. The splits overlap, so the variance of each mean "
+            f"difference is s^2 (1/n + {summary.overlap:.2f}), test share over training share "
+            "(Nadeau and Bengio 2003), and not s^2 / n."
+        )
+    elif summary.plan.shares_the_split:
+        lines.append(
+            "All seeds share one split: the intervals hold the variation between trainings, not "
+            "the sampling of patients."
+        )
+    if summary.effects:
+        lines.append(
+            "Differences are paired by seed, with 95 % intervals of the paired t test; p is "
+            f"adjusted by Holm over the {len(summary.effects)} comparisons. 'Can show' is the "
+            f"smallest true difference found with 80 % power at 0.05 / {len(summary.effects)}; "
+            "nothing below it is called real."
+        )
+        if all(effect.runs.p_wilcoxon is None for effect in summary.effects):
+            lines.append("Wilcoxon's test needs six pairs: with five, p is never below 0.06.")
+    return lines
+
+
+def to_markdown(summary: Summary, pictures: Sequence[str] = ()) -> str:
+    """Return the result as Markdown.
+
+    Args:
+        summary: Of a study.
+        pictures: Names of files beside it.
+    """
+    plan, reference = summary.plan, summary.plan.reference
+    lines = [plan.question, ""] if plan.question else []
+    lines += [f"Test {summary.measure}, reference: {reference}.", "", *_cells_table(summary), ""]
+    if summary.effects:
+        lines += [*_effects_table(summary), ""]
+    lines += [f"- {note}" for note in notes(summary)]
+    lines += [f"- Failed: {text}" for text in summary.failed]
+    lines += ["", *(f"![{name}]({name})" for name in pictures)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _cells_table(summary: Summary) -> list[str]:
+    """Mean and spread of every condition."""
+    rows = [
+        f"| {cell.condition} | {cell.n} | {_shown(cell.mean)} | {_shown(cell.sd)} |"
+        for cell in summary.cells
+    ]
+    return ["| condition | runs | mean | SD |", "|---|--:|--:|--:|", *rows]
+
+
+def _effects_table(summary: Summary) -> list[str]:
+    """Every comparison with its interval, its tests and its verdict."""
+    lines = [
+        "| comparison | pairs | difference [95 % interval] | p (t) | p (Holm) | p (Wilcoxon) "
+        "| can show | verdict |",
+        "|---|--:|---|--:|--:|--:|--:|---|",
+    ]
+    for effect in summary.effects:
+        runs, measure = effect.runs, effect.runs.difference
+        interval = ""
+        if measure.low is not None and measure.high is not None:
+            interval = f" [{measure.low:+.3f}, {measure.high:+.3f}]"
+        difference = "" if measure.value is None else f"{measure.value:+.3f}{interval}"
+        tests = [_shown(p) for p in (runs.p, runs.p_holm, runs.p_wilcoxon, runs.detectable)]
+        verdict = f"{runs.verdict}: {runs.reason}" if runs.reason else runs.verdict
+        cells = [effect.name, str(measure.n), difference, *tests, verdict]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _shown(value: float | None) -> str:
+    """A number in a table cell."""
+    return "" if value is None else f"{value:.3f}"

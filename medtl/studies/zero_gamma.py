@@ -1,0 +1,103 @@
+"""The ablation of selective zero-gamma: sixteen conditions derived from a staged recipe.
+
+The claim under test is that zeroing the last gamma of some residual blocks before fine-tuning, and
+warming the learning rate up, help on a given data set. So the conditions vary where, what and how
+gently, and hold the controls that could explain a gain just as well: random blocks, removal of
+the same blocks, a longer head stage, no head stage, other batch-norm policies, no warm-up.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from medtl.errors import RunError
+from medtl.recipe import Recipe, StageSpec
+from medtl.studies.plan import Plan
+
+HEAD_FACTOR = 3
+"""How many times longer the head trains in the control "more head epochs"."""
+
+GAMMA = "finetune.zero_gamma"
+
+REFERENCE = "none"
+
+
+def zero_gamma_plan(recipe: Recipe, seeds: Sequence[int]) -> Plan:
+    """Return the plan of the ablation.
+
+    Args:
+        recipe: Its first stage trains the head alone, a later one everything.
+        seeds: A seed fixes split, initialisation, order and augmentation.
+
+    Raises:
+        RunError: When the recipe has no such stages.
+    """
+    stages = recipe.finetune.stages
+    if not _trains(stages[0], "head") or len(stages) < 2 or not _trains(stages[-1], "all"):
+        raise RunError(
+            "the ablation needs a recipe that trains the head first and everything last",
+            expected="stages such as head, top, full",
+            where="finetune.stages",
+        )
+    return Plan(
+        conditions={REFERENCE: (f"{GAMMA}.select=none",), **_gamma(), **_controls(stages)},
+        reference=REFERENCE,
+        seeds=tuple(seeds),
+        question="Do warm-up and selectively placed zero-gamma help?",
+    )
+
+
+def _gamma() -> dict[str, tuple[str, ...]]:
+    """Where gamma is changed, and to what."""
+    last = f"{GAMMA}.select=last:3"
+    return {
+        "last1": (f"{GAMMA}.select=last:1",),
+        "last3": (last,),
+        "first3": (f"{GAMMA}.select=first:3",),
+        "middle3": (f"{GAMMA}.select=middle:3",),
+        "random3": (f"{GAMMA}.select=random:3@7",),
+        "last3-one": (last, f"{GAMMA}.value=1"),
+        "last3-scale0.1": (last, f'{GAMMA}.value="scale:0.1"'),
+        "last3-scale0.5": (last, f'{GAMMA}.value="scale:0.5"'),
+        "last3-beta-zero": (last, f"{GAMMA}.beta=zero"),
+        "last3-removed": (last, f"{GAMMA}.value=remove"),
+    }
+
+
+def _controls(stages: Sequence[StageSpec]) -> dict[str, tuple[str, ...]]:
+    """What else could explain a gain: all without zero-gamma."""
+    none = f"{GAMMA}.select=none"
+    deeper = [n for n, stage in enumerate(stages) if not _trains(stage, "head")]
+    head = stages[0]
+    longer = f"finetune.stages.0.epochs={HEAD_FACTOR * head.epochs}"
+    at_once = {
+        **_spelled(stages[-1]),
+        "lr": _spelled(stages[deeper[0]])["lr"],
+        "epochs": sum(stage.epochs for stage in stages),
+        "patience": max(stage.patience for stage in stages),
+    }
+    return {
+        "more-head-epochs": (none, longer),
+        "no-head-stage": (none, f"finetune.stages={json.dumps([at_once])}"),
+        "batch-statistics": (none, *(f"finetune.stages.{n}.batch_norm=adapt" for n in deeper)),
+        "bn-only": (none, *_bn_only(stages, deeper)),
+        "no-warmup": (none, *(f"finetune.stages.{n}.warmup_epochs=0" for n in deeper)),
+    }
+
+
+def _bn_only(stages: Sequence[StageSpec], deeper: Sequence[int]) -> tuple[str, ...]:
+    """Overrides by which the later stages train the batch norms' scale and shift only."""
+    raise NotImplementedError(stages, deeper)
+
+
+def _trains(stage: StageSpec, what: str) -> bool:
+    """Whether a stage trains exactly what one selector names."""
+    return stage.train in (what, (what,))
+
+
+def _spelled(stage: StageSpec) -> Mapping[str, Any]:
+    """A stage as a recipe would spell it."""
+    spelled: dict[str, Any] = stage.model_dump(mode="json", exclude_none=True)
+    return spelled

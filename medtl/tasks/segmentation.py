@@ -1,0 +1,355 @@
+"""Segmentation: which pixels belong to which structure, in planes and in volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from medtl.errors import ImageError, ManifestError
+from medtl.losses import segmentation as losses
+from medtl.losses.segmentation import IGNORE, overlap_sums
+from medtl.types import Case
+
+LossName = Literal[
+    "dice_cross_entropy",
+    "dice_focal",
+    "dice",
+    "dice_squared",
+    "generalised_dice",
+    "tversky",
+    "focal_tversky",
+    "cross_entropy",
+    "focal",
+]
+
+MOST_STRUCTURES = 254
+"""Classes are stored as bytes, and `IGNORE` is one of them."""
+
+
+@dataclass(frozen=True)
+class Structures:
+    """Structures in masks: a softmax over them and the background, or a sigmoid for each.
+
+    Attributes:
+        labels: What the structures are called.
+        values: The values of a mask's pixels that mean each structure. Several for a structure that
+            is the union of others (whole tumour: 1, 2 and 4), which needs `exclusive` False.
+        ignored: Values that mean "not known".
+        exclusive: Whether a pixel belongs to one structure at most.
+        loss_name: See `LOSSES`.
+        dice_per: Sums of the Dice family over each "case", or over the "batch".
+        focal_gamma: Of the focal losses.
+        focal_alpha: Weight of the structures in the focal losses, 1 - alpha of the background.
+        fp_weight, fn_weight: Of the Tversky losses.
+        exponent: Of focal Tversky.
+        present: Case id -> indices of the structures that its mask shows, once masks were read.
+    """
+
+    labels: tuple[str, ...]
+    values: tuple[tuple[int, ...], ...]
+    ignored: tuple[int, ...] = ()
+    exclusive: bool = True
+    loss_name: LossName = "dice_cross_entropy"
+    dice_per: Literal["case", "batch"] = "case"
+    focal_gamma: float = 2.0
+    focal_alpha: float | None = None
+    fp_weight: float = 0.3
+    fn_weight: float = 0.7
+    exponent: float = 0.75
+    present: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    extra: int = 0
+    watched: str = "dice"
+    larger_is_better: bool = True
+
+    @property
+    def outputs(self) -> int:
+        """One number per structure and pixel, and one for the background of exclusive ones."""
+        return len(self.labels) + self.exclusive
+
+    def encode(self, mask: NDArray[np.generic], *, where: str = "mask") -> NDArray[np.uint8]:
+        """Return the training mask of what a mask file holds.
+
+        Args:
+            mask: `(*S)` values as they stand in the file.
+            where: The file, for the message.
+
+        Returns:
+            Class indices `(*S)` (0 is the background), or 0 and 1 `(K, *S)`; `IGNORE` where the
+            truth is not known.
+
+        Raises:
+            ImageError: When the file holds a value that means nothing.
+        """
+        meaningful = {0, *self.ignored, *(v for values in self.values for v in values)}
+        strange = sorted({value.item() for value in np.unique(mask)} - meaningful)
+        if strange:
+            raise ImageError(
+                f"the mask holds {', '.join(f'{value:g}' for value in strange[:8])}",
+                expected=f"only {', '.join(str(value) for value in sorted(meaningful))}",
+                where=where,
+                fix="Name these values in task.structures or task.ignore",
+            )
+        planes = np.stack([np.isin(mask, values) for values in self.values]).astype(np.uint8)
+        encoded = planes
+        if self.exclusive:
+            numbers = np.arange(1, len(planes) + 1, dtype=np.uint8).reshape(-1, *(1,) * mask.ndim)
+            encoded = (planes * numbers).max(axis=0)
+        unknown = np.isin(mask, self.ignored)
+        return np.where(unknown, np.uint8(IGNORE), encoded)
+
+    def label_map(self, scores: NDArray[np.floating]) -> NDArray[np.uint8]:
+        """Return what a mask file should hold: the most probable class, or every score from 0.5 on.
+
+        Args:
+            scores: `(outputs, *S)` probabilities.
+
+        Returns:
+            `(*S)` values as in the truth's files, or `(K, *S)` of 0 and 1 if structures overlap.
+        """
+        if not self.exclusive:
+            return (scores >= 0.5).astype(np.uint8)
+        values = np.array([0, *(value for value, *_ in self.values)], dtype=np.uint8)
+        return np.asarray(values[scores.argmax(axis=0)])
+
+    def observed(self, masks: Iterable[tuple[str, NDArray[np.uint8]]]) -> Structures:
+        """Return this task with what the masks of some cases show, for `tally` and `strata`.
+
+        Args:
+            masks: (case id, mask as `encode` returned it).
+        """
+        return replace(self, present={case: self._shown(mask) for case, mask in masks})
+
+    def targets(self, cases: Sequence[Case]) -> NDArray[np.float32]:
+        """`(n, 0)`: the targets are masks, which the image store holds."""
+        return np.zeros((len(cases), 0), dtype=np.float32)
+
+    def truth_matrix(self, cases: Sequence[Case]) -> NDArray[np.float32]:
+        """`(n, K)` of NaN: no single number is the truth of a case."""
+        return np.full((len(cases), len(self.labels)), np.nan, dtype=np.float32)
+
+    def inputs(self, cases: Sequence[Case]) -> NDArray[np.float32]:
+        """`(n, 0)`: nothing but the image is used."""
+        return np.zeros((len(cases), 0), dtype=np.float32)
+
+    def strata(self, cases: Sequence[Case]) -> NDArray[np.int64]:
+        """`(n, K)`: 1 where the mask was read and shows the structure."""
+        shown = [self.present.get(case.case_id, frozenset()) for case in cases]
+        rows = [[int(k in structures) for k in range(len(self.labels))] for structures in shown]
+        return np.array(rows, dtype=np.int64).reshape(len(cases), len(self.labels))
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Scalar; pixels of value `IGNORE` count nowhere."""
+        return LOSSES[self.loss_name](self, outputs, targets)
+
+    def decode(self, outputs: Tensor) -> Tensor:
+        """`(B, outputs, *S)` probabilities; those of exclusive structures sum to 1."""
+        return torch.softmax(outputs, dim=1) if self.exclusive else torch.sigmoid(outputs)
+
+    def explain(self, outputs: Tensor, label: str) -> Tensor:
+        """Mean logit of a structure over the pixels that are taken for it (over all, if none)."""
+        number = self.labels.index(label) + self.exclusive
+        taken = self._decided(outputs)[:, self.labels.index(label)]
+        logits = outputs[:, number]
+        return logits[taken].mean() if bool(taken.any()) else logits.mean()
+
+    def assess(self, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, float | None]:
+        """Mean loss over the cases, and the mean Dice of the structures.
+
+        The Dice of a structure is the mean over cases of the hard masks' overlap. A case in which
+        neither mask shows it does not count; None when no case counts.
+        """
+        total, cases = 0.0, 0
+        overlap, counted = torch.zeros(len(self.labels)), torch.zeros(len(self.labels))
+        for outputs, targets in batches:
+            total += float(self.loss(outputs, targets)) * len(outputs)
+            cases += len(outputs)
+            both, sizes = self._overlap(outputs, targets)
+            overlap += torch.where(sizes > 0, 2 * both / sizes.clamp(min=1), 0.0).sum(dim=0)
+            counted += (sizes > 0).sum(dim=0)
+        seen = counted > 0
+        dice = float((overlap[seen] / counted[seen]).mean()) if bool(seen.any()) else None
+        return total / cases, dice
+
+    def can_watch(self, cases: Sequence[Case]) -> bool:
+        """Always: a Dice of few cases is not grainy, as an AUROC is."""
+        del cases
+        return True
+
+    def rows(self, case: Case, score: NDArray[np.float32]) -> list[dict[str, Any]]:
+        """None: a mask is a file, and `prediction.masks` writes the row that names it."""
+        del case, score
+        return []
+
+    def tally(self, cases: Sequence[Case]) -> dict[str, dict[str, int]]:
+        """Structure -> cases whose mask shows it, does not show it, or is missing."""
+        read = [self.present[case.case_id] for case in cases if case.case_id in self.present]
+        counts = {}
+        for k, label in enumerate(self.labels):
+            positive = sum(k in shown for shown in read)
+            counts[label] = {
+                "positive": positive,
+                "negative": len(read) - positive,
+                "missing": len(cases) - len(read),
+            }
+        return counts
+
+    def head_bias(self, cases: Sequence[Case]) -> NDArray[np.float32]:
+        """`(outputs,)` zeros: how large the structures are is not known before masks are read."""
+        del cases
+        return np.zeros(self.outputs, dtype=np.float32)
+
+    def weighted(self, cases: Sequence[Case]) -> Structures:
+        """This task: the overlap losses weigh structures by themselves."""
+        del cases
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a checkpoint must hold to decode and to write masks again."""
+        return {
+            "kind": "structures",
+            "labels": list(self.labels),
+            "values": [list(values) for values in self.values],
+            "ignored": list(self.ignored),
+            "exclusive": self.exclusive,
+        }
+
+    def _decided(self, outputs: Tensor) -> Tensor:
+        """`(B, K, *S)` booleans: the pixels taken for each structure."""
+        if not self.exclusive:
+            return outputs >= 0
+        best = outputs.argmax(dim=1)
+        return torch.stack([best == k for k in range(1, self.outputs)], dim=1)
+
+    def _overlap(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """`(B, K)` known pixels in both masks, and the sum of their sizes."""
+        known = targets != IGNORE
+        truth = targets == 1
+        if self.exclusive:
+            truth = torch.stack([targets == k for k in range(1, self.outputs)], dim=1)
+            known = known[:, None]
+        decided = (self._decided(outputs) & known).flatten(2)
+        both = (decided & truth.flatten(2)).sum(dim=2)
+        return both, decided.sum(dim=2) + truth.flatten(2).sum(dim=2)
+
+    def _shown(self, mask: NDArray[np.uint8]) -> frozenset[int]:
+        """Indices of the structures in an encoded mask."""
+        if self.exclusive:
+            return frozenset(int(value) - 1 for value in np.unique(mask) if 0 < value < IGNORE)
+        return frozenset(k for k, plane in enumerate(mask) if (plane == 1).any())
+
+
+def _sums(task: Structures, outputs: Tensor, masks: Tensor, **options: bool) -> losses.Sums:
+    """The sums of the Dice family as the task wants them."""
+    return overlap_sums(outputs, masks, exclusive=task.exclusive, per=task.dice_per, **options)
+
+
+def _dice(task: Structures, outputs: Tensor, masks: Tensor, *, squared: bool = False) -> Tensor:
+    """Soft Dice over the structures."""
+    return losses.dice(_sums(task, outputs, masks, squared=squared))
+
+
+def _generalised(task: Structures, outputs: Tensor, masks: Tensor) -> Tensor:
+    """Generalised Dice over structures and background, as in its paper."""
+    return losses.generalised_dice(_sums(task, outputs, masks, background=True))
+
+
+def _tversky(task: Structures, outputs: Tensor, masks: Tensor, *, is_focal: bool = False) -> Tensor:
+    """Tversky, or focal Tversky."""
+    return losses.tversky(
+        _sums(task, outputs, masks),
+        fp_weight=task.fp_weight,
+        fn_weight=task.fn_weight,
+        exponent=task.exponent if is_focal else 1.0,
+    )
+
+
+def _cross_entropy(task: Structures, outputs: Tensor, masks: Tensor) -> Tensor:
+    """Cross-entropy by pixel."""
+    return losses.cross_entropy(outputs, masks, exclusive=task.exclusive)
+
+
+def _focal(task: Structures, outputs: Tensor, masks: Tensor) -> Tensor:
+    """Focal loss by pixel."""
+    return losses.focal(
+        outputs,
+        masks,
+        exclusive=task.exclusive,
+        gamma=task.focal_gamma,
+        alpha=task.focal_alpha,
+    )
+
+
+def _sum_of(*parts: Callable[[Structures, Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
+    """The unweighted sum of losses."""
+
+    def total(task: Structures, outputs: Tensor, masks: Tensor) -> Tensor:
+        return torch.stack([part(task, outputs, masks) for part in parts]).sum()
+
+    return total
+
+
+LOSSES: dict[str, Callable[[Structures, Tensor, Tensor], Tensor]] = {
+    "dice_cross_entropy": _sum_of(_dice, _cross_entropy),
+    "dice_focal": _sum_of(_dice, _focal),
+    "dice": _dice,
+    "dice_squared": partial(_dice, squared=True),
+    "generalised_dice": _generalised,
+    "tversky": _tversky,
+    "focal_tversky": partial(_tversky, is_focal=True),
+    "cross_entropy": _cross_entropy,
+    "focal": _focal,
+}
+"""Name in a recipe -> loss of (task, outputs, masks)."""
+
+
+def segmentation_task(
+    structures: Mapping[str, int | Sequence[int]],
+    *,
+    ignored: Sequence[int] = (),
+    overlapping: bool = False,
+    **options: Any,
+) -> Structures:
+    """Return the task that a recipe's structures call for.
+
+    Args:
+        structures: Name -> value, or values, of the mask's pixels.
+        ignored: Values that mean "not known".
+        overlapping: Whether a pixel may belong to several structures.
+        **options: Loss options of `Structures`.
+
+    Raises:
+        ManifestError: When there is no structure, a value is 0 or outside a byte, or values are shared
+            by structures that exclude each other.
+    """
+    values = tuple((v,) if isinstance(v, int) else tuple(v) for v in structures.values())
+    every = [value for group in (*values, tuple(ignored)) for value in group]
+    where = "task.structures"
+    if not 0 < len(values) <= MOST_STRUCTURES or not all(values):
+        raise ManifestError(
+            f"{len(values)} structures", expected=f"1 to {MOST_STRUCTURES}, with values",
+            where=where,
+        )  # fmt: skip
+    if any(not 0 < value <= 255 for value in every):
+        raise ManifestError(
+            "a value is not within 1 to 255", expected="0 is background", where=where
+        )
+    if not overlapping and len(set(every)) < len(every):
+        raise ManifestError(
+            "a value belongs to two structures",
+            where=where,
+            fix="State task.overlapping: true, or give every value to one structure",
+        )
+    return Structures(
+        labels=tuple(structures),
+        values=values,
+        ignored=tuple(ignored),
+        exclusive=not overlapping,
+        **options,
+    )

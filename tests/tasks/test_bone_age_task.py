@@ -1,0 +1,258 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from medtl.errors import ManifestError
+from medtl.recipe import LOSSES as RECIPE_LOSSES
+from medtl.tasks.bone_age import LABEL, LOSSES, THRESHOLDS, BoneAge, bone_age_task
+from medtl.types import Case
+
+NAN = float("nan")
+ORDINAL = sorted(set(LOSSES) - {"l1", "huber", "mse"})
+
+
+def case(number: int, months: object = "", sex: str = "F", age: str = "") -> Case:
+    return Case(
+        f"c{number}",
+        f"p{number}",
+        Path("x.png"),
+        targets={"boneage": str(months)},
+        strata={"sex": sex, "age": age},
+        row=number + 2,
+    )
+
+
+TRAINING = [case(n, months, "FM"[n % 2]) for n, months in enumerate([24, 60, 60, 120, 216])]
+
+
+def task(loss: str = "l1", **options: object) -> BoneAge:
+    return bone_age_task(TRAINING, "boneage", loss_name=loss, sex_column="sex", **options)
+
+
+# ------------------------------------------------------------- what is read
+
+
+def test_targets_are_months_and_nan_where_unknown():
+    targets = task().targets([case(0, "12.5"), case(1, "")])
+    assert np.array_equal(targets, [12.5, NAN], equal_nan=True)
+    assert task().truth_matrix([case(0, 7)]).tolist() == [[7.0]]
+
+
+def test_sex_is_an_input_or_not():
+    cases = [case(0, 1, "F"), case(1, 1, "male"), case(2, 1, "")]
+    assert task().inputs(cases).tolist() == [[-1.0], [1.0], [0.0]]
+    assert task().extra == 1
+    without = BoneAge("boneage")
+    assert without.inputs(cases).shape == (3, 0)
+    assert without.extra == 0
+
+
+@pytest.mark.parametrize("text", ["-3", "Kim", "3650", "nan", "inf"])
+def test_a_cell_that_is_no_age_names_the_row_and_not_the_value(text):
+    with pytest.raises(ManifestError, match=r"row 5.*not an age in months") as error:
+        task().targets([case(3, text)])
+    assert text not in str(error.value)
+
+
+def test_a_cell_that_is_no_sex():
+    with pytest.raises(ManifestError, match=r"row 2.*no sex; expected F, M") as error:
+        task().inputs([case(0, 1, "Kim")])
+    assert "Kim" not in str(error.value)
+
+
+def test_years_are_refused():
+    years = [case(n, n + 1) for n in range(18)]
+    with pytest.raises(ManifestError, match=r"above 18; expected months. Multiply years by 12"):
+        bone_age_task(years, "boneage")
+
+
+def test_a_few_infants_are_not_taken_for_years():
+    infants = [case(n, n + 1) for n in range(5)]
+    assert bone_age_task(infants, "boneage").highest_months == 5
+
+
+@pytest.mark.parametrize("months", [["", ""], [60, 60], []])
+def test_ages_that_do_not_differ(months):
+    with pytest.raises(ManifestError, match="no two that differ"):
+        bone_age_task([case(n, m) for n, m in enumerate(months)], "boneage")
+
+
+def test_the_training_cases_set_mean_sd_and_range():
+    fitted = task().weighted([case(0, 10), case(1, 30), case(2, "")])
+    assert (fitted.mean_months, fitted.sd_months) == (20, 10)
+    assert (fitted.lowest_months, fitted.highest_months) == (10, 30)
+
+
+# ------------------------------------------------------------------- splits
+
+
+def test_strata_are_two_year_bands_of_each_sex():
+    cases = [case(0, 23), case(1, 24), case(2, 47, "M"), case(3, 25, "M"), case(4, "")]
+    strata = task().strata(cases)
+    assert strata.sum(axis=1).tolist() == [1, 1, 1, 1, 0]
+    assert (strata[2] == strata[3]).all()
+    assert not (strata[1] == strata[2]).all()
+    assert not (strata[0] == strata[1]).all()
+
+
+# ------------------------------------------------------------------- losses
+
+
+def test_the_task_has_the_losses_of_the_recipe():
+    assert set(LOSSES) == set(RECIPE_LOSSES["bone_age"])
+
+
+def test_the_l1_loss_is_in_sds_of_the_training_ages():
+    fitted = replace(task(), mean_months=100.0, sd_months=50.0)
+    # 150 and 75 months are +1 and -0.5 SD; the third age is unknown.
+    outputs, months = torch.tensor([[0.0], [0.5], [9.0]]), torch.tensor([150.0, 75.0, NAN])
+    assert fitted.loss(outputs, months).item() == pytest.approx((1 + 1) / 2)
+    squared = replace(fitted, loss_name="mse").loss(outputs, months)
+    assert squared.item() == pytest.approx((1 + 1) / 2)
+    huber = replace(fitted, loss_name="huber", huber_sd=0.2).loss(outputs, months)
+    assert huber.item() == pytest.approx(0.2 * (1 - 0.1))
+
+
+def test_the_strength_of_dex_is_per_year():
+    fitted = task("dex", class_months=12)
+    uniform = torch.zeros(1, fitted.outputs)
+    assert fitted.grid.tolist() == [24 + 12 * k for k in range(17)]
+    # The mean of the grid is 120 months; the truth is 60 months, so 5 years below it.
+    loss = fitted.loss(uniform, torch.tensor([60.0])).item()
+    assert loss == pytest.approx(np.log(17) + 5)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_learns_to_tell_ages_apart(name):
+    torch.manual_seed(0)
+    fitted = task(name)
+    months = torch.tensor([30.0, 60.0, 90.0, 150.0, 210.0, NAN])
+    outputs = torch.zeros(6, fitted.outputs, requires_grad=True)
+    optimizer = torch.optim.Adam([outputs], lr=0.2)
+    for _ in range(150):
+        optimizer.zero_grad()
+        fitted.loss(outputs, months).backward()
+        assert torch.isfinite(outputs.grad).all()
+        optimizer.step()
+    loss, error = fitted.assess(
+        [(outputs[:4].detach(), months[:4]), (outputs[4:].detach(), months[4:])]
+    )
+    assert error < 4
+    assert np.isfinite(loss)
+
+
+# ----------------------------------------------------------------- decoding
+
+
+def test_regression_decodes_to_months():
+    fitted = replace(task(), mean_months=100.0, sd_months=50.0)
+    assert fitted.decode(torch.tensor([[0.0], [-1.0]])).tolist() == [[100.0], [50.0]]
+
+
+@pytest.mark.parametrize("decoding", ["argmax", "mean", "median"])
+@pytest.mark.parametrize("name", ORDINAL)
+def test_a_certain_ordinal_output_decodes_to_its_class(name, decoding):
+    fitted = task(name, decoding=decoding)
+    k = 5
+    outputs = torch.full((1, fitted.outputs), -20.0)
+    if name in THRESHOLDS:
+        outputs[0, :k] = 20.0  # above classes 0 to k - 1, not above class k
+    else:
+        outputs[0, k] = 20.0
+    months = fitted.decode(outputs)
+    assert months.shape == (1, 1)
+    assert months.item() == pytest.approx(fitted.grid[k], abs=1e-3)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_an_untrained_head_says_what_the_training_ages_say(name):
+    fitted = task(name, decoding="mean", class_months=12)
+    bias = torch.from_numpy(fitted.head_bias(TRAINING))[None]
+    assert bias.shape == (1, fitted.outputs)
+    months = fitted.decode(bias).item()
+    if name in ("l1", "huber", "mse"):
+        assert months == pytest.approx(60)  # the median
+    else:
+        # each of the 17 classes once more than it occurs
+        counts = np.ones(17)
+        for age in (24, 60, 60, 120, 216):
+            counts[(age - 24) // 12] += 1
+        assert months == pytest.approx(float(counts @ fitted.grid / counts.sum()), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_explain_is_one_number_with_a_gradient(name):
+    fitted = task(name)
+    outputs = torch.randn(1, fitted.outputs, requires_grad=True)
+    fitted.explain(outputs, LABEL).backward()
+    assert (outputs.grad != 0).any()
+
+
+# --------------------------------------------------------------- assessment
+
+
+def test_assess_is_over_all_batches_and_known_ages():
+    fitted = replace(task(), mean_months=0.0, sd_months=1.0)
+    batches = [
+        (torch.tensor([[1.0], [2.0]]), torch.tensor([3.0, NAN])),
+        (torch.tensor([[5.0]]), torch.tensor([1.0])),
+    ]
+    assert fitted.assess(batches) == pytest.approx((3.0, 3.0))
+    assert fitted.assess([(torch.zeros(1, 1), torch.tensor([NAN]))])[1] is None
+
+
+def test_the_mean_error_is_watched_and_smaller_is_better():
+    assert task().watched == "mae_months"
+    assert not task().larger_is_better
+    assert task().can_watch(TRAINING)
+    assert not task().can_watch([case(0, "")])
+
+
+def test_rows_and_tally():
+    row = task().rows(case(0, "36"), np.array([40.5], np.float32))
+    assert row == [
+        {
+            "label": "bone_age_months",
+            "y_true": 36.0,
+            "y_true_raw": "36",
+            "y_score": 40.5,
+            "outside_training_range": "no",
+        }
+    ]
+    assert task().rows(case(0), np.array([40.5], np.float32))[0]["y_true"] is None
+    assert task().tally([*TRAINING, case(9)]) == {LABEL: {"known": 5, "missing": 1}}
+
+
+@pytest.mark.parametrize(
+    ("reference", "age", "prediction", "outside"),
+    [
+        ("60", "5", 60, False),
+        ("", "", 60, False),
+        ("12", "", 60, True),
+        ("217", "", 60, True),
+        ("60", "1.5", 60, True),
+        ("60", "19", 60, True),
+        ("", "", 23.9, True),
+        ("", "", 216.5, True),
+        ("60", "unknown", 60, False),
+    ],
+)
+def test_ages_outside_those_of_the_training_are_flagged(reference, age, prediction, outside):
+    patient = case(0, reference, age=age)
+    assert task().is_outside(patient, prediction) is outside
+    flag = task().rows(patient, np.array([prediction], np.float32))[0]["outside_training_range"]
+    assert flag == ("yes" if outside else "no")
+
+
+# --------------------------------------------------------------- checkpoint
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_checkpoint_builds_the_task_again(name):
+    fitted = task(name, decoding="mean", class_months=12)
+    fields = dict(fitted.to_dict())
+    assert fields.pop("kind") == "bone_age"
+    assert BoneAge(**fields) == fitted
