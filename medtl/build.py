@@ -11,17 +11,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from medtl.errors import WeightsError
+from medtl.errors import RunError, WeightsError
 from medtl.io.manifest import manifest_columns, read_manifest
 from medtl.networks.backbones import Classifier, build_classifier
 from medtl.networks.heads import share_weights
 from medtl.networks.segmenter import VOLUME_CONTRACT, Segmenter, build_segmenter
 from medtl.networks.weights import InputContract, WeightsReport, WeightsSource, input_contract
-from medtl.networks.zero_gamma import Removal, ZeroGamma, remove
+from medtl.networks.zero_gamma import START, Removal, ZeroGamma, remove
 from medtl.preprocess.augment import Augmenter, augmenter
 from medtl.preprocess.augment_volume import VolumeAugmenter, volume_augmenter
 from medtl.preprocess.intensity import WINDOWS
 from medtl.preprocess.pipeline import Preprocessor
+from medtl.preprocess.volume import VolumePreprocessor
 from medtl.recipe import Recipe, StageSpec, WeightsSpec, ZeroGammaSpec, parse_recipe
 from medtl.tasks.bone_age import BoneAge, bone_age_task
 from medtl.tasks.classification import Classes, Findings, classification_task
@@ -30,6 +31,7 @@ from medtl.tasks.task import Task
 from medtl.training.checkpoint import is_checkpoint, load_checkpoint, without_prefix
 from medtl.training.images import ImageReader
 from medtl.training.loop import Options
+from medtl.training.presets import preset_stages
 from medtl.training.seeds import Stream, torch_seed
 from medtl.types import Case, Manifest, Stage
 
@@ -46,6 +48,13 @@ COLOR_MODALITIES = {"fundus", "derm", "histology"}
 
 CONTRACT_KEYS = ("standardisation", "mean", "std", "input_range", "channels")
 """What of the preprocessing belongs to weights; size and intensity scale may change."""
+
+VOLUME_STANDARDISATION: dict[str, Literal["centred", "z_score", "none"]] = {
+    "weights": "centred",
+    "z_score": "z_score",
+    "none": "none",
+}
+"""How volumes are standardised; no pretrained 3D weights ask for anything else."""
 
 DEMOGRAPHICS = ("age", "sex")
 """Manifest columns that the cohort table shows when they are there."""
@@ -155,25 +164,51 @@ TASK_BUILDERS: dict[str, Callable[[Recipe, Sequence[Case]], Task]] = {
 
 
 def build_reader(recipe: Recipe, contract: InputContract, root: Path | None) -> ImageReader:
-    """Return how the files of this recipe become unit images."""
+    """Return how the files of this recipe become unit images, and their masks training masks."""
     image = recipe.image
     scale = image.scale or ("window" if image.modality == "ct" else "percentile")
     window = WINDOWS[image.window] if isinstance(image.window, str) else image.window
-    color: Literal["grey", "rgb"] = "rgb" if image.modality in COLOR_MODALITIES else "grey"
-    preprocessor = Preprocessor(
+    shared: dict[str, Any] = {
+        "scale": "min_max" if scale == "voi" else scale,
+        "percentiles": image.percentiles,
+        "nonzero": image.modality == "mr",
+        "window": window if scale == "window" else None,
+    }
+    if image.spacing is not None:
+        standardisation = VOLUME_STANDARDISATION[image.standardise]
+        volume = VolumePreprocessor(image.spacing, standardisation=standardisation, **shared)
+        return _reader(recipe, volume, root)
+    plane = Preprocessor(
         size=image.size,
-        color=color,
-        scale="min_max" if scale == "voi" else scale,
-        percentiles=image.percentiles,
-        nonzero=image.modality == "mr",
-        window=window if scale == "window" else None,
+        color="rgb" if image.modality in COLOR_MODALITIES else "grey",
         clahe=None if image.clahe is None else (image.clahe.clip_limit, image.clahe.tiles),
         standardisation=image.standardise,
         mean=contract.mean,
         std=contract.std,
         input_range=contract.value_range,
+        **shared,
     )
-    return ImageReader(preprocessor, voi=scale == "voi", color=color, root=root)
+    return _reader(recipe, plane, root)
+
+
+def _reader(
+    recipe: Recipe, preprocessor: Preprocessor | VolumePreprocessor, root: Path | None
+) -> ImageReader:
+    """The reader of a recipe around its preprocessing."""
+    named = {
+        value: name
+        for name, values in recipe.task.structures.items()
+        for value in ((values,) if isinstance(values, int) else values)
+    }
+    return ImageReader(
+        preprocessor,
+        voi=recipe.image.scale == "voi",
+        color="rgb" if recipe.image.modality in COLOR_MODALITIES else "grey",
+        root=root,
+        dimensions=2 if recipe.image.spacing is None else 3,
+        labels=named | dict.fromkeys(recipe.task.ignored, "not known"),
+        overlapping=recipe.task.overlapping,
+    )
 
 
 def build_augmenter(recipe: Recipe) -> Augmenter | VolumeAugmenter | None:
@@ -235,6 +270,8 @@ def build_network(
         sha256=spec.weights.sha256,
     )
     if recipe.task.kind == "segmentation":
+        if spec.reuse_until is not None:
+            raise RunError("a decoder needs the whole encoder", where="model.reuse_until")
         image = recipe.image
         return build_segmenter(
             spec.backbone,
@@ -250,6 +287,7 @@ def build_network(
         outputs=outputs,
         weights=weights,
         dropout=spec.dropout,
+        reuse_until=spec.reuse_until,
         extra_features=extra,
     )
     if recipe.task.loss == "coral":
@@ -264,6 +302,8 @@ def check_contract(recipe: Recipe, reader: ImageReader) -> None:
         WeightsError: With every difference in mean, std, range, channels and standardisation.
     """
     path = recipe.model.weights.path
+    if isinstance(reader.preprocessor, VolumePreprocessor):  # no pretrained volumes: no contract
+        return
     if path is None or not is_checkpoint(Path(path)):
         return
     trained = load_checkpoint(Path(path))[1]["preprocessor"]
@@ -278,9 +318,28 @@ def build_contract(recipe: Recipe) -> InputContract:
     return input_contract(recipe.model.backbone)
 
 
-def build_stages(recipe: Recipe) -> tuple[Stage, ...]:
-    """Return the stages as the library's own type."""
-    return tuple(_stage(spec) for spec in recipe.finetune.stages)
+def build_stages(recipe: Recipe, groups: Sequence[str]) -> tuple[Stage, ...]:
+    """Return the stages as the library's own type.
+
+    Args:
+        recipe: With stages or a preset.
+        groups: Names of the network's layer groups, stem to head.
+
+    Raises:
+        RunError: When zero-gamma waits for a stage that the preset does not have.
+    """
+    spec = recipe.finetune
+    if spec.preset is None:
+        return tuple(_stage(stage) for stage in spec.stages)
+    stages = preset_stages(spec.preset, groups)
+    names = [stage.name for stage in stages]
+    if spec.zero_gamma.when not in (START, *names):
+        raise RunError(
+            f"{spec.zero_gamma.when!r} is no stage of the preset {spec.preset}",
+            expected=f"start or one of {', '.join(names)}",
+            where="finetune.zero_gamma.when",
+        )
+    return stages
 
 
 def build_options(recipe: Recipe) -> Options:
@@ -338,7 +397,7 @@ def load_trained(path: Path) -> TrainedModel:
     tensors, meta = load_checkpoint(path)
     recipe = parse_recipe(meta["recipe"], where=path.name)
     kind, fields = meta["task"]["kind"], {k: v for k, v in meta["task"].items() if k != "kind"}
-    task = TASKS[kind](**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+    task = TASKS[kind](**{key: _tuples(value) for key, value in fields.items()})
     no_weights = recipe.model.model_copy(update={"weights": WeightsSpec(source="none")})
     untrained = recipe.model_copy(update={"model": no_weights})
     model, _ = build_network(untrained, task.outputs, extra=task.extra)
@@ -354,9 +413,18 @@ def load_trained(path: Path) -> TrainedModel:
             fix="Use the timm version of environment.json",
         ) from error
     arrays = {n: t.numpy() for n, t in without_prefix("extra", tensors).items()}
-    preprocessor = Preprocessor.from_dict(meta["preprocessor"], arrays.get("pixel_mean"))
-    reader = ImageReader(preprocessor, voi=recipe.image.scale == "voi", color=preprocessor.color)
-    return TrainedModel(model, task, reader, recipe, meta)
+    stored = meta["preprocessor"]
+    preprocessor: Preprocessor | VolumePreprocessor
+    if recipe.image.spacing is not None:
+        preprocessor = VolumePreprocessor.from_dict(stored)
+    else:
+        preprocessor = Preprocessor.from_dict(stored, arrays.get("pixel_mean"))
+    return TrainedModel(model, task, _reader(recipe, preprocessor, None), recipe, meta)
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists as the tuples that a task is made of."""
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 def _stage(spec: StageSpec) -> Stage:

@@ -11,7 +11,7 @@ from medtl.errors import ManifestError, MedtlError, RecipeError
 from medtl.io.labels import label_faults
 from medtl.io.manifest import manifest_columns, read_manifest
 from medtl.io.yaml12 import load_yaml, loads
-from medtl.networks.names import backbone_names
+from medtl.networks.names import VOLUME_NETWORKS, backbone_names
 from medtl.preprocess.intensity import WINDOWS
 from medtl.preprocess.policy import policy_faults
 from medtl.recipe import Recipe, parse_recipe
@@ -242,7 +242,10 @@ def _name_faults(data: Mapping[str, Any]) -> list[MedtlError]:
     source = weights.get("source", "bundled") if isinstance(weights, dict) else weights
     # "resnet50.a1_in1k" is an architecture with a tag of weights.
     architecture = backbone.partition(".")[0] if isinstance(backbone, str) else BUNDLED[0]
-    if architecture not in (names := backbone_names()):
+    image = data.get("image")
+    is_of_volumes = isinstance(image, dict) and image.get("spacing") is not None
+    names = VOLUME_NETWORKS if is_of_volumes else backbone_names()
+    if architecture not in names:
         faults.append(_unknown(backbone, names, where="model.backbone", what="backbone"))
     elif source == "bundled" and backbone not in BUNDLED:
         faults.append(
@@ -257,7 +260,6 @@ def _name_faults(data: Mapping[str, Any]) -> list[MedtlError]:
         path = Path(weights["path"])
         if not path.is_file():
             faults.append(MedtlError(f"no file {path.name!r}", where="model.weights.path"))
-    image = data.get("image")
     window = image.get("window") if isinstance(image, dict) else None
     if isinstance(window, str) and window not in WINDOWS:
         faults.append(_unknown(window, list(WINDOWS), where="image.window", what="window"))

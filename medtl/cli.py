@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
 from medtl import __version__
+from medtl.cli_study import Out, Overrides, RecipeFile, Resume, study_app
 from medtl.errors import MedtlError
 from medtl.io.interrupt import Listener
-
-if TYPE_CHECKING:
-    from medtl.studies.plan import Plan
 
 app = typer.Typer(
     help="Transfer learning on medical images: DICOM, NIfTI and PNG in, a model and a clinical "
@@ -24,7 +22,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-study_app = typer.Typer(help="Several runs of one recipe, compared.", no_args_is_help=True)
 manifest_app = typer.Typer(help="Make, check and split manifests.", no_args_is_help=True)
 app.add_typer(study_app, name="study")
 app.add_typer(manifest_app, name="manifest")
@@ -34,12 +31,9 @@ INTERRUPTED = 130
 
 STOPPED = "Stopped. What was trained is kept; repeat the command with --resume to go on."
 
-RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="a YAML recipe")]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[key=value ...]", help="changes to the recipe")
+Deterministic = Annotated[
+    bool, typer.Option("--deterministic", help="the same bits again, also on a GPU; slower there")
 ]
-Out = Annotated[Path, typer.Option("--out", help="folder to write to; it must not exist yet")]
-Resume = Annotated[bool, typer.Option("--resume", help="go on with what is in the folder")]
 
 
 def main() -> NoReturn:
@@ -49,6 +43,7 @@ def main() -> NoReturn:
     status, fault = 0, None
     try:
         status = app(standalone_mode=False)
+        sys.stdout.flush()  # here, because at the end Python would complain of a closed pipe
     except BaseException as error:
         fault = error
     listener.close()
@@ -81,6 +76,13 @@ def _stop(message: str, status: int) -> NoReturn:
     sys.exit(status)
 
 
+def _make_deterministic() -> None:
+    """Choose deterministic algorithms and say what that promises."""
+    from medtl.training.runtime import make_deterministic
+
+    print(make_deterministic())
+
+
 @app.callback(invoke_without_command=True)
 def _root(
     version: Annotated[bool, typer.Option("--version", help="show the version and stop")] = False,
@@ -93,10 +95,14 @@ def _root(
 @app.command()
 def demo(
     out: Out = Path("runs/demo"),
+    task: Annotated[
+        Literal["classification", "bone-age", "segmentation"],
+        typer.Option(help="chests with findings, hands of a bone age, or abdominal volumes"),
+    ] = "classification",
     resume: Resume = False,
-    patients: Annotated[int, typer.Option(help="synthetic patients to draw")] = 340,
+    patients: Annotated[int | None, typer.Option(help="synthetic patients to draw")] = None,
 ) -> None:
-    """Draw synthetic chest radiographs and run the whole chain on them, offline, to a report."""
+    """Draw synthetic images and run the whole chain on them, offline, to a report."""
     from rich.console import Console
 
     from medtl.console import bars
@@ -105,6 +111,7 @@ def demo(
     with bars(Console(stderr=True)) as shown:
         report = run_demo(
             out,
+            task=task,
             patients=patients,
             resume=resume,
             progress=shown.progress,
@@ -151,7 +158,13 @@ def check(
 
 
 @app.command()
-def run(recipe: RecipeFile, out: Out, overrides: Overrides = None, resume: Resume = False) -> None:
+def run(
+    recipe: RecipeFile,
+    out: Out,
+    overrides: Overrides = None,
+    resume: Resume = False,
+    deterministic: Deterministic = False,
+) -> None:
     """Check, train, predict, evaluate and report."""
     from rich.console import Console
 
@@ -161,6 +174,8 @@ def run(recipe: RecipeFile, out: Out, overrides: Overrides = None, resume: Resum
     checked = read_recipe(recipe, overrides or ())
     from medtl.run import run_study
 
+    if deterministic:
+        _make_deterministic()
     with bars(Console(stderr=True)) as shown:
         report = run_study(
             checked, out, resume=resume, progress=shown.progress, watcher=shown.watcher()
@@ -170,7 +185,11 @@ def run(recipe: RecipeFile, out: Out, overrides: Overrides = None, resume: Resum
 
 @app.command()
 def train(
-    recipe: RecipeFile, out: Out, overrides: Overrides = None, resume: Resume = False
+    recipe: RecipeFile,
+    out: Out,
+    overrides: Overrides = None,
+    resume: Resume = False,
+    deterministic: Deterministic = False,
 ) -> None:
     """Check and train; leaves the best checkpoint and the history in a run folder."""
     from rich.console import Console
@@ -181,6 +200,8 @@ def train(
     checked = read_recipe(recipe, overrides or ())
     from medtl.run import train_study
 
+    if deterministic:
+        _make_deterministic()
     with bars(Console(stderr=True)) as shown:
         best = train_study(
             checked, out, resume=resume, progress=shown.progress, watcher=shown.watcher()
@@ -224,38 +245,44 @@ def predict(
         print(f"{done.flagged} flagged, {done.quarantined} could not be read: {done.quality}")
 
 
+Source = Annotated[
+    Path, typer.Argument(metavar="RUN|TABLE", help="a run folder or a predictions table")
+]
+Threshold = Annotated[
+    float | None, typer.Option(help="a threshold fixed before the test set was seen")
+]
+Prevalence = Annotated[float | None, typer.Option(help="where it will be used, 0 to 1")]
+Strata = Annotated[
+    str, typer.Option(help="columns to break results by, a,b,c; default age, sex, view, ...")
+]
+OneImage = Annotated[
+    bool, typer.Option("--one-image-per-patient", help="the table has no patient_id column")
+]
+Model = Annotated[str, typer.Option(help="the one to report, of several in the table")]
+
+
 @app.command()
 def evaluate(
-    source: Annotated[
-        Path, typer.Argument(metavar="RUN|TABLE", help="a run folder or a predictions table")
-    ],
+    source: Source,
     out: Annotated[
         Path | None,
         typer.Option("--out", help="where to; default TABLE with the ending .metrics.json"),
     ] = None,
-    threshold: Annotated[
-        float | None, typer.Option(help="a threshold fixed before the test set was seen")
-    ] = None,
-    prevalence: Annotated[float | None, typer.Option(help="where it will be used, 0 to 1")] = None,
-    strata: Annotated[str, typer.Option(help="columns to break results by, a,b,c")] = "",
-    one_image_per_patient: Annotated[
-        bool, typer.Option(help="the table has no patient_id column")
-    ] = False,
+    threshold: Threshold = None,
+    prevalence: Prevalence = None,
+    strata: Strata = "",
+    one_image_per_patient: OneImage = False,
+    model: Model = "",
 ) -> None:
     """Compute statistics with intervals from a run, or from a table that any tool made."""
-    from medtl.evaluate import evaluate_run, evaluate_table, summarise
+    from medtl.evaluate import TableOptions, evaluate_run, evaluate_table, summarise
 
     if source.is_dir():
         path = evaluate_run(source)
     else:
-        path = evaluate_table(
-            source,
-            out or source.with_suffix(".metrics.json"),
-            threshold=threshold,
-            prevalence=prevalence,
-            strata=[name for name in strata.split(",") if name],
-            one_image_per_patient=one_image_per_patient,
-        )
+        columns = tuple(name for name in strata.split(",") if name)
+        options = TableOptions(threshold, prevalence, columns, one_image_per_patient, model)
+        path = evaluate_table(source, out or source.with_suffix(".metrics.json"), options)
     for line in summarise(path):
         print(line)
     print(f"Statistics: {path}")
@@ -263,12 +290,39 @@ def evaluate(
 
 @app.command()
 def report(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")],
+    source: Source,
+    *,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="folder to write to; default RUN, or TABLE with -report"),
+    ] = None,
+    threshold: Threshold = None,
+    prevalence: Prevalence = None,
+    strata: Strata = "",
+    one_image_per_patient: OneImage = False,
+    model: Model = "",
+    language: Annotated[Literal["en", "ko"], typer.Option(help="of the report")] = "en",
+    pdf: Annotated[
+        bool, typer.Option("--pdf", help="print it to PDF too (needs Chromium)")
+    ] = False,
 ) -> None:
-    """Render the report of a run folder again from its files."""
+    """Write the report: of a run again from its files, or of a table that any tool made."""
+    from medtl.evaluate import TableOptions, report_table
     from medtl.report.build import report_from_run
+    from medtl.report.pdf import write_pdf
 
-    print(f"Report: {report_from_run(run_folder)}")
+    if source.is_file():
+        columns = tuple(name for name in strata.split(",") if name)
+        options = TableOptions(threshold, prevalence, columns, one_image_per_patient, model)
+        folder = out or source.with_name(f"{source.stem}-report")
+        page = report_table(source, folder, options, language=language)
+    else:
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+        page = report_from_run(source, out and out / "report.html", language=language)
+    print(f"Report: {page}")
+    if pdf:
+        print(f"PDF: {write_pdf(page, page.with_suffix('.pdf'))}")
 
 
 @app.command()
@@ -310,199 +364,26 @@ def export(
         print(f"{len(done.left_out)} cases left out, with the reasons in {out / 'export.json'}")
 
 
-@study_app.command()
-def kfold(
-    recipe: RecipeFile,
-    out: Out,
-    overrides: Overrides = None,
-    folds: Annotated[int, typer.Option(min=2, max=20)] = 5,
-    baseline: Annotated[
-        Literal["frozen", "none"],
-        typer.Option(help="logistic regression on frozen features in the same folds"),
-    ] = "frozen",
-    resume: Resume = False,
-) -> None:
-    """Cross-validate a recipe by patient, beside a baseline in the same folds."""
-    from rich.console import Console
-
-    from medtl.check import read_recipe
-    from medtl.console import bars
-
-    checked = read_recipe(recipe, overrides or ())
-    from medtl.studies.kfold import run_kfold, to_markdown
-
-    with bars(Console(stderr=True)) as shown:
-        results = run_kfold(
-            checked,
-            out,
-            folds=folds,
-            baseline=baseline,
-            resume=resume,
-            progress=shown.progress,
-            watcher=shown.watcher(),
-        )
-    print(to_markdown(results, folds))
-
-
-Seeds = Annotated[int, typer.Option("--seeds", min=1, help="runs of every condition: 0, 1, ...")]
-Vary = Annotated[
-    str, typer.Option(help="what a seed decides; without split, all seeds share one split")
+ManifestOut = Annotated[
+    Path | None, typer.Option("--out", help="manifest to write; default FOLDER/manifest.csv")
 ]
-KeepCheckpoints = Annotated[bool, typer.Option(help="keep the best model of every run")]
-Reports = Annotated[bool, typer.Option(help="draw the gallery and report of every run")]
-
-
-@study_app.command()
-def seeds(
-    recipe: RecipeFile,
-    out: Out,
-    *,
-    overrides: Overrides = None,
-    number: Seeds = 5,
-    vary: Vary = "split,init,order,augment",
-    resume: Resume = False,
-    keep_checkpoints: KeepCheckpoints = False,
-    reports: Reports = False,
-) -> None:
-    """Repeat a recipe with several seeds: mean and spread of its test figures."""
-    from medtl.check import read_recipe
-
-    read_recipe(recipe, overrides or ())
-    from medtl.studies.plan import seeds_plan
-
-    plan = seeds_plan(number, vary=vary.split(","))
-    _run_study(
-        recipe,
-        plan,
-        out,
-        overrides=overrides,
-        resume=resume,
-        keep_checkpoints=keep_checkpoints,
-        reports=reports,
-    )
-
-
-@study_app.command()
-def conditions(
-    recipe: RecipeFile,
-    out: Out,
-    *,
-    plan: Annotated[Path, typer.Option(help="YAML file of conditions or factors")],
-    overrides: Overrides = None,
-    number: Seeds = 5,
-    resume: Resume = False,
-    keep_checkpoints: KeepCheckpoints = False,
-    reports: Reports = False,
-) -> None:
-    """Compare the conditions of a plan file, or the cells of a factorial one, paired by seed."""
-    from medtl.studies.plan import read_plan
-
-    stated = read_plan(plan, seeds=number)
-    _run_study(
-        recipe,
-        stated,
-        out,
-        overrides=overrides,
-        resume=resume,
-        keep_checkpoints=keep_checkpoints,
-        reports=reports,
-    )
-
-
-@study_app.command("zero-gamma")
-def zero_gamma(
-    recipe: RecipeFile,
-    out: Out,
-    *,
-    overrides: Overrides = None,
-    plan: Annotated[
-        Path | None, typer.Option(help="other conditions than the sixteen derived from the recipe")
-    ] = None,
-    number: Seeds = 5,
-    resume: Resume = False,
-    keep_checkpoints: KeepCheckpoints = False,
-    reports: Reports = False,
-) -> None:
-    """Ask whether selective zero-gamma and warm-up help: sixteen conditions, paired by seed."""
-    from medtl.check import read_recipe
-    from medtl.studies.plan import read_plan
-    from medtl.studies.zero_gamma import zero_gamma_plan
-
-    checked = read_recipe(recipe, overrides or ())
-    stated = read_plan(plan, seeds=number) if plan else zero_gamma_plan(checked, range(number))
-    _run_study(
-        recipe,
-        stated,
-        out,
-        overrides=overrides,
-        resume=resume,
-        keep_checkpoints=keep_checkpoints,
-        reports=reports,
-    )
-
-
-def _run_study(
-    recipe: Path,
-    plan: Plan,
-    out: Path,
-    *,
-    overrides: list[str] | None,
-    resume: bool,
-    keep_checkpoints: bool,
-    reports: bool,
-) -> None:
-    """Run a plan, one line for every run that ends, then the table."""
-    from rich.console import Console
-
-    from medtl.console import bars
-    from medtl.studies.conditions import run_conditions
-    from medtl.studies.single import SingleRun
-    from medtl.studies.summary import to_markdown
-
-    with bars(Console(stderr=True)) as shown:
-        summary = run_conditions(
-            recipe,
-            plan,
-            out,
-            overrides=overrides or (),
-            resume=resume,
-            single=SingleRun(
-                keep_checkpoints=keep_checkpoints,
-                reports=reports,
-                progress=shown.progress,
-                watcher=shown.watcher(epochs=False),
-            ),
-            on_row=lambda row: shown.run_ended(row, len(plan.pairs)),
-        )
-    print(to_markdown(summary))
-    print(f"Study: {out / 'summary.md'}")
 
 
 @manifest_app.command("scan")
 def manifest_scan(
     folder: Annotated[Path, typer.Argument(help="walked for DICOM files")],
-    out: Annotated[
-        Path | None, typer.Option("--out", help="manifest to write; default FOLDER/manifest.csv")
-    ] = None,
+    out: ManifestOut = None,
     per: Annotated[Literal["image", "series"], typer.Option(help="one row per")] = "image",
 ) -> None:
     """Write a manifest from DICOM headers, without names, with pseudonymous ids."""
     from rich.console import Console
 
     from medtl.console import bars
-    from medtl.io.manifest import write_manifest
+    from medtl.io.manifest import place_for, write_manifest_of
     from medtl.io.pseudonym import load_salt, remember
     from medtl.io.scan import scan_dicom
 
-    path = out or folder / "manifest.csv"
-    if path.exists():
-        raise MedtlError("the manifest exists", where=str(path), fix="Choose another --out")
-    if not folder.resolve().is_relative_to(path.resolve().parent):
-        raise MedtlError(
-            "a manifest lies at or above its images",
-            where=str(path),
-            fix=f"Write it to {folder / 'manifest.csv'}",
-        )
+    path = place_for(folder, out)
     with bars(Console(stderr=True)) as shown:
         found = scan_dicom(
             folder,
@@ -511,14 +392,44 @@ def manifest_scan(
             progress=lambda done, total: shown.progress("Reading headers", done, total),
         )
     remember(found.identities.items())
-    below = folder.resolve().relative_to(path.resolve().parent)
-    rows = [{**row, "image": (below / row["image"]).as_posix()} for row in found.rows]
-    write_manifest(rows, path)
-    print(f"{len(rows)} rows: {path}")
+    write_manifest_of(folder, found.rows, path)
+    print(f"{len(found.rows)} rows: {path}")
     for name, cause in found.skipped[:20]:
         print(f"left out {name}: {cause}")
     if len(found.skipped) > 20:
         print(f"and {len(found.skipped) - 20} more files were left out")
+
+
+@manifest_app.command("import")
+def manifest_import(
+    folder: Annotated[Path, typer.Argument(help="a data set as it was released")],
+    layout: Annotated[str, typer.Option(help="msd, nnunet, or a YAML of data_manifests/")],
+    out: ManifestOut = None,
+    fold: Annotated[int | None, typer.Option(help="nnU-Net: fold to take train and val of")] = None,
+) -> None:
+    """Write the manifest of a Decathlon or nnU-Net folder, or of one that a YAML describes."""
+    from medtl.io.layouts import import_layout
+    from medtl.io.manifest import place_for, write_manifest_of
+
+    path = place_for(folder, out)
+    found = import_layout(folder, layout, fold=fold)
+    write_manifest_of(folder, found.rows, path, found.sidecar)
+    print("\n".join([f"{len(found.rows)} rows: {path}", *found.notes]))
+
+
+@manifest_app.command("export")
+def manifest_export(
+    manifest: Annotated[Path, typer.Argument(help="CSV or Parquet, with a column of masks")],
+    out: Out,
+    layout: Annotated[Literal["msd", "nnunet"], typer.Option(help="of which tool")],
+    mask: Annotated[str, typer.Option(help="column of the masks")] = "mask",
+) -> None:
+    """Write volumes and masks as a folder that a Decathlon reader or nnU-Net takes."""
+    from medtl.io.layout_export import export_layout
+    from medtl.io.manifest import read_manifest
+
+    count = export_layout(read_manifest(manifest, mask=mask), out, layout, name=out.name)
+    print(f"{count} cases: {out}")
 
 
 @manifest_app.command("check")
@@ -550,9 +461,30 @@ def manifest_whois(
 
 
 @app.command()
-def doctor() -> None:
-    """Show versions, hardware and whether the parts that must fit together do."""
-    from medtl.record import check_installation
+def doctor(
+    seals: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="compare a run folder with its checksums")
+    ] = None,
+    privacy: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="look for your own strings in a run folder")
+    ] = None,
+    strings: Annotated[
+        typer.FileText,
+        typer.Option(help="one name, id or date a line; - is the keyboard or a pipe"),
+    ] = "-",  # type: ignore[assignment]
+) -> None:
+    """Show versions and hardware, or examine a run folder."""
+    from medtl import record
 
-    for line in check_installation():
-        print(line)
+    broken: list[str] = []
+    if seals is not None:
+        broken += record.broken_seals(seals)
+        print("\n".join(broken) or "Every file is what its checksum says.")
+    if privacy is not None:
+        traces = record.told_traces(privacy, strings)
+        print("\n".join(traces) or "None of the strings was found.")
+        broken += traces
+    if seals is None and privacy is None:
+        print("\n".join(record.check_installation()))
+    if broken:
+        raise typer.Exit(1)

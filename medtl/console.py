@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -26,13 +27,17 @@ SHOWN_OF_A_RUN = ("auroc", "mae_months", "dice", "seconds")
 """What of a study's row is worth a line."""
 
 
+WATCHED = {"auroc": "AUROC {:.3f}", "mae_months": "MAE {:.1f} months", "dice": "Dice {:.3f}"}
+"""How a line names the statistic that early stopping watches."""
+
+
 class Bars:
     """Progress bars of one command. `progress` and `watcher` are what the chain reports to."""
 
     def __init__(self, display: Progress) -> None:
         self._display = display
         self._tasks: dict[str, TaskID] = {}
-        self._ended = 0
+        self._done: Counter[str] = Counter()
 
     def progress(self, what: str, done: int, total: int) -> None:
         """Show a piece of work."""
@@ -40,10 +45,14 @@ class Bars:
             self._tasks[what] = self._display.add_task(what, total=total)
         self._display.update(self._tasks[what], completed=done, total=total)
 
+    def advance(self, what: str, total: int) -> None:
+        """Show that one more of some pieces of work has been done."""
+        self._done[what] += 1
+        self.progress(what, self._done[what], total)
+
     def run_ended(self, row: Mapping[str, Any], total: int) -> None:
-        """Show one line for a run of a study that has ended, and how many have."""
-        self._ended += 1
-        self.progress("Runs", self._ended, total)
+        """Show one line for a run of a study that has ended, and how many this worker has done."""
+        self.advance("Runs", total)
         shown = row.get("error") or ", ".join(
             f"{name} {row[name]:.3f}" for name in SHOWN_OF_A_RUN if name in row
         )
@@ -63,7 +72,8 @@ class Bars:
 
     def _on_epoch(self, history: Sequence[Mapping[str, Any]]) -> None:
         row = history[-1]
-        metric = "" if row["val_metric"] is None else f"  val AUROC {row['val_metric']:.3f}"
+        metric = "" if row["val_metric"] is None else f"  val {WATCHED[row['watched']]}"
+        metric = metric.format(row["val_metric"])
         self._display.console.print(
             f"{row['stage']:>8}  epoch {row['epoch']:>3}  train loss {row['train_loss']:.4f}"
             f"  val loss {row['val_loss']:.4f}{metric}{'  best' if row['best'] else ''}",

@@ -19,6 +19,7 @@ from medtl.io.read import read_image
 from medtl.io.yaml12 import load_yaml
 from medtl.metrics.evaluate import evaluate, measures_from_json
 from medtl.metrics.inputs import usable_rows
+from medtl.metrics.models import without_readers
 from medtl.metrics.overlap import case_overlaps
 from medtl.report.build import write_report
 from medtl.types import SPLITS, IntArray, OperatingPoint
@@ -123,6 +124,9 @@ def report_table(
     rows = read_predictions(table, one_image_per_patient=options.one_image_per_patient)
     out.mkdir(parents=True, exist_ok=True)
     metrics = _write_metrics(rows, table, out / "metrics.json", options)
+    rows, _ = without_readers(rows)
+    if metrics["comparison"]:
+        rows = rows[rows["model"] == metrics["comparison"]["shown"]]
     if options.prevalence is not None:
         study = {**study, "prevalence": options.prevalence}
     return write_report(
@@ -142,13 +146,15 @@ def _write_metrics(
     """Evaluate the rows of a table, write the statistics and return them."""
     _check_options(rows, table, options)
     rows = _with_overlaps(rows, table, out.parent)
+    of_models, _ = without_readers(rows)
     points = []
     if options.threshold is not None:
-        labels = dict.fromkeys(rows["label"]) if "label" in rows else [""]
+        test = of_models[of_models["split"] == "test"]
+        labels = dict.fromkeys(test["label"]) if "label" in test else [""]
         points = [
             OperatingPoint(name, options.threshold, "given", "given", 0, 0) for name in labels
         ]
-    names = sorted(map(str, rows["model"].unique())) if "model" in rows else []
+    names = sorted(map(str, of_models["model"].unique())) if "model" in of_models else []
     model = options.model or (names[0] if len(names) > 1 else None)
     result = evaluate(
         rows,
@@ -158,7 +164,7 @@ def _write_metrics(
         strata=options.strata or [name for name in KNOWN_STRATA if name in rows],
         model=model,
     )
-    openings = count_openings(table.resolve().parent / OPENINGS, rows, model or "")
+    openings = count_openings(table.resolve().parent / OPENINGS, of_models, model or "")
     metrics = {**result.to_json(), "test_openings": openings}
     write_json(out, metrics)
     return metrics
@@ -284,14 +290,20 @@ def _read_mask(
             expected=f"0 or one of {', '.join(map(str, structures))}",
             fix=f"Name it in {table.with_suffix('.yaml').name}: labels: {{{unknown[0]}: NAME}}",
         )  # fmt: skip
-    stated = str(row.get("spacing_mm", "") or "").replace(",", " ").split()
-    if not stated:
-        return mask, image.spacing
+    return mask, _stated_spacing(row, mask.ndim, where) or image.spacing
+
+
+def _stated_spacing(row: pd.Series[Any], axes: int, where: str) -> tuple[float, ...]:
+    """Return the voxel size that the table states, one number standing for all axes; or ()."""
+    text = str(row.get("spacing_mm", "") or "")
     try:
-        spacing = tuple(float(step) for step in stated)
+        spacing = tuple(float(step) for step in text.replace(",", " ").split())
     except ValueError:
-        spacing = ()
-    return mask, spacing * mask.ndim if len(spacing) == 1 else spacing
+        raise PredictionsError(
+            f"spacing_mm is {text!r}", expected='millimetres per axis, such as "0.7 0.7"',
+            where=where,
+        ) from None  # fmt: skip
+    return spacing * axes if len(spacing) == 1 else spacing
 
 
 def count_openings(file: Path, rows: pd.DataFrame, model: str) -> dict[str, int] | None:

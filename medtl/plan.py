@@ -11,9 +11,10 @@ import torch
 
 from medtl.build import build_augmenter, build_stages
 from medtl.networks.freeze import plan_table
+from medtl.outputs import Progress, silent
 from medtl.preprocess.contact_sheet import contact_sheet as draw_contact_sheet
 from medtl.recipe import Recipe
-from medtl.run import Prepared, Progress, build_trainer, read_study, silent
+from medtl.run import Prepared, build_trainer, read_study
 from medtl.training.images import check_readable
 from medtl.training.loop import Trainer, Watcher
 from medtl.types import SPLITS, Stage
@@ -46,8 +47,9 @@ def describe_plan(
     with TemporaryDirectory() as folder:
         trainer, loaded = build_trainer(prepared, Path(folder), Watcher())
         yield from str(loaded).splitlines()
+        yield from _describe_surgery(trainer)
         total = 0.0
-        for stage in build_stages(recipe):
+        for stage in build_stages(recipe, [group.name for group in trainer.groups]):
             optimizer = trainer.enter(stage)
             yield from _describe_stage(trainer, stage, optimizer)
             total += trainer.rehearse(stage, optimizer) * stage.epochs
@@ -89,12 +91,37 @@ def _describe_stage(
     trainer: Trainer, stage: Stage, optimizer: torch.optim.Optimizer
 ) -> Iterator[str]:
     """Which layers train in a stage, at what rate, under which batch-norm policy."""
-    rates = {g["name"].removesuffix("/no_decay"): g["peak_lr"] for g in optimizer.param_groups}
+    rates: dict[str, float] = {}
+    for group in optimizer.param_groups:
+        name, _, kind = group["name"].partition("/")
+        if kind != "gamma" or name not in rates:
+            rates[name] = group["peak_lr"]
+    surgery = trainer.surgery
+    rows = plan_table(
+        trainer.model,
+        trainer.groups,
+        rates=rates,
+        gamma={} if surgery is None else surgery.actions,
+        recalibrated=trainer.recalibrated(stage),
+    )
     yield f"Stage {stage.name}: {stage.epochs} epochs, {stage.schedule}"
-    for row in plan_table(trainer.model, trainer.groups, rates=rates):
+    for row in rows:
         state = "frozen" if row.rate is None else f"trains at {row.rate:.2g}"
         norms = f"batch norm {row.batch_norm}" if row.batch_norm else ""
-        yield f"  {row.group:<12} {row.parameters:>10,} parameters  {state:<18} {norms}".rstrip()
+        line = f"  {row.group:<12} {row.parameters:>10,} parameters  {state:<18} {norms:<24}"
+        yield f"{line} {row.gamma}".rstrip()
+
+
+def _describe_surgery(trainer: Trainer) -> Iterator[str]:
+    """Which residual blocks zero-gamma treats, and what their gammas are before."""
+    surgery = trainer.surgery
+    if surgery is None:
+        return
+    yield f"Zero-gamma, before stage {surgery.plan.when}:".replace("stage start", "the first stage")
+    sizes = surgery.sizes(trainer.model)
+    for block in surgery.blocks:
+        size = f"mean |gamma| {sizes[block.name]:.3g}, " if block.name in sizes else ""
+        yield f"  {block.name:<18} {size}{surgery.plan}"
 
 
 def _draw(prepared: Prepared, path: Path) -> None:

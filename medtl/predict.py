@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -20,11 +20,13 @@ from medtl.io.manifest import manifest_columns, read_manifest
 from medtl.io.predictions import write_predictions
 from medtl.io.pseudonym import load_salt, pseudonym
 from medtl.io.table import read_table
+from medtl.outputs import Progress, predict_masks, predict_scores, silent
 from medtl.prediction.likeness import unlike_training
+from medtl.prediction.masks import write_meanings
 from medtl.prediction.table import predictions_table
-from medtl.run import Progress, predict_scores, silent
+from medtl.tasks.segmentation import Structures
 from medtl.training.batches import Samples
-from medtl.training.images import ReadRecord, decode_cases
+from medtl.training.images import ImageReader, ReadRecord, decode_cases
 from medtl.types import Case, Manifest
 
 if TYPE_CHECKING:
@@ -98,12 +100,12 @@ def predict_images(run: Path, data: Path, out: Path, *, progress: Progress = sil
         inputs=trained.task.inputs(cases),
         standardise=reader.preprocessor.standardise,
     )
-    scores = predict_scores(trained, samples, trained.recipe, progress=progress)
-    strata = trained.recipe.data.strata
-    table = predictions_table(trained.task, cases, scores, strata=strata, with_truth=with_truth)
+    table = _predict(trained, reader, samples, cases, out, with_truth=with_truth, progress=progress)
     unlike = {r.case_id: unlike_training(r.facts, trained.meta["profile"]) for r in records}
     if not is_own:
-        _add_decisions(table, _thresholds(run))
+        thresholds = _thresholds(run)
+        if thresholds:
+            _add_decisions(table, thresholds)
         files = {case.case_id: _relative(case.image, manifest.root) for case in cases}
         table["file"] = table["case_id"].map(files)
         if any(case.frame is not None for case in cases):
@@ -149,6 +151,28 @@ def predict_study(
         if keep is not None:
             shutil.copytree(folder, keep)
     return replace(done, left_out=sum(fetched.left_out.values()))
+
+
+def _predict(
+    trained: TrainedModel,
+    reader: ImageReader,
+    samples: Samples,
+    cases: Sequence[Case],
+    out: Path,
+    *,
+    with_truth: bool,
+    progress: Progress,
+) -> pd.DataFrame:
+    """The predictions table; masks are written beside it."""
+    import pandas as pd
+
+    if trained.recipe.data.mask is not None:
+        rows = predict_masks(trained, samples, cases, reader, out.parent, progress=progress)
+        write_meanings(cast(Structures, trained.task), out)
+        return pd.DataFrame(rows)
+    scores = predict_scores(trained, samples, progress=progress)
+    strata = trained.recipe.data.strata
+    return predictions_table(trained.task, cases, scores, strata=strata, with_truth=with_truth)
 
 
 def _check_destination(out: Path) -> None:

@@ -7,7 +7,6 @@ and what lies above it ever see a `Recipe`; the library takes plain arguments.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import re
@@ -17,12 +16,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from medtl.errors import MedtlError, RecipeError
+from medtl.recipe_faults import faults_of
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Probability = Annotated[float, Field(gt=0.0, lt=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 UncertainPolicy = Literal["ignore", "zeros", "ones", "smoothed"]
-BatchNormPolicy = Literal["frozen", "frozen_stats", "adapt"]
+BatchNormPolicy = Literal["frozen", "frozen_stats", "bn_only", "adapt", "recalibrate"]
 Side = Annotated[int, Field(ge=8, le=512)]
 
 
@@ -58,7 +58,14 @@ class Study(Section):
     """What the study asks, for the first page of the report."""
 
     question: str = Field(description="the clinical question in words")
+    title: str = Field("", description="short name of the study, above the question")
     intended_use: str = Field("", description="who would use the model, where in the pathway")
+    out_of_scope: str = Field("", description="on whom, or for what, it must not be used")
+    reference_standard: str = Field("", description="who read, how, how blinded, agreement")
+    sampling: str = Field("", description="how patients were chosen, where and when")
+    external: str = Field("", description="whether the test set is internal or external")
+    endpoint: str = Field("", description="the primary endpoint, fixed beforehand")
+    funding: str = Field("", description="funding, conflicts of interest, contact")
     operating_point: OperatingPointRule = OperatingPointRule(sensitivity=0.90)
     prevalence: Probability | None = Field(None, description="of the finding where it will be used")
     synthetic: bool = Field(False, description="the images are drawn, not taken")
@@ -160,6 +167,9 @@ class ImageSpec(Section):
         if (self.spacing is None) != (self.patch is None):
             msg = "volumes need both spacing (mm) and patch (voxels)"
             raise ValueError(msg)
+        if self.spacing is not None and self.standardise in ("pixel_mean", "local_contrast"):
+            msg = f"volumes cannot be standardised by {self.standardise}; state z_score or none"
+            raise ValueError(msg)
         return self
 
 
@@ -196,6 +206,9 @@ class Model(Section):
         "tf_efficientnet_lite0", description="any timm name; for volumes unet_3d, segresnet_3d, ..."
     )
     weights: WeightsSpec = WeightsSpec()
+    reuse_until: str | None = Field(
+        None, description="last layer group of the backbone that is used; far domains need fewer"
+    )
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
     decoder: Literal["unet", "fpn", "deeplabv3plus"] = Field(
         "unet", description="segmentation of planes: what stands on the backbone"
@@ -265,21 +278,19 @@ class TaskSpec(Section):
     focal_alpha: Fraction | None = Field(None, description="weight of the positive class")
     class_weight: Literal["none", "balanced"] = "none"
     label_smoothing: Annotated[float, Field(ge=0.0, lt=0.5)] = 0.0
-    class_months: Positive = Field(6.0, description="bone age: width of a class, ordinal losses")
+    class_months: Positive = Field(12.0, description="bone age: width of a class, ordinal losses")
     decoding: Literal["argmax", "mean", "median"] = Field(
-        "median", description="bone age: from the probabilities of the classes to one age"
+        "mean", description="bone age: from the probabilities of the classes to one age"
     )
     huber_sd: Positive = Field(0.2, description="bone age: error, in SDs, where huber is a line")
     distance_strength: Annotated[float, Field(ge=0.0)] = Field(
-        10.0, description="bone age: lambda of dpce, for distances between 0 and 1"
+        100.0, description="bone age: lambda of dpce, for distances between 0 and 1"
     )
-    label_sd_months: Positive = Field(9.0, description="bone age: SD of label_distribution")
-    structures: dict[str, int | Annotated[tuple[int, ...], Field(strict=False)]] = Field(
+    label_sd_months: Positive = Field(12.0, description="bone age: SD of label_distribution")
+    structures: dict[str, int | tuple[int, ...]] = Field(
         {}, description="segmentation: name -> value, or values, in the masks; 0 is background"
     )
-    ignored: tuple[int, ...] = Field(
-        (), strict=False, description="segmentation: mask values 'not known'"
-    )
+    ignored: tuple[int, ...] = Field((), description="segmentation: mask values 'not known'")
     overlapping: bool = Field(False, description="a pixel may belong to several structures")
     dice_per: Literal["case", "batch"] = Field("case", description="what the Dice losses sum over")
     fp_weight: Annotated[float, Field(ge=0.0)] = Field(0.3, description="of the Tversky losses")
@@ -289,9 +300,9 @@ class TaskSpec(Section):
     @model_validator(mode="before")
     @classmethod
     def _loss_of_the_kind(cls, value: object) -> object:
-        if not isinstance(value, Mapping) or value.get("kind") not in LOSSES:
+        if not isinstance(value, Mapping) or str(value.get("kind")) not in LOSSES:
             return value
-        return {"loss": LOSSES[value["kind"]][0], **value}
+        return {"loss": LOSSES[str(value["kind"])][0], **value}
 
     @model_validator(mode="after")
     def _belongs_to_the_kind(self) -> TaskSpec:
@@ -305,7 +316,7 @@ class TaskSpec(Section):
             msg = f"{', '.join(stated)} means nothing to kind {self.kind}"
             raise ValueError(msg)
         if self.kind == "segmentation" and not self.structures:
-            msg = "name the structures and their values in the masks: structures: {lung: 255}"
+            msg = "name the structures and their values in the masks: structures: {lung: 1}"
             raise ValueError(msg)
         return self
 
@@ -342,6 +353,18 @@ class Penalty(Section):
     strength: Positive
     l1_ratio: Fraction = Field(0.0, description="0 is L2, 1 is L1, between is elastic net")
     layers: str = Field("head", description="selector of layer groups")
+
+
+Preset = Literal[
+    "linear_probe",
+    "lp_ft",
+    "full",
+    "gradual",
+    "bn_only",
+    "surgical:first",
+    "surgical:middle",
+    "surgical:last",
+]
 
 
 class ZeroGammaSpec(Section):
@@ -409,7 +432,8 @@ def _standard_stages() -> tuple[StageSpec, ...]:
 class Finetune(Section):
     """How the network is trained."""
 
-    stages: tuple[StageSpec, ...] = Field(default_factory=_standard_stages, min_length=1)
+    preset: Preset | None = Field(None, description="a well-known course, instead of stages")
+    stages: tuple[StageSpec, ...] = Field(default_factory=_standard_stages)
     batch_size: Annotated[int, Field(ge=2)] = 32
     accumulate: Annotated[int, Field(ge=1)] = 1
     lr_batch: Annotated[int, Field(ge=1)] = Field(
@@ -423,13 +447,23 @@ class Finetune(Section):
     zero_gamma: ZeroGammaSpec = ZeroGammaSpec()
     early_stopping: EarlyStopping = EarlyStopping()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _preset_is_instead(cls, value: object) -> object:
+        if not isinstance(value, Mapping) or value.get("preset") is None:
+            return value
+        return {"stages": (), **value}
+
     @model_validator(mode="after")
     def _stage_names_differ(self) -> Finetune:
         names = [stage.name for stage in self.stages]
+        if bool(names) == (self.preset is not None):
+            msg = "state either stages or a preset"
+            raise ValueError(msg)
         if len(set(names)) < len(names):
             msg = f"stage names must differ; got {', '.join(names)}"
             raise ValueError(msg)
-        if self.zero_gamma.when not in ("start", *names):
+        if names and self.zero_gamma.when not in ("start", *names):
             msg = f"zero_gamma.when {self.zero_gamma.when!r} is no stage: {', '.join(names)}"
             raise ValueError(msg)
         return self
@@ -518,106 +552,13 @@ def parse_recipe(data: object, *, where: str = "recipe") -> Recipe:
         )
         raise RecipeError([fault], where=where)
     try:
-        # JSON mode is strict (no "10" for 10, no true for 1) and yet takes lists for tuples.
-        return Recipe.model_validate_json(json.dumps(data, default=str))
+        return Recipe.model_validate(_with_tuples(data))
     except ValidationError as error:
-        faults = [_fault(dict(entry)) for entry in error.errors()]
-        raise RecipeError(_distinct(faults), where=where) from None
+        raise RecipeError(faults_of(error, Recipe), where=where) from None
 
 
-_WORDS = {
-    "a valid string": "a text",
-    "a valid array": "a list",
-    "a valid tuple": "a list",
-    "an object": "a mapping",
-    "a valid integer": "a whole number",
-    "a valid number": "a number",
-    "a valid boolean": "true or false",
-}
-"""pydantic's words for types -> those of somebody who writes YAML."""
-
-
-def _distinct(faults: list[MedtlError]) -> list[MedtlError]:
-    """One fault per place: members of a union are joined, a section with faulty keys is dropped."""
-    merged: dict[str, MedtlError] = {}
-    for fault in faults:
-        first = merged.get(fault.where)
-        if first is not None and fault.expected:
-            expected = f"{first.expected} or {fault.expected}"
-            merged[fault.where] = MedtlError(
-                first.found, expected=expected, where=fault.where, fix=first.fix
-            )
-        else:
-            merged[fault.where] = fault
-    return [
-        fault
-        for where, fault in merged.items()
-        if not any(other.startswith(f"{where}.") for other in merged)
-    ]
-
-
-def _fault(entry: dict[str, Any]) -> MedtlError:
-    """Say one pydantic error in our words."""
-    keys = [str(part) for part in entry["loc"] if not _names_union_member(part)]
-    where = ".".join(keys)
-    kind, value = entry["type"], entry.get("input")
-    if kind == "extra_forbidden":
-        valid = list(_fields_of(_section_at(keys[:-1])))
-        return MedtlError("unknown key", where=where, fix=_nearest(keys[-1], valid))
-    if kind == "missing":
-        return MedtlError("this key is missing", where=where, fix=_purpose(keys))
-    if kind == "literal_error":
-        allowed = entry["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
-        expected = f"one of {', '.join(allowed)}"
-        near = _nearest(str(value), allowed)
-        return MedtlError(f"got {value!r}", expected=expected, where=where, fix=near)
-    message = entry["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    if kind == "value_error":
-        return MedtlError(message, where=where)
-    return MedtlError(f"got {value!r}", expected=_WORDS.get(message, message), where=where)
-
-
-def _names_union_member(part: str | int) -> bool:
-    """Whether pydantic added this part of a location to say which type of a union it tried."""
-    return isinstance(part, str) and (part in {"str", "float"} or "[" in part)
-
-
-def _section_at(keys: list[str]) -> Any:
-    """The section class that `keys` lead to, or None."""
-    section: Any = Recipe
-    for key in keys:
-        if not key.isdigit():
-            section = _fields_of(section).get(key)
-    return section
-
-
-def _fields_of(section: Any) -> dict[str, Any]:
-    """Key -> type of a section's fields; empty for anything that is not a section."""
-    if isinstance(section, type) and issubclass(section, Section):
-        return {name: _section_in(field.annotation) for name, field in section.model_fields.items()}
-    return {}
-
-
-def _section_in(annotation: Any) -> Any:
-    """The section class inside an annotation such as `tuple[StageSpec, ...] | None`."""
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return annotation
-    for argument in getattr(annotation, "__args__", ()):
-        found = _section_in(argument)
-        if found is not None:
-            return found
-    return None
-
-
-def _purpose(keys: list[str]) -> str:
-    """What a missing key is for."""
-    field = _section_at(keys[:-1]).model_fields[keys[-1]]
-    return f"Add it: {field.description}" if field.description else "Add it"
-
-
-def _nearest(name: str, valid: list[str]) -> str:
-    """'Did you mean ...' with the nearest valid name, or the whole list when none is near."""
-    near = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
-    if near:
-        return f"Did you mean {near[0]!r}?"
-    return f"Valid here: {', '.join(valid)}" if valid else "Remove it"
+def _with_tuples(value: Any) -> Any:
+    """YAML's lists as the tuples of a frozen recipe: strict validation takes nothing else."""
+    if isinstance(value, Mapping):
+        return {key: _with_tuples(item) for key, item in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, list | tuple) else value

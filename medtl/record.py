@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import logging
 import platform
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -16,7 +17,8 @@ import numpy as np
 
 import medtl
 from medtl.errors import MedtlError, RunError
-from medtl.io.atomic import sha256_file, write_json
+from medtl.io.atomic import remove_leftovers, sha256_file, write_json
+from medtl.io.traces import SHORTEST_BYTES, find_traces
 from medtl.tasks.task import Task
 from medtl.training.images import ReadRecord
 from medtl.types import SPLITS, Case
@@ -48,6 +50,7 @@ def environment(
         "machine": platform.machine(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
         "device": device,
         "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
         "precision": precision,
@@ -75,6 +78,7 @@ def locked(folder: Path) -> Iterator[None]:
                 where=str(folder),
                 fix="Wait for it, or choose another --out",
             ) from error
+        remove_leftovers(folder)
         yield
 
 
@@ -184,6 +188,45 @@ def write_checksums(folder: Path) -> None:
         folder / "checksums.json",
         {str(p.relative_to(folder)): sha256_file(p) for p in kept},
     )
+
+
+def broken_seals(folder: Path) -> list[str]:
+    """Return the files of a run folder that are not what its checksums say, with what is wrong.
+
+    Raises:
+        RunError: When the folder has no checksums: the run did not end.
+    """
+    path = folder / "checksums.json"
+    if not path.is_file():
+        raise RunError("there is no checksums.json: the run did not end", where=folder.name)
+    sums: dict[str, str] = json.loads(path.read_text("utf-8"))
+    missing = [f"{name}: missing" for name in sums if not (folder / name).is_file()]
+    altered = [
+        f"{name}: altered"
+        for name, sha256 in sums.items()
+        if (folder / name).is_file() and sha256_file(folder / name) != sha256
+    ]
+    return missing + altered
+
+
+def told_traces(folder: Path, strings: Iterable[str]) -> list[str]:
+    """Return where the user's own strings occur in a run folder, without repeating them.
+
+    Args:
+        folder: A run folder.
+        strings: One to a line. They are kept nowhere.
+
+    Raises:
+        RunError: When there is no such folder, or nothing to look for.
+    """
+    wanted = [line.strip() for line in strings if line.strip()]
+    if not folder.is_dir():
+        raise RunError("there is no such folder", where=folder.name)
+    if not wanted:
+        raise RunError("there is nothing to look for", expected="one string a line")
+    short = [n for n, text in enumerate(wanted, 1) if len(text.encode()) < SHORTEST_BYTES]
+    told = [f"string {number} is too short to be looked for" for number in short]
+    return told + [f"{where}: string {number}" for where, number in find_traces(folder, wanted)]
 
 
 def _describe(cases: Sequence[Case], task: Task) -> dict[str, Any]:

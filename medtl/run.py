@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from medtl import record
 from medtl.build import (
-    TrainedModel,
+    PairAugment,
     UnitAugment,
     build_augmenter,
     build_contract,
@@ -37,15 +37,26 @@ from medtl.io.predictions import read_predictions, write_predictions
 from medtl.io.split import assign_splits, split_hash
 from medtl.io.table import write_table
 from medtl.io.yaml12 import dump_yaml, load_yaml
+from medtl.networks.backbones import Classifier
+from medtl.outputs import (
+    Progress,
+    draw_worst_masks,
+    encode_of,
+    observed,
+    predict_masks,
+    predict_scores,
+    silent,
+)
 from medtl.prediction.gallery import choose_cases, write_gallery
 from medtl.prediction.gradcam import grad_cam
 from medtl.prediction.likeness import training_profile
+from medtl.prediction.masks import write_mask_table
 from medtl.prediction.table import predictions_table
 from medtl.recipe import Recipe
 from medtl.report.build import report_from_run
+from medtl.tasks.segmentation import Structures
 from medtl.tasks.task import Task
 from medtl.training.batches import Samples
-from medtl.training.forward import network_outputs
 from medtl.training.images import (
     ImageReader,
     ReadRecord,
@@ -54,7 +65,8 @@ from medtl.training.images import (
 )
 from medtl.training.journal import csv_listener, mlflow_listener, tensorboard_listener
 from medtl.training.loop import Trainer, Watcher
-from medtl.training.runtime import Runtime
+from medtl.training.masked import MaskedSamples
+from medtl.training.runtime import Runtime, explained_failures
 from medtl.training.store import ImageStore
 from medtl.types import Case, Manifest, OperatingPoint
 
@@ -66,18 +78,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[str, int, int], None]
-"""Called with (what is being done, done, total)."""
 
 Decode = Callable[..., tuple[ImageStore, list[ReadRecord]]]
-"""`decode_cases`, or something with its arguments that remembers what was read."""
-
-PREDICT_BATCH = 32
-"""Batch size of every prediction. Fixed, so that the same images give the same bits anywhere."""
-
-
-def silent(_what: str, _done: int, _total: int) -> None:
-    """A progress that nobody watches."""
+"""`decode_cases`, or what shares its result between the runs of a study."""
 
 
 @dataclass(frozen=True)
@@ -108,9 +111,18 @@ class Prepared:
         """The readable cases of some splits, in file order."""
         return [case for case in self.cases if case.split in names]
 
-    def samples(self, cases: Sequence[Case], *, seed: int | None = None) -> Samples:
-        """Some cases as network input; augmented when a seed is given."""
+    def samples(self, cases: Sequence[Case], *, seed: int | None = None) -> Samples | MaskedSamples:
+        """Some cases as network input; augmented, and cut to patches, when a seed is given."""
         augmenter = build_augmenter(self.recipe) if seed is not None else None
+        if self.store.masks is not None:
+            return MaskedSamples(
+                store=self.store,
+                rows=self.store.rows(cases),
+                standardise=self.reader.preprocessor.standardise,
+                patch=self.recipe.image.patch if seed is not None else None,
+                augment=None if augmenter is None else PairAugment(augmenter),
+                seed=seed or 0,
+            )
         return Samples(
             store=self.store,
             rows=self.store.rows(cases),
@@ -178,15 +190,25 @@ def _working_in(recipe: Recipe, out: Path, *, resume: bool) -> Iterator[None]:
     Raises:
         RunError: When the folder is not free, or another process works in it.
     """
+    Runtime(recipe.run.device, recipe.run.precision)  # refuses what this machine lacks
     is_new = not out.exists()
     claim(recipe, out, resume=resume)
-    try:
-        with record.locked(out), record.logged(out):
-            yield
-    except MedtlError:
-        if is_new and not (out / "data_quality.json").exists():
-            shutil.rmtree(out)
-        raise
+    with record.locked(out):  # before anything is removed: the folder may be another process's
+        try:
+            with record.logged(out), explained_failures(_demands(recipe)):
+                yield
+        except MedtlError:
+            if is_new and not (out / "data_quality.json").exists():
+                shutil.rmtree(out)
+            raise
+
+
+def _demands(recipe: Recipe) -> str:
+    """What of a recipe asks for memory, for the message when there is not enough."""
+    image, tuning = recipe.image, recipe.finetune
+    shape = image.patch or (image.size, image.size)
+    size = " x ".join(str(side) for side in shape)
+    return f"batches of {tuning.batch_size} images of {size}, {recipe.run.workers} workers"
 
 
 def prepare(
@@ -205,9 +227,7 @@ def prepare(
     """
     (out / "cache").mkdir(exist_ok=True)
     units = out / "cache" / "units"
-    prepared = read_study(
-        recipe, manifest=manifest, file=units, decode=decode, progress=progress
-    )
+    prepared = read_study(recipe, manifest=manifest, file=units, decode=decode, progress=progress)
     refuse_other_manifest(out, prepared.manifest)
     quality = record.data_quality(prepared.manifest.cases, prepared.records)
     write_json(out / "data_quality.json", quality)
@@ -250,11 +270,14 @@ def read_study(
     store, records = decode(
         manifest.cases,
         reader,
+        encode=encode_of(task),
         file=file,
         progress=lambda done, total: progress("Reading images", done, total),
     )
+    if store.masks is not None:
+        task = observed(task, store)
     notes = check_pixels({r.case_id: r.sha256 for r in records if not r.cause}, manifest)
-    notes = [*notes, *one_value_notes(manifest.cases, recipe.data.targets)]
+    notes = (*notes, *one_value_notes(manifest.cases, recipe.data.targets))
     readable = set(store.case_ids)
     cases = tuple(case for case in manifest.cases if case.case_id in readable)
     return Prepared(
@@ -288,7 +311,14 @@ def claim(recipe: Recipe, out: Path, *, resume: bool) -> None:
             where=str(out),
             fix="Resume with the recipe and overrides it was started with, or choose another --out",
         )
-    (out / "checkpoints").mkdir(parents=True, exist_ok=True)
+    try:
+        (out / "checkpoints").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(
+            f"the folder cannot be made: {error.strerror}",
+            where=str(out),
+            fix="Choose an --out that may be written",
+        ) from error
     write_text(path, dump_yaml(stored))
 
 
@@ -369,7 +399,8 @@ def train(
         device=trainer.runtime.device.type,
     )
     write_json(out / "environment.json", facts)
-    trainer.fit(build_stages(recipe), resume=resume)
+    names = [group.name for group in trainer.groups]
+    trainer.fit(build_stages(recipe, names), resume=resume)
 
 
 def build_trainer(
@@ -408,29 +439,21 @@ def predict_run(prepared: Prepared, out: Path, *, progress: Progress = silent) -
     """Predict validation and test cases with the best checkpoint; leaves `predictions.csv`."""
     trained = load_trained(out / "checkpoints" / "best.safetensors")
     cases = prepared.split("val", "test")
-    scores = predict_scores(trained, prepared.samples(cases), prepared.recipe, progress=progress)
+    samples = prepared.samples(cases)
+    if isinstance(samples, MaskedSamples):
+        rows = predict_masks(trained, samples, cases, prepared.reader, out, progress=progress)
+        write_mask_table(rows, cast(Structures, trained.task), out / "predictions.csv")
+        return
+    scores = predict_scores(trained, samples, progress=progress)
     table = predictions_table(trained.task, cases, scores, strata=prepared.recipe.data.strata)
     write_predictions(table, out / "predictions.csv")
 
 
-def predict_scores(
-    trained: TrainedModel, samples: Samples, recipe: Recipe, *, progress: Progress = silent
-) -> NDArray[np.float32]:
-    """Return `(n, K)` scores of some samples, the same bits for the same samples."""
-    runtime = Runtime(recipe.run.device, recipe.run.precision)
-    batches = network_outputs(
-        runtime.place(trained.model),
-        samples,
-        runtime,
-        batch_size=PREDICT_BATCH,
-        progress=lambda done, total: progress("Predicting", done, total),
-    )
-    scores: NDArray[np.float32] = trained.task.decode(torch.cat([o for o, _ in batches])).numpy()
-    return scores
-
-
 def illustrate(prepared: Prepared, out: Path, *, progress: Progress = silent) -> None:
     """Draw the most wrong and the least certain test cases; leaves `gallery/`."""
+    if prepared.store.masks is not None:
+        draw_worst_masks(out, {case.case_id: case for case in prepared.cases}, prepared.reader)
+        return
     metrics = json.loads((out / "metrics.json").read_text("utf-8"))
     points = [
         OperatingPoint(**{**point, "threshold": float(point["threshold"])})
@@ -449,7 +472,8 @@ def illustrate(prepared: Prepared, out: Path, *, progress: Progress = silent) ->
         unit = prepared.store.unit(rows[case_id])
         image = torch.from_numpy(prepared.reader.preprocessor.standardise(unit))[None]
         extra = torch.from_numpy(trained.task.inputs([cases[case_id]]))
-        return grad_cam(trained.model, image, lambda out: trained.task.explain(out, label), extra)
+        model = cast(Classifier, trained.model)
+        return grad_cam(model, image, lambda out: trained.task.explain(out, label), extra)
 
     write_gallery(
         out / "gallery",

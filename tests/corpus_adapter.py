@@ -34,12 +34,10 @@ from medtl.errors import ImageError, MedtlError
 from medtl.io.dicom import read_dicom  # noqa: F401  what an idle worker has loaded
 from medtl.io.discover import discover
 from medtl.io.nifti import read_nifti  # noqa: F401
-
 from medtl.io.pairs import check_pair
 from medtl.io.raster import read_raster  # noqa: F401
 from medtl.io.read import read_image
 from medtl.io.scan import scan_dicom
-
 from medtl.io.series import read_series
 from medtl.io.table import read_table
 from medtl.io.yaml12 import dump_yaml, load_yaml

@@ -18,6 +18,7 @@ MEDTL = Path(__file__).parents[1] / "medtl"
 
 LAYERS = (
     ("types", "errors"),
+    ("recipe_faults",),
     ("recipe",),
     ("io", "preprocess", "networks", "losses", "metrics"),
     ("tasks",),
@@ -26,23 +27,25 @@ LAYERS = (
     ("report",),
     ("check", "record", "evaluate", "export"),
     ("build",),
+    ("outputs",),
     ("run",),
     ("plan", "predict", "starter"),
     ("studies", "demo"),
     ("console",),
+    ("cli_study",),
     ("cli",),
 )
 """From the ground up: a part imports only from the layers before its own. docs/architecture.md."""
 
 SEES_THE_RECIPE = (
-    *("recipe", "check", "build", "run"),
-    *("plan", "predict", "starter", "studies", "demo", "cli"),
+    *("recipe", "check", "build", "outputs", "run"),
+    *("plan", "predict", "starter", "studies", "demo", "cli_study", "cli"),
 )
 """Everything else takes plain arguments."""
 
 TORCH_FREE = (
-    *("types", "errors", "recipe", "io", "metrics", "report"),
-    *("check", "evaluate", "export", "cli"),
+    *("types", "errors", "recipe_faults", "recipe", "io", "metrics", "report"),
+    *("check", "evaluate", "export", "cli_study", "cli"),
 )
 """They answer before torch could have been loaded, or where it is not installed."""
 

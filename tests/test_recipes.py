@@ -11,7 +11,7 @@ import pytest
 from medtl.build import build_augmenter, build_options, build_stages
 from medtl.check import BUNDLED
 from medtl.io.yaml12 import load_yaml
-from medtl.networks.names import check_backbone
+from medtl.networks.names import check_backbone, check_volume_network
 from medtl.recipe import Recipe, parse_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -22,9 +22,10 @@ SCHEMA = ROOT / "pipelines" / "schema.json"
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
 def test_recipe_validates_and_builds(path):
     recipe = parse_recipe(load_yaml(path), where=path.name)
-    check_backbone(recipe.model.backbone)
+    is_of_volumes = recipe.image.spacing is not None
+    (check_volume_network if is_of_volumes else check_backbone)(recipe.model.backbone)
     assert recipe.model.weights.source != "bundled" or recipe.model.backbone in BUNDLED
-    assert len(build_stages(recipe)) == len(recipe.finetune.stages)
+    assert len(build_stages(recipe, ())) == len(recipe.finetune.stages)
     assert build_options(recipe).seed == recipe.run.seed
     build_augmenter(recipe)
     assert len(path.read_text().splitlines()) <= 40, "a recipe is short; defaults do the work"

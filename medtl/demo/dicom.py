@@ -129,6 +129,27 @@ SCANNERS = (
 
 
 @dataclass(frozen=True)
+class BodyPart:
+    """What was imaged.
+
+    Attributes:
+        examined: Body Part Examined (0018,0015).
+        snomed: Its code in the Anatomic Region Sequence.
+        orientation: Patient Orientation (0020,0020) of rows and columns; none for a hand.
+        laterality: Image Laterality (0020,0062).
+    """
+
+    examined: str
+    snomed: str
+    orientation: tuple[str, ...]
+    laterality: Literal["L", "R", "U"]
+
+
+CHEST = BodyPart("CHEST", "43799004", ("L", "F"), "U")
+HAND = BodyPart("HAND", "85562004", (), "L")
+
+
+@dataclass(frozen=True)
 class Label:
     """What a file says about its phantom and its place in the study.
 
@@ -139,6 +160,7 @@ class Label:
         view: View Position (0018,5101), "PA" or "AP".
         number: Instance Number (0020,0013), from 1.
         entropy: Text that the UIDs are made from.
+        part: What was imaged.
     """
 
     patient_id: str
@@ -147,6 +169,7 @@ class Label:
     view: str
     number: int
     entropy: str
+    part: BodyPart = CHEST
 
 
 def stored_pixels(film: Plane, encoding: Encoding) -> NDArray[np.integer]:
@@ -250,7 +273,7 @@ def _patient_and_study(label: Label) -> Dataset:
     for keyword in ("StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName"):
         setattr(module, keyword, "")
     module.StudyID = ""
-    module.StudyDescription = "SYNTHETIC chest phantom"
+    module.StudyDescription = f"SYNTHETIC {label.part.examined.lower()} phantom"
     module.StudyInstanceUID = generate_uid(entropy_srcs=[label.entropy, "study"])
     module.SeriesInstanceUID = generate_uid(entropy_srcs=[label.entropy, "series"])
     module.SOPInstanceUID = generate_uid(entropy_srcs=[label.entropy, "image"])
@@ -266,17 +289,19 @@ def _equipment(scanner: Scanner, label: Label) -> Dataset:
     module.Modality = scanner.modality
     module.Manufacturer = "medtl phantom"
     module.ManufacturerModelName = scanner.name
-    module.BodyPartExamined = "CHEST"
+    module.BodyPartExamined = label.part.examined
     module.ViewPosition = label.view
-    module.PatientOrientation = ["L", "F"]
+    module.PatientOrientation = list(label.part.orientation)
     spacing = [scanner.pixel_mm, scanner.pixel_mm]
     setattr(module, scanner.spacing, spacing)
     if scanner.modality == "DX":  # PS3.3 C.8.11.1 to C.8.11.3
         module.PresentationIntentType = "FOR PRESENTATION"
         module.PixelIntensityRelationship = "LOG"
-        module.ImageLaterality = "U"
+        module.ImageLaterality = label.part.laterality
         module.DetectorType = "DIRECT"
-        module.AnatomicRegionSequence = [_coded("43799004", "SCT", "Chest")]
+        module.AnatomicRegionSequence = [
+            _coded(label.part.snomed, "SCT", label.part.examined.capitalize())
+        ]
         module.AcquisitionContextSequence = []
     return module
 

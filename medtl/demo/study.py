@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from medtl.check import read_recipe
 from medtl.io.atomic import write_text
-from medtl.run import Progress, refuse_existing, run_study, silent
+from medtl.outputs import Progress, silent
+from medtl.run import refuse_existing, run_study
 
 if TYPE_CHECKING:
     from medtl.training.loop import Watcher
+
+Kind = Literal["classification", "bone-age", "segmentation"]
+
+RECIPES: dict[Kind, str] = {
+    "classification": "chest.yaml",
+    "bone-age": "hand.yaml",
+    "segmentation": "organ.yaml",
+}
+"""Kind of study -> its recipe, beside this file."""
+
+PATIENTS: dict[Kind, int] = {"classification": 340, "bone-age": 400, "segmentation": 60}
+"""Kind of study -> synthetic patients it needs to show that something is learned."""
 
 
 def run_demo(
     out: Path,
     *,
-    patients: int = 340,
+    task: Kind = "classification",
+    patients: int | None = None,
     resume: bool = False,
     progress: Progress = silent,
     watcher: Watcher | None = None,
@@ -26,7 +41,9 @@ def run_demo(
 
     Args:
         out: Must not exist unless `resume`.
-        patients: Synthetic patients to draw; the images are the same for the same number.
+        task: Chests with findings, hands of a bone age, or abdominal volumes.
+        patients: Synthetic patients to draw, `PATIENTS` by default; the images are the same for
+            the same number.
         resume: Go on from wherever an earlier demo stopped, also before its first checkpoint.
         progress: Told of drawing, reading and predicting.
         watcher: Told of training.
@@ -34,18 +51,16 @@ def run_demo(
     Raises:
         RunError: When `out` exists without `resume`.
     """
-    from medtl.demo.chest import write_chest_study
-
     refuse_existing(out, resume=resume)
     recipe = out / "recipe.yaml"
     if not recipe.is_file():
         # The recipe is written last: its presence says that the drawing is complete.
-        write_chest_study(
+        _writer(task)(
             out / "data",
-            patients=patients,
+            patients=PATIENTS[task] if patients is None else patients,
             progress=lambda done, total: progress("Drawing phantoms", done, total),
         )
-        text = resources.files("medtl.demo").joinpath("chest.yaml").read_text("utf-8")
+        text = resources.files("medtl.demo").joinpath(RECIPES[task]).read_text("utf-8")
         write_text(recipe, text)
     return run_study(
         read_recipe(recipe),
@@ -54,3 +69,17 @@ def run_demo(
         progress=progress,
         watcher=watcher,
     )
+
+
+def _writer(task: Kind) -> Callable[..., Path]:
+    """What draws the study of a kind."""
+    from medtl.demo.chest import write_chest_study
+    from medtl.demo.hand import write_hand_study
+    from medtl.demo.organ import write_organ_study
+
+    writers = {
+        "classification": write_chest_study,
+        "bone-age": write_hand_study,
+        "segmentation": write_organ_study,
+    }
+    return writers[task]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,12 @@ from medtl.export.source import made_from
 from medtl.export.words import own_scheme, structure_code
 from medtl.types import FloatArray
 
+if TYPE_CHECKING:
+    from highdicom.seg import SegmentDescription
+
+LABEL_LENGTH = 64
+"""Most characters of a Segment Label (LO, PS3.5 6.2)."""
+
 TOLERANCE_VOXELS = 0.05
 """How far the corners of a mask may lie from those of the source images, in voxels of the mask."""
 
@@ -24,17 +31,17 @@ _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def segmentation(
-    mask: NDArray[np.integer],
+    masks: Sequence[NDArray[np.integer]],
     sources: Sequence[Dataset],
     algorithm: Algorithm,
     *,
     labels: Mapping[int, str],
 ) -> Dataset:
-    """Return a mask as a DICOM Segmentation object with one segment per label.
+    """Return masks as one DICOM Segmentation object with a segment per label.
 
     Args:
-        mask: `(rows, columns)` for one image, or `(images, rows, columns)` in the order of
-            `sources`; 0 is background.
+        masks: One label map, or several where structures overlap: each `(rows, columns)` for one
+            image, or `(images, rows, columns)` in the order of `sources`; 0 is background.
         sources: Headers of the images that were segmented (`source.read_source`).
         algorithm: What made the mask.
         labels: Value in the mask -> what the structure is called. A structure that the mask does
@@ -44,46 +51,25 @@ def segmentation(
         ImageError: When the mask does not fit the images, holds a value that `labels` does not
             name, shows nothing, or the header cannot be used.
     """
-    planes = mask[None] if mask.ndim == 2 else mask
-    _check_mask(planes, sources, labels)
+    maps = [mask[None] if mask.ndim == 2 else mask for mask in masks]
+    _check_masks(maps, sources, labels)
     import highdicom
-    from pydicom.sr.codedict import codes
 
     values = sorted(labels)
-    numbered = np.zeros(planes.shape, dtype=np.uint8)
-    for number, value in enumerate(values, start=1):
-        numbered[planes == value] = number
-    method = highdicom.AlgorithmIdentificationSequence(
-        name=algorithm.name,
-        family=codes.DCM.ArtificialIntelligence,
-        version=algorithm.version,
-        source=MANUFACTURER,
-        parameters={"recipe": algorithm.recipe_sha256, "use": RESEARCH_ONLY},
-    )
+    pixels = _pixels(maps, values)
+    content = pixels.tobytes() + json.dumps([labels[value] for value in values]).encode()
     with made_from("source image"):
-        segments = [
-            highdicom.seg.SegmentDescription(
-                segment_number=number,
-                segment_label=labels[value][:64],
-                segmented_property_category=codes.SCT.AnatomicalStructure,
-                segmented_property_type=structure_code(labels[value]),
-                algorithm_type="AUTOMATIC",
-                algorithm_identification=method,
-            )
-            for number, value in enumerate(values, start=1)
-        ]
-        content = numbered.tobytes() + json.dumps([labels[value] for value in values]).encode()
         made = highdicom.seg.Segmentation(
             source_images=list(sources),
-            pixel_array=numbered,
+            pixel_array=pixels,
             segmentation_type="BINARY",
-            segment_descriptions=segments,
+            segment_descriptions=_segments([labels[value] for value in values], algorithm),
             content_label="MEDTL",
             content_description=RESEARCH_ONLY,
             coding_schemes=own_scheme(),
             **identifiers("SEG", sources[0], algorithm, content),
         )
-        if "FrameOfReferenceUID" not in made:  # a projection: nothing else says where it lies
+        if "ImagePositionPatient" not in sources[0]:  # a projection
             made.PatientOrientation = sources[0].get("PatientOrientation") or ""
         return stamp(made, algorithm)
 
@@ -120,8 +106,15 @@ def on_series(
         sources: Headers of single-frame images with position, orientation and spacing.
 
     Raises:
-        ImageError: When voxels of the mask are not voxels of the images, or some are left over.
+        ImageError: When the mask is no volume, voxels of it are not voxels of the images, or some
+            are left over.
     """
+    if mask.ndim != 3:
+        raise ImageError(
+            f"a mask of {mask.ndim} axes with an affine",
+            expected="a volume, or a PNG for a plane",
+            where="mask",
+        )
     planes = [_voxels_of(mask.shape, affine, source) for source in sources]
     used = {plane.tobytes() for plane in planes}
     if len(used) < len(planes) or sum(plane[0].size for plane in planes) != mask.size:
@@ -133,20 +126,47 @@ def on_series(
     return np.stack([mask[tuple(plane)] for plane in planes])
 
 
-def _check_mask(
-    planes: NDArray[np.integer], sources: Sequence[Dataset], labels: Mapping[int, str]
+def _segments(names: Sequence[str], algorithm: Algorithm) -> list[SegmentDescription]:
+    """What each segment shows and what made it, numbered from 1."""
+    import highdicom
+    from pydicom.sr.codedict import codes
+
+    method = highdicom.AlgorithmIdentificationSequence(
+        name=algorithm.name,
+        family=codes.DCM.ArtificialIntelligence,
+        version=algorithm.version,
+        source=MANUFACTURER,
+        parameters={"recipe": algorithm.recipe_sha256, "use": RESEARCH_ONLY},
+    )
+    return [
+        highdicom.seg.SegmentDescription(
+            segment_number=number,
+            segment_label=name[:LABEL_LENGTH],
+            segmented_property_category=codes.SCT.AnatomicalStructure,
+            segmented_property_type=structure_code(name),
+            algorithm_type="AUTOMATIC",
+            algorithm_identification=method,
+        )
+        for number, name in enumerate(names, start=1)
+    ]
+
+
+def _check_masks(
+    maps: Sequence[NDArray[np.integer]], sources: Sequence[Dataset], labels: Mapping[int, str]
 ) -> None:
-    """Refuse a mask that is not one of these images, or that says what `labels` do not name."""
+    """Refuse masks that are not of these images, or that say what `labels` do not name."""
     shapes = {(int(one.Rows), int(one.Columns)) for one in sources}
     frames = [int(one.get("NumberOfFrames") or 1) for one in sources]
-    if max(frames) > 1 or shapes != {planes.shape[1:]} or len(planes) != len(sources):
-        found = " x ".join(map(str, planes.shape))
-        raise ImageError(
-            f"the mask is {found} (images, rows, columns)",
-            expected=f"{len(sources)} single-frame images of {sorted(shapes)} pixels",
-            where="mask",
-        )
-    present = {int(value) for value in np.unique(planes)} - {0}
+    present: set[int] = set()
+    for planes in maps:
+        if max(frames) > 1 or shapes != {planes.shape[1:]} or len(planes) != len(sources):
+            found = " x ".join(map(str, planes.shape))
+            raise ImageError(
+                f"the mask is {found} (images, rows, columns)",
+                expected=f"{len(sources)} single-frame images of {sorted(shapes)} pixels",
+                where="mask",
+            )
+        present |= {int(value) for value in np.unique(planes)} - {0}
     if not present:
         raise ImageError("the mask shows no structure", where="mask")
     if unknown := sorted(present - set(labels)):
@@ -155,6 +175,17 @@ def _check_mask(
             expected=f"those that have a meaning: {sorted(labels)}",
             where="mask",
         )
+
+
+def _pixels(maps: Sequence[NDArray[np.integer]], values: Sequence[int]) -> NDArray[np.uint8]:
+    """`(images, rows, columns)` of segment numbers; a further axis of segments if they overlap."""
+    if len(maps) > 1:
+        segments = [np.any([planes == value for planes in maps], axis=0) for value in values]
+        return np.stack(segments, axis=-1).astype(np.uint8)
+    numbered = np.zeros(maps[0].shape, dtype=np.uint8)
+    for number, value in enumerate(values, start=1):
+        numbered[maps[0] == value] = number
+    return numbered
 
 
 def _voxels_of(shape: tuple[int, ...], affine: FloatArray, source: Dataset) -> NDArray[np.integer]:

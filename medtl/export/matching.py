@@ -8,7 +8,7 @@ than none.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,14 +92,18 @@ def _doubt(found: Sequence[Source], case_ids: Sequence[str]) -> str:
         return "no DICOM image with these pixels among the images given"
     if len(case_ids) > 1:
         return f"{len(case_ids)} cases of the run have these same pixels"
-    if len({_instance(source) for source in found}) > 1:
+    if len(found) > 1 and len({_identity(source) for source in found}) > 1:
         return f"{len(found)} images have these same pixels; leave only the right one"
     return ""
 
 
-def _instance(source: Source) -> str:
-    """What tells copies of one image from different images."""
-    return str(source.path if source.path.is_dir() else read_source(source.path).SOPInstanceUID)
+def _identity(source: Source) -> tuple[str, ...]:
+    """What is equal for copies of one image, and only for them."""
+    try:
+        header = read_source(source.path)
+    except ImageError:  # a folder, or an image without UIDs
+        return (str(source.path),)
+    return str(header.PatientID), str(header.StudyInstanceUID), str(header.SOPInstanceUID)
 
 
 def _hash_among(hashes: Mapping[str, Sequence[str]], candidate: Source, voi: bool) -> str:
@@ -130,9 +134,10 @@ def _candidates(images: Path, volumes: bool) -> Iterator[Source]:
         raise ManifestError("there is no such file or folder", where=images.name)
     files = sorted(images.rglob("*")) if images.is_dir() else [images]
     found = [path for path in files if path.is_file() and _is_dicom(path)]
-    if volumes:
-        yield from (Source(folder) for folder in sorted({path.parent for path in found}))
-    yield from (Source(path) for path in found)
+    together = Counter(path.parent for path in found)
+    series = sorted(folder for folder, files in together.items() if volumes and files > 1)
+    yield from (Source(folder) for folder in series)
+    yield from (Source(path) for path in found if path.parent not in series)
 
 
 def _is_dicom(path: Path) -> bool:

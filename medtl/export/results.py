@@ -30,14 +30,14 @@ class Result:
         case_id: As in the run.
         content_sha256: Hash of the decoded image that was predicted.
         findings: Scores, with the frozen thresholds.
-        mask: Predicted mask file, or None.
+        masks: Predicted mask files; several where structures overlap.
         pictures: (finding, picture with heat map) of the gallery.
     """
 
     case_id: str
     content_sha256: str
     findings: tuple[Finding, ...]
-    mask: Path | None
+    masks: tuple[Path, ...]
     pictures: tuple[tuple[str, Path], ...]
 
 
@@ -77,8 +77,8 @@ def read_results(run: Path, table: Path | None = None) -> list[Result]:
                 fix="Predict the images again with this version",
             )
         findings = _findings(rows, thresholds, source.name)
-        mask = _mask(rows[0], source)
-        results.append(Result(case_id, content, findings, mask, tuple(pictures.get(case_id, ()))))
+        masks = tuple(_mask(row["prediction"], source) for row in rows if row.get("prediction"))
+        results.append(Result(case_id, content, findings, masks, tuple(pictures.get(case_id, ()))))
     return results
 
 
@@ -139,11 +139,8 @@ def _findings(rows: list[Row], thresholds: Mapping[str, float], where: str) -> t
     return tuple(found)
 
 
-def _mask(row: Row, table: Path) -> Path | None:
-    """The predicted mask of a row: a file below the table."""
-    name = row.get("prediction", "")
-    if not name:
-        return None
+def _mask(name: str, table: Path) -> Path:
+    """A predicted mask: a file below the table."""
     path = (table.parent / name).resolve()
     if not path.is_relative_to(table.parent.resolve()) or not path.is_file():
         raise PredictionsError(

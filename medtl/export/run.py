@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from medtl.errors import ImageError, MedtlError, PredictionsError, RunError
@@ -84,13 +86,13 @@ def export_run(
     _check_destination(out, run, images)
     results = _chosen(read_results(run, predictions), case_ids)
     table = predictions or run / "predictions.csv"
-    labels = read_labels(table) if any(result.mask for result in results) else {}
+    labels = read_labels(table) if any(result.masks for result in results) else {}
     report = progress or (lambda _what, _done, _total: None)
     sources, left_out = find_sources(
         images,
         {result.case_id: result.content_sha256 for result in results},
         voi=load_yaml(run / "recipe.yaml")["image"].get("scale") == "voi",
-        volumes=bool(labels),
+        volumes=any(".nii" in path.suffixes for result in results for path in result.masks),
         progress=lambda done, total: report("Matching images", done, total),
     )
     if case_ids or not sources:
@@ -104,9 +106,10 @@ def export_run(
         except (ImageError, PredictionsError) as error:
             left_out[result.case_id] = str(error)
         report("Writing DICOM", number, len(matched))
-    if not exporter.written:
+    if exporter.written:
+        write_json(out / "export.json", {"objects": exporter.written, "left_out": left_out})
+    if case_ids or not exporter.written:
         _refuse_unmatched(left_out)
-    write_json(out / "export.json", {"objects": exporter.written, "left_out": left_out})
     cases = {entry["case_id"] for entry in exporter.written}
     return Exported(len(cases), len(exporter.written), left_out)
 
@@ -142,11 +145,9 @@ class _Exporter:
                 "SR",
                 structured_report(result.findings, headers, self.algorithm, frame=source.frame),
             )
-        if result.mask is not None:
-            mask, affine = read_mask(result.mask)
-            if mask.ndim == 3 and affine is not None:
-                mask = on_series(mask, affine, headers)
-            yield "SEG", segmentation(mask, headers, self.algorithm, labels=self.labels)
+        if result.masks:
+            masks = [_mask_on(path, headers) for path in result.masks]
+            yield "SEG", segmentation(masks, headers, self.algorithm, labels=self.labels)
         scores = {finding.label: finding.score for finding in result.findings}
         for label, path in result.pictures:
             score = f" {scores[label]:.3g}" if label in scores else ""
@@ -172,7 +173,15 @@ def _headers(path: Path) -> list[Dataset]:
         except ImageError:
             continue  # what lies beside a series was no part of the image either
         series[str(header.SeriesInstanceUID)].append(header)
+    if not series:
+        raise ImageError("no image of the series says which it is", where=path.name)
     return max(series.values(), key=len)
+
+
+def _mask_on(path: Path, headers: Sequence[Dataset]) -> NDArray[np.integer]:
+    """A mask file's values in the order of the images."""
+    mask, affine = read_mask(path)
+    return mask if affine is None else on_series(mask, affine, headers)
 
 
 def _require_highdicom() -> None:

@@ -43,6 +43,7 @@ def read_source(path: Path, *, root: Path | None = None) -> Dataset:
     where = name_of(path, root)
     with heard_warnings(), open_dicom(path, where, DEFAULT_LIMITS) as file:
         header = copy.deepcopy(file.dataset)
+        _parse_all(header, where)
         missing = [name for name in REQUIRED if not header.get(name)]
         if missing:
             raise ImageError(
@@ -56,6 +57,17 @@ def read_source(path: Path, *, root: Path | None = None) -> Dataset:
         if header.PatientSex not in SEXES:
             header.PatientSex = ""
     return header
+
+
+def _parse_all(header: Dataset, where: str) -> None:
+    """Parse every element now, where the warnings that quote it are heard by nobody."""
+    try:
+        for _element in header.iterall():
+            pass
+    except Exception as fault:  # pydicom raises whatever the bytes lead it into
+        raise ImageError(
+            f"an element of the header cannot be parsed ({type(fault).__name__})", where=where
+        ) from None
 
 
 def reference(source: Dataset) -> Dataset:
@@ -88,6 +100,6 @@ def made_from(where: str) -> Iterator[None]:
             f"no result can be made from the header of this image ({type(fault).__name__})",
             where=where,
             fix="Check the file with dciodvfy",
-        ) from fault  # TMP
+        ) from None
     finally:
         log.setLevel(level)

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,6 +73,16 @@ def write_json(path: str | os.PathLike[str], data: Any) -> None:
     write_text(path, text + "\n")
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files of a killed process, in a folder and all below it.
+
+    Args:
+        folder: Nobody else may be writing into it.
+    """
+    for path in folder.rglob(f"*{TEMPORARY_MARK}*"):
+        path.unlink(missing_ok=True)
+
+
 def sha256_file(path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 of a file's bytes, as 64 hexadecimal digits."""
     with open(path, "rb") as file:
@@ -91,8 +102,12 @@ def _flush_to_disk(path: Path) -> None:
 
 def _write_error(target: Path, error: OSError) -> RunError:
     """Return the error for a file that could not be written; it holds no absolute path."""
+    try:
+        free = f" ({shutil.disk_usage(target.parent).free >> 20} MiB are free there)"
+    except OSError:
+        free = ""
     return RunError(
-        f"cannot be written: {error.strerror or type(error).__name__}",
+        f"cannot be written: {error.strerror or type(error).__name__}{free}",
         where=target.name,
         fix="Check that the folder exists, may be written and has free space",
     )

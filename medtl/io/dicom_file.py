@@ -40,6 +40,9 @@ PIXEL_TAGS = {0x7FE00008: "float32", 0x7FE00009: "float64", 0x7FE00010: "integer
 _LONG_VRS = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"UC", b"UN", b"UR", b"UT")
 """Explicit VRs whose length has four bytes (PS3.5 7.1.2)."""
 
+_LARGEST_ELEMENT_BYTES = 16 << 20
+"""Larger elements of a header are passed over: none that is asked for can be so large."""
+
 _VRS = frozenset(
     b"AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM "
     b"UC UI UL UN UR US UT UV".split()
@@ -166,19 +169,23 @@ def _parse(source: BinaryIO, size: int, where: str, limits: Limits) -> DicomFile
     flags = [] if head[128:] == b"DICM" else ["no_preamble"]
     source.seek(132 if not flags else 0)
     try:
-        meta = read_dataset(source, False, True, stop_when=_after_group_2)
+        meta = read_dataset(
+            source, False, True, stop_when=_after_group_2, defer_size=_LARGEST_ELEMENT_BYTES
+        )
         syntax = str(meta.get("TransferSyntaxUID") or "")
         if not syntax:
             syntax = _guess_syntax(source)
             flags.append("no_file_meta")
         if syntax == DeflatedExplicitVRLittleEndian:
-            data = inflate(source, size - source.tell(), where=where, limits=limits)
-            source, size = io.BytesIO(data), len(data)
+            source = inflate(source, size - source.tell(), where=where, limits=limits)
+            size = source.seek(0, io.SEEK_END)
+            source.seek(0)
         dataset = read_dataset(
             source,
             syntax == ImplicitVRLittleEndian,
             syntax != ExplicitVRBigEndian,
             stop_when=_at_pixels,
+            defer_size=_LARGEST_ELEMENT_BYTES,
         )
     except ImageError:
         raise

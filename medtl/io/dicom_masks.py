@@ -30,6 +30,9 @@ from medtl.types import BoolArray, FloatArray, Image
 GRID_TOLERANCE = 0.1
 """Voxels by which a frame or contour may miss the voxels of the image it is placed on."""
 
+_DIGITS = 4
+"""Decimals of a voxel that count, so that rounding does not decide about centres on a contour."""
+
 _FILLED = frozenset({"CLOSED_PLANAR", "CLOSEDPLANAR_XOR"})
 """Contours that enclose an area (PS3.3 C.8.8.6.3); points and open lines do not."""
 
@@ -395,7 +398,8 @@ def rasterise(
                 fix="Use the image series that the contours were drawn on",
             )
         used.add(number)
-        for row, column in _crossings(points[:, rows], points[:, columns], shape[rows]):
+        drawn = np.round(points, _DIGITS)
+        for row, column in _crossings(drawn[:, rows], drawn[:, columns], shape[rows]):
             np.add.at(counts[number], (row, np.clip(column, 0, shape[columns])), 1)
     if used and len(used) <= max(used) - min(used):
         flags.append("contours_skip_slices")
@@ -415,4 +419,4 @@ def _crossings(
         crossed = np.arange(max(int(np.ceil(low)), 0), min(int(np.ceil(high)), num_rows))
         if len(crossed):
             at = start + (crossed - first) * ((end - start) / (second - first))
-            yield crossed, np.ceil(at).astype(np.int64)
+            yield crossed, np.ceil(np.round(at, _DIGITS)).astype(np.int64)

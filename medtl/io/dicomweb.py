@@ -129,7 +129,7 @@ def _checked(url: str) -> SplitResult:
     try:
         address = urlsplit(url)
         is_address = address.scheme in ("http", "https") and bool(address.hostname)
-        is_address = is_address and (address.port or 1) > 0 and not address.query
+        is_address = is_address and address.port != 0 and not address.query
     except ValueError:
         is_address = False
     if not is_address:

@@ -1,4 +1,4 @@
-"""What a column of labels must not hold unnoticed: strangers, words for "missing", one value only."""
+"""What a column of labels must not hold unnoticed: strangers, words for "missing", one value."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ A file from outside can claim any size, hide a bomb in a compressed stream, or b
 
 from __future__ import annotations
 
+import io
 import math
 import stat
 import zlib
@@ -129,19 +130,19 @@ def check_inflation(inflated: int, compressed: int, *, where: str, limits: Limit
         )
 
 
-def inflate(source: BinaryIO, compressed: int, *, where: str, limits: Limits) -> bytes:
-    """Return the bytes of a raw deflate stream (RFC 1951) of `compressed` bytes.
+def inflate(source: BinaryIO, compressed: int, *, where: str, limits: Limits) -> io.BytesIO:
+    """Return, as a file, the bytes of a raw deflate stream (RFC 1951) of `compressed` bytes.
 
     Raises:
         ImageError: The stream is corrupt or ends early, or it inflates beyond the limits.
     """
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    inflated = bytearray()
+    inflated = io.BytesIO()  # a bytearray would be copied once more at the end
     try:
         while not inflater.eof and (chunk := source.read(_CHUNK_BYTES)):
             while chunk and not inflater.eof:
-                inflated += inflater.decompress(chunk, _CHUNK_BYTES)
-                check_inflation(len(inflated), compressed, where=where, limits=limits)
+                inflated.write(inflater.decompress(chunk, _CHUNK_BYTES))
+                check_inflation(inflated.tell(), compressed, where=where, limits=limits)
                 chunk = inflater.unconsumed_tail
     except zlib.error:
         raise ImageError("the deflated data set is corrupt", where=where) from None
@@ -151,4 +152,5 @@ def inflate(source: BinaryIO, compressed: int, *, where: str, limits: Limits) ->
             where=where,
             fix=COPY_AGAIN,
         )
-    return bytes(inflated)
+    inflated.seek(0)
+    return inflated

@@ -151,6 +151,42 @@ def write_manifest(
     write_table(rows, path)
 
 
+def place_for(folder: Path, out: Path | None) -> Path:
+    """Return where the manifest of a folder goes: `out`, by default `FOLDER/manifest.csv`.
+
+    Raises:
+        ManifestError: There is a manifest already, or it would lie below or beside its images.
+    """
+    path = out or folder / "manifest.csv"
+    if path.exists():
+        raise ManifestError("the manifest exists", where=str(path), fix="Choose another --out")
+    if not folder.resolve().is_relative_to(path.resolve().parent):
+        raise ManifestError(
+            "a manifest lies at or above its images",
+            where=str(path),
+            fix=f"Write it to {folder / 'manifest.csv'}",
+        )
+    return path
+
+
+def write_manifest_of(
+    folder: Path,
+    rows: Sequence[Mapping[str, str]],
+    path: Path,
+    sidecar: Mapping[str, Any] | None = None,
+) -> None:
+    """Write rows whose image and mask paths start from a folder as a manifest at or above it."""
+    below = folder.resolve().relative_to(path.resolve().parent)
+    placed = [
+        {
+            name: (below / cell).as_posix() if name in ("image", "mask") and cell else cell
+            for name, cell in row.items()
+        }
+        for row in rows
+    ]
+    write_manifest(placed, path, sidecar)
+
+
 class _Names:
     """Makes pseudonyms and keeps which id each stands for."""
 

@@ -102,7 +102,7 @@ def write_mask(path: Path, labels: NDArray[np.integer], *, like: Image) -> None:
     small: NDArray[Any] = labels.astype(np.uint8 if high <= np.iinfo(np.uint8).max else np.uint16)
     name = path.name.lower()
     if name.endswith((".nii", ".nii.gz")) and (labels.ndim == len(shape) or len(shape) == 3):
-        data = _nifti(np.moveaxis(small, 0, -1) if labels.ndim > len(shape) else small, like)
+        data = nifti_bytes(np.moveaxis(small, 0, -1) if labels.ndim > len(shape) else small, like)
         write_bytes(path, gzip.compress(data, mtime=0) if name.endswith(".gz") else data)
     elif name.endswith(".png") and labels.ndim == 2 and small.dtype == np.uint8:
         write_bytes(path, _png(small))
@@ -112,6 +112,27 @@ def write_mask(path: Path, labels: NDArray[np.integer], *, like: Image) -> None:
             expected=".nii or .nii.gz, or .png for 2D masks with labels up to 255",
             where=path.name,
         )
+
+
+def nifti_bytes(array: NDArray[Any], like: Image) -> bytes:
+    """Return the bytes of a NIfTI-1 file that lies where an image does.
+
+    Args:
+        array: `(*S)` or `(*S, K)` with S the image's shape, in a type that NIfTI knows.
+        like: The image; without an affine only its spacing is written.
+    """
+    import nibabel
+
+    picture: Any = nibabel.Nifti1Image(array, None)  # type: ignore[no-untyped-call]
+    zooms = tuple(like.spacing or (1.0,) * (like.array.ndim - 1))
+    picture.header.set_zooms(zooms + (1.0,) * (array.ndim - len(zooms)))
+    picture.header.set_xyzt_units("mm")
+    if like.affine is not None:
+        picture.set_sform(like.affine, code="scanner")
+        picture.set_qform(like.affine, code="scanner")
+        if np.abs(picture.get_qform() - like.affine).max() > _QFORM_TOLERANCE_MM:
+            picture.set_qform(None, code=0)
+    return bytes(picture.to_bytes())
 
 
 def _is_dicom(path: Path, where: str) -> bool:
@@ -200,22 +221,6 @@ def _as_planes(mask: Mask, image: Image, labels: Mapping[int, str] | None, where
         raise ImageError("the mask is empty and no labels are stated", where=where)
     planes = np.stack([mask.array == label for label in values]).astype(np.uint8)
     return Mask(planes, values, mask.notes, mask.flags)
-
-
-def _nifti(labels: NDArray[Any], like: Image) -> bytes:
-    """Return the bytes of a NIfTI file with the geometry of an image."""
-    import nibabel
-
-    picture: Any = nibabel.Nifti1Image(labels, None)  # type: ignore[no-untyped-call]
-    zooms = tuple(like.spacing or (1.0,) * (like.array.ndim - 1))
-    picture.header.set_zooms(zooms + (1.0,) * (labels.ndim - len(zooms)))
-    picture.header.set_xyzt_units("mm")
-    if like.affine is not None:
-        picture.set_sform(like.affine, code="scanner")
-        picture.set_qform(like.affine, code="scanner")
-        if np.abs(picture.get_qform() - like.affine).max() > _QFORM_TOLERANCE_MM:
-            picture.set_qform(None, code=0)
-    return bytes(picture.to_bytes())
 
 
 def _png(labels: NDArray[np.uint8]) -> bytes:

@@ -7,7 +7,6 @@ Axes stay those of the file, `(i, j, k)`; nothing is reoriented.
 
 from __future__ import annotations
 
-import gzip
 import io
 import math
 import struct
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medtl.errors import ImageError
+from medtl.io.gunzip import Gunzip
 from medtl.io.limits import (
     COPY_AGAIN,
     DEFAULT_LIMITS,
@@ -38,6 +38,9 @@ _HEADER_BYTES = {348: 1, 540: 2}
 
 _AFFINE_TOLERANCE_MM = 1e-3
 """How far sform and qform may differ before they contradict each other."""
+
+_FARTHEST_MM = 1e9
+"""No scanner has a voxel or an origin of this size: such an affine is damaged."""
 
 _MILLIMETRES = {1: 1000.0, 3: 1e-3}
 """Spatial code of xyzt_units (metre, micron) -> millimetres; every other code counts as mm."""
@@ -103,7 +106,7 @@ def read_nifti(
             size = check_regular(data_path, where)
             with _opened(data_path, flags) as (source, packed):
                 raw = _voxels(source, header, packed, size, where, limits)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as fault:
+    except (EOFError, zlib.error) as fault:
         cause = "truncated" if isinstance(fault, EOFError) else "corrupt (its checksum is wrong)"
         raise ImageError(f"the gzip stream is {cause}", where=where, fix=COPY_AGAIN) from None
     except OSError as fault:
@@ -118,8 +121,7 @@ def _opened(path: Path, flags: list[str]) -> Iterator[tuple[BinaryIO, bool]]:
         packed = source.read(2) == _GZIP
         source.seek(0)
         if packed:
-            with gzip.GzipFile(fileobj=source) as unzipped:
-                yield io.BufferedReader(unzipped, _CHUNK_BYTES), True
+            yield io.BufferedReader(Gunzip(source), _CHUNK_BYTES), True
             return
         if path.suffix == ".gz":
             flags.append("named_gz_but_not_gzip_compressed")
@@ -139,7 +141,7 @@ def _header(source: BinaryIO, where: str) -> Any:
     try:
         header = kind(head, check=False)
         header.get_data_dtype(), header.get_data_shape(), header.get_best_affine()
-        header.get_slope_inter()
+        header.get_slope_inter(), int(header.get_data_offset())
     except Exception as fault:  # nibabel raises what a broken header leads it into
         raise ImageError(
             f"the NIfTI header is broken ({type(fault).__name__}: {str(fault)[:120]})", where=where
@@ -177,6 +179,8 @@ def _voxels(
     kind = header.get_data_dtype()
     if kind.kind == "c":
         raise ImageError("the voxels are complex numbers", expected="real numbers", where=where)
+    if kind.names is None and (kind.kind not in "biuf" or not kind.itemsize):
+        raise ImageError("the voxels are of no known type", expected="numbers", where=where)
     if not 2 <= len(shape) <= 4:
         raise ImageError(
             f"the image has {len(shape)} dimensions", expected="2, 3 or 4", where=where
@@ -268,15 +272,16 @@ def _assemble(
 def _scaled(channels: NDArray[Any], header: Any, notes: list[str]) -> NDArray[np.float32]:
     """Return float32 values after slope and intercept; slope 0 means none (NIfTI-1, scl_slope)."""
     slope, inter = header.get_slope_inter()
-    if slope is None or (slope, inter) == (1.0, 0.0):
-        return np.array(channels, np.float32, order="C")
-    notes.append("slope and intercept applied")
+    is_scaled = slope is not None and (slope, inter) != (1.0, 0.0)
     # Integers of up to 16 bits are exact in float32, wider values are scaled before they narrow.
-    kind = np.float32 if channels.dtype.itemsize <= 2 else np.float64
-    values: NDArray[Any] = np.array(channels, kind, order="C")
-    values *= slope
-    values += inter
-    return values.astype(np.float32, copy=False)
+    kind = np.float32 if not is_scaled or channels.dtype.itemsize <= 2 else np.float64
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is counted by `read_image`
+        values: NDArray[Any] = np.array(channels, kind, order="C")
+        if is_scaled:
+            notes.append("slope and intercept applied")
+            values *= slope
+            values += inter
+        return values.astype(np.float32, copy=False)
 
 
 def _geometry(
@@ -319,7 +324,8 @@ def _form(header: Any, name: str, flags: list[str]) -> FloatArray | None:
         matrix, code = None, 1
     if not code:
         return None
-    if matrix is None or not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-12:
+    usable = matrix is not None and np.abs(matrix).max() < _FARTHEST_MM  # also False for NaN
+    if not usable or abs(np.linalg.det(matrix)) < 1e-12:
         flags.append(f"{name}_affine_singular")
         return None
     return np.array(matrix, np.float64)

@@ -72,7 +72,13 @@ def read_raster(
             several pages and none is asked for.
     """
     where = name_of(path, root)
-    check_regular(path, where)
+    size = check_regular(path, where)
+    if size > limits.decoded_bytes:
+        raise ImageError(
+            f"the file has {size} bytes",
+            expected=f"at most the limit of {limits.decoded_bytes}",
+            where=where,
+        )
     notes: list[str] = []
     flags: list[str] = []
     with warnings.catch_warnings():
@@ -153,17 +159,28 @@ def _pixels(
 
 def _choose_page(picture: Pillow.Image, frame: int | None, where: str) -> None:
     """Go to the page that is asked for; several pages and no wish is an error."""
-    pages = 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)
-    if frame is None and pages > 1:
-        raise ImageError(
-            f"the file holds {pages} frames or pages",
-            expected="one, or a frame number",
-            where=where,
-        )
-    if frame is not None and not 0 <= frame < pages:
-        raise ImageError(f"frame {frame} is asked for", expected=f"0 to {pages - 1}", where=where)
-    if frame:
+    # Counting the pages of a TIFF reads them all, and a small file can have millions.
+    if frame is None:
+        if picture.format != "MPO" and _has_page(picture, 1):
+            raise ImageError(
+                "the file holds several frames or pages",
+                expected="one, or a frame number",
+                where=where,
+            )
+        frame = 0
+    if not _has_page(picture, frame):
+        raise ImageError(f"frame {frame} is asked for", expected="one that is there", where=where)
+
+
+def _has_page(picture: Pillow.Image, frame: int) -> bool:
+    """Go to a page, and return whether it is there; the picture stays where it was if not."""
+    if frame < 0 or (frame > 0 and picture.format == "MPO"):
+        return False
+    try:
         picture.seek(frame)
+    except EOFError:
+        return False
+    return True
 
 
 def _is_deep_colour(picture: Pillow.Image) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
+import io
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medtl.errors import ImageError
+from medtl.io.gunzip import Gunzip
 from medtl.io.limits import DEFAULT_LIMITS, Limits, check_regular, name_of
 from medtl.types import Image
 
@@ -107,10 +108,10 @@ def _format_of(path: Path, where: str) -> Format:
             head = source.read(_HEAD_BYTES)
             if head[:2] == b"\x1f\x8b":
                 source.seek(0)
-                head = gzip.GzipFile(fileobj=source).read(_HEAD_BYTES)
+                head = io.BufferedReader(Gunzip(source)).read(_HEAD_BYTES)
                 if looks_like_nifti(head):
                     return "NIfTI"
-    except (EOFError, zlib.error, gzip.BadGzipFile):
+    except (EOFError, zlib.error):
         raise ImageError("the gzip stream is truncated or corrupt", where=where) from None
     except OSError as fault:
         raise ImageError(f"the file cannot be opened: {fault.strerror}", where=where) from None

@@ -28,6 +28,15 @@ DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 MAX_LISTED = 20
 """Faults written out in one message."""
 
+MAX_BYTES = 512 << 20
+"""A table of a million images has a fifth of it."""
+
+MAX_COLUMNS = 4096
+"""More are a table that lies on its side."""
+
+_SPREADSHEETS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
+"""First bytes of .xlsx and .ods (zip files) and of .xls."""
+
 _HEAD_BYTES = 1 << 20
 """More than any header has."""
 
@@ -172,14 +181,30 @@ def _read_bytes(path: Path, size: int = -1) -> bytes:
             fix="Save the sheet as CSV UTF-8",
         )
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for, a device never ends
+            raise ManifestError("not a regular file", expected="a table", where=path.name)
+        if path.stat().st_size > MAX_BYTES:
+            raise ManifestError(
+                f"larger than the limit of {MAX_BYTES >> 20} MiB",
+                where=path.name,
+                fix="Keep the columns that the study needs, or divide the table",
+            )
         with path.open("rb") as file:
-            return file.read(size)
+            data = file.read(size)
     except OSError as error:
         raise ManifestError(
             f"the file is not found or cannot be read ({error.strerror})",
             where=path.name,
             fix="Check the path",
         ) from error
+    if data.startswith(_SPREADSHEETS):
+        raise ManifestError(
+            "a spreadsheet or an archive, whatever its name says",
+            expected="CSV or Parquet",
+            where=path.name,
+            fix="Save the sheet as CSV UTF-8",
+        )
+    return data
 
 
 def _decode(data: bytes, name: str, *, is_whole: bool = True) -> tuple[str, list[str]]:
@@ -239,6 +264,13 @@ def _split_records(
 def _checked_columns(cells: Sequence[str], name: str) -> tuple[str, ...]:
     """Return the column names of a header."""
     columns = tuple(_undefuse(cell) for cell in cells)
+    if len(columns) > MAX_COLUMNS:
+        raise ManifestError(
+            f"{len(columns)} columns",
+            expected=f"at most {MAX_COLUMNS}",
+            where=name,
+            fix="Write a row per image and a column per fact",
+        )
     if any("\0" in column for column in columns):
         raise ManifestError("the header holds NUL bytes", where=name, fix=_NUL_FIX)
     faults = [

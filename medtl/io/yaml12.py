@@ -54,6 +54,8 @@ def load_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
             message names the line.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise MedtlError("not a regular file", expected="a YAML file", where=path.name)
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)

@@ -33,7 +33,7 @@ SMALLEST_BAND = 10
 PER_CASE = ("dice", "iou", "hd95_mm", "hd_mm", "assd_mm", "masd_mm")
 """Columns of a segmentation table that are summarised, and every column that begins with nsd_."""
 
-REFERENCE_AGE = "reference_age"
+REFERENCE_AGE = "reference_months"
 """Column of the bands of the reference, by which every bone age is reported."""
 
 DRAWN = 500
@@ -112,8 +112,9 @@ def _largest_errors(rows: pd.DataFrame, label: str) -> list[dict[str, Any]]:
     order = error.abs().sort_values(ascending=False, kind="stable").index[:WORST]
     return [
         {"label": label, "kind": "worst", "case_id": str(row["case_id"]),
-         "y_true": float(row["y_true"]), "y_score": float(row["y_score"])}
-        for _, row in rows.loc[order].iterrows()
+         "reference": float(row["y_true"]), "estimate": float(row["y_score"]),
+         "error": float(error[at])}
+        for at, row in rows.loc[order].iterrows()
     ]  # fmt: skip
 
 

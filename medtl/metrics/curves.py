@@ -106,8 +106,9 @@ def _precision_recall(rows: LabelRows, ranking: Ranking, settings: Settings) -> 
     recall = tp / ranking.num_positive
 
     def precisions(tp: IntArray, fp: IntArray) -> FloatArray:
+        rows = zip(tp, fp, strict=True)
         return np.stack(
-            [_precision(hits, alarms, recall) for hits, alarms in zip(tp, fp, strict=True)]
+            [np.concatenate(_precisions(hits, alarms, recall)) for hits, alarms in rows]
         )
 
     (draws,) = bootstrap_counts(
@@ -115,22 +116,30 @@ def _precision_recall(rows: LabelRows, ranking: Ranking, settings: Settings) -> 
         resamples=min(settings.resamples, 500), seed=settings.seed,
     )  # fmt: skip
     tail = (1 - settings.confidence) / 2
-    low, high = np.nanquantile(draws.reshape(-1, recall.size), [tail, 1 - tail], axis=0)
+    best, worst = np.split(draws.reshape(-1, 2 * recall.size), 2, axis=1)
+    low, high = np.nanquantile(worst, tail, axis=0), np.nanquantile(best, 1 - tail, axis=0)
     baseline = ranking.num_positive / ranking.positive.size
     return {"name": "precision_recall", "x": numbers(recall), "y": numbers(tp / flagged),
             "low": numbers(low), "high": numbers(high),
             "threshold": numbers(ranking.thresholds[at]), "baseline": baseline}  # fmt: skip
 
 
-def _precision(tp: IntArray, fp: IntArray, recall: FloatArray) -> FloatArray:
-    """Return the precision of one resample where it first reaches each recall."""
+def _precisions(tp: IntArray, fp: IntArray, recall: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return the best and the worst precision of one resample at each recall.
+
+    While only false alarms are added, precision falls at an unchanged recall: the curve has a
+    vertical piece there, from the first threshold with that recall to the last.
+    """
     positives = int(tp[-1])
     if not positives:
-        return np.full(recall.size, np.nan)
+        nothing = np.full(recall.size, np.nan)
+        return nothing, nothing
     # At recall 0 the first threshold that flags anybody is meant.
-    wanted = np.maximum(np.ceil(recall * positives - ROUNDING), min(1, positives))
+    wanted = np.clip(np.ceil(recall * positives - ROUNDING), 1, positives)
     first = np.searchsorted(tp, wanted)
-    return np.asarray(tp[first] / (tp[first] + fp[first]))
+    last = np.maximum(np.searchsorted(tp, tp[first], side="right") - 1, first)
+    best, worst = (tp[at] / (tp[at] + fp[at]) for at in (first, last))
+    return np.where(recall > 0, best, 1.0), np.where(recall > 0, worst, 0.0)
 
 
 def _reliability(rows: LabelRows, settings: Settings) -> Curve:

@@ -244,7 +244,7 @@ def with_percentiles(measure: Measure, draws: FloatArray) -> Measure:
     low, high = percentile(draws, measure.confidence)
     if high - low > ROUNDING:
         return replace(measure, low=low, high=high, method=method, status="ok")
-    reason = "all resamples agree, so the interval says nothing"
+    reason = "all resamples agree"
     return replace(measure, low=low, high=high, method=method, status="degenerate", reason=reason)
 
 

@@ -148,7 +148,8 @@ def evaluate(  # noqa: PLR0913 - one call states a whole evaluation
     comparison = None
     if model is not None:
         comparison = _compare(table, kind, model, rule, operating_points, settings)
-        table = table[table["model"] == model].reset_index(drop=True)
+        table = table[table["model"] == model]
+    table = table.reset_index(drop=True)
     refuse_mixtures(table)
     table, notes = band_strata(table, strata)
     if kind == "classification":

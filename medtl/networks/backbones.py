@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from medtl.networks.batchnorm import reapply
 from medtl.networks.names import check_backbone
+from medtl.networks.truncation import truncate
 from medtl.networks.weights import WeightsReport, WeightsSource, create_backbone
 
 HEAD_STD = 0.01
@@ -92,6 +93,7 @@ def build_classifier(
     in_channels: int = 3,
     dropout: float = 0.0,
     extra_features: int = 0,
+    reuse_until: str | None = None,
 ) -> tuple[Classifier, WeightsReport]:
     """Return a classifier with its initial weights, and what of them was loaded.
 
@@ -105,13 +107,19 @@ def build_classifier(
         in_channels: Channels of the images.
         dropout: Probability that a pooled feature is dropped in training, in [0, 1).
         extra_features: Numbers per case that join the pooled features (age, sex), E.
+        reuse_until: Selector of layer groups; the backbone ends after the last of them. None uses
+            all of it.
 
     Raises:
         WeightsError: When the backbone is unknown, or the weights are missing or do not fit.
+        SelectorError: When the network cannot end where it is asked to.
     """
     check_backbone(backbone)
     body, report = create_backbone(backbone, weights, in_channels=in_channels)
-    linear = nn.Linear(int(body.head_hidden_size) + extra_features, outputs)
+    width = int(body.head_hidden_size)
+    if reuse_until is not None:
+        width = truncate(body, reuse_until, (in_channels, *body.default_cfg["input_size"][1:]))
+    linear = nn.Linear(width + extra_features, outputs)
     nn.init.normal_(linear.weight, std=HEAD_STD)
     nn.init.zeros_(linear.bias)
     head = nn.Sequential(OrderedDict(dropout=nn.Dropout(dropout), linear=linear))

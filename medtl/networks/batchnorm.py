@@ -4,15 +4,17 @@ A network whose parameters are all frozen still changes in training mode, becaus
 its running statistics on every forward pass. So a frozen module is held in evaluation mode, and the
 hold survives `train()` on the model or on any module inside it.
 
-    policy         mode    statistics     scale and shift
-    frozen         eval    fixed          fixed            (the default)
-    frozen_stats   eval    fixed          trained
-    adapt          train   follow         trained          (batches of 32 and more only)
+    policy         mode    statistics      scale and shift
+    frozen         eval    fixed           fixed            (the default)
+    frozen_stats   eval    fixed           trained
+    bn_only        eval    fixed           trained, and nothing else of the layers
+    adapt          train   follow          trained          (batches of 32 and more only)
+    recalibrate    eval    estimated anew  fixed            (after the stage, if validation gains)
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -21,7 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from medtl.errors import RunError
 
-POLICIES = ("frozen", "frozen_stats", "adapt")
+POLICIES = ("frozen", "frozen_stats", "bn_only", "adapt", "recalibrate")
 """What can be asked for in a stage that trains the layers."""
 
 
@@ -59,7 +61,7 @@ def set_policy(norms: Iterable[nn.Module], policy: str) -> None:
     check_policy(policy)
     for norm in norms:
         for parameter in norm.parameters(recurse=False):
-            parameter.requires_grad_(policy != "frozen")
+            parameter.requires_grad_(policy not in {"frozen", "recalibrate"})
         if policy == "adapt":
             release(norm)
         else:
@@ -101,48 +103,49 @@ def _to_eval(module: nn.Module, _inputs: object) -> None:
     module.training = False
 
 
-def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> int:
-    """Replace the running statistics by those of the given images; return how many were used.
+def recalibrate(
+    model: nn.Module, norms: Sequence[nn.Module], batches: Iterable[tuple[Tensor, ...]]
+) -> None:
+    """Replace the running statistics of norm layers by those of the given images.
 
     For after weights were averaged or changed by hand. Not a harmless default: on a target whose
     activations differ strongly from the pretraining's, it can destroy the features. Every batch
-    counts alike (cumulative mean), whatever its size. Held modules keep their statistics.
+    counts alike (cumulative mean), whatever its size. Nothing else moves.
 
     Args:
-        model: Any network; its mode and the norms' momentum are as before afterwards.
-        batches: Inputs `(B, C, *S)`, as the model takes them.
+        model: The network; its modes, holds and momenta are as before afterwards.
+        norms: Those of its layers that are estimated anew.
+        batches: Inputs `(B, C, *S), ...`, as the model takes them.
 
     Raises:
-        RunError: When there is no batch, or no norm layer that may change.
+        RunError: When there is no batch, or no norm layer that stores statistics.
 
     Reference:
         Izmailov et al. 2018, Averaging Weights Leads to Wider Optima, section 3.
     """
-    norms: list[Any] = [
-        module
-        for module in model.modules()
-        if tracks_statistics(module) and hasattr(module, "momentum") and not is_held(module)
-    ]
-    if not norms:
-        raise RunError("no batch-norm layer may change its statistics", where="recalibrate")
+    chosen: list[Any] = [m for m in norms if tracks_statistics(m) and hasattr(m, "momentum")]
+    if not chosen:
+        raise RunError("no batch-norm layer stores statistics", where="recalibrate")
     modes = {module: module.training for module in model.modules()}
-    momenta = [norm.momentum for norm in norms]
+    momenta = [norm.momentum for norm in chosen]
+    held = [norm for norm in chosen if is_held(norm)]
     model.eval()
     used = 0
     try:
-        for norm in norms:
+        for norm in chosen:
+            release(norm)
             norm.training = True
         with torch.no_grad():
-            for batch in batches:
-                used += 1
-                for norm in norms:
+            for used, inputs in enumerate(batches, start=1):
+                for norm in chosen:
                     norm.momentum = 1.0 / used
-                model(batch)
+                model(*inputs)
     finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
+        for norm, momentum in zip(chosen, momenta, strict=True):
             norm.momentum = momentum
         for module, mode in modes.items():
             module.training = mode
+        for norm in held:
+            hold_in_eval(norm)
     if used == 0:
         raise RunError("there is no image to estimate the statistics from", where="recalibrate")
-    return used

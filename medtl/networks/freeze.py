@@ -20,7 +20,7 @@ from medtl.networks.batchnorm import (
     set_policy,
     tracks_statistics,
 )
-from medtl.networks.groups import LayerGroup
+from medtl.networks.groups import NORMS, LayerGroup
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ def apply_stage(
         model: The network; changed in place. Its optimiser must be made anew afterwards.
         groups: All its layer groups.
         train: Names of the groups that train.
-        batch_norm: Group -> policy ("frozen", "frozen_stats", "adapt"); "frozen" where not named.
-            Groups that do not train are frozen whatever is said here.
+        batch_norm: Group -> policy of `batchnorm.POLICIES`; "frozen" where not named. Groups that
+            do not train are frozen whatever is said here; "bn_only" leaves the head trained whole.
         gammas: Names of parameters that zero-gamma has treated: they train with their group, also
             where the policy freezes scale and shift.
 
@@ -82,12 +82,27 @@ def apply_stage(
             else:
                 hold_in_eval(module)
         if trains:
-            norms = [module for module in inside if tracks_statistics(module)]
-            set_policy(norms, batch_norm.get(group.name, "frozen"))
+            policy = batch_norm.get(group.name, "frozen")
+            set_policy([module for module in inside if tracks_statistics(module)], policy)
+            if policy == "bn_only" and group.name != "head":
+                kept = _affine_names(group, modules)
+                for name in group.parameters:
+                    parameters[name].requires_grad_(name in kept)
             for name in set(group.parameters).intersection(gammas):
                 parameters[name].requires_grad_()
     model.train(model.training)
     reapply(model)
+
+
+def _affine_names(group: LayerGroup, modules: Mapping[str, nn.Module]) -> set[str]:
+    """Names of the scales and shifts of a group's norm layers of any kind."""
+    norms = [name for name in group.modules if isinstance(modules[name], NORMS)]
+    norms += [name for name in group.modules if tracks_statistics(modules[name])]
+    return {
+        f"{norm}.{name}"
+        for norm in norms
+        for name, _ in modules[norm].named_parameters(recurse=False)
+    }
 
 
 def plan_table(
@@ -96,6 +111,7 @@ def plan_table(
     *,
     rates: Mapping[str, float],
     gamma: Mapping[str, str] | None = None,
+    recalibrated: Collection[str] = (),
 ) -> tuple[PlanRow, ...]:
     """Return what is in force after `apply_stage`, read from the network itself.
 
@@ -104,6 +120,7 @@ def plan_table(
         groups: All its layer groups.
         rates: Group -> peak learning rate, as the optimiser has it.
         gamma: Group -> what zero-gamma did to it.
+        recalibrated: Groups whose statistics are estimated anew after the stage.
     """
     parameters = dict(model.named_parameters())
     modules = dict(model.named_modules())
@@ -111,29 +128,38 @@ def plan_table(
     for group in groups:
         own = [parameters[name] for name in group.parameters]
         trained = sum(p.numel() for p in own if p.requires_grad)
-        norms = [m for m in (modules[name] for name in group.modules) if tracks_statistics(m)]
+        policy = _policy_in_force(group, modules, parameters)
+        if trained and policy and group.name in recalibrated:
+            policy = "recalibrate"
         rows.append(
             PlanRow(
                 group.name,
                 sum(p.numel() for p in own),
                 trained,
                 rates[group.name] if trained else None,
-                _policy_in_force(norms),
+                policy,
                 (gamma or {}).get(group.name, ""),
             )
         )
     return tuple(rows)
 
 
-def _policy_in_force(norms: Sequence[nn.Module]) -> str:
-    """The batch-norm policy that these norms are under."""
+def _policy_in_force(
+    group: LayerGroup, modules: Mapping[str, nn.Module], parameters: Mapping[str, nn.Parameter]
+) -> str:
+    """The batch-norm policy that a group is under."""
+    names = [name for name in group.modules if tracks_statistics(modules[name])]
+    norms = [modules[name] for name in names]
     if not norms:
         return ""
     if not all(is_held(norm) for norm in norms):
         return "adapt"
     affine = [p for norm in norms for p in norm.parameters(recurse=False)]
     # A gamma that zero-gamma has treated trains under either policy; its beta tells them apart.
-    return "frozen_stats" if all(p.requires_grad for p in affine) else "frozen"
+    if not all(p.requires_grad for p in affine):
+        return "frozen"
+    trained = {name for name in group.parameters if parameters[name].requires_grad}
+    return "bn_only" if trained <= _affine_names(group, modules) else "frozen_stats"
 
 
 def _require_known(names: Sequence[str], known: Sequence[str]) -> None:

@@ -128,8 +128,9 @@ def _layers(module: nn.Module, name: str = "", level: int = 0) -> Iterator[tuple
     elif skips:
         # MONAI's U-Nets nest: on the way down, the next level, on the way up.
         (down, _), (skip, inner), (up, _) = children
+        below = inner.get_submodule("submodule")
         yield f"level{level}", f"{name}.{down}"
-        yield from _layers(inner.submodule, f"{name}.{skip}.submodule", level + 1)
+        yield from _layers(below, f"{name}.{skip}.submodule", level + 1)
         yield "head", f"{name}.{up}"
     elif level:
         yield f"level{level}", name

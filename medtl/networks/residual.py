@@ -412,3 +412,19 @@ def call_of(
     with in_evaluation(model):
         output: Tensor = module(*(a.clone() if isinstance(a, Tensor) else a for a in seen[0]))
     return seen[0], output
+
+
+@torch.no_grad()
+def modules_after(model: nn.Module, block: ResidualBlock, images: Tensor) -> list[nn.Module]:
+    """Return the modules that run once a block has finished, in the order in which they run."""
+    order: list[nn.Module] = []
+    end = model.get_submodule(block.module)
+
+    def note(module: nn.Module, _args: Any, _output: Any) -> None:
+        order.append(module)
+
+    with ExitStack() as hooks, in_evaluation(model):
+        for module in model.modules():
+            hooks.callback(module.register_forward_hook(note).remove)
+        _run(model, images)
+    return order[order.index(end) + 1 :]

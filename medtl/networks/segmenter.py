@@ -4,6 +4,9 @@ Planes get a decoder of segmentation_models_pytorch on any timm encoder that giv
 features, so a pretrained backbone, or one of our classifiers, goes on as the encoder. Volumes get a
 network of MONAI, which starts from random weights or from a checkpoint of this program.
 
+Whatever starts from random weights has group or instance norms: a new batch norm has no statistics
+worth freezing, and batches of patches are too small to give it some.
+
 Shapes: B images, C channels, S spatial axes (2 or 3), K outputs per pixel.
 """
 
@@ -18,6 +21,7 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from medtl.errors import WeightsError
 from medtl.networks.batchnorm import reapply
@@ -41,8 +45,11 @@ UNET_CHANNELS = (128, 64, 32, 16, 16)
 """Of the 2D U-Net decoder, deepest first: half of the library's, which are made for ImageNet
 encoders of 25 million parameters and cost more than a small encoder itself."""
 
-VOLUME_CONTRACT = InputContract(mean=(0.5,), std=(0.25,), channels=1)
-"""What 3D networks are given: they start from random weights, so this is a choice."""
+VOLUME_CONTRACT = InputContract(mean=(0.5,), std=(0.5,), channels=1)
+"""What 3D networks are given, [-1, 1]: they start from random weights, so this is a choice."""
+
+GROUP_CHANNELS = 8
+"""Channels that a group norm of a new layer takes together."""
 
 WHOLE = 2.0
 """An image of at most this many patches goes through in one pass: cheaper than windows that
@@ -191,7 +198,7 @@ def _decoder_on(backbone: str, decoder: Decoder, outputs: int) -> Any:
 
     options = {"decoder_channels": UNET_CHANNELS} if decoder == "unet" else {}
     try:
-        return getattr(smp, DECODERS[decoder])(
+        network = getattr(smp, DECODERS[decoder])(
             f"tu-{backbone}", encoder_weights=None, in_channels=3, classes=outputs, **options
         )
     except (ValueError, RuntimeError, TypeError, AssertionError) as error:
@@ -201,6 +208,19 @@ def _decoder_on(backbone: str, decoder: Decoder, outputs: int) -> Any:
             where="model.backbone",
             fix="Take tf_efficientnet_lite0, resnet50, densenet121 or convnext_tiny",
         ) from error
+    _replace_batch_norms(network.decoder)
+    return network
+
+
+def _replace_batch_norms(part: nn.Module) -> None:
+    """Put a group norm in the place of every batch norm."""
+    for name, child in list(part.named_children()):
+        if isinstance(child, _BatchNorm):
+            channels = child.num_features
+            groups = channels // GROUP_CHANNELS if channels % GROUP_CHANNELS == 0 else 1
+            setattr(part, name, nn.GroupNorm(groups, channels))
+        else:
+            _replace_batch_norms(child)
 
 
 def _fill_encoder(encoder: nn.Module, body: nn.Module, report: WeightsReport) -> WeightsReport:
@@ -278,7 +298,9 @@ def _resnet(name: str, outputs: int, width: int) -> nn.Module:
 
     channels = tuple(width * factor for factor in (16, 8, 4, 2, 1))
     backbone = name.removesuffix("_3d")
-    return FlexibleUNet(1, outputs, backbone, decoder_channels=channels, spatial_dims=3)
+    network = FlexibleUNet(1, outputs, backbone, decoder_channels=channels, spatial_dims=3)
+    _replace_batch_norms(network)
+    return network
 
 
 _VOLUMES: dict[str, tuple[Callable[[str, int, int], nn.Module], int]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -27,6 +28,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         WeightsError: When the file is empty, a Git LFS pointer, cut, of another format, holds
             anything but plain data, or no tensors.
     """
+    if not path.is_file():  # a pipe would be waited for
+        raise WeightsError("there is no such file", where=path.name, fix="Check the path")
     with path.open("rb") as file:
         start = file.read(64)
     if not start:
@@ -51,6 +54,23 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
+def _refuse_compressed(path: Path) -> None:
+    """Refuse a torch archive with compressed members: torch writes none, a bomb needs them."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return  # torch says what is wrong with it
+    if unpacked > path.stat().st_size:
+        raise WeightsError(
+            f"the archive unpacks to {unpacked} bytes, more than it has: a decompression bomb",
+            where=path.name,
+            fix=_GET_IT_AGAIN,
+        )
+
+
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file."""
     from safetensors import SafetensorError, safe_open
@@ -68,6 +88,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
     """The tensors of a torch file. A file that needs more than tensors is refused, never tried."""
+    _refuse_compressed(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -116,6 +116,7 @@ class GammaSurgery:
         blocks: The selected blocks.
         removed: What was removed.
         originals: Name -> tensor before the operation; empty while it has not happened.
+        actions: Layer group -> what is done to which of its blocks.
 
     Raises:
         SelectorError: When the selector names what is not eligible, or the block does not allow
@@ -126,6 +127,7 @@ class GammaSurgery:
         self.plan = plan
         self.blocks = select_blocks(model, images, plan.select)
         self.originals: dict[str, Tensor] = {}
+        self.actions = _actions(model, self.blocks, plan)
         self.removed: tuple[Removal, ...] = ()
         if plan.action == "remove":
             self.removed = tuple(removal_of(model, block, images) for block in self.blocks)
@@ -146,9 +148,8 @@ class GammaSurgery:
         return {scale.weight: self.plan.lr_mult for scale in scales}
 
     def is_due(self, stage: str, number: int) -> bool:
-        """Whether gammas are changed before this stage, the first having number 0."""
-        at_start = number == 0 and self.plan.when == START
-        return bool(self.treated) and (at_start or stage == self.plan.when)
+        """Whether it happens before this stage, the first having number 0."""
+        return stage == self.plan.when or (number == 0 and self.plan.when == START)
 
     def apply(self, model: nn.Module) -> None:
         """Change the gammas. Once more changes nothing: the originals are scaled, not the result.
@@ -190,6 +191,15 @@ class GammaSurgery:
             for block in self.treated
         }
         return {name: sum(values) / len(values) for name, values in means.items()}
+
+
+def _actions(model: nn.Module, blocks: Sequence[ResidualBlock], plan: ZeroGamma) -> dict[str, str]:
+    """Layer group -> what is done to which of its blocks."""
+    group_of = {name: g.name for g in layer_groups(model) for name in g.parameters}
+    names: dict[str, list[str]] = {}
+    for block in blocks:
+        names.setdefault(group_of[block.scales[0].weight], []).append(block.name)
+    return {group: f"{plan}: {', '.join(own)}" for group, own in names.items()}
 
 
 def names_of(scale: Scale) -> tuple[str, ...]:
@@ -278,12 +288,14 @@ def _require_effect(
 
 @torch.no_grad()
 def _ignores_scale(model: nn.Module, block: ResidualBlock, images: Tensor) -> bool:
-    """Whether half of the last layer's weight gives the same output of the block."""
-    inputs, whole = call_of(model, block, images)
-    module = model.get_submodule(block.module)
-    with silenced(model, block, factor=0.5), in_evaluation(model):
-        half = module(*inputs)
-    return torch.allclose(half, whole, rtol=1e-3)
+    """Whether the branch adds the same with half of its last layer's weight."""
+    _, whole = call_of(model, block, images)
+    with silenced(model, block):
+        _, nothing = call_of(model, block, images)
+    with silenced(model, block, factor=0.5):
+        _, half = call_of(model, block, images)
+    added = (whole - nothing).norm()
+    return bool(added > 0 and (half - nothing).norm() > 0.9 * added)
 
 
 def removal_of(model: nn.Module, block: ResidualBlock, images: Tensor) -> Removal:
@@ -353,7 +365,8 @@ def score_blocks(
 
 def _pooled_features(model: nn.Module, images: Tensor) -> Tensor:
     """What a network's encoder makes of images, `(B, F)`."""
-    network = getattr(model, "network", model)
+    network: Any = getattr(model, "network", model)
+    features: Tensor
     if isinstance(model, Classifier):
         features = model.features(images)
     elif hasattr(network, "encoder"):

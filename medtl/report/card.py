@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medtl import __version__
+from medtl.report.drawings import BY_SUBGROUP
 from medtl.report.findings import Finding, show
 from medtl.report.limits import PERSON_FIELDS
 from medtl.report.panels import subset_text
@@ -116,7 +117,7 @@ def _finding_lines(finding: Finding) -> list[str]:
     lines += _table(
         head, [_measure_cells(row, show(row).title) for row in finding.measures.values()]
     )
-    groups = [row for row in finding.subsets if not re.search(r"_gap(_p|_p_holm)?$", row["name"])]
+    groups = [row for row in finding.subsets if row["name"] in BY_SUBGROUP]
     if groups:
         rows = [
             _measure_cells(row, f"{show(row).title}, {subset_text(str(row['subset']))}")

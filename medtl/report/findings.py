@@ -65,6 +65,7 @@ class Finding:
     Attributes:
         label: As in metrics.json. name: In words. ident: Unique in the page.
         unit: "patients" when each has one image, else "images" or "cases".
+        counter: What follows a number of them in languages that count so, else "".
         classified: True when it is a yes-or-no finding (it has AUROC or sensitivity).
         measures: Of the test set, subset "all", by name.
         subsets: Measures of subgroups of the test set.
@@ -79,6 +80,7 @@ class Finding:
     name: str
     ident: str
     unit: str
+    counter: str
     classified: bool
     measures: Mapping[str, Row]
     subsets: tuple[Row, ...]
@@ -179,7 +181,8 @@ def _finding(metrics: Row, label: str, ident: str) -> Finding:
         label=label,
         name=finding_name(label),
         ident=ident,
-        unit=unit_of(whole.values()),
+        unit=plain(f"unit.{unit_of(whole.values())}"),
+        counter=plain(f"counter.{unit_of(whole.values())}"),
         classified="auroc" in whole or "sensitivity" in whole,
         measures=whole,
         subsets=tuple(r for r in measures if is_test(r) and r.get("subset", "all") != "all"),
@@ -212,12 +215,12 @@ def group_sizes(finding: Finding) -> dict[str, Row]:
 
 
 def unit_of(measures: Iterable[Row]) -> str:
-    """What is counted, in words: patients only when every patient has one image."""
+    """What is counted: patients only when every patient has one image, else images or cases."""
     row = largest(measures)
     n, patients = number(row["n"]), number(row["n_patients"])
     if not n or not patients:
-        return plain("unit.cases")
-    return plain("unit.patients") if n == patients else plain("unit.images")
+        return "cases"
+    return "patients" if n == patients else "images"
 
 
 def _counts(row: Row) -> Counts:

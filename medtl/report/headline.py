@@ -13,7 +13,6 @@ from medtl.report.texts import fill, plain, translated
 from medtl.report.words import (
     bare_text,
     count_text,
-    describe,
     finding_name,
     level_text,
     number,
@@ -33,8 +32,8 @@ VALUE_SENTENCES: Mapping[str, str] = MappingProxyType(
 """Measures of a measurement or a segmentation that page one says as a sentence."""
 
 VALUE_COLUMNS = (
-    *("mae_months", "bias_months", "within_12_months", "dice", "dice_median", "dice_p05"),
-    *("hd95_mm_median", "assd_mm_median", "nsd_1_mm", "nsd_2_mm", "missed"),
+    *("mae_months", "bias_months", "within_12_months", "dice", "dice_median"),
+    *("hd95_mm_median", "assd_mm_median", "nsd_2_mm", "missed"),
 )
 """Columns of the table of several structures."""
 
@@ -62,6 +61,11 @@ def _said(sentence: Markup, detail: Markup | None = None) -> dict[str, Markup]:
     return {"sentence": sentence, "detail": detail or Markup("")}
 
 
+def _about(finding: Finding) -> dict[str, str]:
+    """What most sentences name: the finding and what is counted."""
+    return {"finding": finding.name, "unit": finding.unit, "counter": finding.counter}
+
+
 def _found_sentence(finding: Finding) -> dict[str, Markup]:
     """The sentence "of 100 patients with X, 87 are found", from the measured sensitivity."""
     row = finding.measures.get("sensitivity")
@@ -72,7 +76,7 @@ def _found_sentence(finding: Finding) -> dict[str, Markup]:
             fill("summary.no_found", unit=finding.unit, finding=finding.name, reason=reason)
         )
     detail = _detail(row, _counted(finding, "tp", "fn"))
-    sentence = fill("summary.found", unit=finding.unit, finding=finding.name, n=of_100(share))
+    sentence = fill("summary.found", **_about(finding), n=of_100(share))
     return _said(sentence, detail)
 
 
@@ -83,7 +87,7 @@ def _false_sentence(finding: Finding) -> dict[str, Markup]:
     if row is None or share is None:
         return _said(fill("summary.no_false", unit=finding.unit, reason=reason_of(row or {})))
     detail = _detail(_complement(row), _counted(finding, "fp", "tn"))
-    return _said(fill("summary.false", unit=finding.unit, n=of_100(1 - share)), detail)
+    return _said(fill("summary.false", **_about(finding), n=of_100(1 - share)), detail)
 
 
 def _right_sentence(row: Row) -> dict[str, Markup]:
@@ -143,10 +147,15 @@ def _agreement_sentence(finding: Finding) -> list[dict[str, Markup]]:
     low, high = (number(row.get("value")) for row in rows)
     if low is None or high is None:
         return []
-    values = (bare_text(low, "months"), value_text(high, "months"))
+    signed = low > 0 or high < 0
+    values = (
+        bare_text(low if signed else -low, "months"),
+        value_text(high, "months"),
+    )
     bias = number(finding.measures.get("bias_months", {}).get("value")) or 0.0
     way = plain("summary.bias_high" if bias > 0 else "summary.bias_low", n=f"{abs(bias):.1f}")
-    return [_said(fill("summary.loa", low=values[0], high=values[1]), Markup.escape(way))]
+    key = "summary.loa_one_side" if signed else "summary.loa"
+    return [_said(fill(key, low=values[0], high=values[1]), Markup.escape(way))]
 
 
 def values_overview(findings: Sequence[Finding]) -> dict[str, Any] | None:
@@ -156,7 +165,7 @@ def values_overview(findings: Sequence[Finding]) -> dict[str, Any] | None:
         return None
     names = [n for n in VALUE_COLUMNS if any(n in finding.measures for finding in mine)]
     return {
-        "head": [describe(name)[0] for name in names],
+        "head": [plain(f"short.{name}") for name in names],
         "rows": [
             (f, [show(f.measures[n]) if n in f.measures else None for n in names]) for f in mine
         ],

@@ -115,7 +115,13 @@ def _size_limits(finding: Finding) -> Iterator[str]:
     """Few cases with the finding, or a wide interval of sensitivity."""
     positives = number(finding.size["n_positive"])
     if positives is not None and positives < FEW_WITH_FINDING:
-        yield plain("limit.few", finding=finding.name, n=int(positives), unit=finding.unit)
+        yield plain(
+            "limit.few",
+            finding=finding.name,
+            n=int(positives),
+            unit=finding.unit,
+            counter=finding.counter,
+        )
     low, high = (
         number(finding.measures.get("sensitivity", {}).get(side)) for side in ("low", "high")
     )

@@ -20,7 +20,7 @@ from medtl.report.figures import (
     thin,
     tick_text,
 )
-from medtl.report.texts import plain, translated
+from medtl.report.texts import knows, plain, translated
 from medtl.report.words import (
     Kind,
     count_text,
@@ -80,8 +80,21 @@ def is_small(size: Mapping[str, Any]) -> bool:
 
 def subset_text(subset: str) -> str:
     """A subset in words ("sex=F" as "sex: F"); an empty value is said to be unknown."""
+    if subset == "all":
+        return plain("word.all")
     column, _, value = subset.partition("=")
-    return f"{column.replace('_', ' ')}: {value or plain('sub.unknown')}"
+    return f"{_column_text(column)}: {_value_text(value)}"
+
+
+def _column_text(column: str) -> str:
+    """The name of a column of groups; the known ones are in the language of the report."""
+    key = f"column.{column}"
+    return plain(key) if knows(key) else column.replace("_", " ")
+
+
+def _value_text(value: str) -> str:
+    """The name of a group."""
+    return plain("sub.unknown") if value in ("", "unknown") else value
 
 
 def forest(
@@ -102,10 +115,9 @@ def forest(
         ident: Unique id in the page.
     """
     title, kind = describe(name)
-    lines = ([(plain("word.all"), overall)] if overall else []) + [
-        (subset_text(str(row["subset"])), row) for row in rows
-    ]
-    floor, ceiling = _forest_range([measure for _, measure in lines], kind)
+    lines = _forest_lines(overall, rows)
+    measured = [measure for _, measure in lines if measure is not None]
+    floor, ceiling = _forest_range(measured, kind)
     height = 26.0 * len(lines) + 44
     frame = Frame(floor, ceiling, height=height, left=108.0, right=118.0, top=8.0, bottom=36.0)
     body = ""
@@ -117,15 +129,37 @@ def forest(
         x = frame.x(centre)
         body += f'<path class="line reference" d="M{x:.1f} {frame.top}V{height - frame.bottom}"/>'
     for index, (label, measure) in enumerate(lines):
+        y = 20.0 + 26 * index
+        if measure is None:
+            body += text(0, y + 6, label, "row group")
+            continue
         small = is_small(sizes[measure["subset"]])
-        body += _forest_row(frame, 20.0 + 26 * index, label, measure, kind=kind, small=small)
+        body += _forest_row(frame, y, label, measure, kind=kind, small=small)
     caption = plain("fig.forest.desc", measure=title)
     table = tuple(
-        _forest_cells(label, measure, kind, sizes[measure["subset"]]) for label, measure in lines
+        _forest_cells(subset_text(str(measure["subset"])), measure, kind, sizes[measure["subset"]])
+        for measure in measured
     )
     head = (plain("sub.subgroup"), plain("sub.n"), title)
     svg = picture(frame, body, key="forest", ident=ident, title=title, caption=caption)
     return Figure(svg, title, caption, head, table, "forest")
+
+
+def _forest_lines(
+    overall: Mapping[str, Any] | None, rows: Sequence[Mapping[str, Any]]
+) -> list[tuple[str, Mapping[str, Any] | None]]:
+    """The lines of a forest plot: all, then each column (its name, no measure) and its groups."""
+    lines: list[tuple[str, Mapping[str, Any] | None]] = []
+    if overall:
+        lines.append((plain("word.all"), overall))
+    before = ""
+    for row in rows:
+        column, _, value = str(row["subset"]).partition("=")
+        if column != before:
+            lines.append((_column_text(column), None))
+        lines.append((_value_text(value), row))
+        before = column
+    return lines
 
 
 def _forest_range(measures: Sequence[Mapping[str, Any]], kind: Kind) -> tuple[float, float]:
@@ -147,7 +181,7 @@ def _forest_row(
     """One line of a forest plot: name, mark with whiskers, value."""
     css = "small" if small else "fair"
     short = label if len(label) <= 17 else label[:16] + "…"
-    body = text(0, y + 4, short, f"row {css}")
+    body = text(8, y + 4, short, f"row {css}")
     value = number(measure.get("value"))
     edge = frame.width - frame.right + 9
     if value is None:

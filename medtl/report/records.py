@@ -28,7 +28,10 @@ LISTED_CASES = 60
 CHANGE, GAP, LAST = 0.05, 0.25, 3
 """Rules of the reading of the loss curves: relative change, relative gap, epochs at the end."""
 
-WORST_COLUMNS = ("y_true", "y_score", "dice", "hd95_mm", "voxels_truth", "voxels_prediction")
+WORST_COLUMNS = (
+    *("y_score", "reference", "estimate", "error"),
+    *("dice", "hd95_mm", "voxels_truth", "voxels_prediction"),
+)
 """Columns of the table of worst cases, as far as they are filled."""
 
 KINDS = ("missed", "false_alarm", "worst", "uncertain")
@@ -152,8 +155,6 @@ def worst_view(metrics: Row, *, several: bool) -> list[dict[str, Any]]:
         if not rows:
             continue
         names = [n for n in WORST_COLUMNS if any(row.get(n) is not None for row in rows)]
-        if kind != "worst":
-            names.remove("y_true")  # the kind says it
         groups.append(
             {
                 "title": plain(f"cases.{kind}"),
@@ -178,7 +179,7 @@ def _worst_cell(value: object) -> str:
     result = number(value)
     if result is None:
         return "–"
-    return f"{result:,.0f}" if result.is_integer() else f"{result:.3g}"
+    return (f"{result:,.0f}" if result.is_integer() else f"{result:.3g}").replace("-", "−")
 
 
 def read_json(path: Path) -> Any:

@@ -24,7 +24,12 @@ def identity(curve: Mapping[str, Any], *, ident: str, finding: str) -> Figure:
     frame = Frame(low - pad, high + pad, low - pad, high + pad, height=340.0, left=58.0)
     body = axes(frame, plain("fig.identity.x"), plain("fig.identity.y"))
     body += line(frame, [(low - pad, low - pad), (high + pad, high + pad)], "reference")
-    body += text(frame.x(high), frame.y(high) + 22, plain("fig.identity.equal"), "note", "end")
+    body += text(
+        frame.x(low + 0.72 * (high - low)),
+        frame.y(low + 0.5 * (high - low)),
+        plain("fig.identity.equal"),
+        "note",
+    )
     return _figure("identity", frame, body + _marks(frame, points), ident, finding, points)
 
 

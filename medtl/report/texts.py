@@ -23,8 +23,11 @@ LANGUAGES = ("en", "ko")
 
 _SPOKEN: ContextVar[str] = ContextVar("language", default="en")
 
-_VARIABLE = re.compile(r"'[^']*'|(?<![\w.])[-+]?\d[\d,]*(?:\.\d+)?%?")
-"""What differs between two uses of one English phrase: quoted names, and numbers."""
+_VARIABLE = re.compile(
+    r"'[^']*'|(?<=against )[^,;]+|^\S+(?= was divided)|^[^:;]+(?=: \d+ of \d+ cases have)"
+    r"|(?<![\w.])[-+]?\d[\d,]*(?:\.\d+)?%?"
+)
+"""What differs between two uses of one English phrase: names, and numbers."""
 
 
 @contextmanager

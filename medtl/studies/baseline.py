@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from medtl.build import build_contract, build_network, build_reader
 from medtl.errors import RunError
+from medtl.outputs import Progress, silent
 from medtl.recipe import Recipe
-from medtl.run import Progress, silent
 from medtl.training.images import decode_cases
 from medtl.training.runtime import Runtime
 from medtl.types import Case, Manifest

@@ -15,9 +15,10 @@ from medtl.io.atomic import write_json, write_text
 from medtl.io.predictions import read_predictions, write_predictions
 from medtl.io.split import kfold
 from medtl.metrics.folds import mean_of_folds_auroc
+from medtl.outputs import Progress, silent
 from medtl.prediction.table import predictions_table
 from medtl.recipe import Recipe
-from medtl.run import Progress, claim, refuse_other_manifest, run_study, silent
+from medtl.run import claim, refuse_other_manifest, run_study
 from medtl.studies.baseline import frozen_features, logistic_scores
 from medtl.types import Manifest, Measure
 

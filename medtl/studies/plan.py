@@ -57,7 +57,7 @@ class Plan:
         reference: Name of the condition that the others are compared with.
         seeds: Every condition runs with each of them.
         vary: What a seed decides; anything else stays as the recipe says.
-        measure: The test measure that is compared.
+        measure: The test measure that is compared; "" for the task's own (`rows.PRIMARY`).
         question: In words.
         factors: Factor -> level -> names of its conditions, for a factorial study.
     """
@@ -66,7 +66,7 @@ class Plan:
     reference: str
     seeds: tuple[int, ...]
     vary: tuple[Source, ...] = SOURCES
-    measure: str = "auroc"
+    measure: str = ""
     question: str = ""
     factors: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
 

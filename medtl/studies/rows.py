@@ -21,8 +21,8 @@ HEADLINES = ("auroc", "average_precision", "sensitivity", "specificity", "brier"
              "mae_months", "dice", "hd95_mm")  # fmt: skip
 """Test measures that a row holds, where the run has them."""
 
-BY_SUBSET = frozenset({"auroc", "mae_months", "dice"})
-"""Measures that a row holds for every subset too."""
+PRIMARY = ("auroc", "mae_months", "dice")
+"""Measures that studies compare, one for each kind of task; rows hold them for subsets too."""
 
 LOWER_IS_BETTER = frozenset({"brier", "log_loss", "mae_months", "hd95_mm", "val_loss"})
 
@@ -50,7 +50,7 @@ def add_row(out: Path, row: Row) -> None:
         out: The study folder.
         row: Of a run that ended, well or not.
     """
-    with _my_turn(out):
+    with my_turn(out):
         same = (row["condition"], row["seed"])
         kept = [r for r in read_rows(out) if (r["condition"], r["seed"]) != same]
         rows = [*kept, row]
@@ -79,11 +79,22 @@ def values_of(rows: Sequence[Row], condition: str, measure: str) -> dict[int, fl
     return {row["seed"]: row[measure] for row in own if row.get(measure) is not None}
 
 
+def primary_measure(rows: Sequence[Row]) -> str:
+    """Return the measure that a study of these runs compares."""
+    found = [name for name in PRIMARY if any(name in row for row in rows)]
+    return found[0] if found else PRIMARY[0]
+
+
+def lower_is_better(measure: str) -> bool:
+    """Return which way a column improves; its subset and its label do not matter."""
+    return measure.partition("@")[0].partition("[")[0] in LOWER_IS_BETTER
+
+
 def measures_row(metrics: Mapping[str, Any]) -> dict[str, float]:
     """Return the test measures of a `metrics.json` as columns of a row.
 
     With several labels the macro mean has the plain name and each label a column of its own,
-    "auroc[effusion]". What is in `BY_SUBSET` is given for every subset too, "auroc@site=north".
+    "auroc[effusion]". What is in `PRIMARY` is given for every subset too, "auroc@site=north".
 
     Args:
         metrics: The content of the file; measures without a value are left out.
@@ -98,7 +109,7 @@ def measures_row(metrics: Mapping[str, Any]) -> dict[str, float]:
             continue
         if m["subset"] == "all":
             columns[name] = m["value"]
-        elif is_whole and m["name"] in BY_SUBSET:
+        elif is_whole and m["name"] in PRIMARY:
             columns[f"{name}@{m['subset']}"] = m["value"]
     return columns
 
@@ -114,8 +125,12 @@ def _to_csv(rows: Sequence[Row]) -> str:
 
 
 @contextmanager
-def _my_turn(out: Path) -> Iterator[None]:
-    """Wait until no other worker writes the rows, and keep them waiting while the block runs."""
+def my_turn(out: Path) -> Iterator[None]:
+    """Wait until no other worker writes results, and keep them waiting while the block runs.
+
+    Args:
+        out: The study folder.
+    """
     with (out / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

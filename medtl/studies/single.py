@@ -12,27 +12,30 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor
+
 import medtl
 from medtl import record
 from medtl.build import build_manifest, build_task
 from medtl.evaluate import evaluate_run
 from medtl.io.split import assign_splits
 from medtl.io.yaml12 import load_yaml
+from medtl.outputs import Progress, silent
 from medtl.recipe import Recipe
 from medtl.run import (
     Prepared,
-    Progress,
     claim,
     illustrate,
     portable,
     predict_run,
     prepare,
     report_run,
-    silent,
     train,
 )
 from medtl.studies.rows import measures_row
-from medtl.training.images import ImageReader, ReadRecord, decode_cases
+from medtl.training.checkpoint import load_checkpoint, without_prefix
+from medtl.training.images import Encode, ImageReader, ReadRecord, decode_cases
 from medtl.types import Case, Manifest
 
 if TYPE_CHECKING:
@@ -58,6 +61,7 @@ class SharedImages:
         cases: Sequence[Case],
         reader: ImageReader,
         *,
+        encode: Encode | None = None,
         file: Path | None = None,  # noqa: ARG002 - a run's own file; the images are in `folder`
         progress: Any = None,
     ) -> tuple[ImageStore, list[ReadRecord]]:
@@ -68,7 +72,9 @@ class SharedImages:
             if self.folder is not None:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 own = self.folder / f"units-{len(self._read)}"
-            self._read[key] = decode_cases(cases, reader, file=own, progress=progress)
+            self._read[key] = decode_cases(
+                cases, reader, encode=encode, file=own, progress=progress
+            )
         return self._read[key]
 
 
@@ -115,6 +121,7 @@ class SingleRun:
                 "split_sha256": prepared.hashes["split_sha256"],
                 **(self._test(prepared, folder) if self.tests else {}),
                 **training_row(folder),
+                **gamma_row(folder / "checkpoints" / "best.safetensors"),
                 "medtl": medtl.__version__,
                 "commit": _commit(),
             }
@@ -133,9 +140,9 @@ class SingleRun:
     def _tidy(self, folder: Path) -> None:
         """Remove what only a running run needs, and seal the folder."""
         shutil.rmtree(folder / "cache", ignore_errors=True)
-        (folder / "checkpoints" / "last.safetensors").unlink(missing_ok=True)
-        if not self.keep_checkpoints:
-            shutil.rmtree(folder / "checkpoints")
+        for checkpoint in (folder / "checkpoints").iterdir():
+            if not (self.keep_checkpoints and checkpoint.stem == "best"):
+                checkpoint.unlink()
         record.write_checksums(folder)
 
 
@@ -175,6 +182,29 @@ def training_row(folder: Path) -> dict[str, Any]:
         "epochs": len(history),
         "seconds": round(sum(float(row["seconds"]) for row in history), 1),
     }
+
+
+def gamma_row(checkpoint: Path) -> dict[str, float]:
+    """Return the mean |gamma| that zero-gamma found and that the best model has; {} without it.
+
+    Args:
+        checkpoint: `best.safetensors` of a run.
+    """
+    tensors, _ = load_checkpoint(checkpoint)
+    before = without_prefix("gamma", tensors)
+    gammas = [name for name in before if not name.endswith(".bias")]
+    if not gammas:
+        return {}
+    now = without_prefix("model", tensors)
+    return {
+        "gamma_before": _mean_size([before[name] for name in gammas]),
+        "gamma_after": _mean_size([now[name] for name in gammas]),
+    }
+
+
+def _mean_size(tensors: Sequence[Tensor]) -> float:
+    """Mean absolute value over some tensors."""
+    return float(torch.cat([tensor.flatten() for tensor in tensors]).abs().mean())
 
 
 def _number(cell: str) -> float | None:

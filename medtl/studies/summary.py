@@ -13,8 +13,9 @@ import numpy as np
 
 from medtl.io.atomic import write_json, write_text
 from medtl.metrics.paired_runs import PairedRuns, compare_runs
+from medtl.studies.judgement import comparison_notes, effects_table
 from medtl.studies.plan import PLAN_FILE, Plan, load_plan
-from medtl.studies.rows import LOWER_IS_BETTER, Row, read_rows, values_of
+from medtl.studies.rows import Row, lower_is_better, primary_measure, read_rows, values_of
 
 
 @dataclass(frozen=True)
@@ -101,14 +102,14 @@ def summarise(
     Raises:
         RunError: When the rows have no such measure.
     """
-    measure = measure or plan.measure
+    measure = measure or plan.measure or primary_measure(rows)
     values = {name: values_of(rows, name, measure) for name in plan.conditions}
     overlap = 0.0 if plan.shares_the_split else overlap
     differences = _factor_effects(plan, values) if plan.factors else _contrasts(plan, values)
     judged = compare_runs(
         {name: list(by_seed.values()) for (name, _), by_seed in differences.items()},
         overlap=overlap,
-        larger_is_better=measure.partition("@")[0].partition("[")[0] not in LOWER_IS_BETTER,
+        larger_is_better=not lower_is_better(measure),
     )
     ended = {(row["condition"], row["seed"]) for row in rows}
     return Summary(
@@ -211,27 +212,13 @@ def notes(summary: Summary) -> list[str]:
     lines = []
     if summary.missing:
         lines.append(f"Unfinished: {summary.missing} runs have not been done.")
-    if summary.overlap:
-        lines.append(
-            "Every seed splits the patients anew. The splits overlap, so the variance of each mean "
-            f"difference is s^2 (1/n + {summary.overlap:.2f}), test share over training share "
-            "(Nadeau and Bengio 2003), and not s^2 / n."
-        )
-    elif summary.plan.shares_the_split:
+    if summary.plan.shares_the_split:
         lines.append(
             "All seeds share one split: the intervals hold the variation between trainings, not "
             "the sampling of patients."
         )
-    if summary.effects:
-        lines.append(
-            "Differences are paired by seed, with 95 % intervals of the paired t test; p is "
-            f"adjusted by Holm over the {len(summary.effects)} comparisons. 'Can show' is the "
-            f"smallest true difference found with 80 % power at 0.05 / {len(summary.effects)}; "
-            "nothing below it is called real."
-        )
-        if all(effect.runs.p_wilcoxon is None for effect in summary.effects):
-            lines.append("Wilcoxon's test needs six pairs: with five, p is never below 0.06.")
-    return lines
+    judged = {effect.name: effect.runs for effect in summary.effects}
+    return lines + comparison_notes(judged, summary.overlap)
 
 
 def to_markdown(summary: Summary, pictures: Sequence[str] = ()) -> str:
@@ -245,7 +232,7 @@ def to_markdown(summary: Summary, pictures: Sequence[str] = ()) -> str:
     lines = [plan.question, ""] if plan.question else []
     lines += [f"Test {summary.measure}, reference: {reference}.", "", *_cells_table(summary), ""]
     if summary.effects:
-        lines += [*_effects_table(summary), ""]
+        lines += [*effects_table({e.name: e.runs for e in summary.effects}), ""]
     lines += [f"- {note}" for note in notes(summary)]
     lines += [f"- Failed: {text}" for text in summary.failed]
     lines += ["", *(f"![{name}]({name})" for name in pictures)]
@@ -259,26 +246,6 @@ def _cells_table(summary: Summary) -> list[str]:
         for cell in summary.cells
     ]
     return ["| condition | runs | mean | SD |", "|---|--:|--:|--:|", *rows]
-
-
-def _effects_table(summary: Summary) -> list[str]:
-    """Every comparison with its interval, its tests and its verdict."""
-    lines = [
-        "| comparison | pairs | difference [95 % interval] | p (t) | p (Holm) | p (Wilcoxon) "
-        "| can show | verdict |",
-        "|---|--:|---|--:|--:|--:|--:|---|",
-    ]
-    for effect in summary.effects:
-        runs, measure = effect.runs, effect.runs.difference
-        interval = ""
-        if measure.low is not None and measure.high is not None:
-            interval = f" [{measure.low:+.3f}, {measure.high:+.3f}]"
-        difference = "" if measure.value is None else f"{measure.value:+.3f}{interval}"
-        tests = [_shown(p) for p in (runs.p, runs.p_holm, runs.p_wilcoxon, runs.detectable)]
-        verdict = f"{runs.verdict}: {runs.reason}" if runs.reason else runs.verdict
-        cells = [effect.name, str(measure.n), difference, *tests, verdict]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
 
 
 def _shown(value: float | None) -> str:

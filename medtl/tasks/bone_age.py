@@ -74,11 +74,11 @@ class BoneAge:
     column: str
     sex_column: str = ""
     loss_name: RegressionLoss | OrdinalLoss = "l1"
-    class_months: float = 6.0
-    decoding: Decoding = "median"
+    class_months: float = 12.0
+    decoding: Decoding = "mean"
     huber_sd: float = 0.2
-    distance_strength: float = 10.0
-    label_sd_months: float = 9.0
+    distance_strength: float = 100.0
+    label_sd_months: float = 12.0
     mean_months: float = field(default=math.nan, kw_only=True)
     sd_months: float = field(default=math.nan, kw_only=True)
     lowest_months: float = field(default=math.nan, kw_only=True)
@@ -186,12 +186,15 @@ class BoneAge:
         """Whether an age of this patient lies outside the ages the model has learned from.
 
         Args:
-            case: Its reference bone age, and its `age` in years, count where they are known.
+            case: Its reference bone age, and its `age` in (completed) years, count where known.
             months: The prediction.
         """
-        ages = (months, self._months(case), _chronological_months(case))
+        reference = self._months(case)
+        ranges = [(months, months), (reference, reference), _chronological_months(case)]
         # A NaN is neither below nor above: an unknown age says nothing.
-        return any(age < self.lowest_months or age > self.highest_months for age in ages)
+        return any(
+            last < self.lowest_months or first > self.highest_months for first, last in ranges
+        )
 
     def tally(self, cases: Sequence[Case]) -> dict[str, dict[str, int]]:
         """How many ages are known and missing."""
@@ -319,12 +322,17 @@ def _sex(case: Case, column: str) -> float:
     return SEXES[text]
 
 
-def _chronological_months(case: Case) -> float:
-    """The patient's age, from the manifest's `age` in years; NaN when it is not a number."""
+def _chronological_months(case: Case) -> tuple[float, float]:
+    """The patient's age from the manifest's `age` in years, NaN when it is not a number.
+
+    A whole number is taken for completed years: from its first to its last month.
+    """
     try:
-        return float(case.strata.get("age", "")) * MONTHS_PER_YEAR
+        years = float(case.strata.get("age", ""))
     except ValueError:
-        return math.nan
+        years = math.nan
+    first = years * MONTHS_PER_YEAR
+    return first, first + (MONTHS_PER_YEAR - 1 if years.is_integer() else 0)
 
 
 LOSSES: Mapping[str, Callable[[BoneAge, Tensor, Tensor], Tensor]] = {

@@ -73,11 +73,23 @@ class Structures:
         """One number per structure and pixel, and one for the background of exclusive ones."""
         return len(self.labels) + self.exclusive
 
-    def encode(self, mask: NDArray[np.generic], *, where: str = "mask") -> NDArray[np.uint8]:
+    @property
+    def meanings(self) -> dict[int, str]:
+        """Value in a mask file -> what it means, for `io.masks.read_mask`."""
+        meanings = dict.fromkeys(self.ignored, "not known")
+        for label, values in zip(self.labels, self.values, strict=True):
+            for value in values:
+                meanings[value] = f"{meanings[value]}, {label}" if value in meanings else label
+        return dict(sorted(meanings.items()))
+
+    def encode(
+        self, mask: NDArray[np.integer], *, planes: Sequence[int] = (), where: str = "mask"
+    ) -> NDArray[np.uint8]:
         """Return the training mask of what a mask file holds.
 
         Args:
-            mask: `(*S)` values as they stand in the file.
+            mask: `(*S)` values as they stand in the file, or `(P, *S)` of 0 and 1.
+            planes: For the latter, the value that each plane stands for.
             where: The file, for the message.
 
         Returns:
@@ -87,22 +99,27 @@ class Structures:
         Raises:
             ImageError: When the file holds a value that means nothing.
         """
-        meaningful = {0, *self.ignored, *(v for values in self.values for v in values)}
-        strange = sorted({value.item() for value in np.unique(mask)} - meaningful)
+        found = planes or np.unique(mask).tolist()
+        strange = sorted(set(found) - {0, *self.meanings})
         if strange:
             raise ImageError(
-                f"the mask holds {', '.join(f'{value:g}' for value in strange[:8])}",
-                expected=f"only {', '.join(str(value) for value in sorted(meaningful))}",
+                f"the mask holds {', '.join(str(value) for value in strange[:8])}",
+                expected=f"only 0, {', '.join(str(value) for value in self.meanings)}",
                 where=where,
-                fix="Name these values in task.structures or task.ignore",
+                fix="Name these values in task.structures or task.ignored",
             )
-        planes = np.stack([np.isin(mask, values) for values in self.values]).astype(np.uint8)
-        encoded = planes
+
+        def holds(values: Sequence[int]) -> NDArray[np.bool_]:
+            if not planes:
+                return np.isin(mask, values)
+            return np.asarray(mask[[value in values for value in planes]].any(axis=0))
+
+        structures = np.stack([holds(values) for values in self.values]).astype(np.uint8)
         if self.exclusive:
-            numbers = np.arange(1, len(planes) + 1, dtype=np.uint8).reshape(-1, *(1,) * mask.ndim)
-            encoded = (planes * numbers).max(axis=0)
-        unknown = np.isin(mask, self.ignored)
-        return np.where(unknown, np.uint8(IGNORE), encoded)
+            numbers = np.arange(1, len(structures) + 1, dtype=np.uint8)
+            structures *= numbers.reshape(-1, *(1,) * (structures.ndim - 1))
+            structures = structures.max(axis=0)
+        return np.where(holds(self.ignored), np.uint8(IGNORE), structures)
 
     def label_map(self, scores: NDArray[np.floating]) -> NDArray[np.uint8]:
         """Return what a mask file should hold: the most probable class, or every score from 0.5 on.
@@ -111,12 +128,35 @@ class Structures:
             scores: `(outputs, *S)` probabilities.
 
         Returns:
-            `(*S)` values as in the truth's files, or `(K, *S)` of 0 and 1 if structures overlap.
+            As `file_values`.
         """
-        if not self.exclusive:
-            return (scores >= 0.5).astype(np.uint8)
-        values = np.array([0, *(value for value, *_ in self.values)], dtype=np.uint8)
-        return np.asarray(values[scores.argmax(axis=0)])
+        if self.exclusive:
+            return self.file_values(scores.argmax(axis=0).astype(np.uint8))
+        return (scores >= 0.5).astype(np.uint8)
+
+    def file_values(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return what a mask file should hold for an encoded mask; what is not known becomes 0.
+
+        Args:
+            mask: As `encode` returned it.
+
+        Returns:
+            `(*S)` the first value of each structure, or `(K, *S)` of 0 and 1 if structures overlap.
+        """
+        values = np.zeros(IGNORE + 1, dtype=np.uint8)
+        first = [group[0] for group in self.values]
+        values[1 : len(first) + 1] = first if self.exclusive else 1
+        return np.asarray(values[mask])
+
+    def plane(self, mask: NDArray[np.uint8], label: str) -> NDArray[np.bool_]:
+        """Return where an encoded mask shows one structure, `(*S)`.
+
+        Args:
+            mask: As `encode` returned it.
+            label: One of `labels`.
+        """
+        number = self.labels.index(label)
+        return np.asarray(mask == number + 1 if self.exclusive else mask[number] == 1)
 
     def observed(self, masks: Iterable[tuple[str, NDArray[np.uint8]]]) -> Structures:
         """Return this task with what the masks of some cases show, for `tally` and `strata`.
@@ -325,8 +365,8 @@ def segmentation_task(
         **options: Loss options of `Structures`.
 
     Raises:
-        ManifestError: When there is no structure, a value is 0 or outside a byte, or values are shared
-            by structures that exclude each other.
+        ManifestError: When there is no structure, a value is 0 or outside a byte, or structures
+            that exclude each other share a value.
     """
     values = tuple((v,) if isinstance(v, int) else tuple(v) for v in structures.values())
     every = [value for group in (*values, tuple(ignored)) for value in group]

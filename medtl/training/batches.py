@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -12,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from medtl.training.store import ImageStore
 from medtl.training.seeds import Stream, generator
+from medtl.training.store import ImageStore
 
 Augment = Callable[[NDArray[np.float32], np.random.Generator], NDArray[np.float32]]
 Standardise = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -22,6 +23,24 @@ Place = tuple[int, int]
 
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]
 """Images `(B, C, *S)`, numbers that join the features `(B, E)`, targets, positions `(B,)`."""
+
+
+class CaseSamples(Protocol):
+    """The cases of one split as network input: `Samples`, `MaskedSamples`."""
+
+    @property
+    def store(self) -> ImageStore:
+        """The images that they come from."""
+        ...
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """`(n,)` rows of the store."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, place: Place) -> Batch: ...
 
 
 @dataclass(frozen=True)
@@ -95,11 +114,11 @@ class EpochBatches(Sampler[list[Place]]):
 
 
 def make_loader(
-    samples: Samples, batches: EpochBatches, *, workers: int, pin: bool
+    samples: CaseSamples, batches: EpochBatches, *, workers: int, pin: bool
 ) -> DataLoader[Batch]:
     """Return a loader of the batches of `Batch`."""
     return DataLoader(
-        samples,
+        cast(Dataset[Batch], samples),
         batch_sampler=batches,
         num_workers=workers,
         pin_memory=pin,

@@ -7,10 +7,12 @@ again before it takes its place.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Mapping, Sequence
@@ -48,6 +50,7 @@ def save_checkpoint(
     Raises:
         RunError: When it cannot be written. WeightsError: When the disk gives other bytes back.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     cpu = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
@@ -59,10 +62,20 @@ def save_checkpoint(
         "meta_sha256": hashlib.sha256(text.encode()).hexdigest(),
     }
     with atomic_path(path) as temporary:
-        save_file(cpu, temporary, metadata=header)
+        try:
+            save_file(cpu, temporary, metadata=header)
+        except SafetensorError as error:
+            raise _system_error(error) from error
         load_checkpoint(temporary)
         if previous is not None and path.is_file():
             _give_second_name(path, previous)
+
+
+def _system_error(error: Exception) -> OSError:
+    """What the system said ("os error 28"), which safetensors wraps in an error of its own."""
+    match = re.search(r"os error (\d+)", str(error))
+    number = int(match[1]) if match else errno.EIO
+    return OSError(number, os.strerror(number))
 
 
 def load_latest(paths: Sequence[Path]) -> tuple[dict[str, Tensor], dict[str, Any]] | None:

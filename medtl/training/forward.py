@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from medtl.training.batches import EpochBatches, Samples, make_loader
+from medtl.training.batches import CaseSamples, EpochBatches, make_loader
 from medtl.training.runtime import Runtime
 
 
 def network_outputs(
     model: nn.Module,
-    samples: Samples,
+    samples: CaseSamples,
     runtime: Runtime,
     *,
     batch_size: int,
@@ -26,14 +26,17 @@ def network_outputs(
         model: Left in evaluation mode.
         samples: `n` cases.
         runtime: Device and precision.
-        batch_size: Largest batch. The order and the batches depend on `n` and on it alone, so the
-            same cases give the same bits again.
+        batch_size: Largest batch; 1 where shapes differ. The order and the batches depend on `n`
+            and on it alone, so the same cases give the same bits again.
         workers: Loader processes.
         progress: Called with (done cases, cases).
 
     Yields:
         Outputs `(B, K, ...)` and targets `(B, ...)`, float32 on the CPU.
     """
+    shapes = {samples.store.units.shapes[int(row)] for row in samples.rows}
+    if len(shapes) > 1:  # images of different shapes cannot be stacked
+        batch_size = 1
     batches = EpochBatches(len(samples), batch_size, seed=None)
     pin = runtime.device.type == "cuda"
     done = 0

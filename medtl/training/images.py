@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,12 +13,18 @@ from numpy.typing import NDArray
 
 from medtl.errors import ImageError, RunError
 from medtl.io.leaks import content_hash
+from medtl.io.masks import read_mask
+from medtl.io.pairs import Mask
 from medtl.io.read import read_image
 from medtl.preprocess.pipeline import Preprocessor
+from medtl.preprocess.volume import VolumePreprocessor
 from medtl.training.store import ImageStore, RowWriter, levels
 from medtl.types import Case, Image
 
 Progress = Callable[[int, int], None]
+
+Encode = Callable[[NDArray[np.integer]], NDArray[np.uint8]]
+"""From the values of a mask file to what the loss takes."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +56,17 @@ class ImageReader:
         color: "grey" or "rgb".
         root: Folder that messages name files relative to.
         dimensions: Of the images the network takes, 2 or 3.
+        labels: Value in the masks -> name of the structure.
+        overlapping: Whether structures may overlap: masks then have a plane for each.
     """
 
-    preprocessor: Preprocessor
+    preprocessor: Preprocessor | VolumePreprocessor
     voi: bool = False
     color: Literal["grey", "rgb"] = "grey"
     root: Path | None = None
     dimensions: int = 2
+    labels: Mapping[int, str] = field(default_factory=dict)
+    overlapping: bool = False
 
     def read(self, case: Case) -> Image:
         """The image of one case in real-world units.
@@ -82,11 +92,30 @@ class ImageReader:
             )
         return image
 
+    def read_mask(self, case: Case, image: Image) -> Mask:
+        """The mask of one case on the grid of its image.
+
+        Raises:
+            ImageError: When there is none, or it does not belong to the image.
+        """
+        if case.mask is None:
+            raise ImageError("the case has no mask", where=f"row {case.row}")
+        return read_mask(
+            case.mask,
+            image=image,
+            labels=self.labels,
+            multi_label=self.overlapping,
+            frame=case.frame,
+            source=case.image,
+            root=self.root,
+        )
+
 
 def decode_cases(
     cases: Sequence[Case],
     reader: ImageReader,
     *,
+    encode: Encode | None = None,
     file: Path | None = None,
     threads: int = 2,
     progress: Progress | None = None,
@@ -96,7 +125,9 @@ def decode_cases(
     Args:
         cases: What to read.
         reader: How.
-        file: Where to memory-map the unit images; None keeps them in memory.
+        encode: What makes training masks of the masks' values; None reads no masks.
+        file: Where to memory-map the unit images (their masks beside them); None keeps them in
+            memory.
         threads: Decoders release the interpreter lock, so threads are enough.
         progress: Called with (done, total).
 
@@ -104,17 +135,21 @@ def decode_cases(
         The store of the readable cases in the order of `cases`, and one record per case.
     """
     units = RowWriter(np.uint16, file)
+    masks = RowWriter(np.uint8, None if file is None else file.with_name(f"{file.name}_masks"))
     records: list[ReadRecord] = []
     readable: list[str] = []
     with ThreadPoolExecutor(threads) as pool:
-        for unit, record in pool.map(lambda case: _decode(case, reader), cases):
+        for unit, mask, record in pool.map(lambda case: _decode(case, reader, encode), cases):
             if unit is not None:
                 units.append(levels(unit))
                 readable.append(record.case_id)
+            if mask is not None:
+                masks.append(mask)
             records.append(record)
             if progress is not None:
                 progress(len(records), len(cases))
-    return ImageStore(tuple(readable), units.rows()), records
+    has_masks = encode is not None
+    return ImageStore(tuple(readable), units.rows(), masks.rows() if has_masks else None), records
 
 
 def check_readable(records: Sequence[ReadRecord], limit: float) -> None:
@@ -137,20 +172,28 @@ def check_readable(records: Sequence[ReadRecord], limit: float) -> None:
         )
 
 
-def _decode(case: Case, reader: ImageReader) -> tuple[NDArray[np.float32] | None, ReadRecord]:
-    """One case as a unit image and its record."""
+def _decode(
+    case: Case, reader: ImageReader, encode: Encode | None
+) -> tuple[NDArray[np.float32] | None, NDArray[np.uint8] | None, ReadRecord]:
+    """One case as a unit image, its training mask if it has one, and its record."""
+    flags: tuple[str, ...] = ()
+    mask = None
     try:
         image = reader.read(case)
         unit = reader.preprocessor.to_unit(image)
+        if encode is not None:
+            drawn = reader.read_mask(case, image)
+            mask = reader.preprocessor.mask_to_unit(encode(drawn.array), image)
+            flags = drawn.flags
     except ImageError as error:
-        return None, ReadRecord(case.case_id, cause=str(error))
+        return None, None, ReadRecord(case.case_id, cause=str(error))
     record = ReadRecord(
         case.case_id,
         sha256=content_hash(image.array),
-        flags=image.flags,
+        flags=(*image.flags, *flags),
         facts=_facts(image, unit),
     )
-    return unit, record
+    return unit, mask, record
 
 
 def _facts(image: Image, unit: NDArray[np.float32]) -> dict[str, str | float]:

@@ -24,10 +24,11 @@ from medtl.io.interrupt import held
 from medtl.losses.penalty import elastic_penalty, penalised_weights
 from medtl.networks.freeze import apply_stage
 from medtl.networks.groups import layer_groups
+from medtl.networks.residual import modules_after
 from medtl.networks.selectors import resolve
 from medtl.networks.zero_gamma import GammaSurgery, ZeroGamma
 from medtl.tasks.task import Task
-from medtl.training.batches import Batch, EpochBatches, Samples, make_loader
+from medtl.training.batches import Batch, CaseSamples, EpochBatches, make_loader
 from medtl.training.checkpoint import (
     load_checkpoint,
     load_exactly,
@@ -42,6 +43,7 @@ from medtl.training.ema import MovingAverage
 from medtl.training.forward import network_outputs
 from medtl.training.optimizer import make_optimizer, parameter_groups, set_rate
 from medtl.training.position import Position
+from medtl.training.recalibration import estimate_statistics
 from medtl.training.runtime import Runtime
 from medtl.training.schedule import rate_factor
 from medtl.training.seeds import Stream, torch_seed
@@ -121,8 +123,8 @@ class Trainer:
 
     model: nn.Module
     task: Task
-    train: Samples
-    val: Samples
+    train: CaseSamples
+    val: CaseSamples
     can_watch: bool
     options: Options
     runtime: Runtime
@@ -165,7 +167,7 @@ class Trainer:
             position = self._run_stage(stages[position.stage], position, saved)
             saved = {}
             self._load_best()
-            position = position.next_stage()
+            position = self._end_stage(stages[position.stage], position).next_stage()
             self._save("last", position)
         self._load_best()
         return position
@@ -213,7 +215,7 @@ class Trainer:
             and not position.in_stage
             and self.surgery.is_due(stage.name, position.stage)
         ):
-            self._operate(self.surgery)
+            self._operate(self.surgery, position)
         optimizer = self.enter(stage)
         decay = self.options.ema_decay
         average = None if decay is None else MovingAverage(self.model, decay)
@@ -331,8 +333,8 @@ class Trainer:
         self._stop_if_asked()
         train_loss = position.loss_sum / len(self.train)
         val_loss, metric = self._validate_average(average)
-        watched = val_loss if self.monitor == "val_loss" else metric
-        if watched is None or not math.isfinite(watched):
+        watched = self._watched(val_loss, metric)
+        if not math.isfinite(watched):
             raise RunError(
                 f"the {self.monitor} of stage {stage.name!r} is not finite",
                 where=f"epoch {position.total_epochs}",
@@ -344,6 +346,7 @@ class Trainer:
             "train_loss": train_loss,
             "val_loss": val_loss,
             "val_metric": metric,
+            "watched": self.task.watched,
             "lr_head": stage.lr["head"],
             "lr_base": stage.lr.get("base"),
             "seconds": round(time.monotonic() - started, 2),
@@ -356,6 +359,11 @@ class Trainer:
         if position.improved:
             self._save("best", position, average=average)
         return position
+
+    def _watched(self, loss: float, metric: float | None) -> float:
+        """What early stopping looks at, NaN when it is undefined."""
+        value = loss if self.monitor == "val_loss" else metric
+        return math.nan if value is None else value
 
     def _stop_if_asked(self) -> None:
         """Leave when a signal has asked any of the processes to stop."""
@@ -372,17 +380,12 @@ class Trainer:
     def enter(self, stage: Stage) -> torch.optim.Optimizer:
         """Freeze, thaw and set the batch-norm policy; return the optimiser of this stage."""
         names = [group.name for group in self.groups]
-        policies = {
-            name: policy
-            for selector, policy in stage.batch_norm.items()
-            for name in resolve(selector, names)
-        }
         rates = {} if self.surgery is None else self.surgery.rates
         apply_stage(
             self.model,
             self.groups,
             train=resolve(stage.train, names),
-            batch_norm=policies,
+            batch_norm=self.policies(stage),
             gammas=rates,
         )
         groups = parameter_groups(
@@ -394,6 +397,21 @@ class Trainer:
             multipliers=rates,
         )
         return make_optimizer(self.options.optimizer, groups)
+
+    def policies(self, stage: Stage) -> dict[str, str]:
+        """Return the batch-norm policy that a stage states for layer groups."""
+        names = [group.name for group in self.groups]
+        return {
+            name: policy
+            for selector, policy in stage.batch_norm.items()
+            for name in resolve(selector, names)
+        }
+
+    def recalibrated(self, stage: Stage) -> list[str]:
+        """Return the layer groups whose statistics are estimated anew after a stage."""
+        policies = self.policies(stage)
+        trained = resolve(stage.train, [group.name for group in self.groups])
+        return [name for name in trained if policies.get(name) == "recalibrate"]
 
     def _parameters_of(self, selector: str) -> list[nn.Parameter]:
         """The parameters of the selected layer groups."""
@@ -474,17 +492,57 @@ class Trainer:
         plan = self.options.zero_gamma
         if plan is None or plan.select == "none":
             return None
-        image = self.train[(0, 0)][0][None]
-        surgery = GammaSurgery(self.model, plan, self.runtime.to_device(image))
-        for removal in surgery.removed:
-            log.info("zero-gamma: removed %s", removal.module)
-        return surgery
+        return GammaSurgery(self.model, plan, self._image())
 
-    def _operate(self, surgery: GammaSurgery) -> None:
+    def _image(self) -> Tensor:
+        """A training image, to see what runs in the network and in what order."""
+        return self.runtime.to_device(self.train[(0, 0)][0][None])
+
+    def _operate(self, surgery: GammaSurgery, position: Position) -> None:
         """Do what zero-gamma is asked to, and say it."""
         surgery.apply(self.model)
         names = ", ".join(block.name for block in surgery.blocks)
-        log.info("zero-gamma: %s in %s", surgery.plan, names)
+        log.info("zero-gamma: %s: %s", names, surgery.plan)
+        if surgery.plan.recalibrate and surgery.blocks:
+            downstream = modules_after(self.model, surgery.blocks[0], self._image())
+            self._recalibrate(downstream, position, self._watched(*self.validate()))
+
+    def _end_stage(self, stage: Stage, position: Position) -> Position:
+        """Estimate statistics anew where the stage asks for it; they count as its best epoch."""
+        names = self.recalibrated(stage)
+        if not names:
+            return position
+        modules = dict(self.model.named_modules())
+        norms = [modules[name] for g in self.groups if g.name in names for name in g.modules]
+        best = position.stopping.best
+        before = self._watched(*self.validate()) if best is None else best
+        after = self._recalibrate(norms, position, before)
+        if after is not None:
+            position = replace(position, stopping=replace(position.stopping, best=after))
+            self._save("best", position)
+        return position
+
+    def _recalibrate(
+        self, norms: Sequence[nn.Module], position: Position, before: float
+    ) -> float | None:
+        """Estimate statistics anew; keep them and return the new value if validation gains."""
+        old = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        options = self.options
+        estimate_statistics(
+            self.model,
+            norms,
+            self.train,
+            self.runtime,
+            batch_size=options.batch_size,
+            seed=options.seed,
+        )
+        after = self._watched(*self.validate())
+        if position.stopping.beats(after, before):
+            log.info("statistics estimated anew: %.4f, before %.4f: kept", after, before)
+            return after
+        log.info("statistics estimated anew: %.4f, before %.4f: undone", after, before)
+        self.model.load_state_dict(old)
+        return None
 
     def _recall_surgery(self, tensors: Mapping[str, Tensor]) -> None:
         """Know from a checkpoint whether its weights have been operated on, and how to undo it."""

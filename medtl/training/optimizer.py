@@ -62,7 +62,7 @@ def parameter_groups(
             factor = multipliers.get(parameter)
             tensor = parameters[parameter]
             kind = "/gamma" if factor is not None else "/no_decay" if tensor.ndim <= 1 else ""
-            made = {
+            made: dict[str, Any] = {
                 "params": [],
                 "lr": rate * (1.0 if factor is None else factor),
                 "weight_decay": 0.0 if kind else weight_decay,

@@ -31,8 +31,8 @@ class Stopping:
 
     def update(self, value: float, epoch: int) -> Stopping:
         """The state after one epoch; a NaN never improves anything."""
-        improves_stage = self._better(value, self.stage_best)
-        improves_all = self._better(value, self.best)
+        improves_stage = self.beats(value, self.stage_best)
+        improves_all = self.beats(value, self.best)
         return replace(
             self,
             waited=0 if improves_stage else self.waited + 1,
@@ -45,8 +45,8 @@ class Stopping:
         """The state at the start of a stage: patience starts again, the best of all stays."""
         return replace(self, waited=0, stage_best=None)
 
-    def _better(self, value: float, reference: float | None) -> bool:
-        """Whether `value` beats `reference` (or the baseline) by more than `min_delta`."""
+    def beats(self, value: float, reference: float | None) -> bool:
+        """Return whether `value` beats `reference` (or the baseline) by more than `min_delta`."""
         if math.isnan(value):
             return False
         reference = self.baseline if reference is None else reference

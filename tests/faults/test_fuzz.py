@@ -108,7 +108,6 @@ def niftis(folder: Path) -> list[Path]:
     for image, path in zip((plain, plain, second, second), files, strict=True):
         nibabel.save(image, path)
     files.append(folder / "inside.gz")
-    files.append(folder / "inside.gz")
     files[-1].write_bytes(files[0].read_bytes())  # damaged first and compressed afterwards
     return files
 
@@ -156,9 +155,8 @@ def tables(folder: Path) -> list[Path]:
 
 def recipes(folder: Path) -> list[Path]:
     (folder / "a.yaml").write_text(RECIPE)
-    (folder / "b.yaml").write_text(
-        "a: &x [1, 2.5, {b: yes}]\nc: *x\nd: |\n  text\n'e': \"\\u00e9\""
-    )
+    odd = ("a: &x [1, 2.5, {b: yes}]", "c: *x", "d: |", "  text", "e: 'f'")
+    (folder / "b.yaml").write_text("\n".join(odd))
     return [folder / "a.yaml", folder / "b.yaml"]
 
 

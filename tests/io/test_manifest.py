@@ -469,6 +469,7 @@ CORPUS_STOPS = {
     "csv_empty_file": "empty",
     "csv_missing_column": "no column 'label'; expected one of: image, patient_id, age",
     "csv_missing_files": "3 faults",
+    "csv_negative_age": "the age is out of the range",
     "csv_patient_leak": "leak: patient p-",
     "csv_ragged": "row 6: 7 fields",
     "csv_same_patient_conflict": "conflicting label",

@@ -124,11 +124,11 @@ def test_declared_size_is_checked_before_decoding(tmp_path):
 def test_pages_are_taken_only_when_asked_for(tmp_path):
     pages = [Pillow.fromarray(GREY8), Pillow.fromarray(255 - GREY8)]
     pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
-    with pytest.raises(ImageError, match="holds 2 frames or pages"):
+    with pytest.raises(ImageError, match="holds several frames or pages"):
         read_raster(tmp_path / "a.tif")
     second = read_raster(tmp_path / "a.tif", frame=1)
     np.testing.assert_array_equal(second.array[0], 255 - GREY8)
-    with pytest.raises(ImageError, match="frame 2 is asked for; expected 0 to 1"):
+    with pytest.raises(ImageError, match="frame 2 is asked for"):
         read_raster(tmp_path / "a.tif", frame=2)
 
 

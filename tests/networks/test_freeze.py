@@ -284,7 +284,7 @@ def test_recalibration_estimates_the_statistics_of_the_images():
     norm = nn.BatchNorm2d(3)
     model = nn.Sequential(nn.Dropout(0.9), norm).eval()
     batches = [torch.randn(5, 3, 4, 4) * 3 + 7 for _ in range(4)]
-    assert recalibrate(model, batches) == 4
+    recalibrate(model, [norm], ((batch,) for batch in batches))
     expected = torch.stack([b.mean((0, 2, 3)) for b in batches]).mean(0)
     spread = torch.stack([b.var((0, 2, 3)) for b in batches]).mean(0)
     torch.testing.assert_close(norm.running_mean, expected)
@@ -293,17 +293,72 @@ def test_recalibration_estimates_the_statistics_of_the_images():
     assert not any(module.training for module in model.modules())
 
 
-def test_recalibration_leaves_held_norms_alone(toy, images):
+def test_recalibration_moves_the_named_norms_alone_and_keeps_their_hold(toy, images):
     groups = layer_groups(toy)
-    apply_stage(toy, groups, train=("blocks.3",), batch_norm={"blocks.3": "adapt"})
+    apply_stage(toy, groups, train=("head",), batch_norm={})
     before = snapshot(toy)
-    recalibrate(toy, [images])
-    assert changed_groups(toy, before) == {"blocks.3"}
+    recalibrate(toy, [toy.backbone.blocks[3].bn], [(images,)])
+    moved = changed_tensors(toy, before)
+    assert {name.rpartition(".")[0] for name in moved} == {"backbone.blocks.3.bn"}
+    before = snapshot(toy)
+    steps(toy, images, wake=wake_everything)
+    assert changed_groups(toy, before) == {"head"}
 
 
 def test_recalibration_needs_images_and_norms(toy, images):
     with pytest.raises(RunError, match="no image to estimate the statistics from"):
-        recalibrate(toy, [])
-    apply_stage(toy, layer_groups(toy), train=("head",), batch_norm={})
-    with pytest.raises(RunError, match="no batch-norm layer may change its statistics"):
-        recalibrate(toy, [images])
+        recalibrate(toy, [toy.backbone.bn1], [])
+    with pytest.raises(RunError, match="no batch-norm layer stores statistics"):
+        recalibrate(toy, [toy.head], [(images,)])
+
+
+@pytest.mark.parametrize("name", ["toy", "convnext_atto"])
+def test_bn_only_trains_scale_shift_and_head(request, name, images):
+    """Layer norm counts as a norm; the head trains whole; statistics stay."""
+    model = (
+        request.getfixturevalue("toy")
+        if name == "toy"
+        else build_classifier(name, outputs=2, weights=WeightsSource("none"))[0]
+    )
+    groups = layer_groups(model)
+    names = [group.name for group in groups]
+    apply_stage(model, groups, train=names, batch_norm=dict.fromkeys(names, "bn_only"))
+    rows = {r.group: r for r in plan_table(model, groups, rates=dict.fromkeys(names, 1e-3))}
+    before = snapshot(model)
+    steps(model, torch.nn.functional.interpolate(images, size=(32, 32)), wake=wake_everything)
+    norms = (nn.BatchNorm2d, nn.InstanceNorm2d, nn.LayerNorm)
+    expected = {
+        f"{owner}.{parameter}"
+        for owner, module in model.named_modules()
+        if isinstance(module, norms)
+        for parameter, _ in module.named_parameters(recurse=False)
+    }
+    head = {name for name, _ in model.named_parameters() if name.startswith("head.")}
+    assert changed_tensors(model, before) == expected | head
+    assert rows["head"].trained == rows["head"].parameters
+    assert name != "toy" or rows["blocks.1"].batch_norm == "bn_only"
+
+
+def test_a_treated_gamma_trains_with_its_group_and_no_other(toy, images):
+    groups = layer_groups(toy)
+    gammas = ("backbone.blocks.0.bn.weight", "backbone.blocks.3.bn.weight")
+    apply_stage(toy, groups, train=("blocks.3", "head"), batch_norm={}, gammas=gammas)
+    rates = {"blocks.3": 1e-3, "head": 1e-3}
+    rows = {row.group: row for row in plan_table(toy, groups, rates=rates)}
+    assert rows["blocks.3"].batch_norm == "frozen"
+    before = snapshot(toy)
+    steps(toy, images)
+    norms = {name for name in changed_tensors(toy, before) if ".bn." in name}
+    assert norms == {"backbone.blocks.3.bn.weight"}
+
+
+def test_the_plan_says_whose_statistics_are_estimated_anew(toy):
+    groups = layer_groups(toy)
+    policies = {"blocks.0": "recalibrate", "blocks.1": "recalibrate"}
+    apply_stage(toy, groups, train=("blocks.0", "head"), batch_norm=policies)
+    rates = {"blocks.0": 1e-3, "head": 1e-3}
+    rows = {
+        row.group: row.batch_norm
+        for row in plan_table(toy, groups, rates=rates, recalibrated=("blocks.0", "head"))
+    }
+    assert (rows["blocks.0"], rows["blocks.1"], rows["head"]) == ("recalibrate", "frozen", "")

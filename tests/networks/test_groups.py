@@ -3,7 +3,9 @@ import torch
 from torch import nn
 
 from medtl.networks.backbones import Classifier
-from medtl.networks.groups import layer_groups
+from medtl.networks.groups import layer_groups, short_name
+from medtl.networks.segmenter import build_segmenter
+from medtl.networks.weights import WeightsSource
 
 EXPECTED = {
     "resnet18": ["stem", "layer1", "layer2", "layer3", "layer4", "head"],
@@ -88,8 +90,8 @@ def test_a_group_name_inside_the_backbone_never_shadows_the_head():
 def test_a_network_that_describes_nothing_has_its_children_as_groups():
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.BatchNorm2d(2), nn.Conv2d(2, 2, 1))
     groups = layer_groups(model)
-    assert [group.name for group in groups] == ["0", "2", "3"]
-    assert groups[0].modules == ("0", "1")
+    assert [group.name for group in groups] == ["0", "3"], "a norm joins what it normalises"
+    assert groups[0].modules == ("0", "1", "2")
 
 
 def test_a_bare_timm_network_is_divided_too():
@@ -98,3 +100,117 @@ def test_a_bare_timm_network_is_divided_too():
     with torch.device("meta"):
         model = timm.create_model("resnet18", num_classes=0)
     assert [g.name for g in layer_groups(model)] == EXPECTED["resnet18"][:-1]
+
+
+def monai(name: str) -> nn.Module:
+    """A network of MONAI, small where its size is free."""
+    from monai.networks import nets
+
+    made = {
+        "resnet10 3D": lambda: nets.resnet10(spatial_dims=3, n_input_channels=1, num_classes=2),
+        "resnet18 2D": lambda: nets.resnet18(spatial_dims=2, n_input_channels=3, num_classes=2),
+        "seresnet50": lambda: nets.SEResNet50(spatial_dims=2, in_channels=1, num_classes=2),
+        "segresnet": lambda: nets.SegResNet(3, 8),
+        "densenet121": lambda: nets.DenseNet121(2, 1, 2),
+        "efficientnet": lambda: nets.EfficientNetBN("efficientnet-b0", pretrained=False),
+        "unet": lambda: nets.UNet(3, 1, 2, (4, 8, 16, 32), (2, 2, 2), num_res_units=2),
+    }
+    return made[name]()
+
+
+LAYERS = [f"layer{i}" for i in (1, 2, 3, 4)]
+DENSE = [f"features.denseblock{i}" for i in (1, 2, 3, 4)]
+
+MONAI = {
+    "resnet10 3D": (LAYERS, (1, 32, 32, 32)),
+    "resnet18 2D": (LAYERS, (3, 32, 32)),
+    "seresnet50": (LAYERS, (1, 64, 64)),
+    "segresnet": ([f"down_layers.{i}" for i in range(4)], (1, 16, 16, 16)),
+    "densenet121": (DENSE, (1, 32, 32)),
+    "efficientnet": ([f"_blocks.{i}" for i in range(7)], (3, 32, 32)),
+    "unet": (["level1", "level2", "level3"], (1, 16, 16, 16)),
+}
+
+
+def check_forward_order(model: nn.Module, shape: tuple[int, ...]) -> None:
+    """The first module of each group runs before the first of the next."""
+    groups = layer_groups(model)
+    group_of = {name: group.name for group in groups for name in group.modules}
+    order = []
+    for name, module in model.named_modules():
+        if name in group_of and next(module.parameters(recurse=False), None) is not None:
+            module.register_forward_hook(lambda *_, g=group_of[name]: order.append(g))
+    with torch.no_grad():
+        model.eval()(torch.randn(1, *shape))
+    assert list(dict.fromkeys(order)) == [group.name for group in groups]
+
+
+def check_complete(model: nn.Module) -> None:
+    """Every parameter and buffer stands in one group."""
+    groups = layer_groups(model)
+    inside = [name for group in groups for name in (*group.parameters, *group.buffers)]
+    tensors = [name for name, _ in (*model.named_parameters(), *model.named_buffers())]
+    assert sorted(inside) == sorted(tensors)
+
+
+@pytest.mark.parametrize("name", MONAI)
+def test_networks_of_monai_are_divided_in_forward_order(name):
+    model = monai(name)
+    body, shape = MONAI[name]
+    assert [group.name for group in layer_groups(model)] == ["stem", *body, "head"]
+    check_complete(model)
+    check_forward_order(model, shape)
+
+
+SEGMENTERS = {
+    "resnet18": LAYERS,
+    "tf_efficientnet_lite0": [f"blocks.{i}" for i in range(7)],
+    "convnext_atto": [f"stages_{i}" for i in range(4)],
+    "densenet121": [f"features_denseblock{i}" for i in (1, 2, 3, 4)],
+}
+
+
+@pytest.mark.parametrize("name", SEGMENTERS)
+def test_the_decoder_of_a_segmenter_is_its_head(name):
+    model, _ = build_segmenter(name, outputs=2, patch=(64, 64), weights=WeightsSource("none"))
+    groups = layer_groups(model)
+    assert [group.name for group in groups] == ["stem", *SEGMENTERS[name], "head"]
+    parts = {parameter.split(".")[1] for parameter in groups[-1].parameters}
+    assert parts == {"decoder", "segmentation_head"}
+    check_complete(model)
+    check_forward_order(model, (3, 64, 64))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "densenet121"])
+def test_encoders_of_smp_itself_are_divided_too(name):
+    import segmentation_models_pytorch as smp
+
+    model = smp.Unet(name, encoder_weights=None)
+    body = {"resnet18": LAYERS, "densenet121": DENSE}[name]
+    assert [group.name for group in layer_groups(model)] == ["stem", *body, "head"]
+    check_complete(model)
+
+
+@pytest.mark.parametrize("name", ["segresnet_3d", "resnet10_3d", "unet_3d"])
+def test_volume_networks_behind_the_wrapper(name):
+    model, _ = build_segmenter(name, outputs=2, patch=(32,) * 3, weights=WeightsSource("none"))
+    names = [group.name for group in layer_groups(model)]
+    assert names[0] == "stem"
+    assert names[-1] == "head"
+    assert len(names) in (5, 6)
+    check_complete(model)
+
+
+def test_a_parameter_of_a_wrapper_itself_is_a_group():
+    model = nn.Module()
+    model.backbone = nn.Module()
+    model.backbone.token = nn.Parameter(torch.zeros(3))
+    model.backbone.layer1 = nn.Linear(3, 3)
+    model.head = nn.Linear(3, 1)
+    assert [group.name for group in layer_groups(model)] == ["backbone.token", "layer1", "head"]
+
+
+def test_names_are_as_a_user_types_them():
+    assert short_name("network.encoder.model.layer4.1") == "layer4.1"
+    assert short_name("backbone.blocks.5.3") == "blocks.5.3"
+    assert short_name("head") == "head"

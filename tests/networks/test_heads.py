@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from medtl.networks.backbones import build_classifier, set_bias
+from medtl.networks.backbones import build_classifier
 from medtl.networks.heads import SharedLinear, share_weights
 from medtl.networks.weights import WeightsSource
 
@@ -21,7 +21,7 @@ def test_a_classifier_gets_one_weight_vector_and_keeps_its_biases():
     )
     first = model.head.linear.weight[:1].clone()
     share_weights(model.head)
-    set_bias(model.head, [2.0, 1.0, 0.0, -1.0])
+    model.set_bias([2.0, 1.0, 0.0, -1.0])
     assert torch.equal(model.head.linear.weight, first)
     assert [name for name, _ in model.head.named_parameters()] == ["linear.weight", "linear.bias"]
     model.eval()

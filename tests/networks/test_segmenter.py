@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from medtl.errors import WeightsError
 from medtl.networks.backbones import build_classifier
-from medtl.networks.batchnorm import hold_in_eval
+from medtl.networks.batchnorm import hold_in_eval, tracks_statistics
 from medtl.networks.names import VOLUME_NETWORKS, check_volume_network
 from medtl.networks.segmenter import DECODERS, Decoder, Segmenter, build_segmenter
 from medtl.networks.weights import WeightsSource, create_backbone
@@ -99,6 +99,19 @@ def test_volumes_of_any_size_keep_their_shape(name: str) -> None:
     assert model.train()(torch.rand(2, 1, 32, 32, 32)).shape == (2, 3, 32, 32, 32)
     with torch.no_grad():
         assert model.eval()(torch.rand(1, 1, 35, 21, 30)).shape == (1, 3, 35, 21, 30)
+
+
+@pytest.mark.parametrize("name", [*DECODERS, "unet_3d", "segresnet_3d", "resnet10_3d"])
+def test_new_layers_have_no_statistics(name: str) -> None:
+    """Frozen statistics of a layer that never saw an image would be 0 and 1 for ever."""
+    if name in DECODERS:
+        network = plane_segmenter(name).network
+        assert any(tracks_statistics(m) for m in network.encoder.modules())
+        new = [m for n, m in network.named_modules() if not n.startswith("encoder")]
+    else:
+        model, _ = build_segmenter(name, outputs=1, patch=(32, 32, 32), weights=NONE, width=4)
+        new = list(model.network.modules())
+    assert not any(tracks_statistics(module) for module in new)
 
 
 def test_every_3d_network_has_a_maker() -> None:

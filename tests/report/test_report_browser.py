@@ -10,14 +10,26 @@ from typing import Any
 
 import pytest
 import report_example as example
+import table_examples as tables
 
+from medtl.evaluate import TableOptions, report_table
 from medtl.report.build import report_from_run
+from medtl.report.pdf import write_pdf
 
 CHROMIUM = shutil.which("chromium")
 ARGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
+
+AXE = Path.home() / ".cache" / "medtl-ci" / "node_modules" / "axe-core" / "axe.min.js"
+"""Where `.ci/run` installs axe-core: outside the repository."""
+
+FAULTS = """
+async () => (await axe.run()).violations
+  .filter((v) => ['serious', 'critical'].includes(v.impact))
+  .map((v) => [v.id, v.nodes[0].html.slice(0, 120)])
+"""
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 
@@ -93,7 +105,23 @@ def browser() -> Iterator[Any]:
 def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("reports")
     kinds = ("single", "several", "bone_age")
-    return {k: report_from_run(example.write_run(folder / k, k)).as_uri() for k in kinds}
+    found = {k: report_from_run(example.write_run(folder / k, k)).as_uri() for k in kinds}
+    for kind, make in tables.KINDS.items():
+        table = make(folder / f"table_{kind}")
+        options = TableOptions(prevalence=0.1, model="net A" if kind == "models" else "")
+        language = "ko" if kind == "classes" else "en"
+        page = report_table(table, table.parent / "out", options, language=language)
+        found[f"table_{kind}"] = page.as_uri()
+    return found
+
+
+def metrics_behind(address: str) -> dict[str, Any]:
+    """The metrics.json beside a report."""
+    return dict(
+        json.loads(
+            Path(address.removeprefix("file://")).with_name("metrics.json").read_text("utf-8")
+        )
+    )
 
 
 class Opened:
@@ -279,3 +307,75 @@ def test_without_script_the_page_is_complete(opened: Any) -> None:
     words = view.page.locator("[data-sentence]").text_content()
     assert "of 100 images with pleural effusion, 95 are found and 5 missed" in words
     assert view.page.locator(".thresholds").is_visible()
+
+
+TABLES = [f"table_{kind}" for kind in tables.KINDS]
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_a_foreign_table_opens_without_error_network_or_sideways_scroll(
+    opened: Any, kind: str
+) -> None:
+    view = opened(kind, viewport={"width": 375, "height": 800})
+    assert view.faults == []
+    assert view.page.evaluate("document.documentElement.scrollWidth") <= 375
+    language = "ko" if kind == "table_classes" else "en"
+    assert view.page.locator("html").get_attribute("lang") == language
+
+
+@pytest.mark.skipif(not AXE.is_file(), reason="axe-core is not installed (.ci/run installs it)")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("kind", ["single", "several", *TABLES])
+def test_axe_finds_no_serious_fault(opened: Any, kind: str, scheme: str) -> None:
+    view = opened(kind, color_scheme=scheme)
+    view.page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+    view.page.evaluate(AXE.read_text("utf-8"))
+    assert view.page.evaluate(FAULTS) == []
+
+
+@pytest.mark.skipif(not AXE.is_file(), reason="axe-core is not installed (.ci/run installs it)")
+def test_axe_finds_a_picture_without_words(opened: Any) -> None:
+    view = opened("single")
+    view.page.evaluate("document.querySelector('img').removeAttribute('alt')")
+    view.page.evaluate(AXE.read_text("utf-8"))
+    assert [fault[0] for fault in view.page.evaluate(FAULTS)] == ["image-alt"]
+
+
+def test_numbers_of_a_table_are_those_of_metrics_json(opened: Any, reports: dict[str, str]) -> None:
+    view, metrics = opened("table_classification"), metrics_behind(reports["table_classification"])
+    counts = next(c for c in metrics["counts"] if c["subset"] == "all")
+    assert view.counts() == {name: counts[name] for name in ("tp", "fp", "fn", "tn")}
+    slider = view.page.get_by_role("slider")
+    slider.focus()
+    for _ in range(7):
+        view.page.keyboard.press("ArrowRight")
+    stored = next(c for c in metrics["curves"] if c["name"] == "threshold_table")
+    rows = list(zip(*(stored[k] for k in ("threshold", "tp", "fp", "fn", "tn")), strict=True))
+    assert tuple(view.counts()[k] for k in ("tp", "fp", "fn", "tn")) in {row[1:] for row in rows}
+    assert view.page.locator(".banner.exploratory").is_visible()
+    assert view.faults == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "figures"),
+    [
+        ("table_classification", ["roc", "pr", "hist", "rel", "dec", "forest"]),
+        ("table_bone_age", ["identity", "bland", "forest"]),
+        ("table_segmentation", ["strip", "hd95", "area", "forest"]),
+        ("table_models", ["roc", "models", "forest"]),
+    ],
+)
+def test_figures_are_drawn_and_stand_on_paper(opened: Any, kind: str, figures: list[str]) -> None:
+    view = opened(kind)
+    view.page.emulate_media(media="print")
+    for key in figures:
+        picture = view.page.locator(f'svg[data-figure="{key}"]').first
+        assert picture.is_visible(), key
+        assert picture.bounding_box()["height"] > 60
+
+
+def test_the_pdf_of_the_command_has_pages(reports: dict[str, str], tmp_path: Path) -> None:
+    page = Path(reports["table_bone_age"].removeprefix("file://"))
+    content = write_pdf(page, tmp_path / "report.pdf").read_bytes()
+    assert content.startswith(b"%PDF-")
+    assert 3 <= content.count(b"/Type /Page\n") <= 14

@@ -79,7 +79,9 @@ def test_small_groups_are_hollow_and_undefined_ones_say_so() -> None:
     sizes = {"all": fair, **{row["subset"]: row for row in rows}}
     figure = panels.forest("auroc", {**fair, "subset": "all"}, rows, sizes=sizes, ident="a")
     assert figure.svg.count('class="dot small"') == 1
-    assert "sex: unknown" in figure.svg
+    assert ">sex</text>" in figure.svg
+    assert ">unknown</text>" in figure.svg
+    assert figure.rows[2][:2] == ("sex: unknown", "12 (4)")
     assert "not estimable" in figure.svg
     assert "<b>" not in figure.svg
 

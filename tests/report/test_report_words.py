@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import medtl.report
+from medtl.errors import RunError
 from medtl.report import texts, words
 
 SOURCES = Path(medtl.report.__file__).parent
@@ -47,10 +48,12 @@ def test_infinite_threshold_is_said_in_words() -> None:
     [
         ("auroc", ("AUROC", "score")),
         ("within_12_months", ("Within 12 months", "share")),
-        ("volume_bias_ml", ("Volume bias", "ml")),
+        ("volume_bias_ml", ("Bias (estimate minus truth), volume", "ml")),
+        ("nsd_2_mm", ("Surface Dice at 2 mm", "score")),
+        ("mae_months_gap", ("Mean absolute error, gap", "months")),
         ("ece_after_temperature", ("Expected calibration error (0 is best), after temperature"
                                    " scaling", "score")),
-        ("hd95_mm_p05", ("Hausdorff distance, 95th percentile, 5th percentile", "mm")),
+        ("hd95_mm_p05", ("HD95 (Hausdorff distance, 95th percentile), 5th percentile", "mm")),
         ("something_new", ("Something new", "number")),
     ],
 )  # fmt: skip
@@ -76,18 +79,49 @@ def test_a_text_that_is_missing_raises() -> None:
 
 def test_every_text_is_used_and_every_used_text_exists() -> None:
     files = [*SOURCES.glob("*.py"), *SOURCES.glob("templates/*.j2")]
-    code = "\n".join(f.read_text(encoding="utf-8") for f in files if f.name != "texts.py")
+    code = "\n".join(f.read_text(encoding="utf-8") for f in files)
+    known = set(texts.texts_of("en"))
     used = set(re.findall(r'\bt\(\s*["\']([\w. ]+)["\']\s*[,)]', code))
-    used |= set(re.findall(r'\b(?:fill|plain)\(\s*f?"([\w. ]+)"\s*[,)]', code))
-    assert used - set(texts.EN) == set()
+    used |= set(re.findall(r'\b(?:fill|plain)\(\s*"([\w. ]+)"\s*[,)]', code))
+    assert used - known == set()
     # Keys put together at run time start with one of these.
     stems = tuple(re.findall(r'["\']([\w]+\.(?:[\w.]+\.)?)(?:["\'] ~|\{)', code))
-    used |= set(re.findall(r'\bt\("([\w.]+)" if .*? else "[\w.]+"', code))
-    used |= set(re.findall(r'\bt\("[\w.]+" if .*? else "([\w.]+)"', code))
-    used |= set(re.findall(r'EN\["(\w+)"\]', code))
     literal = set(re.findall(r'"([\w]+\.[\w. ]+)"', code))
-    unused = {k for k in texts.EN if k not in used | literal and not k.startswith(stems)}
+    whole = set(re.findall(r'plain\("(\w+)"', code)) | set(re.findall(r't\("(\w+)"', code))
+    unused = {k for k in known if k not in used | literal | whole and not k.startswith(stems)}
     assert unused == set()
+
+
+def test_all_languages_have_the_same_keys_and_the_same_values_to_fill() -> None:
+    english = texts.texts_of("en")
+    for language in texts.LANGUAGES:
+        other = texts.texts_of(language)
+        assert set(other) == set(english), language
+        for key, text in english.items():
+            braces = [set(re.findall(r"{(\w+)}", t)) - {"counter"} for t in (text, other[key])]
+            assert braces[0] == braces[1], (language, key)
+            assert re.findall(r"</?\w+>", text) == re.findall(r"</?\w+>", other[key]), key
+
+
+def test_phrases_keep_their_numbers() -> None:
+    for english, korean in texts.phrases_of("ko").items():
+        assert english.count("#") == korean.count("#"), english
+
+
+def test_what_metrics_says_is_translated_by_phrase() -> None:
+    reason = "small group: 12 rows, 3 positives (fewer than 30 or 10)"
+    assert texts.translated(reason) == reason
+    with texts.speaking("ko"):
+        assert texts.translated(reason) == "작은 집단: 12행, 양성 3 (30 또는 10 미만)"
+        assert texts.translated("percentile bootstrap of patients, B=500").endswith(", B=500")
+        assert texts.translated("never said before") == "never said before"
+        assert words.value_text(6.13, "months") == "6.1개월"
+    assert texts.spoken() == "en"
+
+
+def test_an_unknown_language_is_refused() -> None:
+    with pytest.raises(RunError, match="no language 'xx'"), texts.speaking("xx"):
+        pass
 
 
 def test_a_label_keeps_its_capitals() -> None:

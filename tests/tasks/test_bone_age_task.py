@@ -128,7 +128,7 @@ def test_the_strength_of_dex_is_per_year():
 @pytest.mark.parametrize("name", LOSSES)
 def test_every_loss_learns_to_tell_ages_apart(name):
     torch.manual_seed(0)
-    fitted = task(name)
+    fitted = task(name, class_months=6)
     months = torch.tensor([30.0, 60.0, 90.0, 150.0, 210.0, NAN])
     outputs = torch.zeros(6, fitted.outputs, requires_grad=True)
     optimizer = torch.optim.Adam([outputs], lr=0.2)
@@ -235,6 +235,9 @@ def test_rows_and_tally():
         ("217", "", 60, True),
         ("60", "1.5", 60, True),
         ("60", "19", 60, True),
+        ("60", "1", 60, True),
+        ("60", "2", 60, False),
+        ("60", "18", 60, False),
         ("", "", 23.9, True),
         ("", "", 216.5, True),
         ("60", "unknown", 60, False),

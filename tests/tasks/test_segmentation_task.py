@@ -51,6 +51,15 @@ def test_overlapping_structures_are_unions_of_values() -> None:
     assert REGIONS.label_map(np.array([[0.5], [0.49], [1.0]])).tolist() == [[1], [0], [1]]
 
 
+def test_planes_of_structures_that_overlap_are_taken_by_their_values() -> None:
+    """As a DICOM SEG gives them; the planes are in the order of the values, not of the labels."""
+    planes = np.array([[1, 0, 0], [0, 1, 0], [1, 0, 1]])  # of 1, 2 and 4
+    encoded = REGIONS.encode(planes, planes=(1, 2, 4))
+    assert encoded.tolist() == [[1, 1, 1], [1, 0, 1], [1, 0, 1]]
+    assert REGIONS.meanings == {1: "whole, core", 2: "whole", 4: "whole, core, enhancing"}
+    assert segmentation_task({"a": 2}, ignored=[1]).meanings == {1: "not known", 2: "a"}
+
+
 def test_a_value_without_a_meaning_is_refused() -> None:
     with pytest.raises(ImageError, match="the mask holds 3, 9; expected only 0, 1, 2"):
         TWO.encode(np.array([0, 3, 9, 1]), where="case7.nii.gz")

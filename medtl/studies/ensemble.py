@@ -1,0 +1,181 @@
+"""Ensembles: the mean score of several models on the same cases, beside each model alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medtl.errors import RunError
+from medtl.io.atomic import write_json, write_text
+from medtl.io.predictions import read_predictions, write_predictions
+from medtl.io.yaml12 import load_yaml
+from medtl.metrics.evaluate import evaluate
+from medtl.studies.engine import run_folder
+from medtl.studies.plan import load_plan
+from medtl.studies.rows import finished, lower_is_better, measures_row, read_rows
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+KEYS = ["case_id", "split", "label"]
+"""What a score is about."""
+
+ENSEMBLE = "ensemble"
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Single models and their ensemble.
+
+    Attributes:
+        singles: Name -> test measures of each model.
+        ensemble: Test measures of the mean of their scores, with a threshold of its own.
+        folder: Where the ensemble's predictions and metrics are.
+    """
+
+    singles: dict[str, dict[str, float]]
+    ensemble: dict[str, float]
+    folder: Path
+
+
+def ensemble_study(out: Path, *, condition: str | None = None) -> Ensemble:
+    """Average the models of a study's seeds on the test cases that they share.
+
+    Args:
+        out: A study folder whose seeds share one split (`--vary init,order,augment`).
+        condition: One of the plan; its reference when not stated.
+
+    Returns:
+        The figures; they are left in `OUT/ensemble/CONDITION/` with the averaged predictions.
+
+    Raises:
+        RunError: When every seed has a split of its own, there are fewer than two finished runs,
+            or their predictions are not there any more.
+    """
+    plan = load_plan(out)
+    name = condition or plan.reference
+    if not plan.shares_the_split:
+        raise RunError(
+            "every seed of this study has test cases of its own",
+            expected="models that were tested on the same cases",
+            where=str(out),
+            fix="Run the study with --vary init,order,augment: then all seeds share one split",
+        )
+    seeds = sorted(seed for n, seed in finished(read_rows(out)) if n == name)
+    folders = [run_folder(out, name, seed) for seed in seeds]
+    return ensemble_runs(folders, out / "ensemble" / name)
+
+
+def ensemble_runs(folders: Sequence[Path], out: Path) -> Ensemble:
+    """Average the predictions of some runs on the same cases.
+
+    Args:
+        folders: Run folders of one recipe, such as the seeds of a study. Folds of a
+            cross-validation are tested on different cases and cannot be averaged.
+        out: Where `predictions.csv`, `metrics.json` and `ensemble.md` go.
+
+    Raises:
+        RunError: For fewer than two runs, missing predictions, or runs of different cases.
+    """
+    if len(folders) < 2:
+        raise RunError(f"{len(folders)} finished runs", expected="two or more", where=out.name)
+    missing = [folder.name for folder in folders if not (folder / "predictions.csv").is_file()]
+    if missing:
+        raise RunError("the run has no predictions", where=missing[0])
+    tables = [read_predictions(folder / "predictions.csv") for folder in folders]
+    recipe = load_yaml(folders[0] / "recipe.yaml")
+    mean = average(tables)
+    out.mkdir(parents=True, exist_ok=True)
+    write_predictions(mean, out / "predictions.csv")
+    metrics = _metrics(mean, recipe)
+    write_json(out / "metrics.json", metrics)
+    found = Ensemble(
+        singles={
+            folder.name: measures_row(_metrics(table, recipe))
+            for folder, table in zip(folders, tables, strict=True)
+        },
+        ensemble=measures_row(metrics),
+        folder=out,
+    )
+    write_text(out / "ensemble.md", to_markdown(found))
+    return found
+
+
+def average(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return a predictions table whose scores are the means over some tables.
+
+    Args:
+        tables: Of the same cases, splits and labels, in any order of rows.
+
+    Raises:
+        RunError: When a table has other cases, splits or truths.
+    """
+    import numpy as np
+
+    keys = [key for key in KEYS if key in tables[0]]
+    indexed = [table.set_index(keys).sort_index() for table in tables]
+    first = indexed[0]
+    for number, table in enumerate(indexed[1:], start=1):
+        if not table.index.equals(first.index):
+            raise RunError(
+                f"models 0 and {number} were not tested on the same cases",
+                expected="runs that share one split",
+            )
+        if not np.array_equal(table["y_true"], first["y_true"], equal_nan=True):
+            raise RunError(f"models 0 and {number} disagree about the truth of a case")
+    mean = np.mean([table["y_score"].to_numpy(dtype=float) for table in indexed], axis=0)
+    return first.assign(y_score=mean).reset_index()
+
+
+def _metrics(table: pd.DataFrame, recipe: dict[str, Any]) -> dict[str, Any]:
+    """The measures of a predictions table by the rules of the recipe of its runs."""
+    study = recipe["study"]
+    return evaluate(
+        table,
+        rule=study["operating_point"],
+        prevalence=study.get("prevalence"),
+        strata=[name for name in recipe["data"]["strata"] if name in table],
+    ).to_json()
+
+
+def to_markdown(found: Ensemble) -> str:
+    """Return single models and ensemble as a Markdown table."""
+    names = [name for name in found.ensemble if "@" not in name and "[" not in name]
+    lines = [
+        f"Mean of the scores of {len(found.singles)} models on the same test cases; every row has "
+        "the threshold that its own validation scores gave.",
+        "",
+        f"| model | {' | '.join(names)} |",
+        f"|---|{'--:|' * len(names)}",
+    ]
+    rows = {**found.singles, "mean of singles": _mean(found, names)}
+    rows["best of singles"] = _best(found, names)
+    rows[ENSEMBLE] = found.ensemble
+    for model, row in rows.items():
+        cells = [f"{row[name]:.3f}" if name in row else "" for name in names]
+        lines.append(f"| {model} | {' | '.join(cells)} |")
+    lines += ["", "The best of the singles is known only after the test: it is no choice."]
+    return "\n".join(lines) + "\n"
+
+
+def _mean(found: Ensemble, names: Sequence[str]) -> dict[str, float]:
+    """The mean of each measure over the single models that have it."""
+    columns = {name: _column(found, name) for name in names}
+    return {name: sum(values) / len(values) for name, values in columns.items() if values}
+
+
+def _best(found: Ensemble, names: Sequence[str]) -> dict[str, float]:
+    """The best of each measure over the single models."""
+    columns = {name: _column(found, name) for name in names}
+    return {
+        name: min(values) if lower_is_better(name) else max(values)
+        for name, values in columns.items()
+        if values
+    }
+
+
+def _column(found: Ensemble, name: str) -> list[float]:
+    """One measure of the single models."""
+    return [row[name] for row in found.singles.values() if name in row]
