@@ -470,7 +470,7 @@ def doctor(
     ] = None,
     strings: Annotated[
         typer.FileText,
-        typer.Option(help="one name, id or date a line; - is the keyboard or a pipe"),
+        typer.Option(help="one name, id or date a line; - reads a pipe"),
     ] = "-",  # type: ignore[assignment]
 ) -> None:
     """Show versions and hardware, or examine a run folder."""

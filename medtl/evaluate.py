@@ -27,6 +27,9 @@ from medtl.types import SPLITS, IntArray, OperatingPoint
 if TYPE_CHECKING:
     import pandas as pd
 
+WHITE = 255
+"""What a mask of one label is drawn with in a picture."""
+
 HEADLINES = ("auroc", "sensitivity", "specificity", "mae_months", "dice")
 """Measures that the command line shows; all others are in the file."""
 
@@ -228,8 +231,9 @@ def overlap_table(rows: pd.DataFrame, table: Path) -> pd.DataFrame:
     kept = [name for name in map(str, rows) if name not in ("truth", "prediction", "spacing_mm")]
     found = []
     for _, row in rows.iterrows():
-        truth, spacing = _read_mask(row, "truth", table, structures)
-        prediction, other = _read_mask(row, "prediction", table, structures)
+        own = _of_the_row(row, structures)
+        truth, spacing = _read_mask(row, "truth", table, own)
+        prediction, other = _read_mask(row, "prediction", table, own)
         if spacing and other and not np.allclose(spacing, other, rtol=1e-3):
             raise PredictionsError(
                 f"truth and prediction of {row['case_id']} have other voxel sizes",
@@ -238,7 +242,7 @@ def overlap_table(rows: pd.DataFrame, table: Path) -> pd.DataFrame:
             )  # fmt: skip
         try:
             overlaps = case_overlaps(
-                truth, prediction, spacing, structures=structures, tolerances_mm=TOLERANCES_MM
+                truth, prediction, spacing, structures=own, tolerances_mm=TOLERANCES_MM
             )
         except PredictionsError as error:
             raise PredictionsError(
@@ -268,6 +272,12 @@ def _structures_of(table: Path) -> dict[int, str]:
     return structures
 
 
+def _of_the_row(row: pd.Series[Any], structures: Mapping[int, str]) -> Mapping[int, str]:
+    """The structures of a row's files: the one that it names (they may overlap), or all."""
+    named = row.get("label")
+    return {value: name for value, name in structures.items() if name == named} or structures
+
+
 def _read_mask(
     row: pd.Series[Any], column: str, table: Path, structures: Mapping[int, str]
 ) -> tuple[IntArray, tuple[float, ...] | None]:
@@ -283,6 +293,8 @@ def _read_mask(
     mask = np.rint(image.array[0]).astype(int)
     if len(structures) == 1 and np.unique(mask).size <= 2:
         mask = np.where(mask != 0, next(iter(structures)), 0)  # black and white, as 255 or as 1
+    elif WHITE not in structures and set(np.unique(mask).tolist()) <= {0, WHITE}:
+        mask = mask // WHITE  # a picture of the label 1 alone is drawn in white
     unknown = sorted(set(np.unique(mask).tolist()) - {0, *structures})
     if unknown:
         raise PredictionsError(

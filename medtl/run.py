@@ -47,7 +47,13 @@ from medtl.outputs import (
     predict_scores,
     silent,
 )
-from medtl.prediction.gallery import choose_cases, write_gallery
+from medtl.prediction.gallery import (
+    Entry,
+    Reading,
+    choose_cases,
+    worst_readings,
+    write_gallery,
+)
 from medtl.prediction.gradcam import grad_cam
 from medtl.prediction.likeness import training_profile
 from medtl.prediction.masks import write_mask_table
@@ -459,7 +465,10 @@ def illustrate(prepared: Prepared, out: Path, *, progress: Progress = silent) ->
         OperatingPoint(**{**point, "threshold": float(point["threshold"])})
         for point in metrics["operating_points"]
     ]
-    entries = choose_cases(read_predictions(out / "predictions.csv"), points)
+    entries: list[Entry | Reading] = [
+        *choose_cases(read_predictions(out / "predictions.csv"), points),
+        *worst_readings(metrics["worst"]),
+    ]
     trained = load_trained(out / "checkpoints" / "best.safetensors")
     rows = {case_id: row for row, case_id in enumerate(prepared.store.case_ids)}
     cases = {case.case_id: case for case in prepared.cases}

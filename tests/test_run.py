@@ -35,6 +35,8 @@ FILES = {
     "data_quality.json",
     "cohort.json",
     "report.html",
+    "model_card.md",
+    "model_card.json",
     "log.txt",
     ".lock",
     "checksums.json",

@@ -108,13 +108,13 @@ def _gaps(
 
 def _largest_errors(rows: pd.DataFrame, label: str) -> list[dict[str, Any]]:
     """Return the readings that are furthest off."""
-    error = rows["y_score"] - rows["y_true"]
-    order = error.abs().sort_values(ascending=False, kind="stable").index[:WORST]
+    rows = rows.assign(error=rows["y_score"] - rows["y_true"])
+    order = rows["error"].abs().sort_values(ascending=False, kind="stable").index[:WORST]
     return [
         {"label": label, "kind": "worst", "case_id": str(row["case_id"]),
          "reference": float(row["y_true"]), "estimate": float(row["y_score"]),
-         "error": float(error[at])}
-        for at, row in rows.loc[order].iterrows()
+         "error": float(row["error"])}
+        for _, row in rows.loc[order].iterrows()
     ]  # fmt: skip
 
 

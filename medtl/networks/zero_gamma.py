@@ -246,8 +246,8 @@ def select_blocks(
 def _nothing_eligible(found: Survey) -> str:
     """Why no block of a network can be treated."""
     reasons = list(dict.fromkeys(found.refused.values()))
-    if found.blocks:
-        return "only blocks of the decoder have shortcuts, and those are new"
+    if not reasons and found.blocks:
+        reasons = ["only blocks of its decoder have shortcuts, and those are new"]
     if not reasons:
         joins = "joins features by concatenation" if found.concatenates else "has no shortcuts"
         reasons = [f"it {joins}, so at gamma 0 the only path of the signal would be cut"]

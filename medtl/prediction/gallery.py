@@ -37,6 +37,28 @@ class Entry:
     threshold: float
 
 
+@dataclass(frozen=True)
+class Reading:
+    """One picture of the gallery of a study that estimates a number, with its words."""
+
+    case_id: str
+    label: str
+    value: str
+    kind: Literal["worst"] = "worst"
+
+
+def worst_readings(worst: Sequence[Mapping[str, Any]]) -> list[Reading]:
+    """Return the estimates that are furthest off, as `metrics.json` lists them."""
+    return [
+        Reading(
+            one["case_id"],
+            one["label"],
+            f"reference {one['reference']:.0f}, model {one['estimate']:.0f} ({one['error']:+.0f})",
+        )
+        for one in worst
+    ]
+
+
 def choose_cases(
     table: pd.DataFrame, points: Sequence[OperatingPoint], *, per_kind: int = PER_KIND
 ) -> list[Entry]:
@@ -77,7 +99,7 @@ def choose_cases(
 
 def write_gallery(
     folder: Path,
-    entries: Sequence[Entry],
+    entries: Sequence[Entry | Reading],
     *,
     unit_of: Callable[[str], NDArray[np.float32]],
     heat_of: Callable[[str, str], NDArray[np.float32]],

@@ -11,6 +11,7 @@ import numpy as np
 
 from medtl.errors import MedtlError
 from medtl.preprocess.augment import Augmenter
+from medtl.preprocess.augment_volume import VolumeAugmenter
 from medtl.types import FloatArray
 
 if TYPE_CHECKING:
@@ -27,34 +28,36 @@ def contact_sheet(
     units: Sequence[tuple[str, FloatArray]],
     path: Path,
     *,
-    augment: Augmenter | None = None,
+    augment: Augmenter | VolumeAugmenter | None = None,
     copies: int = 4,
     seed: int = 0,
 ) -> None:
     """Write a PNG with one row per image: the original, then augmented copies with what was done.
 
     Args:
-        units: Title and `(C, H, W)` image in [0, 1], C 1 or 3. The title is printed as it is: give
-            a pseudonymous case id, never a name or a path.
+        units: Title and `(C, H, W)` image in [0, 1], C 1 or 3, or a volume `(C, i, j, k)` on RAS
+            axes, of which the middle axial plane is drawn. The title is printed as it is: give a
+            pseudonymous case id, never a name or a path.
         path: The PNG to write; replaced in one step.
         augment: The policy; None draws the originals alone.
         copies: Augmented copies per row.
         seed: Of the copies; the same seed draws the same sheet.
 
     Raises:
-        MedtlError: When there is no image, or one is not 2D in [0, 1].
+        MedtlError: When there is no image, or one has other axes or values.
     """
     from PIL import Image
 
     if not units:
         raise MedtlError("no image for the contact sheet")
-    rows = [
+    drawn = [
         [(title, unit), *_copies(unit, augment, copies, np.random.default_rng((seed, row)))]
         for row, (title, unit) in enumerate(units)
     ]
+    rows = [[(caption, _plane(unit)) for caption, unit in cells] for cells in drawn]
     lines = max(caption.count("\n") + 1 for cells in rows for caption, _ in cells)
-    height = max(unit.shape[1] for _, unit in units) + LINE_PX * lines + GAP_PX
-    width = max(unit.shape[2] for _, unit in units) + GAP_PX
+    height = max(unit.shape[-2] for cells in rows for _, unit in cells) + LINE_PX * lines + GAP_PX
+    width = max(unit.shape[-1] for cells in rows for _, unit in cells) + GAP_PX
     sheet = Image.new("RGB", (width * len(rows[0]) + GAP_PX, height * len(rows) + GAP_PX), "white")
     for row, cells in enumerate(rows):
         for column, (caption, unit) in enumerate(cells):
@@ -67,13 +70,23 @@ def contact_sheet(
 
 
 def _copies(
-    unit: FloatArray, augment: Augmenter | None, copies: int, rng: np.random.Generator
+    unit: FloatArray,
+    augment: Augmenter | VolumeAugmenter | None,
+    copies: int,
+    rng: np.random.Generator,
 ) -> list[tuple[str, FloatArray]]:
     """Augmented copies of one image, each with its history as caption."""
     if augment is None:
         return []
     drawn = [augment(unit, rng) for _ in range(copies)]
     return [("\n".join(map(str, one.history)) or "unchanged", one.array) for one in drawn]
+
+
+def _plane(unit: FloatArray) -> FloatArray:
+    """An image as it is; of a volume the middle axial plane, anterior up, right on the left."""
+    if unit.ndim != 4:
+        return unit
+    return np.swapaxes(unit[..., unit.shape[-1] // 2], 1, 2)[:, ::-1, ::-1]
 
 
 def _paste(sheet: Picture, unit: FloatArray, caption: str, place: tuple[int, int]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from medtl.build import build_contract, build_network, build_reader
 from medtl.errors import RunError
+from medtl.networks.backbones import Classifier
 from medtl.outputs import Progress, silent
 from medtl.recipe import Recipe
 from medtl.training.images import decode_cases
@@ -50,13 +52,13 @@ def frozen_features(
     preprocessor = reader.preprocessor.fit(store.unit(row) for row in range(len(store.case_ids)))
     runtime = Runtime(recipe.run.device, recipe.run.precision)
     model, _ = build_network(recipe, outputs=1)
-    model = runtime.place(model).eval()  # type: ignore[assignment]
+    classifier = cast(Classifier, runtime.place(model).eval())
     features = []
     with torch.inference_mode():
         for start in range(0, len(store.case_ids), BATCH):
             rows = range(start, min(start + BATCH, len(store.case_ids)))
             units = np.stack([preprocessor.standardise(store.unit(row)) for row in rows])
-            features.append(model.features(runtime.to_device(torch.from_numpy(units))).cpu())
+            features.append(classifier.features(runtime.to_device(torch.from_numpy(units))).cpu())
             progress("Frozen features", rows[-1] + 1, len(store.case_ids))
     readable = set(store.case_ids)
     return torch.cat(features).numpy(), [c for c in manifest.cases if c.case_id in readable]

@@ -137,7 +137,9 @@ class Findings:
         targets = self.targets(cases)
         return _are_enough(self._columns_of(targets, np.zeros_like(targets)))
 
-    def _columns_of(self, targets: NDArray[np.float32], scores: NDArray[np.float32]) -> list[Column]:
+    def _columns_of(
+        self, targets: NDArray[np.float32], scores: NDArray[np.float32]
+    ) -> list[Column]:
         """Per finding, who is positive and the score, of the cases whose truth is known."""
         columns = [(t > 0.5, ~np.isnan(t), s) for t, s in zip(targets.T, scores.T, strict=True)]
         return [(positive[known], s[known]) for positive, known, s in columns]
@@ -308,7 +310,9 @@ class Classes:
         scores = np.zeros((len(targets), len(self.labels)), dtype=np.float32)
         return _are_enough(self._columns_of(targets, scores))
 
-    def _columns_of(self, targets: NDArray[np.float32], scores: NDArray[np.float32]) -> list[Column]:
+    def _columns_of(
+        self, targets: NDArray[np.float32], scores: NDArray[np.float32]
+    ) -> list[Column]:
         """Per class, who is of it and the score, of the cases whose class is known."""
         known = ~np.isnan(targets)
         return [(targets[known] == k, scores[known, k]) for k in range(len(self.labels))]

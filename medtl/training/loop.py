@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 from medtl.errors import RunError
 from medtl.io.interrupt import held
 from medtl.losses.penalty import elastic_penalty, penalised_weights
+from medtl.networks.batchnorm import tracks_statistics
 from medtl.networks.freeze import apply_stage
 from medtl.networks.groups import layer_groups
 from medtl.networks.residual import modules_after
@@ -526,6 +527,10 @@ class Trainer:
         self, norms: Sequence[nn.Module], position: Position, before: float
     ) -> float | None:
         """Estimate statistics anew; keep them and return the new value if validation gains."""
+        norms = [norm for norm in norms if tracks_statistics(norm)]
+        if not norms:
+            log.info("there are no statistics to estimate anew")
+            return None
         old = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         options = self.options
         estimate_statistics(

@@ -10,6 +10,7 @@ from medtl.networks.backbones import Classifier, build_classifier
 from medtl.networks.batchnorm import hold_in_eval, recalibrate, tracks_statistics
 from medtl.networks.freeze import apply_stage, plan_table
 from medtl.networks.groups import layer_groups
+from medtl.networks.segmenter import build_segmenter
 from medtl.networks.weights import WeightsSource
 
 
@@ -69,11 +70,43 @@ def test_frozen_groups_keep_every_bit_through_three_stages(toy, images, wake):
     check_three_stages(toy, images, wake)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "tf_efficientnet_lite0", "convnext_atto"])
-def test_frozen_groups_of_real_networks_keep_every_bit(name):
+def real_network(name: str) -> tuple[nn.Module, Tensor]:
+    """A network of each library, and images for it."""
     torch.manual_seed(0)
+    if name == "3D ResNet-10 of MONAI":
+        from monai.networks.nets import resnet10
+
+        model = resnet10(spatial_dims=3, n_input_channels=1, num_classes=2)
+        return model, torch.randn(4, 1, 16, 16, 16)
+    if name == "U-Net of smp":
+        weights = WeightsSource("none")
+        net, _ = build_segmenter("resnet18", outputs=2, patch=(32, 32), weights=weights)
+        return net, torch.randn(4, 3, 32, 32)
     model, _ = build_classifier(name, outputs=2, weights=WeightsSource("none"), dropout=0.2)
-    check_three_stages(model, torch.randn(4, 3, 32, 32), wake_everything)
+    return model, torch.randn(4, 3, 32, 32)
+
+
+REAL = ["resnet18", "tf_efficientnet_lite0", "convnext_atto", "3D ResNet-10 of MONAI"]
+REAL += ["U-Net of smp"]
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_frozen_groups_of_real_networks_keep_every_bit(name):
+    check_three_stages(*real_network(name), wake_everything)
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_exactly_the_selected_tensors_of_real_networks_change(name):
+    """All but scale, shift and statistics of the last body group and the head."""
+    model, images = real_network(name)
+    groups = layer_groups(model)
+    last = groups[-2:]
+    apply_stage(model, groups, train=[g.name for g in last], batch_norm={})
+    before = snapshot(model)
+    steps(model, images, 2, wake=wake_everything)
+    norms = {n for n, module in model.named_modules() if tracks_statistics(module)}
+    selected = {n for g in last for n in g.parameters if n.rpartition(".")[0] not in norms}
+    assert changed_tensors(model, before) == selected
 
 
 @pytest.mark.parametrize("name", ["toy", "resnet18"])

@@ -188,7 +188,7 @@ def test_every_way_to_add_is_seen(join):
         lambda branch, shortcut: branch * shortcut,
         lambda branch, shortcut: torch.cat((branch, shortcut), 1)[:, :4],
         lambda branch, shortcut: branch - shortcut,
-        lambda branch, shortcut: branch + 1,
+        lambda branch, _: branch + 1,
         lambda branch, shortcut: branch + torch.ones_like(shortcut),
     ],
 )

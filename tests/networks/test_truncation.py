@@ -56,6 +56,7 @@ def test_a_network_that_cannot_end_early_is_refused():
             self.last = torch.nn.Bilinear(8, 8, 2)
 
         def group_matcher(self, coarse: bool) -> dict[str, str]:
+            assert coarse
             return {"stem": r"^layer1", "blocks": r"^layer(\d)", "top": r"^last"}
 
         def forward(self, x):

@@ -116,7 +116,7 @@ def test_a_decoder_is_not_eligible_and_norms_without_gamma_say_so():
     blocks = select_blocks(net, torch.randn(1, 1, 16, 16, 16), "all")
     assert {block.name.split(".")[0] for block in blocks} == {"down_layers"}
     net, _ = build_segmenter("unet_3d", outputs=2, patch=(16,) * 3, weights=WeightsSource("none"))
-    with pytest.raises(SelectorError, match="only blocks of the decoder have shortcuts"):
+    with pytest.raises(SelectorError, match="the norm at the end of its branch has no gamma"):
         select_blocks(net, torch.randn(1, 1, 16, 16, 16), "all")
 
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from medtl.prediction.gallery import MAX_CASES, choose_cases, write_gallery
+from medtl.prediction.gallery import MAX_CASES, choose_cases, worst_readings, write_gallery
 from medtl.types import OperatingPoint
 
 POINT = OperatingPoint("f", 0.5, "youden", "val", 10, 5)
@@ -66,3 +66,17 @@ def test_pictures_are_written_without_metadata(tmp_path, channels):
     difference = np.abs(np.asarray(plain, float) - np.asarray(overlay, float)).sum(axis=2)
     assert difference[0, 0] > 0
     assert difference[7, 7] == 0
+
+
+def test_the_readings_furthest_off_say_both_numbers(tmp_path):
+    worst = [{"case_id": "a", "label": "age", "reference": 24.0, "estimate": 41.4, "error": 17.4}]
+    (reading,) = worst_readings(worst)
+    assert reading.value == "reference 24, model 41 (+17)"
+    write_gallery(
+        tmp_path / "gallery",
+        [reading],
+        unit_of=lambda _case: np.zeros((1, 8, 8), np.float32),
+        heat_of=lambda _case, _label: np.ones((2, 2), np.float32),
+    )
+    (entry,) = json.loads((tmp_path / "gallery" / "gallery.json").read_text())
+    assert (entry["kind"], entry["value"], entry["image"]) == ("worst", reading.value, "00.png")

@@ -62,3 +62,13 @@ def test_nothing_to_draw_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MedtlError, match="an array of shape"):
         contact_sheet([("case 1", picture(2, 1))], tmp_path / "sheet.png")
     assert not list(tmp_path.iterdir())
+
+
+def test_of_a_volume_the_middle_axial_plane_is_drawn(tmp_path):
+    volume = np.zeros((1, 20, 30, 7), dtype=np.float32)
+    volume[0, 0, -1, 3] = 1  # left, anterior: the lower picture corner would be right, posterior
+    contact_sheet([("v", volume)], tmp_path / "sheet.png")
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png").convert("L"))
+    picture = sheet[8 : 8 + 30, 8 : 8 + 20]
+    assert picture.max() == 255
+    assert np.argwhere(picture == 255).tolist() == [[0, 19]]

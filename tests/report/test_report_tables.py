@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import table_examples as tables
+from PIL import Image
 from test_report_html import text_of
 from typer.testing import CliRunner
 
@@ -282,3 +283,28 @@ def test_a_browser_that_fails_leaves_no_pdf(
     with pytest.raises(RunError, match="could not print the report"):
         pdf.write_pdf(tmp_path / "report.html", tmp_path / "report.pdf")
     assert not (tmp_path / "report.pdf").exists()
+
+
+def test_a_picture_of_one_of_two_structures_is_read_although_drawn_in_white(tmp_path):
+    """Writers draw a mask whose only label is 1 as 255; the other structure is absent there."""
+    Image.fromarray(np.eye(4, dtype=np.uint8) * 255).save(tmp_path / "t.png")
+    (tmp_path / "predictions.yaml").write_text("labels: {1: left, 2: right}\n")
+    rows = pd.DataFrame([{"case_id": "a", "truth": "t.png", "prediction": "t.png"}])
+    found = evaluate.overlap_table(rows, tmp_path / "predictions.csv").set_index("label")
+    assert found.loc["left", "dice"] == 1.0
+    assert found.loc["right", "voxels_truth"] == 0
+
+
+def test_a_row_that_names_its_structure_is_about_that_one_alone(tmp_path):
+    for value in (1, 2):
+        Image.fromarray(np.eye(4, dtype=np.uint8) * value).save(tmp_path / f"{value}.png")
+    (tmp_path / "predictions.yaml").write_text("labels: {1: left, 2: right}\n")
+    rows = pd.DataFrame(
+        [
+            {"case_id": "a", "label": name, "truth": file, "prediction": file}
+            for name, file in (("left", "1.png"), ("right", "2.png"))
+        ]
+    )
+    found = evaluate.overlap_table(rows, tmp_path / "predictions.csv")
+    assert found["label"].tolist() == ["left", "right"]
+    assert found["dice"].tolist() == [1.0, 1.0]

@@ -97,6 +97,7 @@ def test_a_faulty_condition_is_found_before_any_run(recipe, tmp_path):
     assert not (tmp_path / "s").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_study_ends_in_the_same_rows(study, recipe, tmp_path):
     """Stopped in the middle of an epoch, in the third run, and resumed."""
     from medtl.training.loop import Watcher

@@ -18,9 +18,9 @@ from medtl.networks.batchnorm import reapply
 from medtl.tasks.classification import Findings
 from medtl.training.batches import Samples
 from medtl.training.checkpoint import load_checkpoint, without_prefix
-from medtl.training.store import ImageStore, RowWriter, levels
 from medtl.training.loop import Options, Trainer, Watcher
 from medtl.training.runtime import Runtime
+from medtl.training.store import ImageStore, RowWriter, levels
 from medtl.types import Stage
 
 HEAD = Stage("head", "head", 2, {"head": 1e-2})
@@ -44,7 +44,7 @@ class Toy(nn.Sequential):
             )
         )
 
-    def forward(self, x, extra=None):
+    def forward(self, x, _extra=None):
         return super().forward(x)
 
     def train(self, mode: bool = True) -> Toy:

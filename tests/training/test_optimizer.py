@@ -66,3 +66,31 @@ def test_nothing_trains():
 def test_a_base_rate_is_needed_below_the_head():
     with pytest.raises(RunError, match="stem, top train without a learning rate"):
         groups(network(), lr={"head": 1e-3})
+
+
+def test_a_multiplied_parameter_has_its_own_rate_and_no_decay():
+    """The gammas of zero-gamma: once, apart from their group, whatever their shape."""
+    model = network()
+    factors = {"top.weight": 10.0, "stem.weight": 0.0, "head.missing": 3.0}
+    found = groups(model, weight_decay=0.1, multipliers=factors)
+    assert found["top/gamma"]["params"] == [model["top"].weight]
+    assert found["top/gamma"]["lr"] == pytest.approx(1e-3)
+    assert found["stem/gamma"]["lr"] == 0
+    assert found["stem/gamma"]["weight_decay"] == found["top/gamma"]["weight_decay"] == 0
+    assert found["top/no_decay"]["params"] == [model["top"].bias]
+    held = [id(p) for g in found.values() for p in g["params"]]
+    assert sorted(held) == sorted(id(p) for p in model.parameters())
+
+
+def test_a_stage_starts_with_an_empty_state():
+    """Groups that were trained before get no old momentum; science.md 2.2."""
+    model = network()
+    model["stem"].requires_grad_(False)
+    first = make_optimizer("adamw", list(groups(model).values()))
+    sum(p.sum() for p in model.parameters()).backward()
+    set_rate(first, 1.0)
+    first.step()
+    assert first.state
+    model["stem"].requires_grad_(True)
+    second = make_optimizer("adamw", list(groups(model).values()))
+    assert not second.state
