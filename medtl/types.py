@@ -171,8 +171,8 @@ class Stage:
         train: Selector of the layer groups that train (`networks.selectors`).
         epochs: Upper bound; early stopping may end the stage before.
         lr: Learning rates of the "head" and of the "base" (all other layers).
-        batch_norm: Selector -> policy (`networks.batchnorm.POLICIES`) of the groups it names; groups
-            not named, and all groups that do not train, are "frozen".
+        batch_norm: Selector -> policy (`networks.batchnorm.POLICIES`) of the groups it names;
+            groups not named, and all groups that do not train, are "frozen".
         warmup_epochs: Linear warm-up from 0 to `lr`, per step.
         schedule: Course of the rate after the warm-up.
         layer_decay: Factor of the learning rate per group below the highest trained one.

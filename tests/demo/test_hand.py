@@ -195,3 +195,20 @@ def test_folder_that_cannot_be_written_is_said_without_its_path(tmp_path: Path) 
     with pytest.raises(RunError, match=r"^taken: the images cannot be written") as caught:
         write_hand_study(tmp_path / "taken", patients=1)
     assert str(tmp_path) not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_the_demo_learns_the_bone_age_and_its_report_says_synthetic(tmp_path: Path) -> None:
+    import json
+
+    from medtl.demo.study import run_demo
+    from medtl.io.predictions import read_predictions
+
+    report = run_demo(tmp_path / "demo", task="bone-age")
+    measures = json.loads(report.with_name("metrics.json").read_text())["measures"]
+    (error,) = [m for m in measures if (m["name"], m["subset"]) == ("mae_months", "all")]
+    table = read_predictions(report.with_name("predictions.csv"))
+    truth = table.loc[table["split"] == "test", "y_true"]
+    of_median = (truth - truth.median()).abs().mean()
+    assert error["high"] < of_median / 2
+    assert "Synthetic images" in report.read_text()
