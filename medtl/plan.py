@@ -121,7 +121,8 @@ def _describe_surgery(trainer: Trainer) -> Iterator[str]:
     sizes = surgery.sizes(trainer.model)
     for block in surgery.blocks:
         size = f"mean |gamma| {sizes[block.name]:.3g}, " if block.name in sizes else ""
-        yield f"  {block.name:<18} {size}{surgery.plan}"
+        note = " (its shortcut is a layer too: the width it adds stays)" if block.shortcut else ""
+        yield f"  {block.name:<18} {size}{surgery.plan}{note}"
 
 
 def _draw(prepared: Prepared, path: Path) -> None:

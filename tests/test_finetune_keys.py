@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tiny_study import RECIPE, write_tiny_study
 
 from medtl.build import build_options, build_stages, load_trained
 from medtl.check import read_recipe
@@ -14,7 +15,6 @@ from medtl.networks.zero_gamma import ZeroGamma
 from medtl.plan import describe_plan
 from medtl.recipe import parse_recipe
 from medtl.run import train_study
-from tests.tiny_study import RECIPE, write_tiny_study
 
 GROUPS = ["stem", "layer1", "layer2", "layer3", "layer4", "head"]
 

@@ -143,9 +143,9 @@ class GammaSurgery:
 
     @property
     def rates(self) -> dict[str, float]:
-        """Parameter that multiplies a treated branch -> factor on its learning rate."""
+        """Parameter that multiplies a branch -> factor on its rate; nothing before the operation."""
         scales = [scale for block in self.treated for scale in block.scales]
-        return {scale.weight: self.plan.lr_mult for scale in scales}
+        return {s.weight: self.plan.lr_mult for s in scales if s.weight in self.originals}
 
     def is_due(self, stage: str, number: int) -> bool:
         """Whether it happens before this stage, the first having number 0."""
@@ -159,13 +159,10 @@ class GammaSurgery:
         """
         parameters = dict(model.named_parameters())
         scales = [scale for block in self.treated for scale in block.scales]
-        names = [name for scale in scales for name in (scale.weight, scale.bias) if name]
-        for name in names:
-            self.originals.setdefault(name, parameters[name].detach().clone())
         with torch.no_grad():
-            for scale in scales:
-                for name, before in ((n, self.originals[n]) for n in names_of(scale)):
-                    parameters[name].copy_(self._after(before, scale, is_bias=name == scale.bias))
+            for scale, name in ((s, n) for s in scales for n in (s.weight, s.bias) if n):
+                before = self.originals.setdefault(name, parameters[name].detach().clone())
+                parameters[name].copy_(self._after(before, scale, is_bias=name == scale.bias))
 
     def _after(self, before: Tensor, scale: Scale, *, is_bias: bool) -> Tensor:
         """The value of a parameter after the operation."""
@@ -200,11 +197,6 @@ def _actions(model: nn.Module, blocks: Sequence[ResidualBlock], plan: ZeroGamma)
     for block in blocks:
         names.setdefault(group_of[block.scales[0].weight], []).append(block.name)
     return {group: f"{plan}: {', '.join(own)}" for group, own in names.items()}
-
-
-def names_of(scale: Scale) -> tuple[str, ...]:
-    """Names of the parameters of a scale."""
-    return (scale.weight,) if scale.bias is None else (scale.weight, scale.bias)
 
 
 def select_blocks(

@@ -219,6 +219,8 @@ def test_the_last_layer_takes_its_bias_along():
     assert torch.equal(layer.weight, weight * 0.5)
     assert torch.equal(layer.bias, bias * 0.5)
     assert surgery.rates == {"backbone.stages.3.blocks.1.mlp.fc2.weight": 1.0}
+    surgery.undo(model)
+    assert surgery.rates == {}, "what is not operated on is trained like everything else"
 
 
 def test_a_scale_that_standardised_weights_undo_is_refused():

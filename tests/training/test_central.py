@@ -350,6 +350,7 @@ def test_gamma_starts_at_zero_and_comes_back_at_its_own_rate(tmp_path):
     for factor in (0.0, 1.0, 10.0):
         plan = ZeroGamma("last:1", lr_mult=factor)
         run = trainer(tmp_path / str(factor), zero_gamma=plan, weight_decay=0.5)
+        run.surgery.apply(run.model)
         optimizer = run.enter(FULL)
         own = [g for g in optimizer.param_groups if g["name"].endswith("/gamma")]
         assert [(g["name"], g["weight_decay"]) for g in own] == [("layers.3/gamma", 0.0)]
@@ -357,6 +358,13 @@ def test_gamma_starts_at_zero_and_comes_back_at_its_own_rate(tmp_path):
         run.fit([replace(FULL, warmup_epochs=1)])
         sizes.append(float(run.model.state_dict()[GAMMA].abs().mean()))
     assert sizes[0] == 0 < sizes[1] < sizes[2]
+
+
+def test_before_the_operation_gamma_is_as_frozen_as_any_other(tmp_path):
+    run = trainer(tmp_path / "run", zero_gamma=ZeroGamma("last:1", when="full", lr_mult=100.0))
+    before = bits(run.model)
+    run.fit([TOP])
+    assert GAMMA not in moved(before, bits(run.model))
 
 
 def test_gamma_is_frozen_while_its_group_is(tmp_path):
