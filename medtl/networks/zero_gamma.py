@@ -143,7 +143,7 @@ class GammaSurgery:
 
     @property
     def rates(self) -> dict[str, float]:
-        """Parameter that multiplies a branch -> factor on its rate; nothing before the operation."""
+        """Treated parameter -> factor on its learning rate; none before the operation."""
         scales = [scale for block in self.treated for scale in block.scales]
         return {s.weight: self.plan.lr_mult for s in scales if s.weight in self.originals}
 

@@ -56,6 +56,7 @@ def worst_readings(worst: Sequence[Mapping[str, Any]]) -> list[Reading]:
             f"reference {one['reference']:.0f}, model {one['estimate']:.0f} ({one['error']:+.0f})",
         )
         for one in worst
+        if "estimate" in one  # the list of a classification holds missed cases and false alarms
     ]
 
 

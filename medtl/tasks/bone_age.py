@@ -37,11 +37,11 @@ ENOUGH_FOR_UNIT = 10
 SPLIT_BAND_MONTHS = 24
 """Splits are balanced by bands of two years, for each sex."""
 
-SEXES = {"f": -3.0, "female": -3.0, "m": 3.0, "male": 3.0, "": 0.0, "u": 0.0, "o": 0.0}
+SEXES = {"f": -8.0, "female": -8.0, "m": 8.0, "male": 8.0, "": 0.0, "u": 0.0, "o": 0.0}
 """Spellings of a sex, lower case -> what the network is told: unknown lies in the middle.
 
-A hand's thousand pooled features deviate by about 8 together. Each weight moves by about the same
-step, so that a short training would hardly learn the one weight of a sex of -1 and 1.
+The thousand pooled features of a hand lie about 8 from their mean. Every weight moves by about the
+same step: of a sex of -1 and 1 a short training would not learn the one weight.
 """
 
 MONTHS_PER_YEAR = 12.0
@@ -123,7 +123,7 @@ class BoneAge:
         return self.targets(cases)[:, None]
 
     def inputs(self, cases: Sequence[Case]) -> NDArray[np.float32]:
-        """`(n, 1)`: -3 female, +3 male, 0 unknown; `(n, 0)` for the image alone.
+        """`(n, 1)`: -8 female, +8 male, 0 unknown; `(n, 0)` for the image alone.
 
         Raises:
             ManifestError: When a cell is no sex.

@@ -186,7 +186,9 @@ def _decode(
             mask = reader.preprocessor.mask_to_unit(encode(drawn.array), image)
             flags = drawn.flags
     except ImageError as error:
-        return None, None, ReadRecord(case.case_id, cause=str(error))
+        # Without the file's name, which may name a person; `manifest whois` knows the path.
+        cause = str(ImageError(error.found, expected=error.expected, fix=error.fix))
+        return None, None, ReadRecord(case.case_id, cause=cause)
     record = ReadRecord(
         case.case_id,
         sha256=content_hash(image.array),

@@ -119,3 +119,17 @@ def test_the_search_itself_finds_what_was_planted(tmp_path: Path) -> None:
     found = {number for _, number in find_traces(tmp_path, PLANTED)}
     private = PLANTED.index("CANARYPRIVATE") + 1  # no file has it
     assert found == set(range(1, len(PLANTED) + 1)) - {private}
+
+
+def test_doctor_searches_and_repeats_nothing(tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text("<p>M&#252;ller</p> Maier")
+    medtl = Path(sys.executable).with_name("medtl")
+    command = [medtl, "doctor", "--privacy", tmp_path]
+    found = subprocess.run(
+        command, input="Nobody\nMaier\n", capture_output=True, text=True, check=False
+    )
+    assert (found.returncode, found.stdout) == (1, "report.html: string 2\n")
+    command += ["--strings", tmp_path.parent / f"{tmp_path.name}.txt"]
+    Path(command[-1]).write_text("Somebody\n")
+    clean = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (clean.returncode, clean.stdout) == (0, "None of the strings was found.\n")

@@ -129,7 +129,7 @@ def test_a_decoder_is_not_eligible_and_norms_without_gamma_say_so():
         (ZeroGamma("last:2", "scale", 0.1), lambda g: g * 0.1, lambda b: b),
         (ZeroGamma("last:2", "scale", 0.5, "zero"), lambda g: g * 0.5, lambda b: b * 0),
     ],
-    ids=str,
+    ids=["zero", "zero-both", "one", "scale-0.1", "scale-0.5-beta-zero"],
 )
 def test_exactly_gamma_and_beta_of_the_chosen_change_and_come_back(plan, gamma, beta):
     model = classifier("resnet18")

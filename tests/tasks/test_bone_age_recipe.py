@@ -34,7 +34,7 @@ def test_the_shipped_recipe_makes_the_task():
     task = build_task(parse_recipe(load_yaml(RECIPE)), CASES)
     assert task.labels == ("bone_age_months",)
     assert (task.outputs, task.extra) == (1, 1)
-    assert task.inputs(CASES[:2]).tolist() == [[3.0], [-3.0]]
+    assert task.inputs(CASES[:2]).tolist() == [[8.0], [-8.0]]
 
 
 def test_the_loss_of_the_kind_is_the_default():

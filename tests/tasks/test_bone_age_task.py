@@ -43,7 +43,7 @@ def test_targets_are_months_and_nan_where_unknown():
 
 def test_sex_is_an_input_or_not():
     cases = [case(0, 1, "F"), case(1, 1, "male"), case(2, 1, "")]
-    assert task().inputs(cases).tolist() == [[-3.0], [3.0], [0.0]]
+    assert task().inputs(cases).tolist() == [[-8.0], [8.0], [0.0]]
     assert task().extra == 1
     without = BoneAge("boneage")
     assert without.inputs(cases).shape == (3, 0)

@@ -283,6 +283,9 @@ VARIANTS = {
 }
 
 
+QUICK = ("plain", "gamma before full", "statistics anew")
+
+
 def outcome(run: Trainer, **kwargs) -> tuple[dict[str, Tensor], list[float], float | None]:
     position = run.fit(kwargs.pop("stages"), **kwargs)
     losses = [row["train_loss"] for row in position.history]
@@ -293,7 +296,13 @@ def same(first, second) -> bool:
     return not moved(first[0], second[0]) and first[1:] == second[1:]
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "variant",
+    [
+        pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow, id=name)
+        for name in VARIANTS
+    ],
+)
 def test_8_a_run_stopped_anywhere_and_resumed_ends_in_the_same_bits(tmp_path, variant):
     options, stages = VARIANTS[variant]
     whole = outcome(trainer(tmp_path / "whole", **options), stages=stages)
