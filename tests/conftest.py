@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from medtl.io.interrupt import STOP_SIGNALS
 
 # Before any library is imported: each of these asks a server, or writes to the user's folder.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -35,6 +38,14 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", connect_here)
+
+
+@pytest.fixture(autouse=True)
+def _usual_signals() -> None:
+    """Stop signals stop: background jobs of a shell ignore Ctrl-C, `medtl.cli.main` ends deaf."""
+    for number in STOP_SIGNALS:
+        usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(number, usual)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -45,8 +45,8 @@ WARPS = frozenset({"rotate", "translate", "scale", "elastic"})
 ANY_SHAPE = frozenset({"brightness", "contrast", "gamma", "noise", "rician_noise", "speckle"})
 """Photometric transforms that act on every voxel alike: the same code as for planes."""
 
-ELASTIC_NODES = 7
-"""Nodes of the elastic grid along each axis; the outermost do not move."""
+ELASTIC_NODES = 9
+"""Nodes of the elastic grid along each axis; the outer two, which a cubic needs, do not move."""
 
 
 @dataclass(frozen=True)
@@ -255,11 +255,11 @@ def voxel_sources(
 
 
 def _elastic_field(shape: Sequence[int], seed: int) -> NDArray[np.float64]:
-    """`(3, I, J, K)` smooth fields within [-1, 1] that nearly vanish at the volume's faces."""
+    """`(3, I, J, K)` smooth fields within [-1, 1] that vanish at the volume's faces."""
     from scipy.ndimage import zoom
 
     nodes = np.zeros((3, *(ELASTIC_NODES,) * 3))
-    inner = (slice(1, -1),) * 3
+    inner = (slice(2, -2),) * 3
     nodes[:, *inner] = np.random.default_rng(seed).uniform(-1, 1, nodes[:, *inner].shape)
     factors = [length / ELASTIC_NODES for length in shape]
     return np.stack([zoom(node, factors, order=3, prefilter=False) for node in nodes])
