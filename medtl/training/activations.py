@@ -152,9 +152,7 @@ def _compute(
     return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
 
 
-def _find(
-    path: Path, shape: tuple[int, ...], dtype: Half
-) -> Stored | None:
+def _find(path: Path, shape: tuple[int, ...], dtype: Half) -> Stored | None:
     """The file of an earlier run, if it is whole; a damaged one is computed again."""
     seal = path.with_suffix(".sha256")
     if not path.is_file() or not seal.is_file():
