@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -50,6 +51,7 @@ def bland_altman(
     )
     pad = 0.06 * ((high - low) or 1.0)
     frame = Frame(min(xs), max(xs), low - pad, high + pad, left=58.0)
+    decimals = max(1, 1 - math.floor(math.log10((high - low) or 1.0)))
     body = axes(frame, plain(f"fig.{key}.x"), plain(f"fig.{key}.y"))
     body += line(frame, [(frame.x_low, 0.0), (frame.x_high, 0.0)], "zero")
     body += _marks(frame, points)
@@ -57,7 +59,7 @@ def bland_altman(
         if value is None:
             continue
         body += line(frame, [(frame.x_low, value), (frame.x_high, value)], css)
-        shown = f"{value:+.1f}".replace("-", "−")
+        shown = f"{value:+.{decimals}f}".replace("-", "−")
         body += text(frame.width - frame.right - 2, frame.y(value) - 4, shown, "mark-label", "end")
     return _figure(key, frame, body, ident, finding, points)
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from medtl.report import figures, panels
+from medtl.report import figures, panels, scatter
 
 
 def test_frame_maps_the_corners_and_keeps_inside() -> None:
@@ -92,3 +92,13 @@ def test_curves_with_one_class_or_no_band_are_drawn(draw: object) -> None:
     figure = draw(curve, ident="a", finding="<i>")  # type: ignore[operator]
     assert "NaN" not in figure.svg
     assert "<i>" not in figure.svg
+
+
+@pytest.mark.parametrize(
+    ("scale", "shown"), [(1.0, "+12.0"), (0.001, "+0.012"), (100.0, "+1200.0")]
+)
+def test_limits_of_agreement_have_digits_for_their_range(scale: float, shown: str) -> None:
+    curve = {"x": [10.0, 20.0], "y": [-12.0 * scale, 14.0 * scale]}
+    lines = [0.0, -12.0 * scale, 12.0 * scale]
+    figure = scatter.bland_altman(curve, ident="a", finding="volume", lines=lines)
+    assert f">{shown}<" in figure.svg
