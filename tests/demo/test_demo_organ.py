@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from browsing import look_at, needs_chromium
 
 from medtl.demo.organ import CYST, KIDNEY, SCANNERS, draw_phantom, draw_volume, write_organ_study
 from medtl.demo.study import run_demo
@@ -71,9 +72,13 @@ def test_faults_are_said(tmp_path: Path) -> None:
         write_organ_study(tmp_path / "file", patients=1)
 
 
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run_demo(tmp_path_factory.mktemp("organ") / "demo", task="segmentation")
+
+
 @pytest.mark.slow
-def test_both_structures_are_found_and_the_report_says_synthetic(tmp_path: Path) -> None:
-    report = run_demo(tmp_path / "demo", task="segmentation")
+def test_both_structures_are_found_and_the_report_says_synthetic(report: Path) -> None:
     measures = json.loads(report.with_name("metrics.json").read_text())["measures"]
     dice = {
         m["label"]: m["value"]
@@ -83,3 +88,9 @@ def test_both_structures_are_found_and_the_report_says_synthetic(tmp_path: Path)
     assert dice["right kidney"] > 0.85, dice
     assert dice["cyst"] > 0.5, dice
     assert "Synthetic images" in report.read_text()
+
+
+@needs_chromium
+@pytest.mark.slow
+def test_the_report_in_a_browser(report: Path) -> None:
+    look_at(report, ["strip", "hd95", "area"])

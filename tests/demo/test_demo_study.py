@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from browsing import look_at, needs_chromium
 
 from medtl.demo.study import run_demo
 from medtl.errors import RunError
@@ -18,9 +19,13 @@ def test_an_existing_folder_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "mine").read_text() == "important"
 
 
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run_demo(tmp_path_factory.mktemp("chest") / "demo")
+
+
 @pytest.mark.slow
-def test_every_finding_is_learned_and_the_report_says_synthetic(tmp_path: Path) -> None:
-    report = run_demo(tmp_path / "demo")
+def test_every_finding_is_learned_and_the_report_says_synthetic(report: Path) -> None:
     measures = json.loads(report.with_name("metrics.json").read_text())["measures"]
     auroc = {
         m["label"]: m["value"]
@@ -30,5 +35,11 @@ def test_every_finding_is_learned_and_the_report_says_synthetic(tmp_path: Path) 
     findings = {name: auroc[name] for name in ("effusion", "nodule", "cardiomegaly")}
     assert min(findings.values()) > 0.85, findings
     assert "Synthetic images" in report.read_text()
-    again = run_demo(tmp_path / "demo", resume=True)
+    again = run_demo(report.parents[1], resume=True)
     assert again == report
+
+
+@needs_chromium
+@pytest.mark.slow
+def test_the_report_in_a_browser(report: Path) -> None:
+    look_at(report, ["roc", "pr", "hist", "rel", "dec", "forest"])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from browsing import look_at, needs_chromium
 
 from medtl.demo.hand import (
     OLDEST,
@@ -197,14 +198,19 @@ def test_folder_that_cannot_be_written_is_said_without_its_path(tmp_path: Path) 
     assert str(tmp_path) not in str(caught.value)
 
 
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from medtl.demo.study import run_demo
+
+    return run_demo(tmp_path_factory.mktemp("hand") / "demo", task="bone-age")
+
+
 @pytest.mark.slow
-def test_the_demo_learns_the_bone_age_and_its_report_says_synthetic(tmp_path: Path) -> None:
+def test_the_demo_learns_the_bone_age_and_its_report_says_synthetic(report: Path) -> None:
     import json
 
-    from medtl.demo.study import run_demo
     from medtl.io.predictions import read_predictions
 
-    report = run_demo(tmp_path / "demo", task="bone-age")
     measures = json.loads(report.with_name("metrics.json").read_text())["measures"]
     (error,) = [m for m in measures if (m["name"], m["subset"]) == ("mae_months", "all")]
     table = read_predictions(report.with_name("predictions.csv"))
@@ -212,3 +218,9 @@ def test_the_demo_learns_the_bone_age_and_its_report_says_synthetic(tmp_path: Pa
     of_median = (truth - truth.median()).abs().mean()
     assert error["high"] < of_median / 2
     assert "Synthetic images" in report.read_text()
+
+
+@needs_chromium
+@pytest.mark.slow
+def test_the_report_in_a_browser(report: Path) -> None:
+    look_at(report, ["identity", "bland"])

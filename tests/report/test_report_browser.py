@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,25 +10,13 @@ from typing import Any
 import pytest
 import report_example as example
 import table_examples as tables
+from browsing import AXE, CHROMIUM, Opened, chromium, look_at, metrics_behind
 
+from medtl.check import read_recipe
 from medtl.evaluate import TableOptions, report_table
 from medtl.report.build import report_from_run
 from medtl.report.pdf import write_pdf
-
-CHROMIUM = shutil.which("chromium")
-ARGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
-
-AXE = Path.home() / ".cache" / "medtl-ci" / "node_modules" / "axe-core" / "axe.min.js"
-"""Where `.ci/run` installs axe-core: outside the repository."""
-
-FAULTS = """
-async () => (await axe.run()).violations
-  .filter((v) => ['serious', 'critical'].includes(v.impact))
-  .map((v) => [v.id, v.nodes[0].html.slice(0, 120)])
-"""
+from medtl.run import run_study
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 
@@ -93,12 +80,8 @@ NAMELESS = """
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
+    with chromium() as found:
         yield found
-        found.close()
 
 
 @pytest.fixture(scope="module")
@@ -113,38 +96,6 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         page = report_table(table, table.parent / "out", options, language=language)
         found[f"table_{kind}"] = page.as_uri()
     return found
-
-
-def metrics_behind(address: str) -> dict[str, Any]:
-    """The metrics.json beside a report."""
-    return dict(
-        json.loads(
-            Path(address.removeprefix("file://")).with_name("metrics.json").read_text("utf-8")
-        )
-    )
-
-
-class Opened:
-    """A page and what went wrong while it was open."""
-
-    def __init__(self, browser: Any, address: str, **options: Any) -> None:
-        self.context = browser.new_context(**options)
-        self.page = self.context.new_page()
-        self.faults: list[str] = []
-        self.page.on("console", lambda message: self.faults.append(message.text))
-        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
-        self.page.on("request", self._request)
-        self.page.goto(address)
-
-    def _request(self, request: Any) -> None:
-        if not request.url.startswith(("file:", "data:")):
-            self.faults.append(request.url)
-
-    def out(self, name: str) -> str:
-        return str(self.page.locator(f'[data-out="{name}"]').first.text_content())
-
-    def counts(self) -> dict[str, int]:
-        return {name: int(self.out(name)) for name in ("tp", "fp", "fn", "tn")}
 
 
 @pytest.fixture
@@ -328,17 +279,14 @@ def test_a_foreign_table_opens_without_error_network_or_sideways_scroll(
 @pytest.mark.parametrize("kind", ["single", "several", *TABLES])
 def test_axe_finds_no_serious_fault(opened: Any, kind: str, scheme: str) -> None:
     view = opened(kind, color_scheme=scheme)
-    view.page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
-    view.page.evaluate(AXE.read_text("utf-8"))
-    assert view.page.evaluate(FAULTS) == []
+    assert view.serious_faults() == []
 
 
 @pytest.mark.skipif(not AXE.is_file(), reason="axe-core is not installed (.ci/run installs it)")
 def test_axe_finds_a_picture_without_words(opened: Any) -> None:
     view = opened("single")
     view.page.evaluate("document.querySelector('img').removeAttribute('alt')")
-    view.page.evaluate(AXE.read_text("utf-8"))
-    assert [fault[0] for fault in view.page.evaluate(FAULTS)] == ["image-alt"]
+    assert [fault[0] for fault in view.serious_faults()] == ["image-alt"]
 
 
 def test_numbers_of_a_table_are_those_of_metrics_json(opened: Any, reports: dict[str, str]) -> None:
@@ -379,3 +327,16 @@ def test_the_pdf_of_the_command_has_pages(reports: dict[str, str], tmp_path: Pat
     content = write_pdf(page, tmp_path / "report.pdf").read_bytes()
     assert content.startswith(b"%PDF-")
     assert 3 <= content.count(b"/Type /Page\n") <= 14
+
+
+@pytest.mark.slow
+def test_the_report_of_real_radiographs(shared: Path, tmp_path: Path) -> None:
+    """The recipe of pipelines/, cut short: what matters here is the page."""
+    changes = [
+        f"data.manifest={shared / 'data' / 'cxr_nih_pneumonia' / 'manifest.csv'}",
+        "image.size=64",
+        "finetune.stages=[{name: head, train: head, epochs: 3, lr: 3e-3}]",
+    ]
+    recipe = Path(__file__).parents[2] / "pipelines" / "chest_xray.yaml"
+    report = run_study(read_recipe(recipe, changes), tmp_path / "run")
+    look_at(report, ["roc", "pr", "hist", "rel", "dec", "forest"])
