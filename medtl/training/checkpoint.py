@@ -166,6 +166,7 @@ def _give_second_name(path: Path, other: Path) -> None:
     except OSError:
         shutil.copy2(path, temporary)
     temporary.replace(other)
+    temporary.unlink(missing_ok=True)  # POSIX rename leaves it where both are the same file
 
 
 def load_exactly(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:

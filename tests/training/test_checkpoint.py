@@ -1,3 +1,5 @@
+import os
+
 import pytest
 import torch
 
@@ -50,6 +52,16 @@ def test_the_file_before_stays_under_a_second_name(tmp_path):
         save_checkpoint(path, TENSORS, {"number": number}, previous=previous)
     assert load_checkpoint(path)[1] == {"number": 2}
     assert load_checkpoint(previous)[1] == {"number": 1}
+    assert sorted(p.name for p in tmp_path.iterdir()) == [path.name, previous.name]
+
+
+def test_a_kill_between_the_second_name_and_the_new_file_leaves_no_trace(tmp_path):
+    """Then both names are the same file, which a rename leaves alone."""
+    path, previous = tmp_path / "last.safetensors", tmp_path / "previous.safetensors"
+    save_checkpoint(path, TENSORS, {"number": 0})
+    os.link(path, previous)
+    save_checkpoint(path, TENSORS, {"number": 1}, previous=previous)
+    assert load_checkpoint(previous)[1] == {"number": 0}
     assert sorted(p.name for p in tmp_path.iterdir()) == [path.name, previous.name]
 
 
