@@ -43,8 +43,9 @@ fix: $(STAMP)  ## what ruff can mend by itself
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP)  ## the benchmarks
-	$(BIN)/python -m benchmarks.run
+bench:  ## the benchmarks against the peers, in an environment of their own (BENCH_ARGS="ingest")
+	@MEDTL_VENV=.tools/bench .ci/setup bench
+	.tools/bench/bin/python -m benchmarks.run $(BENCH_ARGS)
 
 docs: $(STAMP)  ## the manual as pages in site/
 	@.ci/setup dev,docs

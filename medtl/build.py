@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from medtl.errors import RunError, WeightsError
+from medtl.io.cache import cache_folder
 from medtl.io.manifest import manifest_columns, read_manifest
 from medtl.networks.backbones import Classifier, build_classifier
 from medtl.networks.heads import share_weights
@@ -28,12 +29,18 @@ from medtl.tasks.bone_age import BoneAge, bone_age_task
 from medtl.tasks.classification import Classes, Findings, classification_task
 from medtl.tasks.segmentation import Structures, segmentation_task
 from medtl.tasks.task import Task
+from medtl.training.activations import ActivationCache
 from medtl.training.checkpoint import is_checkpoint, load_checkpoint, without_prefix
-from medtl.training.images import ImageReader
-from medtl.training.loop import Options
+from medtl.training.decoded import DecodedImages
+from medtl.training.images import ImageReader, ReadRecord, decode_cases
+from medtl.training.options import Options
 from medtl.training.presets import preset_stages
 from medtl.training.seeds import Stream, torch_seed
+from medtl.training.store import ImageStore
 from medtl.types import Case, Manifest, Stage
+
+Decode = Callable[..., tuple[ImageStore, list[ReadRecord]]]
+"""`decode_cases`, or what shares its result between runs."""
 
 TASKS: dict[str, Callable[..., Task]] = {
     "findings": Findings,
@@ -361,6 +368,22 @@ def build_options(recipe: Recipe) -> Options:
         zero_gamma=_zero_gamma(spec.zero_gamma),
         seed=recipe.seed_of("order"),
         workers=recipe.run.workers,
+    )
+
+
+def build_cache(recipe: Recipe) -> ActivationCache | None:
+    """Return where the results of frozen layers are stored, or None when they are not."""
+    views, limit_bytes = recipe.finetune.cached_views, int(recipe.run.cache_gb * 2**30)
+    if not views or not limit_bytes:
+        return None
+    return ActivationCache(cache_folder("activations"), views, limit_bytes)
+
+
+def build_decoder(recipe: Recipe) -> Decode:
+    """Return what reads the images: from this user's cache, unless the recipe forbids one."""
+    limit_bytes = int(recipe.run.cache_gb * 2**30)
+    return (
+        DecodedImages(cache_folder("images"), limit_bytes).decode if limit_bytes else decode_cases
     )
 
 

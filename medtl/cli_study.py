@@ -28,7 +28,7 @@ def kfold(
     folds: Annotated[int, typer.Option(min=2, max=20)] = 5,
     baseline: Annotated[
         Literal["frozen", "none"],
-        typer.Option(help="logistic regression on frozen features in the same folds"),
+        typer.Option(help="a linear model on frozen features in the same folds"),
     ] = "frozen",
     resume: Resume = False,
 ) -> None:

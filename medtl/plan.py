@@ -16,7 +16,10 @@ from medtl.preprocess.contact_sheet import contact_sheet as draw_contact_sheet
 from medtl.recipe import Recipe
 from medtl.run import Prepared, build_trainer, read_study
 from medtl.training.images import check_readable
-from medtl.training.loop import Trainer, Watcher
+from medtl.training.loop import Trainer
+from medtl.training.options import Watcher
+from medtl.training.rehearsal import rehearse
+from medtl.training.staging import recalibrated_groups
 from medtl.types import SPLITS, Stage
 
 SHEET_CASES = 6
@@ -52,7 +55,13 @@ def describe_plan(
         for stage in build_stages(recipe, [group.name for group in trainer.groups]):
             optimizer = trainer.enter(stage)
             yield from _describe_stage(trainer, stage, optimizer)
-            total += trainer.rehearse(stage, optimizer) * stage.epochs
+            plan = trainer.cache_plan(stage)
+            yield f"  frozen layers: {plan}"
+            total += rehearse(trainer, stage, optimizer, None if isinstance(plan, str) else plan)
+    if trainer.cache is not None:
+        limit_gb = trainer.cache.limit_bytes / 2**30
+        yield f"Cache: at most {limit_gb:.1f} GB in {trainer.cache.folder}; safe to delete"
+    yield from (f"Computing: {choice}" for choice in trainer.runtime.choices)
     device = trainer.runtime.device.type
     yield f"Training takes at most {_duration(total)} on {device}, less when it stops early."
     yield f"Peak memory so far: {_peak_memory():.1f} GB."
@@ -102,7 +111,7 @@ def _describe_stage(
         trainer.groups,
         rates=rates,
         gamma={} if surgery is None else surgery.actions,
-        recalibrated=trainer.recalibrated(stage),
+        recalibrated=recalibrated_groups(trainer.groups, stage),
     )
     yield f"Stage {stage.name}: {stage.epochs} epochs, {stage.schedule}"
     for row in rows:

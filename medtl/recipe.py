@@ -444,6 +444,11 @@ class Finetune(Section):
     clip_norm: Positive | None = 1.0
     ema_decay: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
     penalty: Penalty | None = None
+    cached_views: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="augmented views of each image that frozen layers are run for, once, in a "
+        "stage of more epochs; 0 runs them in every epoch",
+    )
     zero_gamma: ZeroGammaSpec = ZeroGammaSpec()
     early_stopping: EarlyStopping = EarlyStopping()
 
@@ -490,6 +495,9 @@ class Runtime(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     workers: Annotated[int, Field(ge=0)] = 0
+    cache_gb: Annotated[float, Field(ge=0.0)] = Field(
+        20.0, description="what this user's cache of images and activations may hold; 0 for none"
+    )
     tensorboard: bool = True
     mlflow: str | None = Field(None, description="tracking URI; needs medtl[tracking]")
 

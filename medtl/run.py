@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,10 +16,13 @@ import torch
 
 from medtl import record
 from medtl.build import (
+    Decode,
     PairAugment,
     UnitAugment,
     build_augmenter,
+    build_cache,
     build_contract,
+    build_decoder,
     build_manifest,
     build_network,
     build_options,
@@ -67,11 +71,11 @@ from medtl.training.images import (
     ImageReader,
     ReadRecord,
     check_readable,
-    decode_cases,
 )
 from medtl.training.journal import csv_listener, mlflow_listener, tensorboard_listener
-from medtl.training.loop import Trainer, Watcher
+from medtl.training.loop import Trainer
 from medtl.training.masked import MaskedSamples
+from medtl.training.options import Watcher
 from medtl.training.runtime import Runtime, explained_failures
 from medtl.training.store import ImageStore
 from medtl.types import Case, Manifest, OperatingPoint
@@ -83,10 +87,6 @@ if TYPE_CHECKING:
     from medtl.networks.weights import WeightsReport
 
 log = logging.getLogger(__name__)
-
-
-Decode = Callable[..., tuple[ImageStore, list[ReadRecord]]]
-"""`decode_cases`, or what shares its result between the runs of a study."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +165,8 @@ def run_study(
     Raises:
         MedtlError: For any fault of recipe, manifest, images or training.
     """
+    if _helps_another():
+        return _help_train(recipe, out, resume=resume, manifest=manifest) / "report.html"
     with _working_in(recipe, out, resume=resume):
         prepared = prepare(recipe, out, manifest=manifest, progress=progress)
         train(prepared, out, resume=resume, watcher=watcher)
@@ -183,10 +185,29 @@ def train_study(
     watcher: Watcher | None = None,
 ) -> Path:
     """Do the first half of the chain; return the best checkpoint. Arguments as `run_study`."""
+    best = Path("checkpoints", "best.safetensors")
+    if _helps_another():
+        return _help_train(recipe, out, resume=resume) / best
     with _working_in(recipe, out, resume=resume):
         prepared = prepare(recipe, out, progress=progress)
         train(prepared, out, resume=resume, watcher=watcher)
-    return out / "checkpoints" / "best.safetensors"
+    return out / best
+
+
+def _helps_another() -> bool:
+    """Whether a launcher started this process beside the one that owns the run folder."""
+    return os.environ.get("RANK", "0") != "0"
+
+
+def _help_train(
+    recipe: Recipe, out: Path, *, resume: bool, manifest: Manifest | None = None
+) -> Path:
+    """Take this process's part of every batch, write nothing, and return the run folder."""
+    trainer, _ = build_trainer(
+        read_study(recipe, manifest=manifest), out / "checkpoints", Watcher()
+    )
+    trainer.fit(build_stages(recipe, [group.name for group in trainer.groups]), resume=resume)
+    return out
 
 
 @contextmanager
@@ -222,7 +243,7 @@ def prepare(
     out: Path,
     *,
     manifest: Manifest | None = None,
-    decode: Decode = decode_cases,
+    decode: Decode | None = None,
     progress: Progress = silent,
 ) -> Prepared:
     """Read the study into a run folder that `claim` has opened, and write down who is in it.
@@ -248,7 +269,7 @@ def read_study(
     *,
     manifest: Manifest | None = None,
     file: Path | None = None,
-    decode: Decode = decode_cases,
+    decode: Decode | None = None,
     progress: Progress = silent,
 ) -> Prepared:
     """Read manifest and images; check labels, splits and leaks. Writes nothing but `file`.
@@ -257,7 +278,7 @@ def read_study(
         recipe: After the first pass of `check`.
         manifest: Already split, for a fold of a study; None reads the recipe's own.
         file: Where to memory-map the unit images; None keeps them in memory.
-        decode: Reads the images; a study's runs share what it returns.
+        decode: Reads the images, None as the recipe says; a study's runs share what it returns.
         progress: Told of reading.
 
     Raises:
@@ -273,7 +294,7 @@ def read_study(
     check_patients(manifest)
     reader = build_reader(recipe, build_contract(recipe), manifest.root)
     check_contract(recipe, reader)
-    store, records = decode(
+    store, records = (decode or build_decoder(recipe))(
         manifest.cases,
         reader,
         encode=encode_of(task),
@@ -404,7 +425,10 @@ def train(
         precision=trainer.runtime.precision,
         device=trainer.runtime.device.type,
     )
-    write_json(out / "environment.json", facts)
+    choices = trainer.runtime.choices
+    log.info("computing: %s", "; ".join(str(choice) for choice in choices))
+    computing = {choice.name: choice.value for choice in choices}
+    write_json(out / "environment.json", {**facts, "computing": computing})
     names = [group.name for group in trainer.groups]
     trainer.fit(build_stages(recipe, names), resume=resume)
 
@@ -437,6 +461,7 @@ def build_trainer(
         meta=_checkpoint_meta(prepared),
         extra=_extra_tensors(prepared.reader),
         watcher=watcher,
+        cache=build_cache(recipe),
     )
     return trainer, loaded
 

@@ -50,9 +50,10 @@ def _usual_signals() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_data_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep the pseudonym salt of the tests out of the user's data folder."""
+    """Keep the pseudonym salt and the caches of the tests out of the user's folders."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data-home")))
+        for name in ("data", "cache"):
+            patch.setenv(f"XDG_{name.upper()}_HOME", str(tmp_path_factory.mktemp(f"{name}-home")))
         yield
 
 

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import csv
+
 import pytest
 import torch
 from tiny_study import RECIPE, write_tiny_study
 
-from medtl.build import build_options, build_stages, load_trained
+from medtl.build import (
+    UnitAugment,
+    build_augmenter,
+    build_cache,
+    build_decoder,
+    build_options,
+    build_stages,
+    load_trained,
+)
 from medtl.check import read_recipe
 from medtl.errors import RecipeError, RunError, SelectorError
+from medtl.io.cache import cache_folder
 from medtl.io.yaml12 import dump_yaml
 from medtl.networks.groups import layer_groups
 from medtl.networks.zero_gamma import ZeroGamma
 from medtl.plan import describe_plan
 from medtl.recipe import parse_recipe
 from medtl.run import train_study
+from medtl.training.images import decode_cases
 
 GROUPS = ["stem", "layer1", "layer2", "layer3", "layer4", "head"]
 
@@ -136,6 +148,46 @@ def test_a_changed_network_comes_back_from_its_checkpoint(recipe_file, tmp_path,
     sizes = [sum(p.numel() for p in t.model.parameters()) for t in (trained, whole)]
     assert sizes[0] < sizes[1]
     assert trained.model.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 1)
+
+
+def test_the_plan_says_what_a_cache_would_save_and_where_it_lies(recipe_file):
+    keys = ["finetune.cached_views=2", "finetune.stages.0.epochs=5", "run.cache_gb=1.5"]
+    text = "\n".join(describe_plan(read_recipe(recipe_file, keys)))
+    assert "stem to layer4 run once for each of 2 views, not in 5 epochs: at most 2.5" in text
+    assert "frozen layers: run in every epoch: 2 epochs do not come back to 2 views" in text
+    assert f"Cache: at most 1.5 GB in {cache_folder('activations')}; safe to delete" in text
+    assert "Computing: precision fp32: the device is a CPU" in text
+
+
+@pytest.mark.parametrize("key", ["finetune.cached_views=0", "run.cache_gb=0"])
+def test_without_a_cache_all_layers_run_in_every_epoch(recipe_file, key):
+    recipe = read_recipe(recipe_file, ["finetune.cached_views=2", key])
+    assert build_cache(recipe) is None
+    assert (build_decoder(recipe) is decode_cases) == ("cache_gb" in key)
+
+
+def test_a_cached_run_leaves_what_another_run_finds(recipe_file, tmp_path):
+    keys = ["finetune.cached_views=1", "finetune.stages.0.epochs=3", "augment.policy=none"]
+    losses = []
+    for name, views in (("full", 0), ("cached", 1), ("again", 1)):
+        recipe = read_recipe(recipe_file, [*keys, f"finetune.cached_views={views}"])
+        train_study(recipe, tmp_path / name)
+        with (tmp_path / name / "history.csv").open() as file:
+            losses.append([row["val_loss"] for row in csv.DictReader(file)])
+    assert losses[0] == losses[1] == losses[2]
+    said = [(tmp_path / name / "log.txt").read_text() for name in ("full", "cached", "again")]
+    assert ["run once for each of 1 views" in text for text in said] == [False, True, True]
+    assert "decoded images are there from an earlier run" in said[2]
+
+
+def test_the_augmentation_says_all_that_it_depends_on(recipe_file):
+    """Its repr is part of the key of stored activations: no address, every parameter."""
+    said = [repr(UnitAugment(build_augmenter(read_recipe(recipe_file, keys)))) for keys in (
+        [], [], ["augment.probability=0.25"], ["image.modality=hand"],
+    )]  # fmt: skip
+    assert said[0] == said[1]
+    assert len(set(said)) == 3
+    assert " at 0x" not in said[0]
 
 
 def test_a_decoder_needs_the_whole_encoder(recipe_file):

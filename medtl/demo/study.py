@@ -13,7 +13,7 @@ from medtl.outputs import Progress, silent
 from medtl.run import refuse_existing, run_study
 
 if TYPE_CHECKING:
-    from medtl.training.loop import Watcher
+    from medtl.training.options import Watcher
 
 Kind = Literal["classification", "bone-age", "segmentation"]
 

@@ -8,6 +8,7 @@ are checked here.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -166,6 +167,92 @@ def jpeg_2000_header(data: bytes) -> Codestream | None:
     )
     samples = int.from_bytes(data[at + 36 : at + 38])
     return Codestream(rows - top, columns - left, samples, (data[at + 38] & 0x7F) + 1)
+
+
+def halvings(data: bytes, stream: Codestream, at_least: int) -> int:
+    """Return how often a JPEG 2000 picture may be halved and its longer side still be `at_least`.
+
+    Args:
+        data: The stream.
+        stream: What its header declares.
+        at_least: Pixels, at least 1.
+
+    Reference:
+        ITU-T T.800 A.6.1: the stream holds so many coarser pictures as COD declares levels.
+    """
+    at = _marker(data, 0x52)
+    levels = data[at + 9] if 0 <= at < len(data) - 9 else 0
+    sides = (stream.rows, stream.columns)
+    times = min(levels, max((max(sides) // max(at_least, 1)).bit_length() - 1, 0))
+    # Pillow rounds a halved side to the nearest, the stream rounds it up: only where they agree.
+    while any((side + (1 << times >> 1)) >> times != -(-side >> times) for side in sides):
+        times -= 1
+    return times
+
+
+def decode_halved(
+    data: bytes, shape: tuple[int, int, int], times: int, where: str
+) -> NDArray[np.uint16]:
+    """Return one grey JPEG 2000 frame as its own coarser picture, `times` halved, unsigned.
+
+    A fault in the finest details is not decoded and so not found by the decoder: that the stream
+    is whole is seen from the lengths of its parts.
+
+    Args:
+        data: The stream of one frame, of one unsigned component of at most 16 bits.
+        shape: Rows, columns and samples per pixel that the file declares.
+        times: What `halvings` allows, at least 1.
+        where: Name of the file.
+
+    Raises:
+        ImageError: Another size than declared, cut, or corrupt.
+    """
+    from PIL import Image as Pillow
+
+    stream = jpeg_2000_header(data)
+    if stream is None or (stream.rows, stream.columns, stream.samples) != shape:
+        raise ImageError("the JPEG 2000 stream has another size than the file says", where=where)
+    if not _has_all_parts(data):
+        raise ImageError("the JPEG 2000 stream is truncated", where=where, fix=COPY_AGAIN)
+    try:
+        with Pillow.open(io.BytesIO(data), formats=["JPEG2000"]) as picture:
+            picture.reduce = times  # type: ignore[method-assign, assignment]
+            cells = np.array(picture, np.uint16)
+    except Exception as fault:
+        raise ImageError(
+            f"the JPEG 2000 stream cannot be decoded, it is corrupt or truncated "
+            f"({type(fault).__name__})",
+            where=where,
+            fix=COPY_AGAIN,
+        ) from None
+    if stream.precision > 8:  # Pillow fills the 16 bits from above
+        cells >>= 16 - stream.precision
+    return cells
+
+
+def _has_all_parts(data: bytes) -> bool:
+    """Return whether the tile-parts have the lengths they declare, up to the end marker.
+
+    Reference:
+        ITU-T T.800 A.4.2: Psot counts from the first byte of SOT; 0 means up to the end.
+    """
+    at = _marker(data, 0x90)
+    while 0 <= at < len(data) - 10 and data[at : at + 2] == b"\xff\x90":
+        length = int.from_bytes(data[at + 6 : at + 10])
+        at = data.rfind(_END_OF_IMAGE) if length == 0 else at + length
+    return data[at : at + 2] == _END_OF_IMAGE
+
+
+def _marker(data: bytes, wanted: int) -> int:
+    """Return where a marker segment of the main header begins (T.800 A.4, A.5), -1 if nowhere."""
+    at = data.find(b"\xff\x4f\xff\x51") + 2
+    while 2 <= at < len(data) - 4 and data[at] == 0xFF:
+        if data[at + 1] == wanted:
+            return at
+        if data[at + 1] == 0x90:  # SOT: the main header has ended
+            break
+        at += 2 + int.from_bytes(data[at + 2 : at + 4])
+    return -1
 
 
 def jpeg_is_cut(data: bytes, pixels: NDArray[Any], stream: Codestream, decode: Decode) -> bool:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from io import BufferedIOBase
+from typing import Any, cast
 
 import imagecodecs
 import numpy as np
@@ -20,7 +21,7 @@ from pydicom import uid
 from pydicom.encaps import generate_frames
 
 from medtl.errors import ImageError
-from medtl.io.codestream import decode_codestream
+from medtl.io.codestream import decode_codestream, decode_halved, halvings, jpeg_2000_header
 from medtl.io.dicom_file import UNDEFINED_LENGTH, PixelElement
 from medtl.io.limits import COPY_AGAIN
 from medtl.io.luts import rgb_from_ybr
@@ -80,7 +81,13 @@ class PixelFormat:
 
 
 def decode_frames(
-    element: PixelElement, fmt: PixelFormat, syntax: str, frames: Sequence[int], where: str
+    element: PixelElement,
+    fmt: PixelFormat,
+    syntax: str,
+    frames: Sequence[int],
+    where: str,
+    *,
+    at_least: int | None = None,
 ) -> tuple[StoredArray, list[str]]:
     """Return the stored values of the asked frames, colours as RGB, and the flags raised.
 
@@ -90,6 +97,8 @@ def decode_frames(
         syntax: Transfer syntax UID.
         frames: Frame numbers from 0, ascending.
         where: Name of the file.
+        at_least: Of JPEG 2000, one grey unsigned sample: decode a coarser picture whose longer
+            side has still so many pixels; None decodes all.
 
     Returns:
         `(len(frames), rows, columns, samples)`; YBR colours are RGB, palette indices stay indices.
@@ -119,7 +128,8 @@ def decode_frames(
     pictures: list[StoredArray] = []
     for number, data in enumerate(_encapsulated(element, fmt, where)):
         if number in wanted:
-            pictures.append(decode(data, fmt, syntax, where))
+            halved = _halved(data, fmt, syntax, at_least, where)
+            pictures.append(decode(data, fmt, syntax, where) if halved is None else halved)
         if len(pictures) == len(wanted):
             return np.stack(pictures) if len(pictures) > 1 else pictures[0][None], []
     raise ImageError(
@@ -168,7 +178,9 @@ def _native(
     first, last = min(frames), max(frames)
     start = first * bits // 16 * 2  # words: big-endian ones are swapped as a whole
     element.source.seek(element.offset + start)
-    data = element.source.read(math.ceil(bits * (last + 1) / 16) * 2 - start)
+    data = np.empty(math.ceil(bits * (last + 1) / 16) * 2 - start, np.uint8)
+    # Into memory of our own, which `_sample` may change; an odd end has no second byte.
+    data = data[: cast(BufferedIOBase, element.source).readinto(data.data)]
     cells = _cells(data, element, fmt)
     skipped = (first * bits - start * 8) // fmt.bits_allocated
     frame_cells = bits // fmt.bits_allocated
@@ -208,35 +220,40 @@ def _check_length(element: PixelElement, expected: int, fmt: PixelFormat, where:
     return []
 
 
-def _cells(data: bytes, element: PixelElement, fmt: PixelFormat) -> StoredArray:
+def _cells(data: NDArray[np.uint8], element: PixelElement, fmt: PixelFormat) -> StoredArray:
     """Return the flat cells of native pixel data; bits unpacked where a cell is one bit."""
     order = "<" if element.little_endian else ">"
     if element.kind != "integer":
         return np.frombuffer(data, f"{order}f{fmt.bits_allocated // 8}")
     if fmt.bits_allocated in (1, 8) and not element.little_endian and element.vr == b"OW":
         # PS3.5 8.1.1: 8-bit cells travel in swapped pairs when the words are big endian
-        even = np.frombuffer(data[: len(data) // 2 * 2], ">u2").astype("<u2").tobytes()
-        data = even + data[len(even) :]
+        words = data[: len(data) // 2 * 2].view(np.uint16)
+        words.byteswap(inplace=True)
     if fmt.bits_allocated == 1:
-        return np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
+        return np.unpackbits(data, bitorder="little")
     return np.frombuffer(data, f"{order}u{fmt.bits_allocated // 8}")
 
 
 def _sample(cells: StoredArray, high_bit: int, bits_stored: int, is_signed: bool) -> StoredArray:
     """Return the sample of each cell: bits above the high bit dropped, the sign extended.
 
+    In place: a film has millions of cells, and nobody else holds them.
+
     Reference:
         PS3.5 8.1.1: bits outside the sample may hold anything (retired overlays did), so two
         shifts, the second one arithmetic for signed values, isolate it.
     """
     width = cells.dtype.itemsize * 8
-    kind = "i" if is_signed else "u"
-    samples: StoredArray = cells.astype(f"{kind}{cells.dtype.itemsize}", copy=False)
+    samples: StoredArray = cells.view(cells.dtype.str.replace("u", "i")) if is_signed else cells
     if bits_stored == width:
         return samples
+    if not is_signed and high_bit + 1 == bits_stored:  # then one mask is the two shifts
+        samples &= samples.dtype.type((1 << bits_stored) - 1)
+        return samples
     if high_bit + 1 < width:
-        samples = np.left_shift(samples, width - 1 - high_bit)
-    return np.right_shift(samples, width - bits_stored).astype(samples.dtype, copy=False)
+        samples <<= width - 1 - high_bit
+    samples >>= width - bits_stored
+    return samples
 
 
 def _lay_out(cells: StoredArray, fmt: PixelFormat, is_422: bool) -> StoredArray:
@@ -281,6 +298,21 @@ def _rle(data: bytes, fmt: PixelFormat, _syntax: str, where: str) -> StoredArray
     planes = buffer.view(f"<u{size}").reshape(fmt.samples, fmt.rows, fmt.columns)
     samples = _sample(np.moveaxis(planes, 0, 2), fmt.high_bit, fmt.bits_stored, fmt.is_signed)
     return rgb_from_ybr(samples) if fmt.photometric in ("YBR_FULL", "YBR_FULL_422") else samples
+
+
+def _halved(
+    data: bytes, fmt: PixelFormat, syntax: str, at_least: int | None, where: str
+) -> StoredArray | None:
+    """Return a coarser picture `(r, c, 1)` of one JPEG 2000 frame, None where there is none."""
+    is_grey = fmt.samples == 1 and fmt.photometric != "PALETTE COLOR" and not fmt.is_signed
+    if at_least is None or not is_grey or _FAMILIES.get(syntax) != "JPEG 2000":
+        return None
+    stream = jpeg_2000_header(data)
+    times = 0 if stream is None or stream.precision > 16 else halvings(data, stream, at_least)
+    if times == 0:
+        return None
+    shape = (fmt.rows, fmt.columns, fmt.samples)
+    return decode_halved(data, shape, times, where)[..., None]
 
 
 def _codestream(data: bytes, fmt: PixelFormat, syntax: str, where: str) -> StoredArray:

@@ -33,6 +33,7 @@ from medtl.io.decode import PixelFormat, StoredArray, decode_frames
 from medtl.io.dicom_file import DicomFile, PixelElement, heard_warnings, open_dicom
 from medtl.io.dicom_header import (
     Geometry,
+    coarser,
     facts,
     functional_group,
     geometry,
@@ -87,6 +88,7 @@ def read_dicom(
     root: Path | None = None,
     voi: bool = False,
     frame: int | None = None,
+    at_least: int | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Image:
     """Return one DICOM file as an image in real-world units.
@@ -97,6 +99,8 @@ def read_dicom(
         voi: Apply the VOI LUT or the first window; the values are then display values from
             0 (black) to 1 (white).
         frame: Number from 0 of the one frame to read, in the order of the whole array.
+        at_least: Let grey JPEG 2000 without padded pixels be decoded at the coarsest resolution it
+            holds whose longer side has so many pixels. Flagged `reduced_resolution`.
         limits: What the file may cost.
 
     Returns:
@@ -109,7 +113,9 @@ def read_dicom(
     """
     where = name_of(path, root)
     with heard_warnings() as heard, open_dicom(path, where, limits) as file:
-        image = _read(file, voi, frame, limits, where)
+        if file.pixels is not None and value(file.dataset, "PixelPaddingValue", where) is not None:
+            at_least = None  # an average of padding and picture is neither
+        image = _read(file, voi, frame, at_least, limits, where)
     if not heard:
         return image
     # The messages themselves may quote tag values, so only their number is kept.
@@ -120,7 +126,14 @@ def read_dicom(
     )
 
 
-def _read(file: DicomFile, voi: bool, frame: int | None, limits: Limits, where: str) -> Image:
+def _read(
+    file: DicomFile,
+    voi: bool,
+    frame: int | None,
+    at_least: int | None,
+    limits: Limits,
+    where: str,
+) -> Image:
     """Run the steps on an open file."""
     dataset = file.dataset
     if file.pixels is None:
@@ -132,8 +145,14 @@ def _read(file: DicomFile, voi: bool, frame: int | None, limits: Limits, where: 
     _check_size(fmt, file.pixels, frame, limits, where)
     place = geometry(dataset, fmt.frames, where)
     frames = _chosen(place, frame, fmt, where)
-    stored, odd = decode_frames(file.pixels, fmt, file.transfer_syntax, sorted(frames), where)
+    stored, odd = decode_frames(
+        file.pixels, fmt, file.transfer_syntax, sorted(frames), where, at_least=at_least
+    )
     record.flags += odd
+    if stored.shape[1:3] != (fmt.rows, fmt.columns):
+        place = coarser(place, (fmt.rows, fmt.columns), stored.shape[1:3])
+        record.flags.append("reduced_resolution")
+        record.notes.append(f"decoded at {stored.shape[1]} x {stored.shape[2]} pixels")
     record.notes.append(f"decoded transfer syntax {known.get('transfer_syntax', 'unknown')}")
     if list(frames) != sorted(frames):
         stored = stored[np.argsort(np.argsort(frames))]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -299,6 +299,25 @@ def geometry(dataset: Dataset, frames: int, where: str) -> Geometry:
     if axes is not None and places is not None and in_plane is not None:
         affine = _affine(axes, places, in_plane, between)
     return Geometry(order, in_plane, between, affine, tuple(flags))
+
+
+def coarser(place: Geometry, shape: tuple[int, int], reduced: tuple[int, ...]) -> Geometry:
+    """Return the geometry of the same picture with fewer, larger pixels.
+
+    Args:
+        place: Of the picture of `shape`.
+        shape: Rows and columns.
+        reduced: Its rows and columns now.
+    """
+    down, across = (old / new for old, new in zip(shape, reduced, strict=True))
+    in_plane = place.in_plane and (place.in_plane[0] * down, place.in_plane[1] * across)
+    affine = None if place.affine is None else place.affine.copy()
+    if affine is not None:
+        rows, columns = (1, 2) if len(place.order) > 1 else (0, 1)
+        for axis, factor in ((rows, down), (columns, across)):
+            affine[:, 3] += affine[:, axis] * (factor - 1) / 2  # the centre of the larger pixel
+            affine[:, axis] *= factor
+    return replace(place, in_plane=in_plane, affine=affine)
 
 
 def _in_plane(dataset: Dataset, where: str) -> tuple[tuple[float, float] | None, list[str]]:

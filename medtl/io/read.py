@@ -48,6 +48,7 @@ def read_image(
     voi: bool = False,
     color: Literal["grey", "rgb", "keep"] = "grey",
     frame: int | None = None,
+    at_least: int | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Image:
     """Return one image file or DICOM series in real-world units, with the record of every step.
@@ -60,6 +61,8 @@ def read_image(
         color: "grey" turns colour into luma, "rgb" repeats grey in three channels, "keep" neither.
         frame: Number from 0 of one frame, page, slice of the last NIfTI axis, or slice of a series
             by position; gives a 2D image.
+        at_least: Single DICOM files only: let JPEG 2000 be decoded at the coarsest resolution it
+            holds whose longer side has so many pixels; another picture than the whole one shrunk.
         limits: What the file may cost.
 
     Returns:
@@ -79,7 +82,9 @@ def read_image(
         elif kind == "DICOM":
             from medtl.io.dicom import read_dicom
 
-            image = read_dicom(path, root=root, voi=voi, frame=frame, limits=limits)
+            image = read_dicom(
+                path, root=root, voi=voi, frame=frame, at_least=at_least, limits=limits
+            )
         elif kind == "NIfTI":
             from medtl.io.nifti import read_nifti
 
@@ -133,13 +138,15 @@ def _format_of(path: Path, where: str) -> Format:
 
 def _finite(image: Image, where: str) -> Image:
     """Return the image without NaN and infinite voxels: they become the smallest finite one."""
-    # A sum is NaN or infinite if any voxel is; float64 cannot overflow from finite float32.
-    with np.errstate(invalid="ignore"):
-        is_clean = np.isfinite(np.sum(image.array, dtype=np.float64))
+    array = image.array
+    # A sum is NaN or infinite if any voxel is; finite voxels may add up to infinity, too.
+    with np.errstate(invalid="ignore", over="ignore"):
+        is_clean = np.isfinite(np.sum(array))
     if is_clean:
         return image
-    array = image.array
     is_finite = np.isfinite(array)
+    if is_finite.all():
+        return image
     if not is_finite.any():
         raise ImageError("no voxel is finite (all are NaN or infinite)", where=where)
     nans = int(np.isnan(array).sum())

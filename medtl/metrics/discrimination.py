@@ -23,12 +23,11 @@ from medtl.metrics.ranking import (
     rank,
     ratio,
     step_precision,
-    weighted_counts,
 )
 from medtl.metrics.resampling import (
     BLOCK_CELLS,
     affordable_resamples,
-    bootstrap,
+    patient_resamples,
     patient_strata,
 )
 from medtl.types import FloatArray, IntArray, Measure
@@ -129,16 +128,16 @@ def bootstrap_counts(
 
     if patients is None:
         blocks = _independent_counts(ranking, stratified, resamples, np.random.default_rng(seed))
-        draws = np.concatenate([columns(*block) for block in blocks])
     else:
         codes = patient_codes(patients, ranking.positive.size)[ranking.order]
-        draws = bootstrap(
-            lambda weights: columns(*weighted_counts(ranking, weights)),
+        drawn = patient_resamples(
             codes,
             strata=patient_strata(ranking.positive, codes) if stratified else None,
             resamples=affordable_resamples(resamples, codes.size),
             seed=seed,
         )
+        blocks = _clustered_counts(ranking, codes, drawn)
+    draws = np.concatenate([columns(*block) for block in blocks])
     return [
         part[:, 0] if part.shape[1] == 1 else part
         for part in np.split(draws, np.cumsum(widths)[:-1], axis=1)
@@ -160,6 +159,28 @@ def _independent_counts(
         ]
         both = np.concatenate(drawn, axis=1)
         yield np.cumsum(both[:, :size], axis=1), np.cumsum(both[:, size:], axis=1)
+
+
+def _clustered_counts(
+    ranking: Ranking, codes: IntArray, drawn: Iterator[IntArray]
+) -> Iterator[tuple[IntArray, IntArray]]:
+    """Yield cumulative counts of resampled patients: how often each is drawn times what it has.
+
+    A patient has rows at few of the thresholds, so the product is a sparse one.
+    """
+    from scipy.sparse import csr_array
+
+    size = ranking.thresholds.size
+    threshold = np.repeat(np.arange(size), np.diff(ranking.last, prepend=-1))
+    place = np.where(ranking.positive, threshold, threshold + size)
+    ones = np.ones(codes.size, dtype=np.int32)
+    rows = csr_array((ones, (place, codes)), shape=(2 * size, int(codes.max()) + 1))
+    for times in drawn:
+        both = (rows @ times.T).T
+        tp, fp = (
+            np.cumsum(part, axis=1, dtype=np.int64) for part in (both[:, :size], both[:, size:])
+        )
+        yield tp, fp
 
 
 def bootstrap_measure(

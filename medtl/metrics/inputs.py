@@ -56,6 +56,8 @@ def binary_truth(y_true: ArrayLike) -> BoolArray:
     Raises:
         PredictionsError: If a value is neither 0 nor 1.
     """
+    if isinstance(y_true, np.ndarray) and y_true.dtype == bool and y_true.ndim == 1:
+        return y_true
     truth = finite_vector(y_true, "y_true")
     other = np.unique(truth[(truth != 0) & (truth != 1)])
     if other.size:

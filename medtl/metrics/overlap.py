@@ -80,7 +80,7 @@ def compare_masks(
         with voxels counted in place of surface elements.
     """
     _check(truth, prediction, spacing)
-    truth, prediction = truth.astype(bool), prediction.astype(bool)
+    truth, prediction = (mask.astype(bool, copy=False) for mask in (truth, prediction))
     box = bounding_box(truth | prediction)
     truth, prediction = truth[box], prediction[box]
     first, second = int(truth.sum()), int(prediction.sum())
@@ -156,10 +156,12 @@ def case_overlaps(
 
 def bounding_box(mask: BoolArray) -> tuple[slice, ...]:
     """Return the slices of the smallest box around a mask; empty slices for an empty mask."""
-    slices = []
+    slices: list[slice] = []
     for axis in range(mask.ndim):
+        # What lies outside the box on the axes before is empty and need not be looked at again.
+        inside = mask[tuple(slices)]
         others = tuple(other for other in range(mask.ndim) if other != axis)
-        used = np.flatnonzero(mask.any(axis=others))
+        used = np.flatnonzero(inside.any(axis=others))
         slices.append(slice(int(used[0]), int(used[-1]) + 1) if used.size else slice(0, 0))
     return tuple(slices)
 

@@ -193,17 +193,30 @@ def placements(y_true: ArrayLike, y_score: ArrayLike) -> FloatArray:
         DeLong et al., Biometrics 1988;44:837, V10 and V01, by binary search in O(n log n).
     """
     truth, score = truth_and_score(y_true, y_score)
-    positive, negative = np.sort(score[truth]), np.sort(score[~truth])
-
-    def midrank(sorted_scores: FloatArray, queries: FloatArray) -> FloatArray:
-        left = np.searchsorted(sorted_scores, queries, side="left")
-        right = np.searchsorted(sorted_scores, queries, side="right")
-        return (left + right) / (2 * sorted_scores.size)
-
+    diseased, healthy = np.flatnonzero(truth), np.flatnonzero(~truth)
+    # A search for sorted scores stays in the processor's cache: six times faster than unsorted.
+    diseased, healthy = (rows[np.argsort(score[rows])] for rows in (diseased, healthy))
     values = np.empty(score.size)
-    values[truth] = midrank(negative, score[truth])
-    values[~truth] = 1 - midrank(positive, score[~truth])
+    below, not_above = _twice_correct(score[diseased], score[healthy])
+    values[diseased] = below / (2 * healthy.size)
+    values[healthy] = 1 - not_above / (2 * diseased.size)
     return values
+
+
+def _twice_correct(diseased: FloatArray, healthy: FloatArray) -> tuple[IntArray, IntArray]:
+    """Return per diseased row twice the healthy rows below it, per healthy row those not above it.
+
+    Both scores ascend; a tie counts one, half of a row.
+    """
+    below = np.searchsorted(healthy, diseased, side="left")
+    upto = np.searchsorted(healthy, diseased, side="right")
+    # A healthy row has above it the diseased rows that have it below them: counted, not searched.
+    not_above = np.zeros(healthy.size + 1, dtype=np.int64)
+    for places in (below, upto):
+        not_above += np.bincount(places, minlength=healthy.size + 1)
+    np.cumsum(not_above, out=not_above)
+    below += upto
+    return below, not_above[:-1]
 
 
 def auc_covariance(
@@ -273,12 +286,19 @@ def auroc(
     """
     truth, score = truth_and_score(y_true, y_score)
     codes = patient_codes(patients, truth.size)
-    diseased, healthy = num_patients(codes[truth]), num_patients(codes[~truth])
     blank = blank_measure("auroc", truth, codes, confidence)
+    clustered = patients is not None and is_clustered(codes)
+    classes = (truth, ~truth)
+    diseased, healthy = (
+        num_patients(codes[rows]) if clustered else int(np.count_nonzero(rows)) for rows in classes
+    )
     if not (diseased and healthy):
         return replace(blank, reason=ONE_CLASS)
-    aucs, covariance = auc_covariance(truth, score, codes)
-    auc, variance = float(aucs[0]), float(covariance[0, 0])
+    if clustered:
+        aucs, covariance = auc_covariance(truth, score, codes)
+        auc, variance = float(aucs[0]), float(covariance[0, 0])
+    else:
+        auc, variance = _delong(*(np.sort(score[rows]) for rows in classes))
     if math.isnan(variance):
         reason = "an interval needs at least two patients of each class"
         return replace(blank, value=auc, status="degenerate", reason=reason)
@@ -289,9 +309,25 @@ def auroc(
         return replace(blank, value=auc, low=low, high=high, method=method, status="degenerate",
                        reason=reason)  # fmt: skip
     low, high = logit_wald(auc, math.sqrt(variance), normal_quantile(confidence))
-    method = "Obuchowski over patients" if is_clustered(codes) else "DeLong"
+    method = "Obuchowski over patients" if clustered else "DeLong"
     return replace(blank, value=auc, low=low, high=high, method=f"{method}, logit scale",
                    status="ok")  # fmt: skip
+
+
+def _delong(diseased: FloatArray, healthy: FloatArray) -> tuple[float, float]:
+    """Return the AUC and its variance from the sorted scores of both classes, one row a patient.
+
+    The variance needs no row's own placement, only all of them: nothing is put back in order.
+    """
+    below, not_above = _twice_correct(diseased, healthy)
+    auc = int(below.sum()) / (2 * diseased.size * healthy.size)
+
+    def spread(twice: IntArray, others: int) -> float:
+        return float(twice.var(ddof=1)) / twice.size / (2 * others) ** 2
+
+    if min(diseased.size, healthy.size) < 2:
+        return auc, math.nan
+    return auc, spread(below, healthy.size) + spread(not_above, diseased.size)
 
 
 def auc_influence(y_true: ArrayLike, y_score: ArrayLike) -> FloatArray:

@@ -58,12 +58,14 @@ def drawn_patients(
     patients = strata.size
     for start in range(0, resamples, block):
         size = min(block, resamples - start)
-        offset = np.arange(size)[:, None] * patients
-        counts = np.zeros(size * patients, dtype=np.int64)
+        counts = np.zeros((size, patients), dtype=np.int32)
         for group in members:
+            # Counted by place in the stratum, which lies closer together than the patients do.
             drawn = rng.integers(0, group.size, size=(size, group.size), dtype=np.int32)
-            counts += np.bincount((group[drawn] + offset).ravel(), minlength=size * patients)
-        yield counts.reshape(size, patients).astype(np.int32)
+            places = drawn + np.arange(size)[:, None] * group.size
+            times = np.bincount(places.ravel(), minlength=size * group.size)
+            counts[:, group] = times.reshape(size, group.size)
+        yield counts
 
 
 def bootstrap(
@@ -86,12 +88,22 @@ def bootstrap(
     Reference:
         Efron and Tibshirani 1993, chapter 8 (the unit that is drawn is the independent one).
     """
+    blocks = patient_resamples(patients, strata=strata, resamples=resamples, seed=seed)
+    return np.concatenate([statistic(np.take(times, patients, axis=1)) for times in blocks])
+
+
+def patient_resamples(
+    patients: IntArray, *, strata: IntArray | None, resamples: int, seed: int
+) -> Iterator[IntArray]:
+    """Return blocks `(b, P)` of how often each patient is drawn, sized for their rows.
+
+    Args:
+        patients: `(n,)` codes 0..P-1 of the rows.
+        strata: `(P,)` stratum of each patient; None draws from all patients together.
+        resamples: Number of resamples over all blocks.
+        seed: Of the random generator.
+    """
     if strata is None:
         strata = np.zeros(int(patients.max()) + 1, dtype=np.int64)
     block = max(1, BLOCK_CELLS // max(patients.size, strata.size))
-    return np.concatenate(
-        [
-            statistic(np.take(counts, patients, axis=1))
-            for counts in drawn_patients(strata, resamples=resamples, seed=seed, block=block)
-        ]
-    )
+    return drawn_patients(strata, resamples=resamples, seed=seed, block=block)

@@ -7,6 +7,7 @@ Pixel centres are at half-integers: the first pixel covers [0, 1].
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import EllipsisType
@@ -19,6 +20,9 @@ from medtl.errors import MedtlError
 from medtl.types import FloatArray
 
 Label = TypeVar("Label", bound=np.generic)
+
+_BAND = 4
+"""Rows made at a time when a film shrinks: what they are made from stays in the cache."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,7 @@ def fit_to(
     spacing: Sequence[float] | None = None,
     mask: NDArray[Label] | None = None,
     fill: float = 0.0,
+    clip: tuple[float, float] | None = None,
 ) -> Fitted:
     """Return the image on a grid of a given size, aspect kept in millimetres, padded evenly.
 
@@ -112,13 +117,17 @@ def fit_to(
         spacing: Millimetres per pixel and axis; None takes square pixels.
         mask: `(*S)` or `(K, *S)`, any labels.
         fill: Value of the padding.
+        clip: Smallest and largest value that are averaged, NaN and infinity as the smallest.
 
     Raises:
         MedtlError: When shapes, size and spacing do not belong together.
     """
     fit = plan_fit(array.shape[1:], size, spacing=spacing)
     result = np.full((array.shape[0], *fit.target), fill, dtype=np.float32)
-    result[fit.inside] = resize(array, fit.resized)
+    small = (
+        resize(array, fit.resized) if clip is None else resize_clipped(array, fit.resized, *clip)
+    )
+    result[fit.inside] = small
     return Fitted(result, None if mask is None else fit_mask(mask, fit), fit)
 
 
@@ -173,6 +182,54 @@ def _check_shape(found: tuple[int, ...], expected: tuple[int, ...], what: str, o
     """Refuse a mask or map that is not on the grid it should be on."""
     if found != expected:
         raise MedtlError(f"a {what} of shape {found}", expected=f"{expected}, that of the {of}")
+
+
+def resize_clipped(
+    array: FloatArray, shape: tuple[int, ...], low: float, high: float
+) -> NDArray[np.float32]:
+    """Return `resize` of the array clipped to [low, high]; NaN and infinity count as low.
+
+    Args:
+        array: `(C, *S)`. The rows of a picture that shrinks are clipped and averaged a band at a
+            time: a film is read once and no copy of it is made.
+        shape: The new lengths of S.
+        low: Smallest value.
+        high: Largest value.
+    """
+    if array.ndim == 3 and shape[0] < array.shape[1]:
+        planes = [_shrink_rows(plane, shape[0], low, high) for plane in array]
+        if all(is_finite for _, is_finite in planes):
+            return resize(np.stack([rows for rows, _ in planes]), shape)
+    clipped = np.clip(array, low, high)
+    if not np.isfinite(array).all():
+        clipped[~np.isfinite(array)] = low
+    return resize(clipped, shape)
+
+
+def _shrink_rows(
+    plane: FloatArray, length: int, low: float, high: float
+) -> tuple[NDArray[np.float32], bool]:
+    """Average the clipped rows of `(H, W)` over area: bands of it times the shares of each row.
+
+    Says too whether all pixels are finite; if not, the average is not to be used.
+    """
+    step = len(plane) / length
+    edges = np.arange(length + 1) * step
+    result = np.empty((length, plane.shape[1]), dtype=np.float32)
+    clipped = np.empty((math.ceil(_BAND * step) + 1, plane.shape[1]), dtype=np.float32)
+    for start in range(0, length, _BAND):
+        top, bottom = edges[start : start + _BAND + 1][:-1], edges[start + 1 : start + _BAND + 1]
+        first, last = int(top[0]), min(math.ceil(bottom[-1]), len(plane))
+        # A sum is NaN or infinite if any pixel is (too large ones only take the slower way).
+        with np.errstate(invalid="ignore", over="ignore"):
+            if not np.isfinite(plane[first:last].sum()):
+                return result, False
+        band = np.clip(plane[first:last], low, high, out=clipped[: last - first])
+        row = np.arange(first, last)
+        overlap = np.minimum(bottom[:, None], row + 1) - np.maximum(top[:, None], row)
+        share = (np.maximum(overlap, 0) / step).astype(np.float32)
+        np.matmul(share, band, out=result[start : start + _BAND])
+    return result, True
 
 
 def resize(array: FloatArray, shape: tuple[int, ...]) -> NDArray[np.float32]:

@@ -67,11 +67,28 @@ def percentile_scale(
     if per_channel:
         planes = [percentile_scale(plane[None], low, high, mask=mask) for plane in array]
         return np.concatenate(planes)
+    return ramp(array, *percentile_limits(array, low, high, mask=mask))
+
+
+def percentile_limits(
+    array: FloatArray, low: float, high: float, *, mask: BoolArray | None = None
+) -> tuple[float, float]:
+    """Return the two values that `percentile_scale` maps to 0 and 1.
+
+    Args:
+        array: `(C, *S)`, any unit.
+        low: Percentile that becomes 0, in [0, 100].
+        high: Percentile that becomes 1, in (low, 100].
+        mask: `(*S)`, True where the percentiles are taken; None takes them everywhere.
+
+    Raises:
+        ImageError: When no pixel to take percentiles from is finite.
+    """
     values = _finite(array, mask)
     bottom, top = _percentiles(values, low, high)
     if bottom == top:
         bottom, top = float(values.min()), float(values.max())
-    return _ramp(array, bottom, top)
+    return bottom, top
 
 
 def min_max(
@@ -104,9 +121,18 @@ def window(array: FloatArray, center: float, width: float) -> NDArray[np.float32
     Reference:
         DICOM PS3.3 C.11.2.1.3.2, VOI LUT function LINEAR_EXACT.
     """
+    return ramp(array, *window_limits(center, width))
+
+
+def window_limits(center: float, width: float) -> tuple[float, float]:
+    """Return the two values that `window` maps to 0 and 1.
+
+    Raises:
+        MedtlError: When the width is not positive.
+    """
     if not width > 0:
         raise MedtlError(f"a window {width:g} wide", expected="a positive width")
-    return _ramp(array, center - width / 2, center + width / 2)
+    return center - width / 2, center + width / 2
 
 
 def z_score(
@@ -207,6 +233,11 @@ def clahe(unit: FloatArray, clip_limit: float = 2.0, tiles: int = 8) -> NDArray[
 
 def _finite(array: FloatArray, mask: BoolArray | None) -> FloatArray:
     """The finite values, inside the mask if there is one; at least one."""
+    # A sum is NaN or infinite if any value is; finite values may add up to infinity, too.
+    with np.errstate(invalid="ignore", over="ignore"):
+        is_clean = mask is None and array.size > 0 and np.isfinite(array.sum())
+    if is_clean:
+        return array.ravel()
     chosen = np.isfinite(array) if mask is None else np.isfinite(array) & mask
     values = array.ravel() if chosen.all() else array[chosen]
     if values.size == 0:
@@ -219,14 +250,26 @@ def _finite(array: FloatArray, mask: BoolArray | None) -> FloatArray:
 
 def _percentiles(values: FloatArray, low: float, high: float) -> tuple[float, float]:
     """Two percentiles; of a large image from a regular sample of it, except for its extremes."""
-    sample = values[:: max(1, values.size // PERCENTILE_SAMPLE)]
-    bottom = values.min() if low == 0 else np.percentile(sample, low)
-    top = values.max() if high == 100 else np.percentile(sample, high)
+    if (low, high) == (0, 100):
+        return float(values.min()), float(values.max())
+    sample = np.sort(values[:: max(1, values.size // PERCENTILE_SAMPLE)])
+    rank = np.array((low, high)) / 100 * (sample.size - 1)
+    bottom, top = np.interp(rank, np.arange(sample.size), sample)
+    if low == 0:
+        bottom = values.min()
+    if high == 100:
+        top = values.max()
     return float(bottom), float(top)
 
 
-def _ramp(array: FloatArray, bottom: float, top: float) -> NDArray[np.float32]:
-    """Map [bottom, top] to [0, 1], clipped; NaN and infinity, and all of a flat ramp, become 0."""
+def ramp(array: FloatArray, bottom: float, top: float) -> NDArray[np.float32]:
+    """Return [bottom, top] mapped to [0, 1], clipped; NaN, infinity and a flat ramp become 0.
+
+    Args:
+        array: Any shape and unit.
+        bottom: Value that becomes 0.
+        top: Value that becomes 1.
+    """
     if not top > bottom:
         return np.zeros(array.shape, dtype=np.float32)
     result = np.subtract(array, np.float32(bottom), dtype=np.float32)

@@ -109,7 +109,8 @@ class Preprocessor:
     def to_unit(self, image: Image) -> NDArray[np.float32]:
         """Return the image in [0, 1] on the network's grid, before augmentation.
 
-        Scaled at full resolution, resized, padded with 0, equalised if `clahe` says so.
+        Clipped at full resolution, resized, scaled, padded with 0, equalised if `clahe` says so.
+        Scaling is linear between the clipped ends, so it is the same before and after averaging.
 
         Args:
             image: `(C, *S)` in real-world units, C 1 or 3.
@@ -121,9 +122,10 @@ class Preprocessor:
             ImageError: When channels or axes are wrong, or no pixel is finite.
         """
         self.grid(image)
-        unit = self._scaled(self._colored(image.array), real_pixels(image))
-        unit = fit_to(unit, self.grid_shape, spacing=image.spacing).array
-        np.clip(unit, 0, 1, out=unit)
+        array = self._colored(image.array)
+        ends = self._limits(array, real_pixels(image))
+        fitted = fit_to(array, self.grid_shape, spacing=image.spacing, fill=ends[0], clip=ends)
+        unit = intensity.ramp(fitted.array, *ends)
         return unit if self.clahe is None else intensity.clahe(unit, *self.clahe)
 
     def mask_to_unit(self, mask: NDArray[Label], image: Image) -> NDArray[Label]:
@@ -263,9 +265,9 @@ class Preprocessor:
             return np.repeat(array, 3, axis=0)
         return np.tensordot(intensity.LUMINANCE, array, 1)[None]
 
-    def _scaled(self, array: FloatArray, real: BoolArray | None) -> NDArray[np.float32]:
-        """Real-world units to [0, 1], by the pixels that are real."""
-        return scaled_to_unit(
+    def _limits(self, array: FloatArray, real: BoolArray | None) -> tuple[float, float]:
+        """The real-world values that become 0 and 1, by the pixels that are real."""
+        return unit_limits(
             array,
             real,
             scale=self.scale,
@@ -296,7 +298,7 @@ class Preprocessor:
         return self.pixel_mean
 
 
-def scaled_to_unit(
+def unit_limits(
     array: FloatArray,
     real: BoolArray | None,
     *,
@@ -304,8 +306,8 @@ def scaled_to_unit(
     percentiles: tuple[float, float],
     nonzero: bool,
     window: tuple[float, float] | None,
-) -> NDArray[np.float32]:
-    """Return real-world units in [0, 1], by the pixels that are real.
+) -> tuple[float, float]:
+    """Return the real-world values that become 0 and 1, by the pixels that are real.
 
     Args:
         array: `(C, *S)` of channels that belong together.
@@ -319,7 +321,7 @@ def scaled_to_unit(
         ImageError: When no pixel is finite.
     """
     if window is not None:
-        return intensity.window(array, *window)
+        return intensity.window_limits(*window)
     mask = real
     if nonzero:
         filled = (array != 0).any(axis=0)
@@ -327,7 +329,7 @@ def scaled_to_unit(
     if mask is not None and not mask.any():
         mask = None  # nothing but background: a constant image like any other
     low, high = percentiles if scale == "percentile" else (0.0, 100.0)
-    return intensity.percentile_scale(array, low, high, mask=mask)
+    return intensity.percentile_limits(array, low, high, mask=mask)
 
 
 def real_pixels(image: Image) -> BoolArray | None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from medtl.errors import ImageError, MedtlError, WeightsError
 from medtl.preprocess import intensity
 from medtl.preprocess.geometry import Label, resize
-from medtl.preprocess.pipeline import Scale, real_pixels, scaled_to_unit
+from medtl.preprocess.pipeline import Scale, real_pixels, unit_limits
 from medtl.types import FloatArray, Image
 
 MAX_VOXELS = 2**28
@@ -275,8 +275,9 @@ class VolumePreprocessor:
             )
         grid = self.grid(image)
         real = real_pixels(image)
-        scaled = [
-            scaled_to_unit(
+        scaled = []
+        for channel in image.array:
+            ends = unit_limits(
                 channel[None],
                 real,
                 scale=self.scale,
@@ -284,8 +285,7 @@ class VolumePreprocessor:
                 nonzero=self.nonzero,
                 window=self.window,
             )
-            for channel in image.array
-        ]
+            scaled.append(intensity.ramp(channel[None], *ends))
         return np.clip(to_grid(np.concatenate(scaled), grid), 0, 1)
 
     def mask_to_unit(self, mask: NDArray[np.integer], image: Image) -> NDArray[np.uint8]:

@@ -1,42 +1,82 @@
-"""Patient-grouped cross-validation of a recipe, beside a baseline in the same folds."""
+"""Patient-grouped cross-validation of a recipe, beside baselines in the same folds."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medtl.build import build_manifest, build_task
+from medtl.errors import RunError
 from medtl.io.atomic import write_json, write_text
 from medtl.io.predictions import read_predictions, write_predictions
 from medtl.io.split import kfold
 from medtl.metrics.folds import mean_of_folds_auroc
+from medtl.metrics.folds_mae import mean_of_folds_mae
 from medtl.outputs import Progress, silent
 from medtl.prediction.table import predictions_table
 from medtl.recipe import Recipe
 from medtl.run import claim, refuse_other_manifest, run_study
 from medtl.studies.baseline import frozen_features, logistic_scores
+from medtl.studies.ridge import median_values, ridge_values
 from medtl.types import Manifest, Measure
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from medtl.training.loop import Watcher
+    from medtl.training.options import Watcher
 
-FINE_TUNED, FROZEN = "fine_tuned", "frozen_features"
-"""Names of the two models in the tables."""
+FINE_TUNED, FROZEN, MEDIAN = "fine_tuned", "frozen_features", "median"
+"""Names of the models in the tables: the recipe's, a linear one, and one that sees no image."""
+
+
+@dataclass(frozen=True)
+class Contest:
+    """How models of one kind of task are compared over folds.
+
+    Attributes:
+        baselines: Name of a model -> its scores from features, truth and patients, learned from
+            the rows `train`.
+        measure: From truth, scores of each model and folds to a measure of each model, then the
+            difference of the first from each other one.
+    """
+
+    baselines: Mapping[str, Callable[..., NDArray[np.float64]]]
+    measure: Callable[..., list[Measure]]
+
+
+def _median(
+    features: NDArray[np.floating],
+    truth: NDArray[np.floating],
+    patients: Sequence[str],
+    *,
+    train: NDArray[np.bool_],
+    seed: int,
+) -> NDArray[np.float64]:
+    """What the ages alone say."""
+    del features, patients, seed
+    return median_values(truth, train=train)
+
+
+CONTESTS: dict[str, Contest] = {
+    "classification": Contest({FROZEN: logistic_scores}, mean_of_folds_auroc),
+    "bone_age": Contest({FROZEN: ridge_values, MEDIAN: _median}, mean_of_folds_mae),
+}
+"""Kind of task in a recipe -> what its networks are compared with."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """One line of the result: a label, a subset, and its measures."""
+    """One line of the result: measures of each model, then the first less each other one."""
 
     label: str
     subset: str
+    models: tuple[str, ...]
     measures: tuple[Measure, ...]
 
 
@@ -60,14 +100,17 @@ def run_kfold(
         recipe: What each fold does.
         out: The study folder.
         folds: Number of outer folds, grouped by patient and stratified by the targets.
-        baseline: "frozen" adds logistic regression on frozen features in the same folds.
+        baseline: "frozen" adds, in the same folds, logistic or ridge regression on frozen features
+            and, for bone age, the median.
         resume: Keep finished folds, go on with the unfinished one.
         progress: Told of reading and predicting.
         watcher: Told of training.
 
     Raises:
-        RunError: When `out` exists without `resume`, or holds folds of another split.
+        RunError: When `out` exists without `resume`, or holds folds of another split, or the task
+            is one whose models are not compared over folds.
     """
+    contest = _contest(recipe)
     claim(recipe, out, resume=resume)
     (out / "checkpoints").rmdir()
     manifest = build_manifest(recipe)
@@ -89,8 +132,21 @@ def run_kfold(
             )
         tables.append(_test_rows(folder, number))
     if baseline == "frozen":
-        tables += _baseline_tables(recipe, manifest, parts, progress)
-    return _summarise(tables, recipe.data.strata, out, folds)
+        tables += _baseline_tables(recipe, contest, manifest, parts, progress)
+    return _summarise(tables, contest, recipe.data.strata, out)
+
+
+def _contest(recipe: Recipe) -> Contest:
+    """How this kind of task is compared."""
+    kind = recipe.task.kind
+    if kind not in CONTESTS:
+        raise RunError(
+            f"cross-validation does not know how to compare models of {kind}",
+            expected=f"{' or '.join(CONTESTS)}",
+            where="task.kind",
+            fix="Use medtl study seeds, which splits the patients anew for every seed",
+        )
+    return CONTESTS[kind]
 
 
 def _prefixed(progress: Progress, prefix: str, what: str, done: int, total: int) -> None:
@@ -106,32 +162,37 @@ def _test_rows(folder: Path, number: int) -> pd.DataFrame:
 
 
 def _baseline_tables(
-    recipe: Recipe, manifest: Manifest, parts: Sequence[Manifest], progress: Progress
+    recipe: Recipe,
+    contest: Contest,
+    manifest: Manifest,
+    parts: Sequence[Manifest],
+    progress: Progress,
 ) -> list[pd.DataFrame]:
-    """Out-of-fold predictions of the baseline, which learns from all but the test part."""
+    """Out-of-fold predictions of the baselines, which learn from all but the test part."""
     features, cases = frozen_features(recipe, manifest, progress=progress)
-    patients = [case.patient_id for case in cases]
+    task = build_task(recipe, cases)
+    truth, patients = task.truth_matrix(cases), [case.patient_id for case in cases]
+    features = np.concatenate([features, task.inputs(cases)], axis=1)
     tables = []
     for number, part in enumerate(parts):
         split = {case.case_id: case.split for case in part.cases}
         is_test = np.array([split[case.case_id] == "test" for case in cases])
-        task = build_task(recipe, cases)
-        truth = task.truth_matrix(cases)
-        scores = np.stack(
-            [
-                logistic_scores(features, column, patients, train=~is_test, seed=number)
-                for column in truth.T
-            ],
-            axis=1,
-        )
+        train = [case for case, kept in zip(cases, ~is_test, strict=True) if kept]
         test = [case for case, chosen in zip(cases, is_test, strict=True) if chosen]
-        table = predictions_table(task, test, scores[is_test], strata=recipe.data.strata)
-        tables.append(table.assign(split="test", fold=number, model=FROZEN))
+        for name, learn in contest.baselines.items():
+            scores = [
+                learn(features, column, patients, train=~is_test, seed=number)[is_test]
+                for column in truth.T
+            ]
+            table = predictions_table(
+                task.weighted(train), test, np.stack(scores, axis=1), strata=recipe.data.strata
+            )
+            tables.append(table.assign(split="test", fold=number, model=name))
     return tables
 
 
 def _summarise(
-    tables: Sequence[pd.DataFrame], strata: Sequence[str], out: Path, folds: int
+    tables: Sequence[pd.DataFrame], contest: Contest, strata: Sequence[str], out: Path
 ) -> list[Result]:
     """Measure the pooled out-of-fold predictions and write the study's files."""
     import pandas as pd
@@ -143,18 +204,19 @@ def _summarise(
         values = sorted(set(table[column].dropna().astype(str)) - {""})
         subsets += [f"{column}={value}" for value in values]
     results = [
-        _measure(table, label, subset)
+        _measure(table, contest, label, subset)
         for label in dict.fromkeys(table["label"])
         for subset in subsets
     ]
-    listed = [{**asdict(result)} for result in results]
+    folds = table["fold"].nunique()
+    listed = [asdict(result) for result in results]
     write_json(out / "study.json", {"schema": "medtl-kfold/1", "folds": folds, "results": listed})
     write_text(out / "study.md", to_markdown(results, folds))
     return results
 
 
-def _measure(table: pd.DataFrame, label: str, subset: str) -> Result:
-    """Mean-of-folds AUROC of each model on one subset, and their paired difference."""
+def _measure(table: pd.DataFrame, contest: Contest, label: str, subset: str) -> Result:
+    """What the contest measures of each model on one subset, and the paired differences."""
     rows = table[(table["label"] == label) & table["y_true"].notna()]
     if subset != "all":
         column, value = subset.split("=", 1)
@@ -162,30 +224,33 @@ def _measure(table: pd.DataFrame, label: str, subset: str) -> Result:
     wide = rows.pivot_table(
         index=["case_id", "patient_id", "fold", "y_true"], columns="model", values="y_score"
     ).reset_index()
-    models = [name for name in (FINE_TUNED, FROZEN) if name in wide]
-    measures = mean_of_folds_auroc(
+    models = [name for name in (FINE_TUNED, *contest.baselines) if name in wide]
+    measures = contest.measure(
         wide["y_true"].to_numpy(dtype=float),
         [wide[name].to_numpy() for name in models],
         wide["fold"].to_numpy(),
         patients=wide["patient_id"].to_numpy(dtype=str),
     )
-    return Result(label, subset, tuple(measures))
+    return Result(label, subset, tuple(models), tuple(measures))
 
 
 def to_markdown(results: Sequence[Result], folds: int) -> str:
     """Return the result as a Markdown table, intervals included."""
+    first, *others = (name.replace("_", " ") for name in results[0].models)
+    columns = [first, *others, *(f"{first} - {other}" for other in others)]
     lines = [
-        f"Mean of {folds} patient-grouped folds; 95 % intervals by bootstrap of patients within "
-        "folds, which holds the sampling of test patients and not the variation of retraining.",
+        f"{results[0].measures[0].name}: mean of {folds} patient-grouped folds; 95 % intervals by "
+        "bootstrap of patients within folds, which holds the sampling of test patients and not the "
+        "variation of retraining.",
         "",
-        "| label | subset | images | patients | fine-tuned | frozen features | difference |",
-        "|---|---|--:|--:|---|---|---|",
+        f"| label | subset | images | patients | {' | '.join(columns)} |",
+        "|---|---|--:|--:|" + "---|" * len(columns),
     ]
     for result in results:
-        first = result.measures[0]
-        shown = [_shown(measure) for measure in result.measures] + ["", ""]
-        cells = [result.label, result.subset, str(first.n), str(first.n_patients), *shown[:3]]
-        lines.append(f"| {' | '.join(cells)} |")
+        measures = result.measures
+        shown = [_shown(measure) for measure in measures]
+        cells = [result.label, result.subset, str(measures[0].n), str(measures[0].n_patients)]
+        lines.append(f"| {' | '.join([*cells, *shown])} |")
     return "\n".join(lines) + "\n"
 
 

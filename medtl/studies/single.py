@@ -39,7 +39,7 @@ from medtl.training.images import Encode, ImageReader, ReadRecord, decode_cases
 from medtl.types import Case, Manifest
 
 if TYPE_CHECKING:
-    from medtl.training.loop import Watcher
+    from medtl.training.options import Watcher
     from medtl.training.store import ImageStore
 
 log = logging.getLogger(__name__)

@@ -1,37 +1,45 @@
 """Results of the frozen beginning of a network, stored once and trained on for many epochs.
 
 A stored view of an image is what one augmentation of it gives. View v is the one that an uncached
-run would have drawn in the v-th epoch of the stage; afterwards the views come again. With as many
-views as epochs nothing differs from the uncached run; the gain is epochs / views.
+run draws in the v-th epoch of the stage, computed in the batches of that epoch; afterwards the
+views come again. So the first epochs of a cached stage, one for each view, are those of an uncached
+one; the ideal gain is epochs / views. Validation cases have one view, which is exact.
+
+Each view of each image is a row of its own in a file that belongs to the frozen layers. Whoever
+trains on the same layers and images, in another fold, seed or study, finds it there.
 """
 
 from __future__ import annotations
 
 import hashlib
-import logging
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.utils.data import Dataset
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
-from medtl.io.atomic import atomic_path, sha256_file, write_text
-from medtl.networks.prefix import Cut
-from medtl.training.batches import Batch, EpochBatches, Place, Samples, make_loader
+from medtl.errors import RunError
+from medtl.io.cache import code_fingerprint, make_room
+from medtl.networks.groups import LayerGroup
+from medtl.networks.prefix import Cut, cut_before_trained, is_exact
+from medtl.training.batches import Batch, CaseSamples, EpochBatches, Place, Samples
+from medtl.training.rowfile import MISSING, RowFile, row_key
 from medtl.training.runtime import Runtime
+from medtl.training.staging import trained_groups
+from medtl.training.store import ImageStore
+from medtl.types import Stage
 
-PROBED = 4
-"""Images whose final form goes into the key of a file of stored activations."""
+PROBED = 2
+"""Images that a cut network is tried on."""
 
-Stored = NDArray[np.float32 | np.float16]
-Half = np.dtype[np.float32] | np.dtype[np.float16]
-
-log = logging.getLogger(__name__)
+HALF_MAX = float(np.finfo(np.float16).max)
+"""Larger activations are stored as this, rather than as infinity."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +49,12 @@ class ActivationCache:
     Attributes:
         folder: Safe to delete at any time; another run of the same images finds its files again.
         views: Augmented views of each training image.
-        limit_bytes: A stage that would need more is trained in full.
+        limit_bytes: Of the folder; what was used longest ago makes room.
     """
 
     folder: Path
     views: int
-    limit_bytes: int = 4 * 2**30
+    limit_bytes: int = 20 * 2**30
 
 
 @dataclass(frozen=True)
@@ -54,123 +62,251 @@ class StoredSamples(Dataset[Batch]):
     """The cases of one split as the frozen layers see them; stands where `Samples` stood.
 
     Attributes:
-        activations: `(views, n, ...)`; pooled features in float32, maps in float16.
-        samples: What they were computed from.
+        samples: What they are computed from.
+        frozen: Standardised images `(B, C, *S)` -> activations `(B, ...)` on the CPU.
+        file: Where they are stored.
+        batches: Those of an uncached run.
+        views: How often an image is stored.
         first_epoch: Epoch, counted over all stages, whose augmentation view 0 is.
+        workers: Loader processes while activations are computed.
     """
 
-    activations: Stored
     samples: Samples
+    frozen: Callable[[Tensor], Tensor]
+    file: RowFile
+    batches: EpochBatches
+    views: int = 1
     first_epoch: int = 0
+    workers: int = 0
+    _rows: dict[int, NDArray[np.int64]] = field(default_factory=dict)
+
+    @property
+    def store(self) -> ImageStore:
+        """The images that they come from."""
+        return self.samples.store
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """`(n,)` rows of the store."""
+        return self.samples.rows
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, place: Place) -> Batch:
         epoch, index = place
-        view = (epoch - self.first_epoch) % len(self.activations)
-        stored = torch.from_numpy(self.activations[view, index].astype(np.float32))
+        value = self.file[int(self._rows[self._view(epoch)][index])]
+        stored = torch.from_numpy(np.array(value, dtype=np.float32))
         inputs = torch.as_tensor(self.samples.inputs[index])
         target = torch.as_tensor(self.samples.targets[index])
         return stored, inputs, target, torch.tensor(index)
 
+    def prepare(self, epoch: int, *, on_batch: Callable[[], None]) -> None:
+        """Compute what an epoch needs and is not there.
 
-def store_activations(
-    samples: Samples,
-    cut: Cut,
-    runtime: Runtime,
+        Args:
+            epoch: Counted over all stages.
+            on_batch: Called after each batch; what is stored stays when it raises.
+
+        Raises:
+            RunError: When the cache cannot be written, or gives other bytes back.
+        """
+        view = self._view(epoch)
+        if view in self._rows:
+            return
+        drawn = self.first_epoch + view
+        keys = self._keys(drawn)
+        found = self.file.find(keys)
+        # Whole batches, also where a part is there: so an interrupted run ends in the same bits.
+        self.batches.epoch, self.batches.first = drawn, 0
+        parts = [[i for _, i in part] for part in self.batches]
+        missing = [part for part in parts if (found[part] == MISSING).any()]
+        loader = DataLoader(
+            cast(Dataset[Batch], self.samples),
+            batch_sampler=[[(drawn, i) for i in part] for part in missing],
+            num_workers=self.workers if missing else 0,
+        )
+        for part, (images, *_) in zip(missing, loader, strict=True):
+            values = self.frozen(images).numpy()
+            if self.file.dtype == np.float16:
+                values = np.clip(values, -HALF_MAX, HALF_MAX)
+            self.file.append([keys[i] for i in part], values)
+            on_batch()
+        rows = self.file.find(keys) if missing else found
+        if (rows == MISSING).any():
+            raise RunError(
+                "the disk of the cache gives other bytes back than were written",
+                where=str(self.file),
+                fix="Replace the disk, or state run.cache_gb=0",
+            )
+        self._rows[view] = rows
+
+    def _view(self, epoch: int) -> int:
+        """The stored view that stands for an epoch."""
+        return (epoch - self.first_epoch) % self.views
+
+    def _keys(self, epoch: int) -> list[bytes]:
+        """What tells each image under one epoch's augmentation from all others."""
+        samples = self.samples
+        units = (samples.store.units[int(row)].tobytes() for row in samples.rows)
+        if samples.augment is None:
+            return [row_key(unit) for unit in units]
+        drawn = f"{samples.augment!r}/{samples.seed}/{epoch}"
+        return [row_key(unit, f"{drawn}/{index}".encode()) for index, unit in enumerate(units)]
+
+
+@dataclass(frozen=True)
+class CachedStage:
+    """A stage that trains on stored activations.
+
+    Attributes:
+        network: What trains: the layers after the frozen ones.
+        train, val: The two splits as it takes them.
+    """
+
+    network: nn.Module
+    train: StoredSamples
+    val: StoredSamples
+
+    def prepare(self, epoch: int, *, on_batch: Callable[[], None]) -> None:
+        """Compute what an epoch and its validation need and is not there; see `StoredSamples`."""
+        for split in (self.train, self.val):
+            split.prepare(epoch, on_batch=on_batch)
+
+
+@dataclass(frozen=True)
+class CachePlan:
+    """A stage whose frozen layers are to be computed once.
+
+    Attributes:
+        cut: The network, cut after them.
+        epochs: Of the stage.
+        views: Of each training image.
+        shape: Of one stored activation.
+        train, val: The two splits.
+        cache: Where to.
+        runtime: Device and precision.
+    """
+
+    cut: Cut
+    epochs: int
+    views: int
+    shape: tuple[int, ...]
+    train: Samples
+    val: Samples
+    cache: ActivationCache
+    runtime: Runtime
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the training cases: pooled features in single precision, maps in half."""
+        return np.dtype(np.float32 if len(self.shape) == 1 else np.float16)
+
+    @property
+    def n_bytes(self) -> int:
+        """Of all activations, training and validation."""
+        images = self.views * len(self.train) * self.dtype.itemsize + len(self.val) * 4
+        return math.prod(self.shape) * images
+
+    def __str__(self) -> str:
+        """What it saves, for people."""
+        first, last = self.cut.frozen[0], self.cut.frozen[-1]
+        return (
+            f"{first if first == last else f'{first} to {last}'} run once for each of "
+            f"{self.views} views, not in {self.epochs} epochs: at most "
+            f"{self.epochs / self.views:.1f} times faster for them, {self.n_bytes / 2**20:.1f} MB"
+        )
+
+    def open(
+        self, train: EpochBatches, val: EpochBatches, first_epoch: int, *, workers: int
+    ) -> CachedStage:
+        """Return the stage as it trains on stored activations; nothing is computed yet.
+
+        Args:
+            train: The batches of an uncached run.
+            val: Those of validation.
+            first_epoch: Epoch, counted over all stages, with which the stage began.
+            workers: Loader processes while activations are computed.
+        """
+
+        def stored(
+            samples: Samples, batches: EpochBatches, views: int, dtype: np.dtype[Any]
+        ) -> StoredSamples:
+            path = self.cache.folder / f"{self._key(samples, batches, dtype)}.rows"
+            file = RowFile(path, self.shape, dtype)
+            return StoredSamples(samples, self.run, file, batches, views, first_epoch, workers)
+
+        stage = CachedStage(
+            self.cut.suffix,
+            stored(self.train, train, self.views, self.dtype),
+            stored(self.val, val, 1, np.dtype(np.float32)),
+        )
+        # Only now, when its own files are open and the last ones to go.
+        make_room(self.cache.folder, self.n_bytes, limit_bytes=self.cache.limit_bytes)
+        return stage
+
+    def run(self, images: Tensor) -> Tensor:
+        """Return what the frozen layers make of `(B, C, *S)`: float32 on the CPU."""
+        with torch.inference_mode(), self.runtime.autocast():
+            return self.cut.prefix(self.runtime.to_device(images)).float().cpu()
+
+    def _key(self, samples: Samples, batches: EpochBatches, dtype: np.dtype[Any]) -> str:
+        """Hash of all that a stored number depends on besides its image and augmentation."""
+        largest = -(-batches.size // len(batches))  # the last bits may depend on the batch's size
+        facts = (code_fingerprint(), torch.__version__, torch.get_num_threads(), dtype, largest)
+        digest = hashlib.sha256(repr((*facts, self.shape)).encode())
+        for name, tensor in self.cut.tensors.items():
+            digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+        # Standardisation, layers, device and precision: seen by what they make of a known image.
+        shape = samples.store.units.shapes[int(samples.rows[0])]
+        unit = np.random.default_rng(0).random(shape, dtype=np.float32)
+        image = torch.from_numpy(np.ascontiguousarray(samples.standardise(unit)))
+        digest.update(self.run(image[None]).numpy().tobytes())
+        return digest.hexdigest()[:32]
+
+
+def plan_cache(
+    model: nn.Module,
+    groups: Sequence[LayerGroup],
+    stage: Stage,
+    splits: tuple[CaseSamples, CaseSamples],
     cache: ActivationCache,
-    *,
-    views: int,
-    first_epoch: int = 0,
-    batch_size: int = 32,
-) -> StoredSamples | None:
-    """Compute the frozen layers of every image and view, or find them computed before.
+    runtime: Runtime,
+) -> CachePlan | str:
+    """Return what storing activations would mean for a stage, or why it is trained in full.
 
     Args:
-        samples: `n` cases.
-        cut: The network, cut after its frozen layers.
-        runtime: Device and precision of the forward pass.
+        model: After `enter_stage`.
+        groups: All its layer groups.
+        stage: The stage.
+        splits: Training and validation cases.
         cache: Where to, and how much.
-        views: How many augmentations of each image; 1 is enough without augmentation.
-        first_epoch: Epoch whose augmentation view 0 is.
-        batch_size: Images in one forward pass.
-
-    Returns:
-        The cases to train on, or None when they would need more than the cache may hold.
+        runtime: Device and processes.
     """
-    views = views if samples.augment is not None else 1
-    probe = next(_passes(samples, cut, runtime, first_epoch, batch_size=1))
-    dtype: Half = np.dtype(np.float32) if probe.ndim == 2 else np.dtype(np.float16)
-    shape = (views, len(samples), *probe.shape[1:])
-    size = math.prod(shape) * dtype.itemsize
-    if size > cache.limit_bytes:
-        log.info("frozen layers are computed every epoch: %.1f GB to store", size / 2**30)
-        return None
-    path = cache.folder / f"{_key(samples, cut, views, first_epoch)}.npy"
-    stored = _find(path, shape, dtype)
-    if stored is None:
-        stored = _compute(
-            path,
-            shape,
-            dtype,
-            lambda view: _passes(samples, cut, runtime, first_epoch + view, batch_size=batch_size),
-        )
-    log.info("frozen layers computed once: %d views, %.1f MB", views, size / 2**20)
-    return StoredSamples(stored, samples, first_epoch)
+    train, val = splits
+    if runtime.processes > 1:
+        return "run in every epoch: several processes train together"
+    if not isinstance(train, Samples) or not isinstance(val, Samples):
+        return "run in every epoch: each draws other patches"
+    views = 1 if train.augment is None else cache.views
+    if not pays(views, stage.epochs):
+        return f"run in every epoch: {stage.epochs} epochs do not come back to {views} views"
+    cut = cut_before_trained(model, groups, trained_groups(groups, stage))
+    if cut is None:
+        return "none, the first layer trains"
+    images, extra, *_ = zip(*(val[0, i] for i in range(min(PROBED, len(val)))), strict=True)
+    batch = runtime.to_device(torch.stack(images))
+    with runtime.autocast():
+        if not is_exact(model, cut, batch, runtime.to_device(torch.stack(extra))):
+            return "run in every epoch: its layers do not simply follow one another"
+        shape = tuple(cut.prefix(batch).shape[1:])
+    plan = CachePlan(cut, stage.epochs, views, shape, train, val, cache, runtime)
+    if plan.n_bytes > cache.limit_bytes:
+        size = f"{plan.n_bytes / 2**30:.2f} GB"
+        return f"run in every epoch: the cache may not hold the {size} they give"
+    return plan
 
 
-def _passes(
-    samples: Samples, cut: Cut, runtime: Runtime, epoch: int, *, batch_size: int
-) -> Iterator[Tensor]:
-    """The frozen layers' results of all cases under one epoch's augmentation, batch by batch."""
-    batches = EpochBatches(len(samples), batch_size, seed=None)
-    batches.epoch = epoch
-    for images, *_ in make_loader(samples, batches, workers=0, pin=False):
-        with torch.inference_mode(), runtime.autocast():
-            yield cut.prefix(runtime.to_device(images)).float().cpu()
-
-
-def _compute(
-    path: Path,
-    shape: tuple[int, ...],
-    dtype: Half,
-    passes_of: Callable[[int], Iterator[Tensor]],
-) -> Stored:
-    """Fill the file, seal it with its hash, and map it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
-        values = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
-        for view in range(shape[0]):
-            done = 0
-            for batch in passes_of(view):
-                values[view, done : done + len(batch)] = batch.numpy()
-                done += len(batch)
-        values.flush()
-        del values
-    write_text(path.with_suffix(".sha256"), sha256_file(path))
-    return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
-
-
-def _find(path: Path, shape: tuple[int, ...], dtype: Half) -> Stored | None:
-    """The file of an earlier run, if it is whole; a damaged one is computed again."""
-    seal = path.with_suffix(".sha256")
-    if not path.is_file() or not seal.is_file():
-        return None
-    if seal.read_text("ascii") != sha256_file(path):
-        log.warning("the stored activations are damaged; they are computed again")
-        return None
-    found: Stored = np.load(path, mmap_mode="r")
-    return found if found.shape == shape and found.dtype == dtype else None
-
-
-def _key(samples: Samples, cut: Cut, views: int, first_epoch: int) -> str:
-    """Hash of all that the stored numbers depend on: images, augmentation, frozen layers."""
-    digest = hashlib.sha256(f"{views}/{samples.augment!r}/{samples.seed}/{first_epoch}".encode())
-    for row in samples.rows:
-        digest.update(samples.store.units[int(row)].tobytes())
-    for index in range(min(len(samples), PROBED)):  # what standardisation makes of them
-        digest.update(samples[first_epoch, index][0].numpy().tobytes())
-    for name, tensor in cut.tensors.items():
-        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:32]
+def pays(views: int, epochs: int) -> bool:
+    """Whether an image is met again: else storing its activations costs and saves nothing."""
+    return views < epochs

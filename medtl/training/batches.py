@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from medtl.errors import RunError
 from medtl.training.seeds import Stream, generator
 from medtl.training.store import ImageStore
 
@@ -90,6 +91,9 @@ class EpochBatches(Sampler[list[Place]]):
         seed: Of the order stream; None keeps the order of the split.
         rank, processes: This process among all.
 
+    Raises:
+        RunError: When a batch would have no case for one of the processes.
+
     Attributes:
         epoch: Which order is drawn.
         first: Batch of the epoch to begin with.
@@ -101,9 +105,27 @@ class EpochBatches(Sampler[list[Place]]):
         self.size, self.batch_size, self.seed = size, batch_size, seed
         self.rank, self.processes = rank, processes
         self.epoch = self.first = 0
+        if size // max(len(self), 1) < processes:
+            raise RunError(
+                f"batches of {size // max(len(self), 1)} images for {processes} processes",
+                expected="at least one for each",
+                fix="Raise finetune.batch_size, or start fewer processes",
+            )
 
     def __len__(self) -> int:
         return math.ceil(self.size / self.batch_size)
+
+    def share(self, index: int, own: int) -> float:
+        """Return the weight of this process's mean loss in the mean over processes.
+
+        Parts of a batch may differ by one case; with this weight each case counts alike.
+
+        Args:
+            index: Of the batch in its epoch.
+            own: Cases of it that this process has.
+        """
+        whole = self.size // len(self) + (index < self.size % len(self))
+        return own * self.processes / whole
 
     def __iter__(self) -> Iterator[list[Place]]:
         order = np.arange(self.size)

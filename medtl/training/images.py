@@ -135,7 +135,9 @@ def decode_cases(
         The store of the readable cases in the order of `cases`, and one record per case.
     """
     units = RowWriter(np.uint16, file)
-    masks = RowWriter(np.uint8, None if file is None else file.with_name(f"{file.name}_masks"))
+    has_masks = encode is not None
+    beside = None if file is None else file.with_name(f"{file.name}_masks")
+    masks = RowWriter(np.uint8, beside if has_masks else None)
     records: list[ReadRecord] = []
     readable: list[str] = []
     with ThreadPoolExecutor(threads) as pool:
@@ -148,7 +150,6 @@ def decode_cases(
             records.append(record)
             if progress is not None:
                 progress(len(records), len(cases))
-    has_masks = encode is not None
     return ImageStore(tuple(readable), units.rows(), masks.rows() if has_masks else None), records
 
 

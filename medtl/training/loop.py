@@ -12,8 +12,9 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,86 +23,28 @@ from torch.utils.data import DataLoader
 from medtl.errors import RunError
 from medtl.io.interrupt import held
 from medtl.losses.penalty import elastic_penalty, penalised_weights
-from medtl.networks.batchnorm import tracks_statistics
-from medtl.networks.freeze import apply_stage
 from medtl.networks.groups import layer_groups
 from medtl.networks.residual import modules_after
-from medtl.networks.selectors import resolve
-from medtl.networks.zero_gamma import GammaSurgery, ZeroGamma
+from medtl.networks.zero_gamma import GammaSurgery
 from medtl.tasks.task import Task
+from medtl.training.activations import ActivationCache, CachedStage, CachePlan, plan_cache
 from medtl.training.batches import Batch, CaseSamples, EpochBatches, make_loader
-from medtl.training.checkpoint import (
-    load_checkpoint,
-    load_exactly,
-    load_latest,
-    load_optimizer,
-    optimizer_tensors,
-    save_checkpoint,
-    with_prefix,
-    without_prefix,
-)
+from medtl.training.checkpoint import load_optimizer, without_prefix
 from medtl.training.ema import MovingAverage
+from medtl.training.finite import require_finite, require_finite_value
 from medtl.training.forward import network_outputs
-from medtl.training.optimizer import make_optimizer, parameter_groups, set_rate
+from medtl.training.optimizer import set_rate
+from medtl.training.options import Options, Watcher
 from medtl.training.position import Position
-from medtl.training.recalibration import estimate_statistics
+from medtl.training.recalibration import estimate_statistics, keep_if_better
 from medtl.training.runtime import Runtime
+from medtl.training.saving import RunCheckpoints
 from medtl.training.schedule import rate_factor
 from medtl.training.seeds import Stream, torch_seed
+from medtl.training.staging import enter_stage, parameters_of, recalibrated_groups
 from medtl.types import Stage
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Options:
-    """What all stages share.
-
-    Attributes:
-        batch_size: Images in one forward pass, over all processes.
-        accumulate: Forward passes per optimiser step.
-        lr_batch: Images per step that the stages' learning rates are stated for; they scale
-            linearly with `batch_size * accumulate` (Goyal et al. 2017).
-        optimizer: "adamw" or "sgd".
-        weight_decay: On matrices and kernels.
-        clip_norm: Largest gradient norm, or None.
-        ema_decay: Of the moving average that is validated and kept instead of the weights, or None.
-        penalty: (strength, L1 ratio, selector of layer groups), or None.
-        monitor: "auto" watches the task's statistic where there are enough validation cases, else
-            the validation loss.
-        min_delta, baseline: See `Stopping`.
-        zero_gamma: What is done to which residual blocks, or None.
-        seed: Of order, augmentation and dropout.
-        workers: Loader processes; the results do not depend on it.
-    """
-
-    batch_size: int = 32
-    accumulate: int = 1
-    lr_batch: int = 32
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    weight_decay: float = 0.01
-    clip_norm: float | None = 1.0
-    ema_decay: float | None = None
-    penalty: tuple[float, float, str] | None = None
-    monitor: Literal["auto", "val_loss", "val_metric"] = "auto"
-    min_delta: float = 0.0
-    baseline: float | None = None
-    zero_gamma: ZeroGamma | None = None
-    seed: int = 0
-    workers: int = 0
-
-
-@dataclass(frozen=True)
-class Watcher:
-    """What the outside wants to hear: progress bars, history files, trackers.
-
-    Attributes:
-        on_step: Called with (stage, epoch of the stage, done batches, batches).
-        on_epoch: Called with the history so far.
-    """
-
-    on_step: Callable[[Stage, int, int, int], None] = lambda *_: None
-    on_epoch: Callable[[Sequence[Mapping[str, Any]]], None] = lambda *_: None
 
 
 @dataclass
@@ -120,6 +63,7 @@ class Trainer:
         meta: What a checkpoint must say besides the weights (labels, preprocessing, recipe).
         extra: Tensors that a checkpoint must hold besides the weights (a fitted pixel mean).
         watcher: Who is told of steps and epochs.
+        cache: Where a stage stores what its frozen layers give; None runs them in every epoch.
     """
 
     model: nn.Module
@@ -133,6 +77,7 @@ class Trainer:
     meta: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Tensor] = field(default_factory=dict)
     watcher: Watcher = field(default_factory=Watcher)
+    cache: ActivationCache | None = None
 
     def __post_init__(self) -> None:
         """Move the network and decide what early stopping watches."""
@@ -140,7 +85,10 @@ class Trainer:
         self.surgery = self._plan_surgery()
         self.groups = layer_groups(self.model)
         self.monitor = self._choose_monitor()
+        meta = {**self.meta, "monitor": self.monitor}
+        self.checkpoints = RunCheckpoints(self.folder, self.model, self.surgery, meta, self.extra)
         self._is_asked_to_stop: Callable[[], bool] = lambda: False
+        self._cached: CachedStage | None = None
 
     def fit(self, stages: Sequence[Stage], *, resume: bool = False) -> Position:
         """Run the stages in order and leave the model at its best epoch of all stages.
@@ -173,38 +121,15 @@ class Trainer:
         self._load_best()
         return position
 
-    def rehearse(self, stage: Stage, optimizer: torch.optim.Optimizer) -> float:
-        """Return the seconds that one epoch of a stage will take, from its second batch.
-
-        The weights are changed by the two steps; build the trainer anew before `fit`.
-
-        Args:
-            stage: The stage to try.
-            optimizer: What `enter` returned for it.
-        """
-        stepper = self.runtime.prepare_optimizer(optimizer)
-        network = self.runtime.parallel(self.model)
-        network.train()
-        batches = EpochBatches(len(self.train), self.options.batch_size, seed=self.options.seed)
-        loader = make_loader(self.train, batches, workers=0, pin=False)
-        seconds = 0.0
-        for batch, step in zip(loader, range(2), strict=False):
-            started = time.monotonic()
-            self.runtime.backward(self._loss(network, batch))
-            self._step(stage, Position(), step, len(loader), stepper)
-            seconds = time.monotonic() - started
-        # A validation image costs about a third of a training image: forward without backward.
-        return seconds * (len(loader) + len(self.val) / self.options.batch_size / 3)
-
     def validate(self) -> tuple[float, float | None]:
         """Return the loss over all validation cases and the task's statistic (None if too few)."""
-        options = self.options
+        options, cached = self.options, self._cached
         batches = network_outputs(
-            self.model,
-            self.val,
+            self.model if cached is None else cached.network,
+            self.val if cached is None else cached.val,
             self.runtime,
             batch_size=options.batch_size,
-            workers=options.workers,
+            workers=options.workers if cached is None else 0,
             progress=lambda *_: self._stop_if_asked(),
         )
         return self.task.assess(batches)
@@ -225,20 +150,21 @@ class Trainer:
             if average is not None:
                 average.load(without_prefix("ema", saved))
         stepper = self.runtime.prepare_optimizer(optimizer)
-        network = self.runtime.parallel(self.model)
-        batches = EpochBatches(
-            len(self.train),
-            self.options.batch_size,
-            seed=self.options.seed,
-            rank=self.runtime.rank,
-            processes=self.runtime.processes,
-        )
+        self._cached = self._open_cache(stage, position)
+        batches = self._batches()
+        if self._cached is None:
+            network, samples = self.runtime.parallel(self.model), self.train
+        else:
+            network, samples = self._cached.network, self._cached.train
         pin = self.runtime.device.type == "cuda"
-        loader = make_loader(self.train, batches, workers=self.options.workers, pin=pin)
+        workers = self.options.workers if self._cached is None else 0
+        loader = make_loader(samples, batches, workers=workers, pin=pin)
         log.info("stage %s: %s, watching the %s", stage.name, stage.train, self.monitor)
         while position.epoch < stage.epochs and position.stopping.waited < stage.patience:
             started = time.monotonic()
             batches.epoch, batches.first = position.total_epochs, position.batch
+            if self._cached is not None:
+                self._cached.prepare(position.total_epochs, on_batch=self._stop_if_asked)
             position = self._train_epoch(stage, position, network, stepper, loader, average)
             try:
                 position = self._close_epoch(stage, position, started, average)
@@ -249,7 +175,35 @@ class Trainer:
             self._save("last", position, optimizer=optimizer, average=average)
             if self.runtime.is_main:
                 self.watcher.on_epoch(position.history)
+        self._cached = None
         return position
+
+    def _batches(self) -> EpochBatches:
+        """This process's batches of the training cases."""
+        return EpochBatches(
+            len(self.train),
+            self.options.batch_size,
+            seed=self.options.seed,
+            rank=self.runtime.rank,
+            processes=self.runtime.processes,
+        )
+
+    def cache_plan(self, stage: Stage) -> CachePlan | str:
+        """Return what the stage entered last would store of its frozen layers, or why nothing."""
+        if self.cache is None:
+            return "run in every epoch"
+        splits = (self.train, self.val)
+        return plan_cache(self.model, self.groups, stage, splits, self.cache, self.runtime)
+
+    def _open_cache(self, stage: Stage, position: Position) -> CachedStage | None:
+        """The stage as it trains on stored activations, if it does."""
+        plan = self.cache_plan(stage)
+        log.info("stage %s: frozen layers: %s", stage.name, plan)
+        if isinstance(plan, str):
+            return None
+        first_epoch = position.total_epochs - position.epoch
+        val = EpochBatches(len(self.val), self.options.batch_size, seed=None)
+        return plan.open(self._batches(), val, first_epoch, workers=self.options.workers)
 
     def _train_epoch(
         self,
@@ -263,6 +217,7 @@ class Trainer:
         """Train on the batches that the epoch still has, or until a signal asks to stop."""
         options = self.options
         network.train()
+        sampler = cast(EpochBatches, loader.batch_sampler)
         batches = len(loader)
         steps = -(-batches // options.accumulate)
         optimizer.zero_grad(set_to_none=True)
@@ -271,12 +226,12 @@ class Trainer:
             torch.manual_seed(torch_seed(options.seed, Stream.DROPOUT, *counters))
             group_start = index - index % options.accumulate
             share = 1 / min(options.accumulate, batches - group_start)
-            loss = self._loss(network, batch)
-            self._must_be_finite(loss, stage, position, batch[-1])
-            self.runtime.backward(loss * share)
+            loss = self.loss(network, batch)
+            require_finite(loss, stage.name, position.total_epochs, self._cases(batch[-1]))
+            self.runtime.backward(loss * (share * sampler.share(index, len(batch[-1]))))
             if (index + 1) % options.accumulate == 0 or index + 1 == batches:
                 step = position.epoch * steps + index // options.accumulate
-                self._step(stage, position, step, steps, optimizer)
+                self.step(stage, position, step, steps, optimizer)
                 if average is not None:
                     average.update(self.model)
             loss_sum = position.loss_sum + float(loss.detach()) * len(batch[-1])
@@ -285,9 +240,9 @@ class Trainer:
             is_between_steps = (index + 1) % options.accumulate == 0
             if is_between_steps and self.runtime.in_any_process(self._is_asked_to_stop()):
                 break
-        return position
+        return replace(position, loss_sum=self.runtime.mean(position.loss_sum))
 
-    def _loss(self, network: nn.Module, batch: Batch) -> Tensor:
+    def loss(self, network: nn.Module, batch: Batch) -> Tensor:
         """Loss of one batch, penalty included."""
         images, inputs, targets, _ = (self.runtime.to_device(part) for part in batch)
         with self.runtime.autocast():
@@ -295,12 +250,12 @@ class Trainer:
         loss = self.task.loss(outputs.float(), targets)
         if self.options.penalty is not None:
             strength, l1_ratio, layers = self.options.penalty
-            weights = penalised_weights(self._parameters_of(layers))
+            weights = penalised_weights(parameters_of(self.model, self.groups, layers))
             if weights:
                 loss = loss + elastic_penalty(weights, strength=strength, l1_ratio=l1_ratio)
         return loss
 
-    def _step(
+    def step(
         self,
         stage: Stage,
         position: Position,
@@ -332,15 +287,10 @@ class Trainer:
     ) -> Position:
         """Validate, update early stopping, and save the model when it is the best so far."""
         self._stop_if_asked()
-        train_loss = position.loss_sum / len(self.train)
+        train_loss = position.loss_sum * self.runtime.processes / len(self.train)
         val_loss, metric = self._validate_average(average)
         watched = self._watched(val_loss, metric)
-        if not math.isfinite(watched):
-            raise RunError(
-                f"the {self.monitor} of stage {stage.name!r} is not finite",
-                where=f"epoch {position.total_epochs}",
-                fix="Lower the stage's learning rate",
-            )
+        require_finite_value(watched, self.monitor, stage.name, position.total_epochs)
         row = {
             "stage": stage.name,
             "epoch": position.total_epochs,
@@ -380,45 +330,12 @@ class Trainer:
 
     def enter(self, stage: Stage) -> torch.optim.Optimizer:
         """Freeze, thaw and set the batch-norm policy; return the optimiser of this stage."""
-        names = [group.name for group in self.groups]
         rates = {} if self.surgery is None else self.surgery.rates
-        apply_stage(
-            self.model,
-            self.groups,
-            train=resolve(stage.train, names),
-            batch_norm=self.policies(stage),
-            gammas=rates,
-        )
-        groups = parameter_groups(
-            self.model,
-            [(group.name, group.parameters) for group in self.groups],
-            lr=stage.lr,
-            layer_decay=stage.layer_decay,
-            weight_decay=self.options.weight_decay,
-            multipliers=rates,
-        )
-        return make_optimizer(self.options.optimizer, groups)
+        return enter_stage(self.model, self.groups, stage, self.options, gamma_rates=rates)
 
-    def policies(self, stage: Stage) -> dict[str, str]:
-        """Return the batch-norm policy that a stage states for layer groups."""
-        names = [group.name for group in self.groups]
-        return {
-            name: policy
-            for selector, policy in stage.batch_norm.items()
-            for name in resolve(selector, names)
-        }
-
-    def recalibrated(self, stage: Stage) -> list[str]:
-        """Return the layer groups whose statistics are estimated anew after a stage."""
-        policies = self.policies(stage)
-        trained = resolve(stage.train, [group.name for group in self.groups])
-        return [name for name in trained if policies.get(name) == "recalibrate"]
-
-    def _parameters_of(self, selector: str) -> list[nn.Parameter]:
-        """The parameters of the selected layer groups."""
-        chosen = set(resolve(selector, [group.name for group in self.groups]))
-        parameters = dict(self.model.named_parameters())
-        return [parameters[n] for g in self.groups if g.name in chosen for n in g.parameters]
+    def _cases(self, places: Tensor) -> list[str]:
+        """The cases at some positions of the training split."""
+        return [self.train.store.case_ids[int(row)] for row in self.train.rows[places.numpy()]]
 
     def _choose_monitor(self) -> str:
         """What early stopping watches."""
@@ -431,15 +348,11 @@ class Trainer:
             return "val_metric" if self.can_watch else "val_loss"
         return self.options.monitor
 
-    def _start(self, resume: bool) -> tuple[Position, dict[str, Tensor]]:
+    def _start(self, resume: bool) -> tuple[Position, Mapping[str, Tensor]]:
         """The position and tensors to go on from."""
-        paths = [self.folder / f"{name}.safetensors" for name in ("last", "previous")]
-        latest = load_latest(paths) if resume else None
-        if latest is not None:
-            tensors, meta = latest
-            load_exactly(self.model, without_prefix("model", tensors), "last.safetensors")
-            self._recall_surgery(tensors)
-            return Position.from_dict(meta["position"]), tensors
+        found = self.checkpoints.load_last() if resume else None
+        if found is not None:
+            return found
         position = Position()
         larger_is_better = self.monitor == "val_metric" and self.task.larger_is_better
         stopping = replace(
@@ -450,43 +363,15 @@ class Trainer:
         )
         return replace(position, stopping=stopping), {}
 
-    def _save(
-        self,
-        name: Literal["best", "last"],
-        position: Position,
-        *,
-        optimizer: torch.optim.Optimizer | None = None,
-        average: MovingAverage | None = None,
-    ) -> None:
-        """Write a checkpoint: 'best' holds the model to use, 'last' all that going on needs."""
-        if not self.runtime.is_main:
-            return
-        model = self.model.state_dict()
-        if name == "best" and average is not None:
-            model = average.average
-        tensors = {**with_prefix("model", model), **with_prefix("extra", self.extra)}
-        meta = {**self.meta, "position": position.to_dict(), "monitor": self.monitor}
-        if self.surgery is not None:
-            tensors |= with_prefix("gamma", self.surgery.originals)
-            meta["removed"] = [removal.to_dict() for removal in self.surgery.removed]
-        if optimizer is not None:
-            tensors |= with_prefix("optimizer", optimizer_tensors(optimizer))
-        if name == "last" and average is not None:
-            tensors |= with_prefix("ema", average.average)
-        path = self.folder / f"{name}.safetensors"
-        previous = path.with_stem("previous") if name == "last" else None
-        save_checkpoint(path, tensors, meta, previous=previous)
+    def _save(self, name: Literal["best", "last"], position: Position, **state: Any) -> None:
+        """Write a checkpoint, in one of the processes."""
+        if self.runtime.is_main:
+            self.checkpoints.save(name, position, **state)
 
     def _load_best(self) -> None:
-        """Give the model its best weights of all stages; keep the last ones when none was best."""
+        """Go on from the best weights of all stages."""
         self.runtime.wait()
-        path = self.folder / "best.safetensors"
-        if not path.is_file():
-            log.warning("no epoch reached the baseline; the weights of the last epoch are kept")
-            return
-        tensors, _ = load_checkpoint(path)
-        load_exactly(self.model, without_prefix("model", tensors), path.name)
-        self._recall_surgery(tensors)
+        self.checkpoints.load_best()
 
     def _plan_surgery(self) -> GammaSurgery | None:
         """Find the blocks that zero-gamma is about; blocks to be removed are gone afterwards."""
@@ -510,7 +395,7 @@ class Trainer:
 
     def _end_stage(self, stage: Stage, position: Position) -> Position:
         """Estimate statistics anew where the stage asks for it; they count as its best epoch."""
-        names = self.recalibrated(stage)
+        names = recalibrated_groups(self.groups, stage)
         if not names:
             return position
         modules = dict(self.model.named_modules())
@@ -527,43 +412,19 @@ class Trainer:
         self, norms: Sequence[nn.Module], position: Position, before: float
     ) -> float | None:
         """Estimate statistics anew; keep them and return the new value if validation gains."""
-        norms = [norm for norm in norms if tracks_statistics(norm)]
-        if not norms:
-            log.info("there are no statistics to estimate anew")
-            return None
-        old = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
-        options = self.options
-        estimate_statistics(
+        estimate = partial(
+            estimate_statistics,
+            self.model,
+            samples=self.train,
+            runtime=self.runtime,
+            batch_size=self.options.batch_size,
+            seed=self.options.seed,
+        )
+        return keep_if_better(
             self.model,
             norms,
-            self.train,
-            self.runtime,
-            batch_size=options.batch_size,
-            seed=options.seed,
-        )
-        after = self._watched(*self.validate())
-        if position.stopping.beats(after, before):
-            log.info("statistics estimated anew: %.4f, before %.4f: kept", after, before)
-            return after
-        log.info("statistics estimated anew: %.4f, before %.4f: undone", after, before)
-        self.model.load_state_dict(old)
-        return None
-
-    def _recall_surgery(self, tensors: Mapping[str, Tensor]) -> None:
-        """Know from a checkpoint whether its weights have been operated on, and how to undo it."""
-        if self.surgery is not None:
-            self.surgery.originals = without_prefix("gamma", tensors)
-
-    def _must_be_finite(
-        self, loss: Tensor, stage: Stage, position: Position, places: Tensor
-    ) -> None:
-        """Stop at the first loss that is not a number, and say on which cases."""
-        if bool(torch.isfinite(loss)):
-            return
-        rows = self.train.rows[places.numpy()]
-        cases = ", ".join(self.train.store.case_ids[int(row)] for row in rows[:8])
-        raise RunError(
-            f"the loss is not finite in stage {stage.name!r}, epoch {position.total_epochs}",
-            where=f"cases {cases}",
-            fix="Lower the learning rate, or look at these cases",
+            estimate,
+            watch=lambda: self._watched(*self.validate()),
+            before=before,
+            beats=position.stopping.beats,
         )

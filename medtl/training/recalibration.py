@@ -2,15 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
-from medtl.networks.batchnorm import recalibrate
+from medtl.networks.batchnorm import recalibrate, tracks_statistics
 from medtl.training.batches import EpochBatches, make_loader
 from medtl.training.runtime import Runtime
+
+log = logging.getLogger(__name__)
+
+
+def keep_if_better(
+    model: nn.Module,
+    norms: Sequence[nn.Module],
+    estimate: Callable[[list[nn.Module]], None],
+    *,
+    watch: Callable[[], float],
+    before: float,
+    beats: Callable[[float, float], bool],
+) -> float | None:
+    """Estimate statistics anew; keep them and return the new value if validation gains.
+
+    Args:
+        model: Changed in place, or as it was.
+        norms: Layers whose statistics are in question; those without any are left out.
+        estimate: What gives some norm layers new statistics.
+        watch: Returns the watched validation value.
+        before: That value with the old statistics.
+        beats: Whether a value is better than another.
+    """
+    norms = [norm for norm in norms if tracks_statistics(norm)]
+    if not norms:
+        log.info("there are no statistics to estimate anew")
+        return None
+    old = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    estimate(norms)
+    after = watch()
+    if beats(after, before):
+        log.info("statistics estimated anew: %.4f, before %.4f: kept", after, before)
+        return after
+    log.info("statistics estimated anew: %.4f, before %.4f: undone", after, before)
+    model.load_state_dict(old)
+    return None
 
 
 def estimate_statistics(

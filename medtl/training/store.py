@@ -69,9 +69,7 @@ class RowWriter:
 
     def rows(self) -> Rows:
         """All rows so far."""
-        sizes = [math.prod(shape) for shape in self._shapes]
-        starts = np.cumsum([0, *sizes])[:-1]
-        return Rows(self._values(), tuple(self._shapes), tuple(int(s) for s in starts))
+        return Rows(self._values(), tuple(self._shapes), row_starts(self._shapes))
 
     def _values(self) -> NDArray[Any]:
         """The rows end to end; an empty file cannot be mapped."""
@@ -115,6 +113,12 @@ class ImageStore:
         """Row numbers of some cases, in their order."""
         position = {case_id: row for row, case_id in enumerate(self.case_ids)}
         return np.array([position[case.case_id] for case in cases], dtype=np.int64)
+
+
+def row_starts(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """Return where each row begins when arrays of these shapes lie end to end."""
+    sizes = [math.prod(shape) for shape in shapes]
+    return tuple(int(start) for start in np.cumsum([0, *sizes])[:-1])
 
 
 def levels(unit: NDArray[np.float32]) -> NDArray[np.uint16]:

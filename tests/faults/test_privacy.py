@@ -85,10 +85,13 @@ def debug_log(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.slow
-def test_nothing_that_identifies_comes_out(tmp_path: Path, debug_log: Path) -> None:
+def test_nothing_that_identifies_comes_out(
+    tmp_path: Path, debug_log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipe = write_planted_study(tmp_path)
     out = tmp_path / "out"
     out.mkdir()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(out / "cache"))
     checked = read_recipe(recipe)
     run_study(checked, out / "run")
     images = recipe.parent / "manifest.csv"
@@ -105,6 +108,7 @@ def test_nothing_that_identifies_comes_out(tmp_path: Path, debug_log: Path) -> N
     assert len(quality["quarantined"]) == 1
     assert quality["counts"]["burned_in_annotation"] == 1
     assert "burned" in (out / "run" / "report.html").read_text("utf-8").lower()
+    assert list((out / "cache").rglob("*.*")), "what a run keeps of the images is searched too"
     assert find_traces(out, PLANTED) == []
     scan = Path(__file__).resolve().parents[3] / "shared" / "corpus" / "phi_scan.py"
     if scan.is_file():

@@ -117,8 +117,8 @@ def test_odd_files_read_or_say_why(row, monkeypatch):
     stored = []
     decode = dicom.decode_frames
 
-    def watch(*args):
-        result = decode(*args)
+    def watch(*args, **options):
+        result = decode(*args, **options)
         stored.append(result[0])
         return result
 

@@ -13,7 +13,7 @@ from tiny_study import RECIPE, write_tiny_study
 from medtl.check import read_recipe
 from medtl.errors import RunError
 from medtl.studies.baseline import logistic_scores
-from medtl.studies.kfold import FINE_TUNED, FROZEN, run_kfold, to_markdown
+from medtl.studies.kfold import FINE_TUNED, FROZEN, MEDIAN, run_kfold, to_markdown
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +89,56 @@ def test_the_baseline_needs_two_classes():
             train=np.ones(8, bool),
             seed=0,
         )
+
+
+def write_ages(folder):
+    """The tiny study with ages: 40 months more for bright squares, and 60 for boys."""
+    recipe = write_tiny_study(
+        folder,
+        recipe=RECIPE.replace("target: bright", "target: months, sex: sex")
+        .replace("modality: cxr", "modality: hand")
+        .replace("sensitivity: 0.8", "youden: true")
+        .replace(", prevalence: 0.1", "")
+        .replace("epochs: 2", "epochs: 1")
+        + "task: {kind: bone_age}\n",
+    )
+    table = pd.read_csv(folder / "manifest.csv")
+    table["sex"] = np.where(table["patient_id"].str[-1].isin(list("01458")), "F", "M")
+    table["months"] = 60 + 40 * table["bright"] + 60 * (table["sex"] == "M")
+    table.to_csv(folder / "manifest.csv", index=False)
+    return recipe
+
+
+def test_bone_ages_are_compared_by_their_mean_error(tmp_path):
+    recipe = read_recipe(write_ages(tmp_path / "data"))
+    overall = run_kfold(recipe, tmp_path / "out", folds=2)[0]
+    assert overall.models == (FINE_TUNED, FROZEN, MEDIAN)
+    table = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    errors = [
+        (rows["y_score"] - rows["y_true"]).abs().groupby(rows["fold"]).mean().mean()
+        for rows in (table[table["model"] == name] for name in overall.models)
+    ]
+    assert [m.value for m in overall.measures[:3]] == pytest.approx(errors)
+    differences = [errors[0] - errors[1], errors[0] - errors[2]]
+    assert [m.value for m in overall.measures[3:]] == pytest.approx(differences)
+    median = table[table["model"] == MEDIAN]
+    for fold, rows in median.groupby("fold"):
+        others = median.loc[median["fold"] != fold, "y_true"]
+        assert set(rows["y_score"]) == {others.median()}
+    header = (tmp_path / "out" / "study.md").read_text().splitlines()[2]
+    assert header.endswith("| fine tuned - frozen features | fine tuned - median |")
+    assert errors[1] < 15  # without the sex, no model of the image can be nearer than 30
+
+
+def test_masks_are_refused_before_any_work(tmp_path):
+    path = write_tiny_study(
+        tmp_path / "data",
+        recipe=RECIPE.replace("target: bright", "mask: image")
+        .replace("sensitivity: 0.8", "youden: true")
+        .replace(", prevalence: 0.1", "")
+        .replace("weights: none", "weights: none, decoder: unet")
+        + "task: {kind: segmentation, structures: {square: 1}}\n",
+    )
+    with pytest.raises(RunError, match="how to compare models of segmentation"):
+        run_kfold(read_recipe(path), tmp_path / "out", folds=2)
+    assert not (tmp_path / "out").exists()

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from four_blocks import bits, moved, network, noisy, samples, stored
 from torch import Tensor, nn
 
 from medtl.networks import freeze
@@ -25,12 +26,11 @@ from medtl.networks.prefix import cut_before_trained
 from medtl.networks.zero_gamma import GammaSurgery, Removal, ZeroGamma, remove
 from medtl.tasks.classification import Findings
 from medtl.training import loop
-from medtl.training.batches import Samples
 from medtl.training.checkpoint import load_checkpoint, without_prefix
 from medtl.training.loop import Options, Trainer, Watcher
 from medtl.training.presets import preset_stages
 from medtl.training.runtime import Runtime
-from medtl.training.store import ImageStore, RowWriter, levels
+from medtl.training.saving import RunCheckpoints
 from medtl.types import Stage
 
 torch.set_num_threads(1)
@@ -40,74 +40,6 @@ TOP = Stage("top", "head,last:1", 2, {"head": 1e-2, "base": 1e-3}, warmup_epochs
 FULL = Stage("full", "all", 2, {"head": 1e-2, "base": 1e-3}, layer_decay=0.5)
 STAGES = (HEAD, TOP, FULL)
 STATS = replace(FULL, batch_norm={"all": "frozen_stats"})
-
-
-class Block(nn.Module):
-    """conv - norm - ReLU - conv - norm, added to the shortcut."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        inner = torch.relu(self.bn1(self.conv1(x)))
-        return torch.relu(self.bn2(self.conv2(inner)) + x)
-
-
-class FourBlocks(nn.Module):
-    """A small residual network that describes its groups as timm's do."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4)
-        self.layers = nn.Sequential(*(Block(4) for _ in range(4)))
-        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-
-    def group_matcher(self, coarse: bool) -> dict[str, str]:
-        assert coarse
-        return {"stem": r"^conv1|bn1", "layers": r"^layers\.(\d+)"}
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.pool(self.layers(torch.relu(self.bn1(self.conv1(x)))))
-
-
-def network() -> Classifier:
-    torch.manual_seed(0)
-    return Classifier(FourBlocks(), nn.Sequential(nn.Dropout(0.3), nn.Linear(4, 1)))
-
-
-def standardised(unit: np.ndarray) -> np.ndarray:
-    return (unit - 0.5) / 0.25
-
-
-def noisy(unit: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return np.clip(unit + rng.normal(0, 0.05, unit.shape), 0, 1).astype(np.float32)
-
-
-def samples(n: int, seed: int, *, augment=None) -> Samples:
-    """Bright images are positive."""
-    rng = np.random.default_rng(seed)
-    truth = (np.arange(n) % 2).astype(np.float32)
-    return stored(rng.random((n, 1, 8, 8)) * 0.5 + 0.4 * truth[:, None, None, None], truth, augment)
-
-
-def stored(units: np.ndarray, truth: np.ndarray, augment=None, standardise=standardised) -> Samples:
-    writer = RowWriter(np.uint16)
-    for unit in units:
-        writer.append(levels(unit))
-    n = len(units)
-    return Samples(
-        store=ImageStore(tuple(f"c{i}" for i in range(n)), writer.rows()),
-        rows=np.arange(n),
-        targets=truth[:, None].astype(np.float32),
-        inputs=np.zeros((n, 0), dtype=np.float32),
-        standardise=standardise,
-        augment=augment,
-        seed=1,
-    )
 
 
 def trainer(folder: Path, *, watcher: Watcher | None = None, **options) -> Trainer:
@@ -123,14 +55,6 @@ def trainer(folder: Path, *, watcher: Watcher | None = None, **options) -> Train
         folder=folder,
         watcher=watcher or Watcher(),
     )
-
-
-def bits(model: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
-
-
-def moved(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
-    return {name for name in before if not torch.equal(before[name], after[name])}
 
 
 def groups_of(model: nn.Module, names: set[str]) -> set[str]:
@@ -342,11 +266,11 @@ def test_8_fails_when_gamma_is_treated_twice(tmp_path, monkeypatch):
     with pytest.raises(StoppedError):
         trainer(tmp_path / "cut", watcher=stop_after(16), **options).fit(stages)
     again = trainer(tmp_path / "cut", **options)
-    recall = again._recall_surgery
+    fill = RunCheckpoints._fill
     monkeypatch.setattr(
-        again,
-        "_recall_surgery",
-        lambda tensors: (recall(tensors), again.surgery.apply(again.model)),
+        RunCheckpoints,
+        "_fill",
+        lambda self, *given: (fill(self, *given), again.surgery.apply(again.model)),
     )
     assert not same(outcome(again, stages=stages, resume=True), whole)
 

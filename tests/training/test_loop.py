@@ -293,7 +293,7 @@ def test_rates_scale_with_the_batch(tmp_path):
     seen = []
     step = optimizer.step
     optimizer.step = lambda: (seen.append(optimizer.param_groups[0]["lr"]), step())
-    run._step(replace(HEAD, schedule="constant"), run._start(False)[0], 0, 3, optimizer)
+    run.step(replace(HEAD, schedule="constant"), run._start(False)[0], 0, 3, optimizer)
     assert seen == [pytest.approx(2e-2)]
 
 
@@ -365,17 +365,6 @@ def test_the_average_is_what_is_kept(tmp_path):
     kept = without_prefix("model", best)
     assert torch.equal(kept["head.3.weight"], run.model.head[3].weight)
     assert set(without_prefix("model", last)) == set(kept)
-
-
-def test_half_precision_on_a_cpu_without_it_is_refused(monkeypatch):
-    from medtl.training import runtime
-
-    monkeypatch.setattr(runtime, "_cpu_has_bf16", lambda: False)
-    assert runtime.resolve_precision("auto", on_cpu=True) == "fp32"
-    with pytest.raises(RunError, match="no fast instructions"):
-        runtime.resolve_precision("bf16", on_cpu=True)
-    monkeypatch.setattr(runtime, "_cpu_has_bf16", lambda: True)
-    assert runtime.resolve_precision("bf16", on_cpu=True) == "bf16"
 
 
 def test_a_missing_gpu_is_said_at_the_start():

@@ -1,0 +1,63 @@
+"""How a device is told to compute, and that asking changes nothing."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from medtl.errors import RunError
+from medtl.training import runtime, selftest
+from medtl.training.runtime import Runtime
+from medtl.training.selftest import Choice, choose_layout, choose_precision
+
+
+def test_half_precision_on_a_cpu_without_it_is_refused(monkeypatch):
+    monkeypatch.setattr(selftest, "cpu_has_bf16", lambda: False)
+    assert choose_precision("auto", on_cpu=True).value == "fp32"
+    with pytest.raises(RunError, match="no fast instructions"):
+        choose_precision("bf16", on_cpu=True)
+    monkeypatch.setattr(selftest, "cpu_has_bf16", lambda: True)
+    assert choose_precision("bf16", on_cpu=True).value == "bf16"
+    assert choose_precision("auto", on_cpu=True).value == "fp32", "never without being asked"
+    with pytest.raises(RunError, match="no fast instructions"):
+        choose_precision("fp16", on_cpu=True)
+
+
+@pytest.mark.parametrize(("has_bf16", "expected"), [(True, "bf16"), (False, "fp16")])
+def test_a_gpu_computes_in_the_half_precision_it_has(monkeypatch, has_bf16, expected):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: has_bf16)
+    assert choose_precision("auto", on_cpu=False).value == expected
+    assert choose_precision("fp16", on_cpu=False).value == "fp16"
+    assert choose_precision("fp32", on_cpu=False).value == "fp32"
+
+
+@pytest.mark.parametrize(("ratio", "value"), [(0.8, "channels_last"), (1.4, "contiguous")])
+def test_the_layout_is_the_faster_one_unless_they_are_close(monkeypatch, ratio, value):
+    def seconds(_layers, _images, layout, _precision):
+        return ratio if layout == torch.channels_last else 1.0
+
+    monkeypatch.setattr(selftest, "_step_seconds", seconds)
+    choice = choose_layout.__wrapped__("cpu", "fp32")
+    assert (choice.value, f"{ratio:.2f} of the time" in choice.reason) == (value, True)
+
+
+def test_asking_draws_no_number_and_is_done_once():
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    first = choose_layout.__wrapped__("cpu", "fp32")
+    assert torch.equal(torch.rand(2), expected)
+    assert choose_layout("cpu", "fp32") is choose_layout("cpu", "fp32")
+    assert "channels-last takes" in str(first)
+
+
+@pytest.mark.parametrize("layout", ["channels_last", "contiguous"])
+def test_images_and_networks_go_into_the_chosen_layout(monkeypatch, layout):
+    monkeypatch.setattr(runtime, "choose_layout", lambda *_: Choice("layout", layout, "told"))
+    chosen = Runtime("cpu")
+    image = chosen.to_device(torch.rand(2, 3, 4, 4))
+    network = chosen.place(torch.nn.Conv2d(3, 4, 3))
+    memory = torch.channels_last if layout == "channels_last" else torch.contiguous_format
+    assert image.is_contiguous(memory_format=memory)
+    assert network.weight.is_contiguous(memory_format=memory)
+    assert [c.name for c in chosen.choices] == ["precision", "layout", "compile"]

@@ -1,0 +1,138 @@
+"""Two processes on a CPU, joined by gloo, train what one process trains with the same batches."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_study import write_tiny_study
+
+from medtl.errors import RunError
+from medtl.training.batches import EpochBatches
+
+SCRIPT = Path(__file__).with_name("two_processes.py")
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
+
+
+def together(command: list[str], processes: int) -> None:
+    """Run a command in so many processes that find each other, as launchers do."""
+    shared = {
+        **os.environ,
+        "PYTHONPATH": str(SCRIPT.parents[1]),
+        "OMP_NUM_THREADS": "1",
+        "ACCELERATE_USE_CPU": "true",
+    }
+    if processes > 1:
+        shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+        shared |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+    running = []
+    for rank in range(processes):
+        own = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if processes > 1 else {}
+        running.append(
+            subprocess.Popen(command, env=shared | own, stderr=subprocess.PIPE, text=True)
+        )
+    said = [process.communicate(timeout=300)[1] for process in running]
+    assert [process.returncode for process in running] == [0] * processes, said
+
+
+def started(folder: Path, processes: int) -> list[dict]:
+    """Run the script in so many processes; return what each found."""
+    folder.mkdir()
+    together([sys.executable, str(SCRIPT), str(folder)], processes)
+    return [json.loads((folder / f"rank{r}.json").read_text()) for r in range(processes)]
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("processes")
+    return started(folder / "one", 1)[0], started(folder / "two", 2)
+
+
+@pytest.mark.slow
+def test_gradients_are_those_of_one_process(outcomes):
+    one, two = outcomes
+    assert (one["processes"], two[0]["processes"], two[1]["processes"]) == (1, 2, 2)
+    assert max(one["sizes"]) % 2 == 0
+    assert min(one["sizes"]) % 2 == 1, "a batch of which one process has a case more"
+    for name, gradient in one["gradients"].items():
+        for other in two:
+            np.testing.assert_allclose(other["gradients"][name], gradient, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.slow
+def test_weights_statistics_and_metrics_are_those_of_one_process(outcomes):
+    one, two = outcomes
+    assert two[0]["state"] == two[1]["state"]
+    for name, values in one["state"].items():
+        np.testing.assert_allclose(two[0]["state"][name], values, rtol=1e-4, atol=1e-6)
+        if "running" in name or "num_batches" in name:
+            assert two[0]["state"][name] == values
+    for row, other in zip(one["history"], two[0]["history"], strict=True):
+        for key in ("train_loss", "val_loss"):
+            assert other[key] == pytest.approx(row[key], rel=1e-5)
+        assert other["best"] == row["best"]
+    assert [row["train_loss"] for row in two[0]["history"]] == [
+        row["train_loss"] for row in two[1]["history"]
+    ]
+
+
+@pytest.mark.slow
+def test_statistics_that_follow_parts_of_batches_are_refused(outcomes):
+    one, two = outcomes
+    assert one["adapt"] == ""
+    assert all("batch norm cannot adapt to batches that several" in o["adapt"] for o in two)
+
+
+@pytest.mark.slow
+def test_a_whole_run_in_two_processes_is_one_run(tmp_path):
+    recipe = write_tiny_study(tmp_path / "study")
+    losses = []
+    for processes in (1, 2):
+        out = tmp_path / f"run{processes}"
+        changes = ["model.dropout=0", "finetune.cached_views=1", "finetune.stages.0.epochs=3"]
+        run = [
+            str(Path(sys.executable).with_name("medtl")),
+            "run",
+            str(recipe),
+            *changes,
+            "--out",
+            str(out),
+        ]
+        together(run, processes)
+        assert (out / "report.html").is_file()
+        with (out / "history.csv").open() as file:
+            losses.append([float(row["val_loss"]) for row in csv.DictReader(file)])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    assert "several processes" in (tmp_path / "run2" / "log.txt").read_text()
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_shares_of_the_processes_make_the_mean_of_the_batch(processes):
+    parts = [
+        list(EpochBatches(23, 8, seed=0, rank=r, processes=processes)) for r in range(processes)
+    ]
+    batches = EpochBatches(23, 8, seed=0, processes=processes)
+    for index in range(len(batches)):
+        own = [len(part[index]) for part in parts]
+        weights = [batches.share(index, size) / processes for size in own]
+        assert sum(weights) == pytest.approx(1.0)
+        assert weights == pytest.approx([size / sum(own) for size in own])
+
+
+def test_more_processes_than_images_in_a_batch_are_refused():
+    with pytest.raises(
+        RunError, match="batches of 7 images for 8 processes; expected at least one"
+    ):
+        EpochBatches(23, 8, seed=0, processes=8)

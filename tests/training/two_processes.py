@@ -1,0 +1,80 @@
+"""One of the processes of `test_two_processes`: trains four blocks and writes what came out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from four_blocks import FourBlocks, noisy, samples
+from torch import nn
+
+from medtl.errors import RunError
+from medtl.networks.backbones import Classifier
+from medtl.tasks.classification import Findings
+from medtl.training.batches import EpochBatches, make_loader
+from medtl.training.loop import Trainer
+from medtl.training.options import Options
+from medtl.training.runtime import Runtime
+from medtl.types import Stage
+
+HEAD = Stage("head", "head", 2, {"head": 1e-2})
+FULL = Stage("full", "all", 3, {"head": 1e-2, "base": 1e-3}, batch_norm={"all": "frozen_stats"})
+
+
+def build(folder: Path) -> Trainer:
+    """The trainer; without dropout, whose draws differ between processes."""
+    torch.manual_seed(0)
+    return Trainer(
+        model=Classifier(FourBlocks(), nn.Linear(4, 1)),
+        task=Findings(labels=("bright",)),
+        train=samples(23, 1, augment=noisy),
+        val=samples(10, 2),
+        can_watch=False,
+        options=Options(batch_size=8, lr_batch=8, ema_decay=0.7),
+        runtime=Runtime("cpu"),
+        folder=folder,
+    )
+
+
+def first_gradients(run: Trainer) -> dict[str, list[float]]:
+    """Gradients of the first batch, seven cases: processes have four and three of them."""
+    run.enter(FULL)
+    network = run.runtime.parallel(run.model).train()
+    batches = run._batches()
+    batch = next(iter(make_loader(run.train, batches, workers=0, pin=False)))
+    (run.loss(network, batch) * batches.share(0, len(batch[-1]))).backward()
+    return {n: p.grad.flatten().tolist() for n, p in run.model.named_parameters()}
+
+
+def adapt(folder: Path) -> str:
+    """What is said to batch norm that adapts."""
+    try:
+        build(folder).fit([replace(FULL, epochs=1, batch_norm={"all": "adapt"})])
+    except RunError as error:
+        return str(error)
+    return ""
+
+
+def main(folder: Path) -> None:
+    """Train, and write weights, history and gradients."""
+    torch.set_num_threads(1)
+    run = build(folder)
+    facts = {
+        "processes": run.runtime.processes,
+        "gradients": first_gradients(run),
+        "adapt": adapt(folder),
+        "sizes": [len(part) for part in EpochBatches(23, 8, seed=0)],
+    }
+    run = build(folder)
+    run.runtime.wait()
+    position = run.fit([HEAD, FULL])
+    facts["history"] = [dict(row) for row in position.history]
+    facts["state"] = {n: t.flatten().tolist() for n, t in run.model.state_dict().items()}
+    (folder / f"rank{run.runtime.rank}.json").write_text(json.dumps(facts))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
