@@ -144,6 +144,9 @@ class ImageSpec(Section):
         None, description="a preset ('lung') or [centre, width] in real-world units"
     )
     percentiles: tuple[float, float] = (0.5, 99.5)
+    jpeg2000: Literal["whole", "reduced"] = Field(
+        "whole", description="reduced: decode grey JPEG 2000 at about twice the size; docs/speed.md"
+    )
     clahe: Clahe | None = None
     standardise: Literal["weights", "z_score", "pixel_mean", "local_contrast", "none"] = "weights"
 
@@ -166,6 +169,9 @@ class ImageSpec(Section):
     def _volumes_have_patches(self) -> ImageSpec:
         if (self.spacing is None) != (self.patch is None):
             msg = "volumes need both spacing (mm) and patch (voxels)"
+            raise ValueError(msg)
+        if self.spacing is not None and self.jpeg2000 == "reduced":
+            msg = "slices of a volume are decoded whole; leave jpeg2000 out"
             raise ValueError(msg)
         if self.spacing is not None and self.standardise in ("pixel_mean", "local_contrast"):
             msg = f"volumes cannot be standardised by {self.standardise}; state z_score or none"
@@ -519,6 +525,11 @@ class Recipe(Section):
         is_bone_age = self.task.kind == "bone_age"
         if is_bone_age and len(self.data.targets) != 1:
             msg = f"bone age has one target column; data.target names {len(self.data.targets)}"
+            raise ValueError(msg)
+        if self.image.jpeg2000 == "reduced" and self.task.kind == "segmentation":
+            msg = (
+                "masks are drawn on whole images: image.jpeg2000 'reduced' is not for segmentation"
+            )
             raise ValueError(msg)
         if self.data.sex is not None and not is_bone_age:
             msg = f"data.sex is an input of kind bone_age, not of {self.task.kind}"

@@ -49,6 +49,7 @@ def find_sources(
     wanted: Mapping[str, str],
     *,
     voi: bool,
+    at_least: int | None = None,
     volumes: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[dict[str, Source], dict[str, str]]:
@@ -58,6 +59,7 @@ def find_sources(
         images: A manifest, a folder that is searched for DICOM files, or one file.
         wanted: Case id -> hash of its decoded image (`leaks.content_hash`).
         voi: Whether the run applied the files' own VOI LUT or window.
+        at_least: What the run let JPEG 2000 be decoded at (`medtl.io.read.read_image`).
         volumes: Whether cases are volumes, so that folders are read as series.
         progress: Called with (images read, images in all).
 
@@ -70,7 +72,7 @@ def find_sources(
     candidates = list(_candidates(images, volumes))
     found: dict[str, list[Source]] = defaultdict(list)
     for number, candidate in enumerate(candidates, start=1):
-        digest = _hash_among(cases_of, candidate, voi)
+        digest = _hash_among(cases_of, candidate, voi, at_least)
         if digest:
             found[digest].append(candidate)
         if progress is not None:
@@ -106,11 +108,15 @@ def _identity(source: Source) -> tuple[str, ...]:
     return str(header.PatientID), str(header.StudyInstanceUID), str(header.SOPInstanceUID)
 
 
-def _hash_among(hashes: Mapping[str, Sequence[str]], candidate: Source, voi: bool) -> str:
+def _hash_among(
+    hashes: Mapping[str, Sequence[str]], candidate: Source, voi: bool, at_least: int | None
+) -> str:
     """The hash of an image if it is one of those asked for, else ""."""
     for color in COLORS:
         try:
-            image = read_image(candidate.path, voi=voi, color=color, frame=candidate.frame)
+            image = read_image(
+                candidate.path, voi=voi, color=color, frame=candidate.frame, at_least=at_least
+            )
         except ImageError:
             return ""
         digest = content_hash(image.array)

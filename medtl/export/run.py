@@ -88,10 +88,12 @@ def export_run(
     table = predictions or run / "predictions.csv"
     labels = read_labels(table) if any(result.masks for result in results) else {}
     report = progress or (lambda _what, _done, _total: None)
+    read = load_yaml(run / "recipe.yaml")["image"]
     sources, left_out = find_sources(
         images,
         {result.case_id: result.content_sha256 for result in results},
-        voi=load_yaml(run / "recipe.yaml")["image"].get("scale") == "voi",
+        voi=read.get("scale") == "voi",
+        at_least=2 * read["size"] if read.get("jpeg2000") == "reduced" else None,
         volumes=any(".nii" in path.suffixes for result in results for path in result.masks),
         progress=lambda done, total: report("Matching images", done, total),
     )

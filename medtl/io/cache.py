@@ -20,7 +20,7 @@ from medtl.io.atomic import TEMPORARY_MARK
 LEFTOVER_SECONDS = 86_400
 """A temporary file that has not grown for so long was left by a process that was killed."""
 
-DECODERS = ("numpy", "pydicom", "opencv-python-headless", "pillow", "nibabel")
+DECODERS = ("numpy", "pydicom", "imagecodecs", "opencv-python-headless", "pillow", "nibabel")
 """Packages that make pixels of files; another version may make others."""
 
 

@@ -58,6 +58,7 @@ class ImageReader:
         dimensions: Of the images the network takes, 2 or 3.
         labels: Value in the masks -> name of the structure.
         overlapping: Whether structures may overlap: masks then have a plane for each.
+        at_least: Pixels of the longer side that JPEG 2000 may be decoded at; None decodes it whole.
     """
 
     preprocessor: Preprocessor | VolumePreprocessor
@@ -67,6 +68,7 @@ class ImageReader:
     dimensions: int = 2
     labels: Mapping[int, str] = field(default_factory=dict)
     overlapping: bool = False
+    at_least: int | None = None
 
     def read(self, case: Case) -> Image:
         """The image of one case in real-world units.
@@ -80,6 +82,7 @@ class ImageReader:
             voi=self.voi,
             color=self.color,
             frame=case.frame,
+            at_least=self.at_least,
         )
         if image.array.ndim != 1 + self.dimensions:
             raise ImageError(

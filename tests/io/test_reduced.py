@@ -10,10 +10,17 @@ import pytest
 from make_dicom import write
 from pydicom import uid
 
-from medtl.errors import ImageError
+from medtl.build import build_reader
+from medtl.check import read_data, read_recipe
+from medtl.errors import ImageError, RecipeError
 from medtl.io.dicom import read_dicom
 from medtl.io.read import read_image
+from medtl.networks.weights import InputContract
 from medtl.preprocess.pipeline import Preprocessor
+from medtl.recipe import parse_recipe
+from medtl.types import Case
+
+PIPELINES = Path(__file__).parents[2] / "pipelines"
 
 ROWS, COLUMNS = 1000, 820
 AT_AN_EDGE, ON_AVERAGE = 0.1, 0.004
@@ -138,3 +145,19 @@ def test_a_damaged_header_is_refused(tmp_path):
     stream[at + 1] = 0x64
     with pytest.raises(ImageError, match="cannot be decoded, it is corrupt"):
         read_dicom(written(tmp_path, data=bytes(stream)), at_least=250)
+
+
+def test_a_recipe_asks_for_it_and_its_reader_does_it(tmp_path):
+    data = read_data(PIPELINES / "chest_xray.yaml", ["image.size=64", "image.jpeg2000=reduced"])
+    reader = build_reader(parse_recipe(data), InputContract((0.5,), (0.5,)), None)
+    case = Case("c", "p", written(tmp_path))
+    assert reader.read(case).array.shape == (1, ROWS // 4, COLUMNS // 4)  # 205 is above 128
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "message"),
+    [("lung_segmentation", "masks are drawn on whole images"), ("hippocampus", "decoded whole")],
+)
+def test_masks_and_volumes_are_decoded_whole(pipeline, message):
+    with pytest.raises(RecipeError, match=message):
+        read_recipe(PIPELINES / f"{pipeline}.yaml", ["image.jpeg2000=reduced"])
