@@ -15,6 +15,9 @@ from medtl.errors import WeightsError
 CONTAINERS = ("state_dict", "model_state_dict", "model", "network_weights", "net")
 """Keys under which training programs keep the weights among other things."""
 
+ZIP_MAGIC = b"PK\x03\x04"
+"""How torch tells its archives from its older format."""
+
 _GET_IT_AGAIN = "The file was cut or altered: get it again from its source"
 
 
@@ -55,20 +58,32 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _refuse_compressed(path: Path) -> None:
-    """Refuse a torch archive with compressed members: torch writes none, a bomb needs them."""
-    if not zipfile.is_zipfile(path):
-        return
+    """Refuse a torch archive with compressed members: torch writes none, a bomb needs them.
+
+    What torch would take for an archive and Python cannot list is refused too: two readers that
+    disagree about a file are how a bomb gets past a check.
+    """
+    with path.open("rb") as file:
+        if file.read(len(ZIP_MAGIC)) != ZIP_MAGIC:
+            return
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(member.file_size for member in archive.infolist())
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return  # torch says what is wrong with it
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise _corrupt(path) from error
     if unpacked > path.stat().st_size:
         raise WeightsError(
             f"the archive unpacks to {unpacked} bytes, more than it has: a decompression bomb",
             where=path.name,
             fix=_GET_IT_AGAIN,
         )
+
+
+def _corrupt(path: Path) -> WeightsError:
+    """The error for a torch archive that is none."""
+    return WeightsError(
+        "truncated or corrupt: not a readable torch archive", where=path.name, fix=_GET_IT_AGAIN
+    )
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -99,9 +114,7 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
             fix="Where the file is trusted, save its state_dict as .safetensors",
         ) from error
     except Exception as error:  # on foreign bytes torch's reader fails in any way (KeyError, ...)
-        raise WeightsError(
-            "truncated or corrupt: not a readable torch archive", where=path.name, fix=_GET_IT_AGAIN
-        ) from error
+        raise _corrupt(path) from error
     for key in CONTAINERS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]

@@ -284,6 +284,16 @@ def test_broken_files_say_what_is_wrong(tmp_path, name, content, words):
         read_tensors(path)
 
 
+def test_an_archive_that_cannot_be_listed_is_refused(tmp_path):
+    path = tmp_path / "a.pt"
+    torch.save({"w": torch.zeros(2)}, path)
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"PK\x06\x07") + 16] = 2  # "disk 1 of 2"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match="truncated or corrupt"):
+        read_tensors(path)
+
+
 def test_a_file_without_tensors_is_refused(tmp_path):
     for content in ({"epoch": 3}, torch.zeros(3)):
         path = tmp_path / "empty.pt"
