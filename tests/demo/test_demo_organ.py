@@ -93,4 +93,4 @@ def test_both_structures_are_found_and_the_report_says_synthetic(report: Path) -
 @needs_chromium
 @pytest.mark.slow
 def test_the_report_in_a_browser(report: Path) -> None:
-    look_at(report, ["strip", "hd95", "area"])
+    look_at(report, ["strip", "hd95", "volume"])
