@@ -29,6 +29,9 @@ app.add_typer(manifest_app, name="manifest")
 INTERRUPTED = 130
 """What typer returns after Ctrl-C (128 + SIGINT)."""
 
+CLOSED_PIPE = 141
+"""What a shell says of a program whose reader has gone (128 + SIGPIPE): it may be unfinished."""
+
 STOPPED = "Stopped. What was trained is kept; repeat the command with --resume to go on."
 
 Deterministic = Annotated[
@@ -40,13 +43,15 @@ def main() -> NoReturn:
     """Run the command line; every fault of the user's ends in one message, not a traceback."""
     listener = Listener()
     listener.listen()
-    status, fault = 0, None
+    status, fault, stdout = 0, None, sys.stdout
     try:
         status = app(standalone_mode=False)
         sys.stdout.flush()  # here, because at the end Python would complain of a closed pipe
     except BaseException as error:
         fault = error
     listener.close()
+    if sys.stdout is not stdout or isinstance(fault, BrokenPipeError):
+        os._exit(CLOSED_PIPE)  # typer replaces stdout when its reader has gone
     if listener.heard is not None:  # first: foreign code can turn a signal into any exception
         _stop(STOPPED, 128 + listener.heard)
     if fault is not None:
@@ -60,8 +65,6 @@ def _explain(error: BaseException) -> NoReturn:
     """Say what went wrong and exit; only a fault of the program itself shows a traceback."""
     if isinstance(error, MedtlError):
         _stop(f"medtl: {error}", 1)
-    if isinstance(error, BrokenPipeError):
-        os._exit(0)
     # typer re-raises click's own usage errors here; they know how to show themselves.
     show = getattr(error, "show", None)
     if show is None:

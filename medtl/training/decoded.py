@@ -6,6 +6,7 @@ program's own code, so another run either finds exactly what it would have made,
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -95,6 +96,8 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno == errno.ENOMEM:  # of the memory it is mapped into: that is not the disk's
+            raise
         raise RunError(
             f"the cache of decoded images cannot be written: {error.strerror}",
             fix="Free some space, or state run.cache_gb=0",

@@ -148,7 +148,7 @@ def explained_failures(demands: str) -> Iterator[None]:
     """
     try:
         yield
-    except (RuntimeError, MemoryError) as error:
+    except (RuntimeError, MemoryError, OSError) as error:
         text = str(error)
         if "DataLoader worker" in text:
             raise RunError(

@@ -29,6 +29,7 @@ CORPUS = Path(__file__).resolve().parents[3] / "shared" / "corpus"
         (MemoryError(), "there is not enough memory"),
         (torch.OutOfMemoryError("CUDA out of memory"), "there is not enough memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9"), "not enough memory"),
+        (OSError(12, "Cannot allocate memory"), "not enough memory"),
         (RuntimeError("DataLoader worker (pid 7) is killed by signal"), "loader process"),
         (RuntimeError("x does not have a deterministic implementation"), "no deterministic"),
     ],
