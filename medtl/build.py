@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from medtl.errors import RunError, WeightsError
 from medtl.io.cache import cache_folder
+from medtl.io.limits import Limits
 from medtl.io.manifest import manifest_columns, read_manifest
 from medtl.networks.backbones import Classifier, build_classifier
 from medtl.networks.heads import share_weights
@@ -216,6 +217,7 @@ def _reader(
         labels=named | dict.fromkeys(recipe.task.ignored, "not known"),
         overlapping=recipe.task.overlapping,
         at_least=2 * recipe.image.size if recipe.image.jpeg2000 == "reduced" else None,
+        limits=Limits(**recipe.data.limits.model_dump(exclude_none=True)),
     )
 
 

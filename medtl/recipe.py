@@ -23,6 +23,7 @@ Probability = Annotated[float, Field(gt=0.0, lt=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 UncertainPolicy = Literal["ignore", "zeros", "ones", "smoothed"]
 BatchNormPolicy = Literal["frozen", "frozen_stats", "bn_only", "adapt", "recalibrate"]
+Count = Annotated[int, Field(ge=1)]
 Side = Annotated[int, Field(ge=8, le=512)]
 
 
@@ -78,6 +79,15 @@ class SplitSpec(Section):
     seed: int = 0
 
 
+class LimitsSpec(Section):
+    """What one image file may cost, where it may be more than `medtl.io.limits` allows."""
+
+    decoded_bytes: Count | None = None
+    pixels_per_frame: Count | None = None
+    inflate_ratio: Annotated[float, Field(ge=1)] | None = None
+    sequence_depth: Count | None = None
+
+
 class Data(Section):
     """The manifest and what its columns are used for."""
 
@@ -105,6 +115,7 @@ class Data(Section):
     one_image_per_patient: bool = Field(False, description="there is no patient_id column")
     split: SplitSpec = SplitSpec()
     max_unreadable: Fraction = Field(0.05, description="share of bad files at which a run stops")
+    limits: LimitsSpec = LimitsSpec()
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> Data:
@@ -339,13 +350,13 @@ class StageSpec(Section):
 
     name: str
     train: str | tuple[str, ...] = Field(description="selector of layer groups")
-    epochs: Annotated[int, Field(ge=1)]
+    epochs: Count
     lr: LearningRates
     batch_norm: BatchNormPolicy | dict[str, BatchNormPolicy] = "frozen"
     warmup_epochs: Annotated[float, Field(ge=0.0)] = 0.0
     schedule: Literal["cosine", "step", "plateau", "constant"] = "cosine"
     layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    patience: Annotated[int, Field(ge=1)] = 5
+    patience: Count = 5
 
     @field_validator("lr", mode="before")
     @classmethod
@@ -441,8 +452,8 @@ class Finetune(Section):
     preset: Preset | None = Field(None, description="a well-known course, instead of stages")
     stages: tuple[StageSpec, ...] = Field(default_factory=_standard_stages)
     batch_size: Annotated[int, Field(ge=2)] = 32
-    accumulate: Annotated[int, Field(ge=1)] = 1
-    lr_batch: Annotated[int, Field(ge=1)] = Field(
+    accumulate: Count = 1
+    lr_batch: Count = Field(
         32, description="images a step that the rates are stated for; they scale linearly"
     )
     optimizer: Literal["adamw", "sgd"] = "adamw"

@@ -23,7 +23,7 @@ from medtl.errors import ImageError
 from medtl.io.decode import decode_frames
 from medtl.io.dicom_file import DicomFile, heard_warnings, open_dicom
 from medtl.io.dicom_header import functional_group, integer, items, numbers, pixel_format, value
-from medtl.io.limits import DEFAULT_LIMITS, check_declared
+from medtl.io.limits import DEFAULT_LIMITS, Limits, check_declared
 from medtl.io.pairs import Mask
 from medtl.types import BoolArray, FloatArray, Image
 
@@ -48,6 +48,7 @@ def read_dicom_mask(
     multi_label: bool,
     source: Path | None,
     where: str,
+    limits: Limits,
 ) -> Mask | None:
     """Return the mask in a SEG or RTSTRUCT file, None for any other DICOM file.
 
@@ -58,6 +59,7 @@ def read_dicom_mask(
         multi_label: Return `(K, *S)`; else structures that overlap are refused.
         source: File or folder of the image, whose patient and frame of reference must be the same.
         where: Name of the file.
+        limits: What the file may cost.
 
     Raises:
         ImageError: It does not lie on the image's grid, is of another patient, lacks all the
@@ -66,7 +68,7 @@ def read_dicom_mask(
     Reference:
         PS3.3 C.8.20 (segmentation), C.8.8.5 and C.8.8.6 (structure set, ROI contour).
     """
-    with heard_warnings(), open_dicom(path, where, DEFAULT_LIMITS) as file:
+    with heard_warnings(), open_dicom(path, where, limits) as file:
         modality = str(value(file.dataset, "Modality", where) or "").strip()
         if modality not in ("SEG", "RTSTRUCT"):
             return None
@@ -79,7 +81,7 @@ def read_dicom_mask(
         if source is not None:
             _require_same_patient(file.dataset, source, where)
         if modality == "SEG":
-            planes, flags = _segments(file, image, labels, where)
+            planes, flags = _segments(file, image, labels, where, limits)
         else:
             planes, flags = _regions(file.dataset, image, labels, where)
     return _composed(planes, flags, image, multi_label, where)
@@ -184,7 +186,11 @@ def _grid_shape(image: Image) -> tuple[int, int, int]:
 
 
 def _segments(
-    file: DicomFile, image: Image, labels: Mapping[int, str] | None, where: str
+    file: DicomFile,
+    image: Image,
+    labels: Mapping[int, str] | None,
+    where: str,
+    limits: Limits,
 ) -> tuple[_Planes, list[str]]:
     """Return the voxels of each segment of a SEG, and flags."""
     dataset = file.dataset
@@ -195,7 +201,7 @@ def _segments(
     known.pop(0, None)  # a LABELMAP may describe its background
     chosen, flags = _numbers_of(known, labels, "segment", where)
     kind = str(value(dataset, "SegmentationType", where) or "").strip()
-    frames, odd = _frames(file, kind, where)
+    frames, odd = _frames(file, kind, where, limits)
     planes = {label: np.zeros(_grid_shape(image), bool) for label in _labels(chosen, labels)}
     for number, pixels in enumerate(frames):
         if kind == "LABELMAP":
@@ -216,7 +222,9 @@ def _labels(chosen: Mapping[int, int], labels: Mapping[int, str] | None) -> set[
     return set(chosen.values()) if labels is None else set(labels) - {0}
 
 
-def _frames(file: DicomFile, kind: str, where: str) -> tuple[NDArray[np.generic], list[str]]:
+def _frames(
+    file: DicomFile, kind: str, where: str, limits: Limits
+) -> tuple[NDArray[np.generic], list[str]]:
     """Return `(F, R, C)` bool, or the segment numbers of a LABELMAP, and flags."""
     dataset = file.dataset
     if kind not in ("BINARY", "FRACTIONAL", "LABELMAP"):
@@ -229,7 +237,7 @@ def _frames(file: DicomFile, kind: str, where: str) -> tuple[NDArray[np.generic]
         raise ImageError("the segmentation has no pixel data", where=where)
     fmt, flags = pixel_format(dataset, file.pixels.kind, where)
     size = (fmt.frames, fmt.rows, fmt.columns)
-    check_declared(size, 1, fmt.bits_allocated // 8, where=where, limits=DEFAULT_LIMITS)
+    check_declared(size, 1, fmt.bits_allocated // 8, where=where, limits=limits)
     stored, odd = decode_frames(file.pixels, fmt, file.transfer_syntax, range(fmt.frames), where)
     pixels = stored[..., 0]
     if kind == "LABELMAP":

@@ -11,7 +11,7 @@ import math
 import stat
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -46,6 +46,27 @@ class Limits:
 
 
 DEFAULT_LIMITS = Limits()
+
+
+def limits_beside(shape: Sequence[int]) -> Limits:
+    """Return the limits of a mask: the usual ones, or what its image has been allowed to cost.
+
+    Args:
+        shape: `(C, *S)` of the image's float32 array.
+    """
+    spent = 4 * math.prod(shape)
+    usual = DEFAULT_LIMITS
+    return replace(
+        usual,
+        decoded_bytes=max(usual.decoded_bytes, spent),
+        pixels_per_frame=max(usual.pixels_per_frame, math.prod(sorted(shape[1:])[-2:])),
+        inflate_free_bytes=max(usual.inflate_free_bytes, spent),
+    )
+
+
+def _raise_it(limit: str) -> str:
+    """What to do about an honest file above a limit."""
+    return f"If the file is to be trusted, raise data.limits.{limit} in the recipe"
 
 
 def name_of(path: Path, root: Path | None) -> str:
@@ -108,6 +129,7 @@ def check_declared(
             f"the declared size {size} has {pixels} pixels in a frame",
             expected=f"at most the limit of {limits.pixels_per_frame}",
             where=where,
+            fix=_raise_it("pixels_per_frame"),
         )
     declared = math.prod(spatial) * planes * max(bytes_per_value, 4)
     if declared > limits.decoded_bytes:
@@ -115,6 +137,7 @@ def check_declared(
             f"the declared size {size} with {planes} value(s) each needs {declared} bytes",
             expected=f"at most the limit of {limits.decoded_bytes}",
             where=where,
+            fix=_raise_it("decoded_bytes"),
         )
 
 
@@ -127,6 +150,7 @@ def check_inflation(inflated: int, compressed: int, *, where: str, limits: Limit
             expected=f"a size within the limits ({limits.decoded_bytes} bytes, "
             f"{limits.inflate_ratio:g} times)",
             where=where,
+            fix=_raise_it("inflate_ratio or decoded_bytes"),
         )
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from medtl.errors import ImageError, MedtlError
 from medtl.io.atomic import write_bytes
 from medtl.io.dicom_file import looks_like_dicom
-from medtl.io.limits import check_regular, name_of
+from medtl.io.limits import check_regular, limits_beside, name_of
 from medtl.io.pairs import Mask, check_pair
 from medtl.io.read import read_image
 from medtl.types import FloatArray, Image
@@ -59,15 +59,22 @@ def read_mask(
             no labels.
     """
     where = name_of(path, root)
+    limits = limits_beside(image.array.shape)
     if _is_dicom(path, where):
         from medtl.io.dicom_masks import read_dicom_mask
 
         placed = read_dicom_mask(
-            path, image=image, labels=labels, multi_label=multi_label, source=source, where=where
+            path,
+            image=image,
+            labels=labels,
+            multi_label=multi_label,
+            source=source,
+            where=where,
+            limits=limits,
         )
         if placed is not None:
             return placed
-    drawn = read_image(path, root=root, color="keep", frame=frame)
+    drawn = read_image(path, root=root, color="keep", frame=frame, limits=limits)
     drawn = _on_axes_of(image, _one_structure(drawn, where))
     mask = check_pair(image, drawn, labels=labels, where=where)
     return (

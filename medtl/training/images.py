@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from medtl.errors import ImageError, RunError
 from medtl.io.leaks import content_hash
+from medtl.io.limits import DEFAULT_LIMITS, Limits
 from medtl.io.masks import read_mask
 from medtl.io.pairs import Mask
 from medtl.io.read import read_image
@@ -59,6 +60,7 @@ class ImageReader:
         labels: Value in the masks -> name of the structure.
         overlapping: Whether structures may overlap: masks then have a plane for each.
         at_least: Pixels of the longer side that JPEG 2000 may be decoded at; None decodes it whole.
+        limits: What one file may cost.
     """
 
     preprocessor: Preprocessor | VolumePreprocessor
@@ -69,6 +71,7 @@ class ImageReader:
     labels: Mapping[int, str] = field(default_factory=dict)
     overlapping: bool = False
     at_least: int | None = None
+    limits: Limits = DEFAULT_LIMITS
 
     def read(self, case: Case) -> Image:
         """The image of one case in real-world units.
@@ -83,6 +86,7 @@ class ImageReader:
             color=self.color,
             frame=case.frame,
             at_least=self.at_least,
+            limits=self.limits,
         )
         if image.array.ndim != 1 + self.dimensions:
             raise ImageError(

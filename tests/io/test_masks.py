@@ -13,6 +13,7 @@ from test_series import SHAPE, VALUES, place, series
 
 from medtl.errors import ImageError, MedtlError
 from medtl.io.dicom_masks import rasterise
+from medtl.io.limits import Limits, limits_beside
 from medtl.io.masks import read_mask, write_mask
 from medtl.io.read import read_image
 from medtl.types import Image
@@ -466,3 +467,11 @@ def test_another_dicom_image_can_be_a_mask(tmp_path):
     image = read_image(write(tmp_path / "i.dcm", VALUES[0]))
     path = write(tmp_path / "m.dcm", LABELS[2])
     np.testing.assert_array_equal(read_mask(path, image=image).array, LABELS[2])
+
+
+def test_a_mask_may_cost_what_its_image_has_cost():
+    usual = Limits()
+    assert limits_beside((1, 64, 64)) == usual
+    large = limits_beside((1, 20_000, 30_000))
+    assert (large.pixels_per_frame, large.decoded_bytes) == (600_000_000, 2_400_000_000)
+    assert large.inflate_ratio == usual.inflate_ratio

@@ -1,9 +1,15 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from medtl.errors import RunError
+from medtl.build import build_reader
+from medtl.errors import ImageError, RunError
+from medtl.io.limits import Limits
+from medtl.networks.weights import InputContract
 from medtl.preprocess.pipeline import Preprocessor
+from medtl.recipe import parse_recipe
 from medtl.training.images import (
     ImageReader,
     ReadRecord,
@@ -48,6 +54,21 @@ def test_a_bad_file_costs_its_own_case_only(tmp_path):
     assert [bool(r.cause) for r in records] == [False, False, True, False, False]
     assert store.rows([found[4], found[0]]).tolist() == [3, 0]
     assert seen[-1] == (5, 5)
+
+
+def test_what_a_file_may_cost_is_the_readers_to_say(tmp_path):
+    (case,) = cases(tmp_path, 1)
+    strict = replace(READER, limits=Limits(pixels_per_frame=399))
+    with pytest.raises(ImageError, match=r"has 400 pixels .* raise data\.limits\.pixels_per_frame"):
+        strict.read(case)
+    recipe = parse_recipe(
+        {
+            "study": {"question": "Bright?"},
+            "data": {"manifest": "m.csv", "target": "t", "limits": {"pixels_per_frame": 399}},
+            "image": {"modality": "cxr", "size": 32},
+        }
+    )
+    assert build_reader(recipe, InputContract((0.5,), (0.5,)), None).limits == strict.limits
 
 
 def test_a_volume_needs_a_frame(tmp_path):
