@@ -264,6 +264,11 @@ OneImage = Annotated[
 Model = Annotated[str, typer.Option(help="the one to report, of several in the table")]
 
 
+def _columns(listed: str) -> tuple[str, ...]:
+    """The names in "a,b,c"."""
+    return tuple(name for name in listed.split(",") if name)
+
+
 @app.command()
 def evaluate(
     source: Source,
@@ -283,8 +288,9 @@ def evaluate(
     if source.is_dir():
         path = evaluate_run(source)
     else:
-        columns = tuple(name for name in strata.split(",") if name)
-        options = TableOptions(threshold, prevalence, columns, one_image_per_patient, model)
+        options = TableOptions(
+            threshold, prevalence, _columns(strata), one_image_per_patient, model
+        )
         path = evaluate_table(source, out or source.with_suffix(".metrics.json"), options)
     for line in summarise(path):
         print(line)
@@ -315,8 +321,9 @@ def report(
     from medtl.report.pdf import write_pdf
 
     if source.is_file():
-        columns = tuple(name for name in strata.split(",") if name)
-        options = TableOptions(threshold, prevalence, columns, one_image_per_patient, model)
+        options = TableOptions(
+            threshold, prevalence, _columns(strata), one_image_per_patient, model
+        )
         folder = out or source.with_name(f"{source.stem}-report")
         page = report_table(source, folder, options, language=language)
     else:

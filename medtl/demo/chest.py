@@ -34,8 +34,7 @@ from medtl.demo.anatomy import (
 from medtl.demo.dicom import SCANNERS, Encoding, Label, Scanner, write_film
 from medtl.demo.film import attenuation, expose, sample_exposure, texture
 from medtl.demo.lines import grid
-from medtl.errors import RunError
-from medtl.io.manifest import write_manifest
+from medtl.demo.writing import write_study
 
 FINDINGS = ("effusion", "nodule", "cardiomegaly")
 """The label columns of the manifest."""
@@ -129,25 +128,8 @@ def write_chest_study(
     Raises:
         RunError: No patient is asked for, or the folder cannot be written.
     """
-    if patients < 1:
-        raise RunError(f"{patients} patients are asked for", expected="1 or more", where="demo")
-    try:
-        (out / "images").mkdir(parents=True, exist_ok=True)
-        rows: list[dict[str, str]] = []
-        studies = _write_patients(out, seed, patients, workers or os.cpu_count() or 1)
-        for done, study in enumerate(studies, start=1):
-            rows += study
-            if progress:
-                progress(done, patients)
-    except OSError as error:
-        raise RunError(
-            f"the images cannot be written: {error.strerror or type(error).__name__}",
-            where=out.name,
-            fix="Check that the folder may be written and has 100 MB of free space",
-        ) from error
-    manifest = out / "manifest.csv"
-    write_manifest(rows, manifest, SIDECAR)
-    return manifest
+    studies = _write_patients(out, seed, patients, workers or os.cpu_count() or 1)
+    return write_study(out, patients, studies, SIDECAR, progress=progress)
 
 
 def draw_patient(seed: int, number: int) -> Patient:

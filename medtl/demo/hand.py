@@ -20,8 +20,7 @@ from medtl.demo.dicom import HAND, SCANNERS, Encoding, Label, Scanner, write_fil
 from medtl.demo.film import Exposure, expose, sample_exposure, texture
 from medtl.demo.hand_anatomy import Hand, bone_outlines, flesh_courses, sample_hand
 from medtl.demo.lines import Canvas
-from medtl.errors import RunError
-from medtl.io.manifest import write_manifest
+from medtl.demo.writing import write_study
 
 TARGET = "bone_age_months"
 """The target column of the manifest."""
@@ -94,24 +93,8 @@ def write_hand_study(
     Raises:
         RunError: No patient is asked for, or the folder cannot be written.
     """
-    if patients < 1:
-        raise RunError(f"{patients} patients are asked for", expected="1 or more", where="demo")
-    rows = []
-    try:
-        (out / "images").mkdir(parents=True, exist_ok=True)
-        for number in range(patients):
-            rows.append(_write_patient(out, seed, number))
-            if progress:
-                progress(number + 1, patients)
-    except OSError as error:
-        raise RunError(
-            f"the images cannot be written: {error.strerror or type(error).__name__}",
-            where=out.name,
-            fix="Check that the folder may be written and has 100 MB of free space",
-        ) from error
-    manifest = out / "manifest.csv"
-    write_manifest(rows, manifest, SIDECAR)
-    return manifest
+    studies = ([_write_patient(out, seed, number)] for number in range(patients))
+    return write_study(out, patients, studies, SIDECAR, progress=progress)
 
 
 def draw_hand(seed: int, number: int) -> HandFilm:

@@ -11,7 +11,7 @@ Places are in mm, RAS: x grows to the patient's right, y to anterior, z to super
 from __future__ import annotations
 
 import gzip
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medtl.errors import RunError
+from medtl.demo.writing import write_study
 from medtl.io.atomic import write_bytes
-from medtl.io.manifest import write_manifest
 from medtl.io.masks import write_mask
 from medtl.types import Image
 
@@ -140,25 +139,17 @@ def write_organ_study(
     Raises:
         RunError: No patient is asked for, or the folder cannot be written.
     """
-    if patients < 1:
-        raise RunError(f"{patients} patients are asked for", expected="1 or more", where="demo")
-    rows = []
-    try:
-        for folder in ("images", "masks"):
-            (out / folder).mkdir(parents=True, exist_ok=True)
-        for number in range(patients):
-            rows.append(_write_patient(out, seed, number))
-            if progress:
-                progress(number + 1, patients)
-    except OSError as error:
-        raise RunError(
-            f"the volumes cannot be written: {error.strerror or type(error).__name__}",
-            where=out.name,
-            fix="Check that the folder may be written and has 20 MB of free space",
-        ) from error
-    manifest = out / "manifest.csv"
-    write_manifest(rows, manifest, SIDECAR)
-    return manifest
+    studies = _write_patients(out, seed, patients)
+    return write_study(
+        out, patients, studies, SIDECAR, what="volumes", megabytes=20, progress=progress
+    )
+
+
+def _write_patients(out: Path, seed: int, patients: int) -> Iterator[list[dict[str, str]]]:
+    """Write all phantoms in order and yield the row of each."""
+    (out / "masks").mkdir(parents=True, exist_ok=True)
+    for number in range(patients):
+        yield [_write_patient(out, seed, number)]
 
 
 def draw_phantom(seed: int, number: int) -> Phantom:

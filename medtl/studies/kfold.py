@@ -16,8 +16,7 @@ from medtl.errors import RunError
 from medtl.io.atomic import write_json, write_text
 from medtl.io.predictions import read_predictions, write_predictions
 from medtl.io.split import kfold
-from medtl.metrics.folds import mean_of_folds_auroc
-from medtl.metrics.folds_mae import mean_of_folds_mae
+from medtl.metrics.folds import mean_of_folds_auroc, mean_of_folds_mae
 from medtl.outputs import Progress, silent
 from medtl.prediction.table import predictions_table
 from medtl.recipe import Recipe

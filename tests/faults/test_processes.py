@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import resource
@@ -61,10 +60,10 @@ def finished(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, "\n".join(said)
 
 
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
-    """Wait until a file is there."""
+def wait_for(reached: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    """Wait until a run has got so far."""
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while not path.exists():
+    while not reached():
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -72,7 +71,7 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
 
 def kill_after(process: subprocess.Popen[str], folder: Path, delay: float) -> None:
     """Kill a run some time after its first checkpoint."""
-    wait_for(folder / "checkpoints" / "last.safetensors", process)
+    wait_for((folder / "checkpoints" / "last.safetensors").exists, process)
     time.sleep(delay)
     process.kill()
     process.communicate()
@@ -87,12 +86,12 @@ def assert_same(run: Path, other: Path) -> None:
     assert all(ours[name].equal(theirs[name]) for name in theirs)
 
 
-def kill_loaders(parent: int) -> None:
-    """Kill the loader processes that a run has at the moment."""
-    with contextlib.suppress(OSError):  # one may have gone by itself
-        for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
-            if b"resource_tracker" not in Path(f"/proc/{child}/cmdline").read_bytes():
-                os.kill(int(child), signal.SIGKILL)
+def kill_a_loader(parent: int) -> None:
+    """Kill one loader process of a run: torch raises on each death, and clears up after one."""
+    for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
+        if b"resource_tracker" not in Path(f"/proc/{child}/cmdline").read_bytes():
+            os.kill(int(child), signal.SIGKILL)
+            return
 
 
 def limited(kind: int, size: int) -> Callable[[], None]:
@@ -153,7 +152,7 @@ def test_a_stopped_run_says_so_and_loses_no_step(
 ) -> None:
     recipe, whole = study
     process = start(recipe, tmp_path / "run")
-    wait_for(tmp_path / "run" / "checkpoints" / "last.safetensors", process)
+    wait_for((tmp_path / "run" / "checkpoints" / "last.safetensors").exists, process)
     process.send_signal(sign)
     _, said = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 128 + sign, said
@@ -208,11 +207,11 @@ def test_a_killed_loader_process_ends_the_run_with_advice(
     study: tuple[Path, Path], tmp_path: Path
 ) -> None:
     recipe, _ = study
-    process = start(recipe, tmp_path / "run", "run.workers=2")
-    wait_for(tmp_path / "run" / "checkpoints" / "last.safetensors", process)
-    while process.poll() is None:  # one that has done its work already is not missed
-        kill_loaders(process.pid)
-        time.sleep(0.02)
+    long = ["finetune.stages.1.epochs=1000", "finetune.stages.1.patience=1000"]
+    process = start(recipe, tmp_path / "run", "run.workers=2", *long)
+    history = tmp_path / "run" / "history.csv"
+    wait_for(lambda: history.exists() and "full,1" in history.read_text(), process)
+    kill_a_loader(process.pid)
     status, said = finished(process)
     assert status == 1
     assert "a loader process was killed" in said
@@ -259,7 +258,7 @@ def test_too_little_memory_is_said_with_what_asked_for_it(
 def test_two_runs_never_share_a_folder(study: tuple[Path, Path], tmp_path: Path) -> None:
     recipe, whole = study
     first = start(recipe, tmp_path / "run")
-    wait_for(tmp_path / "run" / ".lock", first)
+    wait_for((tmp_path / "run" / ".lock").exists, first)
     status, said = finished(start(recipe, tmp_path / "run", "--resume"))
     assert (status, "another process works in this folder" in said) == (1, True)
     assert finished(first) == (0, "")  # the second one has removed and changed nothing

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from medtl.errors import PredictionsError
-from medtl.metrics.folds_mae import mean_of_folds_mae
+from medtl.metrics.folds import mean_of_folds_mae
 
 TRUTH, FOLD = [10, 20, 30, 40], [0, 0, 0, 1]
 

@@ -94,20 +94,6 @@ def files(folder: Path) -> int:
     return len(list(folder.glob("*.rows")))
 
 
-@pytest.fixture
-def counted(monkeypatch):
-    """Images that went through the frozen layers, one number for each batch."""
-    seen: list[int] = []
-    run = CachePlan.run
-
-    def counting(plan, images):
-        seen.append(len(images))
-        return run(plan, images)
-
-    monkeypatch.setattr(CachePlan, "run", counting)
-    return seen
-
-
 def test_views_are_those_of_the_first_epochs_of_the_stage_and_come_again(samples, tmp_path):
     plan = planned(samples, tmp_path)
     stage = opened(plan)

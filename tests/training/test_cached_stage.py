@@ -19,7 +19,7 @@ from medtl.networks.backbones import Classifier
 from medtl.networks.zero_gamma import ZeroGamma
 from medtl.tasks.classification import Findings
 from medtl.training import activations
-from medtl.training.activations import ActivationCache, CachePlan
+from medtl.training.activations import ActivationCache
 from medtl.training.checkpoint import load_checkpoint, without_prefix
 from medtl.training.loop import Trainer
 from medtl.training.options import Options, Watcher
@@ -55,19 +55,6 @@ def trainer(folder: Path, views: int | None, *, augment=noisy, watcher=None, **o
 
 def losses(history):
     return [(row["train_loss"], row["val_loss"]) for row in history]
-
-
-@pytest.fixture
-def counted(monkeypatch):
-    seen: list[int] = []
-    run = CachePlan.run
-
-    def counting(plan, images):
-        seen.append(len(images))
-        return run(plan, images)
-
-    monkeypatch.setattr(CachePlan, "run", counting)
-    return seen
 
 
 OPTIONS = (
