@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -30,6 +31,12 @@ def kfold(
         Literal["frozen", "none"],
         typer.Option(help="a linear model on frozen features in the same folds"),
     ] = "frozen",
+    average: Annotated[
+        bool,
+        typer.Option(
+            "--ensemble", help="keep the test patients apart, validate by fold, average the models"
+        ),
+    ] = False,
     resume: Resume = False,
 ) -> None:
     """Cross-validate a recipe by patient, beside a baseline in the same folds."""
@@ -39,19 +46,24 @@ def kfold(
     from medtl.console import bars
 
     checked = read_recipe(recipe, overrides or ())
-    from medtl.studies.kfold import run_kfold, to_markdown
+    from medtl.studies import ensemble, kfold
 
     with bars(Console(stderr=True)) as shown:
-        results = run_kfold(
+        run = kfold.ensemble_kfold if average else partial(kfold.run_kfold, baseline=baseline)
+        found = run(
             checked,
             out,
             folds=folds,
-            baseline=baseline,
             resume=resume,
             progress=shown.progress,
             watcher=shown.watcher(),
         )
-    typer.echo(to_markdown(results, folds))
+    table = (
+        ensemble.to_markdown(found)
+        if isinstance(found, ensemble.Ensemble)
+        else kfold.to_markdown(found, folds)
+    )
+    typer.echo(table)
 
 
 Seeds = Annotated[int, typer.Option("--seeds", min=1, help="runs of every condition: 0, 1, ...")]

@@ -115,8 +115,7 @@ def kfold(manifest: Manifest, labels: IntArray, folds: int, seed: int) -> list[M
     Raises:
         ManifestError: If there are too few folds, or too few patients for them.
     """
-    if folds < 2:
-        raise ManifestError(f"{folds} folds", expected="2 or more", fix="Ask for more folds")
+    _refuse_few_folds(folds)
     _refuse_few(manifest.cases, max(folds, len(SPLITS)))
     groups = _path_groups(manifest)
     fold_of = grouped_split(groups, labels, (1,) * folds, seed)
@@ -126,6 +125,36 @@ def kfold(manifest: Manifest, labels: IntArray, folds: int, seed: int) -> list[M
         one, note = _cut_validation(_with_splits(manifest, splits), labels, seed + 1 + fold)
         about = f"fold {fold + 1} of {folds} is the test part; seed {seed}"
         manifests.append(replace(one, notes=(*one.notes, about, note)))
+    return manifests
+
+
+def validation_folds(manifest: Manifest, labels: IntArray, folds: int, seed: int) -> list[Manifest]:
+    """Return one manifest per fold: all have its test part, and each validates other patients.
+
+    Every patient who is not in the test part validates in exactly one fold and trains in the rest.
+
+    Args:
+        manifest: Cases with a split, of which the test part is kept.
+        labels: What to stratify by, 0 or 1, `(number of cases, k)`.
+        folds: Number of folds, at least 2.
+        seed: Of the folds.
+
+    Raises:
+        ManifestError: If there are too few folds, or too few patients for them.
+    """
+    rows = [i for i, case in enumerate(manifest.cases) if case.split != "test"]
+    _refuse_few_folds(folds)
+    _refuse_few([manifest.cases[i] for i in rows], folds)
+    groups = _path_groups(manifest)
+    fold_of = grouped_split([groups[i] for i in rows], labels[rows], (1,) * folds, seed)
+    manifests = []
+    for fold in range(folds):
+        splits = [case.split for case in manifest.cases]
+        for i, k in zip(rows, fold_of, strict=True):
+            splits[i] = "val" if k == fold else "train"
+        about = f"fold {fold + 1} of {folds} is the validation part; seed {seed}"
+        one = _with_splits(manifest, splits)
+        manifests.append(replace(one, notes=(*one.notes, about)))
     return manifests
 
 
@@ -177,6 +206,12 @@ def _with_splits(manifest: Manifest, splits: Sequence[str]) -> Manifest:
     """Return the manifest with these splits, one per case."""
     pairs = zip(manifest.cases, splits, strict=True)
     return replace(manifest, cases=tuple(replace(case, split=split) for case, split in pairs))
+
+
+def _refuse_few_folds(folds: int) -> None:
+    """Raise if a fold would have nobody to learn from."""
+    if folds < 2:
+        raise ManifestError(f"{folds} folds", expected="2 or more", fix="Ask for more folds")
 
 
 def _refuse_few(cases: Sequence[Case], least: int) -> None:

@@ -69,11 +69,11 @@ def ensemble_study(out: Path, *, condition: str | None = None) -> Ensemble:
 
 
 def ensemble_runs(folders: Sequence[Path], out: Path) -> Ensemble:
-    """Average the predictions of some runs on the same cases.
+    """Average the predictions of some runs on the same test cases.
 
     Args:
-        folders: Run folders of one recipe, such as the seeds of a study. Folds of a
-            cross-validation are tested on different cases and cannot be averaged.
+        folders: Run folders of one recipe: seeds of a study that share a split, or folds that
+            share their test part. The folds of a plain cross-validation share nothing.
         out: Where `predictions.csv`, `metrics.json` and `ensemble.md` go.
 
     Raises:
@@ -104,14 +104,37 @@ def ensemble_runs(folders: Sequence[Path], out: Path) -> Ensemble:
 
 
 def average(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Return a predictions table whose scores are the means over some tables.
+    """Return a predictions table whose test scores are the means over some tables.
+
+    Models that validated on the same cases are averaged there too. Models of folds, which
+    validated on cases of their own, keep those scores: every case's model has not seen it.
 
     Args:
-        tables: Of the same cases, splits and labels, in any order of rows.
+        tables: Of the same test cases and labels, in any order of rows.
 
     Raises:
-        RunError: When a table has other cases, splits or truths.
+        RunError: When a table has no scores, or other test cases or truths, or two of them
+            validated on partly the same cases.
     """
+    import pandas as pd
+
+    if not all("y_score" in table for table in tables):
+        raise RunError(
+            "the predictions hold measures of masks, not scores",
+            expected="y_score in predictions.csv",
+            fix="Ensembles are made of classifiers and of bone ages",
+        )
+    validated = [set(table.loc[table["split"] == "val", "case_id"]) for table in tables]
+    if all(cases == validated[0] for cases in validated):
+        return _mean_table(tables)
+    if sum(map(len, validated)) > len(set.union(*validated)):
+        raise RunError("two models validated on partly the same cases")
+    tested = _mean_table([table[table["split"] == "test"] for table in tables])
+    return pd.concat([tested, *(table[table["split"] == "val"] for table in tables)])
+
+
+def _mean_table(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The first table with the mean score of all, which must be of the same cases."""
     import numpy as np
 
     keys = [key for key in KEYS if key in tables[0]]

@@ -1,4 +1,8 @@
-"""Patient-grouped cross-validation of a recipe, beside baselines in the same folds."""
+"""Patient-grouped cross-validation of a recipe, beside baselines in the same folds.
+
+Two designs. `run_kfold` tests every patient once and asks how good a recipe is. `ensemble_kfold`
+keeps the test patients apart, lets every other patient validate once, and averages the models.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +19,14 @@ from medtl.build import build_manifest, build_task
 from medtl.errors import RunError
 from medtl.io.atomic import write_json, write_text
 from medtl.io.predictions import read_predictions, write_predictions
-from medtl.io.split import kfold
+from medtl.io.split import assign_splits, kfold, validation_folds
 from medtl.metrics.folds import mean_of_folds_auroc, mean_of_folds_mae
 from medtl.outputs import Progress, silent
 from medtl.prediction.table import predictions_table
 from medtl.recipe import Recipe
 from medtl.run import claim, refuse_other_manifest, run_study
 from medtl.studies.baseline import frozen_features, logistic_scores
+from medtl.studies.ensemble import ENSEMBLE, Ensemble, ensemble_runs
 from medtl.studies.ridge import median_values, ridge_values
 from medtl.types import Manifest, Measure
 
@@ -111,28 +116,78 @@ def run_kfold(
     """
     contest = _contest(recipe)
     claim(recipe, out, resume=resume)
-    (out / "checkpoints").rmdir()
     manifest = build_manifest(recipe)
     strata = build_task(recipe, manifest.cases).strata(manifest.cases)
     parts = kfold(manifest, strata, folds, recipe.seed_of("split"))
-    tables = []
-    for number, part in enumerate(parts):
-        folder = out / f"fold_{number}"
-        refuse_other_manifest(folder, part)
-        if not (folder / "checksums.json").is_file():
-            unfinished = folder.exists()
-            run_study(
-                recipe,
-                folder,
-                resume=unfinished,
-                manifest=part,
-                progress=partial(_prefixed, progress, f"Fold {number}: "),
-                watcher=watcher,
-            )
-        tables.append(_test_rows(folder, number))
+    folders = _run_folds(recipe, parts, out, progress=progress, watcher=watcher)
+    tables = [_test_rows(folder, number) for number, folder in enumerate(folders)]
     if baseline == "frozen":
         tables += _baseline_tables(recipe, contest, manifest, parts, progress)
     return _summarise(tables, contest, recipe.data.strata, out)
+
+
+def ensemble_kfold(
+    recipe: Recipe,
+    out: Path,
+    *,
+    folds: int = 5,
+    resume: bool = False,
+    progress: Progress = silent,
+    watcher: Watcher | None = None,
+) -> Ensemble:
+    """Train one model per fold of what is not the test part, and average them on the test part.
+
+    The test part is the recipe's. Each model stops early and chooses its threshold by its own
+    fold; the ensemble's threshold comes from all folds, each scored by the model that did not
+    train on it. The figures go to `ensemble/`.
+
+    Args:
+        recipe: What each fold does.
+        out: The study folder.
+        folds: Number of models.
+        resume: Keep finished folds, go on with the unfinished one.
+        progress: Told of reading and predicting.
+        watcher: Told of training.
+
+    Raises:
+        RunError: When `out` exists without `resume`, or holds folds of another split, or the task
+            is one whose scores are not averaged.
+    """
+    _contest(recipe)
+    claim(recipe, out, resume=resume)
+    manifest = build_manifest(recipe)
+    strata = build_task(recipe, manifest.cases).strata(manifest.cases)
+    seed = recipe.seed_of("split")
+    split = assign_splits(manifest, strata, fractions=recipe.data.split.fractions, seed=seed)
+    parts = validation_folds(split, strata, folds, seed)
+    folders = _run_folds(recipe, parts, out, progress=progress, watcher=watcher)
+    return ensemble_runs(folders, out / ENSEMBLE)
+
+
+def _run_folds(
+    recipe: Recipe,
+    parts: Sequence[Manifest],
+    out: Path,
+    *,
+    progress: Progress,
+    watcher: Watcher | None,
+) -> list[Path]:
+    """Train and test every fold that is not finished; return the run folders."""
+    (out / "checkpoints").rmdir()
+    folders = [out / f"fold_{number}" for number in range(len(parts))]
+    for number, (folder, part) in enumerate(zip(folders, parts, strict=True)):
+        refuse_other_manifest(folder, part)
+        if (folder / "checksums.json").is_file():
+            continue
+        run_study(
+            recipe,
+            folder,
+            resume=folder.exists(),
+            manifest=part,
+            progress=partial(_prefixed, progress, f"Fold {number}: "),
+            watcher=watcher,
+        )
+    return folders
 
 
 def _contest(recipe: Recipe) -> Contest:

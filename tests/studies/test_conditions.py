@@ -163,6 +163,10 @@ def test_only_models_of_the_same_cases_are_averaged():
     assert average([first, second])["y_score"].tolist() == pytest.approx([0.1, 0.5])
     with pytest.raises(RunError, match="not tested on the same cases"):
         average([first, table_of(["a", "c"], [0.0, 1.0], [0.2, 0.4])])
+    with pytest.raises(RunError, match="measures of masks"):
+        average([first.drop(columns="y_score"), second])
+    with pytest.raises(RunError, match="partly the same cases"):
+        average([first.assign(split="val"), second.assign(split=["val", "test"])])
     with pytest.raises(RunError, match="disagree about the truth"):
         average([first, table_of(["a", "b"], [1.0, np.nan], [0.2, 0.4])])
 

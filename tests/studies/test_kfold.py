@@ -13,7 +13,14 @@ from tiny_study import RECIPE, write_tiny_study
 from medtl.check import read_recipe
 from medtl.errors import RunError
 from medtl.studies.baseline import logistic_scores
-from medtl.studies.kfold import FINE_TUNED, FROZEN, MEDIAN, run_kfold, to_markdown
+from medtl.studies.kfold import (
+    FINE_TUNED,
+    FROZEN,
+    MEDIAN,
+    ensemble_kfold,
+    run_kfold,
+    to_markdown,
+)
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +72,37 @@ def test_folds_of_another_split_are_not_mixed(study):
     recipe, out, _ = study
     with pytest.raises(RunError, match="split has changed"):
         run_kfold(read_recipe(recipe), out, folds=3, resume=True)
+
+
+@pytest.fixture(scope="module")
+def averaged(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ensemble")
+    recipe = write_tiny_study(folder / "data", recipe=RECIPE.replace("epochs: 2", "epochs: 1"))
+    return recipe, folder / "out", ensemble_kfold(read_recipe(recipe), folder / "out", folds=3)
+
+
+def test_folds_that_share_their_test_part_make_an_ensemble(averaged):
+    _, out, found = averaged
+    tables = [pd.read_csv(out / f"fold_{number}" / "predictions.csv") for number in range(3)]
+    tested = pd.concat(table[table["split"] == "test"] for table in tables)
+    validated = pd.concat(table[table["split"] == "val"] for table in tables)
+    patients = {"test": set(tested["patient_id"]), "val": set(validated["patient_id"])}
+    assert not patients["test"] & patients["val"]
+    assert len(patients["test"] | patients["val"]) == 30
+    assert validated["case_id"].is_unique
+    mean = pd.read_csv(found.folder / "predictions.csv").set_index("case_id")
+    expected = tested.groupby("case_id")["y_score"].mean()
+    written = mean.loc[mean["split"] == "test", "y_score"].sort_index()
+    pd.testing.assert_series_equal(written, expected, check_names=False)
+    assert set(mean.index[mean["split"] == "val"]) == set(validated["case_id"])
+    truth = tested.groupby("case_id")["y_true"].first()
+    assert found.ensemble["auroc"] == pytest.approx(roc_auc_score(truth, expected))
+    assert sorted(found.singles) == ["fold_0", "fold_1", "fold_2"]
+
+
+def test_a_finished_ensemble_resumes_to_the_same_figures(averaged):
+    recipe, out, found = averaged
+    assert ensemble_kfold(read_recipe(recipe), out, folds=3, resume=True) == found
 
 
 def test_the_baseline_learns_from_training_rows_only():
@@ -128,6 +166,10 @@ def test_bone_ages_are_compared_by_their_mean_error(tmp_path):
     header = (tmp_path / "out" / "study.md").read_text().splitlines()[2]
     assert header.endswith("| fine tuned - frozen features | fine tuned - median |")
     assert errors[1] < 15  # without the sex, no model of the image can be nearer than 30
+    found = ensemble_kfold(recipe, tmp_path / "ensemble", folds=2)
+    singles = [row["mae_months"] for row in found.singles.values()]
+    # The error of a mean is never above the mean of errors.
+    assert 0 < found.ensemble["mae_months"] <= np.mean(singles) + 1e-9
 
 
 def test_masks_are_refused_before_any_work(tmp_path):
