@@ -335,14 +335,17 @@ def diagnose(history: Sequence[Row]) -> list[str]:
 
 
 def _stages(history: Sequence[Row]) -> list[dict[str, str]]:
-    """One row per stage: epochs, first learning rates, best validation loss, minutes."""
+    """One row per stage: epochs, highest learning rates, best validation loss, minutes."""
     names = list(dict.fromkeys(str(row.get("stage", "")) for row in history))
     rows = []
     for name in names:
         mine = [row for row in history if str(row.get("stage", "")) == name]
         losses = [v for row in mine if (v := number(row.get("val_loss"))) is not None]
         seconds = sum(number(row.get("seconds")) or 0 for row in mine)
-        rates = [number(mine[0].get(key)) for key in ("lr_head", "lr_base")]
+        rates = [
+            max((v for row in mine if (v := number(row.get(key))) is not None), default=None)
+            for key in ("lr_head", "lr_base")
+        ]
         rows.append(
             {
                 "name": name,

@@ -15,6 +15,7 @@ from medtl.io.atomic import write_text
 History = Sequence[Mapping[str, Any]]
 Listener = Callable[[History], None]
 
+# Rates are the epoch's highest; mean_gamma is the mean |gamma| of the blocks of zero-gamma.
 COLUMNS = (
     "stage",
     "epoch",
@@ -23,10 +24,11 @@ COLUMNS = (
     "val_metric",
     "lr_head",
     "lr_base",
+    "mean_gamma",
     "seconds",
     "best",
 )
-CURVES = ("train_loss", "val_loss", "val_metric", "lr_head", "lr_base")
+CURVES = ("train_loss", "val_loss", "val_metric", "lr_head", "lr_base", "mean_gamma")
 
 
 def csv_listener(path: Path) -> Listener:

@@ -219,7 +219,7 @@ class Trainer:
         network.train()
         sampler = cast(EpochBatches, loader.batch_sampler)
         batches = len(loader)
-        steps = -(-batches // options.accumulate)
+        steps = self._steps_per_epoch()
         optimizer.zero_grad(set_to_none=True)
         for index, batch in enumerate(loader, position.batch):
             counters = (position.total_epochs, index, self.runtime.rank)
@@ -231,7 +231,7 @@ class Trainer:
             self.runtime.backward(loss * (share * sampler.share(index, len(batch[-1]))))
             if (index + 1) % options.accumulate == 0 or index + 1 == batches:
                 step = position.epoch * steps + index // options.accumulate
-                self.step(stage, position, step, steps, optimizer)
+                self.step(stage, position, step, optimizer)
                 if average is not None:
                     average.update(self.model)
             loss_sum = position.loss_sum + float(loss.detach()) * len(batch[-1])
@@ -255,24 +255,32 @@ class Trainer:
                 loss = loss + elastic_penalty(weights, strength=strength, l1_ratio=l1_ratio)
         return loss
 
-    def step(
-        self,
-        stage: Stage,
-        position: Position,
-        step: int,
-        steps: int,
-        optimizer: torch.optim.Optimizer,
-    ) -> None:
-        """One optimiser step at the scheduled rate."""
-        options = self.options
-        factor = rate_factor(
+    def _steps_per_epoch(self) -> int:
+        """Optimiser steps of one epoch."""
+        return -(-len(self._batches()) // self.options.accumulate)
+
+    def _rate_factor(self, stage: Stage, position: Position, step: int) -> float:
+        """Factor on the stage's learning rates at one of its steps: schedule and batch size."""
+        options, steps = self.options, self._steps_per_epoch()
+        scheduled = rate_factor(
             stage.schedule,
             step,
             steps=steps * stage.epochs,
             warmup_steps=round(steps * stage.warmup_epochs),
             plateau_drops=position.drops,
         )
-        set_rate(optimizer, factor * options.batch_size * options.accumulate / options.lr_batch)
+        return scheduled * options.batch_size * options.accumulate / options.lr_batch
+
+    def step(
+        self,
+        stage: Stage,
+        position: Position,
+        step: int,
+        optimizer: torch.optim.Optimizer,
+    ) -> None:
+        """One optimiser step at the scheduled rate."""
+        options = self.options
+        set_rate(optimizer, self._rate_factor(stage, position, step))
         if options.clip_norm is not None:
             self.runtime.clip(list(self.model.parameters()), options.clip_norm)
         optimizer.step()
@@ -291,6 +299,12 @@ class Trainer:
         val_loss, metric = self._validate_average(average)
         watched = self._watched(val_loss, metric)
         require_finite_value(watched, self.monitor, stage.name, position.total_epochs)
+        steps = self._steps_per_epoch()
+        of_epoch = range(position.epoch * steps, (position.epoch + 1) * steps)
+        factor = max(self._rate_factor(stage, position, step) for step in of_epoch)
+        base = stage.lr.get("base")
+        surgery = self.surgery if self.surgery and self.surgery.originals else None
+        sizes = surgery.sizes(self.model) if surgery else {}
         row = {
             "stage": stage.name,
             "epoch": position.total_epochs,
@@ -298,14 +312,14 @@ class Trainer:
             "val_loss": val_loss,
             "val_metric": metric,
             "watched": self.task.watched,
-            "lr_head": stage.lr["head"],
-            "lr_base": stage.lr.get("base"),
+            "lr_head": stage.lr["head"] * factor,
+            "lr_base": None if base is None else base * factor,
+            "mean_gamma": sum(sizes.values()) / len(sizes) if sizes else None,
             "seconds": round(time.monotonic() - started, 2),
         }
         position = position.after_epoch(stage, watched, row)
         log.info("epoch %d: train %.4f, val %.4f", row["epoch"], train_loss, val_loss)
-        if self.surgery and self.surgery.originals:
-            sizes = self.surgery.sizes(self.model)
+        if sizes:
             log.info("mean |gamma|: %s", ", ".join(f"{n} {v:.4g}" for n, v in sizes.items()))
         if position.improved:
             self._save("best", position, average=average)

@@ -40,7 +40,7 @@ def rehearse(
         frozen = time.monotonic() - started
         inputs, targets, places = others
         runtime.backward(trainer.loss(network, (given, inputs, targets, places)))
-        trainer.step(stage, Position(), step, len(loader), stepper)
+        trainer.step(stage, Position(), step, stepper)
         trained = time.monotonic() - started - frozen
     val = len(trainer.val) / options.batch_size
     once = 0.0 if plan is None else frozen * (plan.views * len(loader) + val)

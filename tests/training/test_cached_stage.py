@@ -181,7 +181,9 @@ def test_zero_gamma_before_a_stage_changes_what_is_stored(tmp_path, caplog):
     results = []
     for views in (None, 1):
         run = trainer(tmp_path / str(views), views, augment=None, zero_gamma=plan)
-        results.append((losses(run.fit(stages).history), bits(run.model)))
+        history = run.fit(stages).history
+        results.append((losses(history), bits(run.model)))
+        assert [row["mean_gamma"] for row in history] == 3 * [None] + 3 * [0.0]
     assert results[0][0] == results[1][0]
     assert not moved(results[0][1], results[1][1])
 

@@ -13,6 +13,7 @@ ROW = {
     "val_metric": None,
     "lr_head": 1e-3,
     "lr_base": None,
+    "mean_gamma": None,
     "seconds": 1.5,
     "best": 1,
 }
@@ -23,8 +24,9 @@ def test_the_csv_is_rewritten_whole(tmp_path):
     listen([ROW])
     listen([ROW, {**ROW, "epoch": 1, "best": 0}])
     lines = (tmp_path / "history.csv").read_text().splitlines()
-    assert lines[0] == "stage,epoch,train_loss,val_loss,val_metric,lr_head,lr_base,seconds,best"
-    assert lines[1:] == ["head,0,0.5,0.25,,0.001,,1.5,1", "head,1,0.5,0.25,,0.001,,1.5,0"]
+    columns = "stage,epoch,train_loss,val_loss,val_metric,lr_head,lr_base,mean_gamma,seconds,best"
+    assert lines[0] == columns
+    assert lines[1:] == ["head,0,0.5,0.25,,0.001,,,1.5,1", "head,1,0.5,0.25,,0.001,,,1.5,0"]
 
 
 def test_tensorboard_gets_every_epoch(tmp_path):

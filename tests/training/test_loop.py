@@ -20,6 +20,7 @@ from medtl.training.batches import Samples
 from medtl.training.checkpoint import load_checkpoint, without_prefix
 from medtl.training.loop import Options, Trainer, Watcher
 from medtl.training.runtime import Runtime
+from medtl.training.schedule import rate_factor
 from medtl.training.store import ImageStore, RowWriter, levels
 from medtl.types import Stage
 
@@ -293,7 +294,7 @@ def test_rates_scale_with_the_batch(tmp_path):
     seen = []
     step = optimizer.step
     optimizer.step = lambda: (seen.append(optimizer.param_groups[0]["lr"]), step())
-    run.step(replace(HEAD, schedule="constant"), run._start(False)[0], 0, 3, optimizer)
+    run.step(replace(HEAD, schedule="constant"), run._start(False)[0], 0, optimizer)
     assert seen == [pytest.approx(2e-2)]
 
 
@@ -372,3 +373,16 @@ def test_a_missing_gpu_is_said_at_the_start():
         pytest.skip("this machine has a GPU")
     with pytest.raises(RunError, match="torch sees no GPU"):
         Runtime("cuda")
+
+
+def test_the_history_holds_the_highest_rate_of_every_epoch(tmp_path):
+    rows = []
+    watcher = Watcher(on_epoch=lambda history: rows.append(history[-1]))
+    run = trainer(tmp_path / "run", watcher=watcher)
+    run.fit([replace(TOP, epochs=4, warmup_epochs=2)])
+    factors = [rate_factor("cosine", step, steps=12, warmup_steps=6) for step in range(12)]
+    highest = [max(factors[first : first + 3]) for first in range(0, 12, 3)]
+    assert highest[1:3] == [1, 1]
+    assert [row["lr_head"] for row in rows] == pytest.approx([1e-2 * f for f in highest])
+    assert [row["lr_base"] for row in rows] == pytest.approx([1e-3 * f for f in highest])
+    assert rows[0]["mean_gamma"] is None
