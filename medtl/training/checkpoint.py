@@ -57,7 +57,7 @@ def save_checkpoint(
     text = json.dumps(meta, allow_nan=False)
     header = {
         "format": FORMAT,
-        "sha256": _digest(cpu),
+        "blake2b": _digest(cpu),
         "meta": text,
         "meta_sha256": hashlib.sha256(text.encode()).hexdigest(),
     }
@@ -66,7 +66,9 @@ def save_checkpoint(
             save_file(cpu, temporary, metadata=header)
         except SafetensorError as error:
             raise _system_error(error) from error
-        load_checkpoint(temporary)
+        written, stored = _read(temporary)
+        if written != header or not _same_bits(stored, cpu):
+            raise _altered("tensors", path.name)
         if previous is not None and path.is_file():
             _give_second_name(path, previous)
 
@@ -107,6 +109,15 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         WeightsError: When the file is missing, cut, altered, or not one of ours.
     """
+    header, tensors = _read(path)
+    _check_header(header, path.name)
+    if header.get("blake2b") != _digest(tensors):
+        raise _altered("tensors", path.name)
+    return tensors, json.loads(header["meta"])
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Header and tensors of a safetensors file, not yet checked."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
@@ -114,17 +125,13 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with held(), safe_open(path, "pt") as file:
             header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(
             f"not a readable safetensors file ({type(error).__name__})",
             where=path.name,
             fix="It was cut or altered; use another checkpoint of the run",
         ) from error
-    _check_header(header, path.name)
-    if header.get("sha256") != _digest(tensors):
-        raise _altered("tensors", path.name)
-    return tensors, json.loads(header["meta"])
 
 
 def is_checkpoint(path: Path) -> bool:
@@ -230,10 +237,28 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tenso
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, shapes, types and bytes, in the order of the names."""
-    digest = hashlib.sha256()
+    """BLAKE2b (RFC 7693) over names, shapes, types and bytes, in the order of the names.
+
+    It takes half the time of SHA-256, which is most of what a checkpoint of a small stage costs.
+    """
+    digest = hashlib.blake2b()
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(_bytes_of(tensor).numpy())
     return digest.hexdigest()
+
+
+def _same_bits(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
+    """Whether two sets of tensors agree to the bit; NaN is like itself."""
+    return first.keys() == second.keys() and all(
+        tensor.dtype == second[name].dtype
+        and tensor.shape == second[name].shape
+        and torch.equal(_bytes_of(tensor), _bytes_of(second[name]))
+        for name, tensor in first.items()
+    )
+
+
+def _bytes_of(tensor: Tensor) -> Tensor:
+    """The bytes of a contiguous tensor, `(n,)`, without a copy."""
+    return tensor.reshape(-1).view(torch.uint8)
