@@ -245,7 +245,7 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(memoryview(_bytes_of(tensor).numpy()))
+        digest.update(_bytes_of(tensor).numpy().data)
     return digest.hexdigest()
 
 
