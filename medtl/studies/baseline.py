@@ -9,12 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from medtl.build import build_contract, build_network, build_reader
+from medtl.build import build_contract, build_decoder, build_network, build_reader
 from medtl.errors import RunError
 from medtl.networks.backbones import Classifier
 from medtl.outputs import Progress, silent
 from medtl.recipe import Recipe
-from medtl.training.images import decode_cases
 from medtl.training.runtime import Runtime
 from medtl.types import Case, Manifest
 
@@ -46,7 +45,7 @@ def frozen_features(
     image = recipe.image.model_copy(update={"size": FEATURE_SIZE})
     recipe = recipe.model_copy(update={"image": image})
     reader = build_reader(recipe, build_contract(recipe), manifest.root)
-    store, _ = decode_cases(
+    store, _ = build_decoder(recipe)(
         manifest.cases, reader, progress=lambda d, t: progress("Reading for the baseline", d, t)
     )
     preprocessor = reader.preprocessor.fit(store.unit(row) for row in range(len(store.case_ids)))

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from torch import Tensor
 
 import medtl
 from medtl import record
-from medtl.build import build_manifest, build_task
+from medtl.build import Decode, build_decoder, build_manifest, build_task
 from medtl.evaluate import evaluate_run
 from medtl.io.split import assign_splits
 from medtl.io.yaml12 import load_yaml
@@ -35,7 +36,7 @@ from medtl.run import (
 )
 from medtl.studies.rows import measures_row
 from medtl.training.checkpoint import load_checkpoint, without_prefix
-from medtl.training.images import Encode, ImageReader, ReadRecord, decode_cases
+from medtl.training.images import Encode, ImageReader, ReadRecord
 from medtl.types import Case, Manifest
 
 if TYPE_CHECKING:
@@ -56,8 +57,13 @@ class SharedImages:
     folder: Path | None = None
     _read: dict[object, tuple[ImageStore, list[ReadRecord]]] = field(default_factory=dict)
 
-    def decode(
+    def decoder(self, recipe: Recipe) -> Decode:
+        """Return what reads the images of a run: as the recipe says, but once."""
+        return partial(self._decode, build_decoder(recipe))
+
+    def _decode(
         self,
+        decode: Decode,
         cases: Sequence[Case],
         reader: ImageReader,
         *,
@@ -65,16 +71,14 @@ class SharedImages:
         file: Path | None = None,  # noqa: ARG002 - a run's own file; the images are in `folder`
         progress: Any = None,
     ) -> tuple[ImageStore, list[ReadRecord]]:
-        """Return what `decode_cases` returns, read now or before."""
+        """Return what `decode` returns, read now or before."""
         key = (repr(reader), tuple((c.case_id, c.image, c.frame, c.mask) for c in cases))
         if key not in self._read:
             own = None
             if self.folder is not None:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 own = self.folder / f"units-{len(self._read)}"
-            self._read[key] = decode_cases(
-                cases, reader, encode=encode, file=own, progress=progress
-            )
+            self._read[key] = decode(cases, reader, encode=encode, file=own, progress=progress)
         return self._read[key]
 
 
@@ -113,7 +117,7 @@ class SingleRun:
                 recipe,
                 folder,
                 manifest=manifest,
-                decode=self.images.decode,
+                decode=self.images.decoder(recipe),
                 progress=self.progress,
             )
             train(prepared, folder, resume=True, watcher=self.watcher)

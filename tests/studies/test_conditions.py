@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from medtl.studies.ensemble import average, ensemble_study, to_markdown
 from medtl.studies.plan import Plan, seeds_plan
 from medtl.studies.rows import read_rows
 from medtl.studies.single import SingleRun, split_anew
+from medtl.training import decoded
 
 PLAN = Plan({"none": (), "lower": ("finetune.stages.1.lr=1e-3",)}, "none", (0, 1))
 
@@ -54,6 +56,18 @@ def test_a_run_leaves_its_row_and_no_checkpoint(study):
         assert not (folder / "report.html").exists()
     assert (out / "summary.md").is_file()
     assert not list((out / "cache").iterdir())
+
+
+def test_another_study_of_the_same_images_decodes_none(study, recipe, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("decoded again")
+
+    monkeypatch.setattr(decoded, "decode_cases", refuse)
+    once = replace(PLAN, seeds=(0,))
+    run_conditions(recipe, once, tmp_path / "s")
+    assert {row["status"] for row in read_rows(tmp_path / "s")} == {"done"}
+    with pytest.raises(RunError, match="decoded again"):
+        run_conditions(recipe, once, tmp_path / "t", overrides=["image.size=40"])
 
 
 def test_a_seed_has_one_split_whatever_the_condition(study):
