@@ -25,7 +25,8 @@ from medtl.preprocess.augment_volume import VolumeAugmenter, volume_augmenter
 from medtl.preprocess.intensity import WINDOWS
 from medtl.preprocess.pipeline import Preprocessor
 from medtl.preprocess.volume import VolumePreprocessor
-from medtl.recipe import Recipe, StageSpec, WeightsSpec, ZeroGammaSpec, parse_recipe
+from medtl.recipe import Recipe, WeightsSpec, parse_recipe
+from medtl.recipe_finetune import StageSpec, ZeroGammaSpec
 from medtl.tasks.bone_age import BoneAge, bone_age_task
 from medtl.tasks.classification import Classes, Findings, classification_task
 from medtl.tasks.segmentation import Structures, segmentation_task

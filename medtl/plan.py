@@ -12,9 +12,10 @@ import torch
 from medtl.build import build_augmenter, build_stages
 from medtl.networks.freeze import plan_table
 from medtl.outputs import Progress, silent
+from medtl.prepared import Prepared, read_study
 from medtl.preprocess.contact_sheet import contact_sheet as draw_contact_sheet
 from medtl.recipe import Recipe
-from medtl.run import Prepared, build_trainer, read_study
+from medtl.run import build_trainer
 from medtl.training.images import check_readable
 from medtl.training.loop import Trainer
 from medtl.training.options import Watcher

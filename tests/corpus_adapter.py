@@ -42,7 +42,7 @@ from medtl.io.series import read_series
 from medtl.io.table import read_table
 from medtl.io.yaml12 import dump_yaml, load_yaml
 from medtl.networks.weight_files import read_tensors
-from medtl.run import read_study
+from medtl.prepared import read_study
 from medtl.training.checkpoint import load_exactly
 from medtl.types import Image
 

@@ -18,7 +18,8 @@ MEDTL = Path(__file__).parents[1] / "medtl"
 
 LAYERS = (
     ("types", "errors"),
-    ("recipe_faults",),
+    ("recipe_faults", "recipe_section"),
+    ("recipe_finetune",),
     ("recipe",),
     ("io", "preprocess", "networks", "losses", "metrics"),
     ("tasks",),
@@ -28,6 +29,8 @@ LAYERS = (
     ("check", "record", "evaluate", "export"),
     ("build",),
     ("outputs",),
+    ("folder",),
+    ("prepared",),
     ("run",),
     ("plan", "predict", "starter"),
     ("studies", "demo"),
@@ -38,14 +41,14 @@ LAYERS = (
 """From the ground up: a part imports only from the layers before its own. docs/architecture.md."""
 
 SEES_THE_RECIPE = (
-    *("recipe", "check", "build", "outputs", "run"),
+    *("recipe", "check", "build", "outputs", "folder", "prepared", "run"),
     *("plan", "predict", "starter", "studies", "demo", "cli_study", "cli"),
 )
 """Everything else takes plain arguments."""
 
 TORCH_FREE = (
-    *("types", "errors", "recipe_faults", "recipe", "io", "metrics", "report"),
-    *("check", "evaluate", "export", "cli_study", "cli"),
+    *("types", "errors", "recipe_faults", "recipe_section", "recipe_finetune", "recipe"),
+    *("io", "metrics", "report", "check", "evaluate", "export", "folder", "cli_study", "cli"),
 )
 """They answer before torch could have been loaded, or where it is not installed."""
 
@@ -146,7 +149,7 @@ def recipe_seen_by_library(root: Path) -> list[str]:
         for path, tree in modules(root)
         if part_of(path) not in SEES_THE_RECIPE
         for line, part in parts_imported(tree, path, root)
-        if part == "recipe"
+        if part in {"recipe", "recipe_finetune"}
     ]
 
 

@@ -18,8 +18,9 @@ from tiny_study import write_tiny_study
 from medtl import record
 from medtl.check import read_recipe
 from medtl.errors import LeakError, RunError, WeightsError
+from medtl.folder import claim
 from medtl.predict import predict_images
-from medtl.run import claim, run_study
+from medtl.run import run_study
 from medtl.training.checkpoint import load_checkpoint
 
 GOLDEN = Path(__file__).parent / "golden" / "tiny_run.json"

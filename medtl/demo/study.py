@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from medtl.check import read_recipe
+from medtl.folder import refuse_existing
 from medtl.io.atomic import write_text
 from medtl.outputs import Progress, silent
-from medtl.run import refuse_existing, run_study
+from medtl.run import run_study
 
 if TYPE_CHECKING:
     from medtl.training.options import Watcher

@@ -11,8 +11,8 @@ from typing import Any
 
 from medtl import record
 from medtl.errors import RunError
+from medtl.folder import portable, refuse_existing
 from medtl.recipe import Recipe
-from medtl.run import portable, refuse_existing
 from medtl.studies.plan import Plan, fix_plan, seeded
 from medtl.studies.rows import Row, add_row, finished, read_rows
 

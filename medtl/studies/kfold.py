@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from medtl.build import build_manifest, build_task
 from medtl.errors import RunError
+from medtl.folder import claim, refuse_other_manifest
 from medtl.io.atomic import write_json, write_text
 from medtl.io.predictions import read_predictions, write_predictions
 from medtl.io.split import assign_splits, kfold, validation_folds
@@ -24,7 +25,7 @@ from medtl.metrics.folds import mean_of_folds_auroc, mean_of_folds_mae
 from medtl.outputs import Progress, silent
 from medtl.prediction.table import predictions_table
 from medtl.recipe import Recipe
-from medtl.run import claim, refuse_other_manifest, run_study
+from medtl.run import run_study
 from medtl.studies.baseline import frozen_features, logistic_scores
 from medtl.studies.ensemble import ENSEMBLE, Ensemble, ensemble_runs
 from medtl.studies.ridge import median_values, ridge_values

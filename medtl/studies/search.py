@@ -30,10 +30,10 @@ from medtl import record
 from medtl.build import build_manifest, build_task
 from medtl.check import read_recipe
 from medtl.errors import RunError
+from medtl.folder import portable, refuse_existing
 from medtl.io.atomic import write_json, write_text
 from medtl.io.yaml12 import dump_yaml, load_yaml
 from medtl.recipe import Recipe
-from medtl.run import portable, refuse_existing
 from medtl.studies.engine import RunOne
 from medtl.studies.plan import fix_plan
 from medtl.studies.rows import HEADLINES, my_turn

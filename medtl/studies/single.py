@@ -20,20 +20,13 @@ import medtl
 from medtl import record
 from medtl.build import Decode, build_decoder, build_manifest, build_task
 from medtl.evaluate import evaluate_run
+from medtl.folder import claim, portable
 from medtl.io.split import assign_splits
 from medtl.io.yaml12 import load_yaml
 from medtl.outputs import Progress, silent
+from medtl.prepared import Prepared, prepare
 from medtl.recipe import Recipe
-from medtl.run import (
-    Prepared,
-    claim,
-    illustrate,
-    portable,
-    predict_run,
-    prepare,
-    report_run,
-    train,
-)
+from medtl.run import illustrate, predict_run, report_run, train
 from medtl.studies.rows import measures_row
 from medtl.training.checkpoint import load_checkpoint, without_prefix
 from medtl.training.images import Encode, ImageReader, ReadRecord

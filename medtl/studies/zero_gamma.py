@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medtl.errors import RunError
-from medtl.recipe import Recipe, StageSpec
+from medtl.recipe import Recipe
+from medtl.recipe_finetune import StageSpec
 from medtl.studies.plan import Plan
 
 HEAD_FACTOR = 3

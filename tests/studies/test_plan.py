@@ -124,7 +124,8 @@ def test_seeds_reach_what_they_are_for(tmp_path):
     """A changed seed changes its own thing, and only that."""
     import torch
 
-    from medtl.run import build_trainer, read_study
+    from medtl.prepared import read_study
+    from medtl.run import build_trainer
     from medtl.training.loop import Watcher
 
     path = write_tiny_study(tmp_path / "data")
