@@ -81,7 +81,7 @@ import torch
 from medtl.training import checkpoint
 path = Path(sys.argv[1])
 checkpoint.save_checkpoint(path, {"a": torch.ones(3)}, {"number": 1})
-checkpoint.load_checkpoint = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+checkpoint._same_bits = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 checkpoint.save_checkpoint(path, {"a": torch.ones(3)}, {"number": 2})
 """
 
