@@ -68,7 +68,11 @@ def save_checkpoint(
             raise _system_error(error) from error
         written, stored = _read(temporary)
         if written != header or not _same_bits(stored, cpu):
-            raise _altered("tensors", path.name)
+            raise WeightsError(
+                "the disk gives other bytes back than were written",
+                where=path.name,
+                fix="Examine the disk; the checkpoint before this one is still there",
+            )
         if previous is not None and path.is_file():
             _give_second_name(path, previous)
 

@@ -86,7 +86,14 @@ def test_the_latest_whole_checkpoint_is_found(tmp_path):
         load_latest(paths)
 
 
-def test_a_disk_that_gives_other_bytes_back_keeps_the_old_file(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda written: written[:-1], "not a readable"),
+        (lambda written: written[:-1] + bytes([written[-1] ^ 1]), "other bytes"),
+    ],
+)
+def test_a_disk_that_gives_other_bytes_back_keeps_the_old_file(tmp_path, monkeypatch, damage, said):
     from safetensors import torch as library
 
     path = tmp_path / "c.safetensors"
@@ -95,10 +102,10 @@ def test_a_disk_that_gives_other_bytes_back_keeps_the_old_file(tmp_path, monkeyp
 
     def lossy(tensors, name, metadata):
         write(tensors, name, metadata)
-        name.write_bytes(name.read_bytes()[:-1])
+        name.write_bytes(damage(name.read_bytes()))
 
     monkeypatch.setattr(library, "save_file", lossy)
-    with pytest.raises(WeightsError, match="not a readable"):
+    with pytest.raises(WeightsError, match=said):
         save_checkpoint(path, TENSORS, {"number": 2})
     assert load_checkpoint(path)[1] == {"number": 1}
 
