@@ -127,16 +127,13 @@ def fastai(manifest_path: Path, seed: int, is_head: bool, file: Path) -> None:
 
     from medtl.build import build_contract, build_manifest, build_task
     from medtl.check import read_recipe
-    from medtl.io.split import assign_splits
     from medtl.networks.weights import WeightsSource, create_backbone
+    from medtl.prepared import split_cases
 
     recipe = read_recipe(RECIPE, [f"data.manifest={manifest_path}", *COMMON])
     manifest = build_manifest(recipe)
     task = build_task(recipe, manifest.cases)
-    fractions = recipe.data.split.fractions
-    cases = assign_splits(
-        manifest, task.strata(manifest.cases), fractions=fractions, seed=recipe.seed_of("split")
-    ).cases
+    cases = split_cases(recipe, manifest, task).cases
     table = pd.DataFrame(
         {
             "case_id": [case.case_id for case in cases],

@@ -139,9 +139,7 @@ def read_study(
     manifest = manifest or build_manifest(recipe)
     task = build_task(recipe, manifest.cases)
     if not is_split:
-        spec, strata = recipe.data.split, task.strata(manifest.cases)
-        seed = recipe.seed_of("split")
-        manifest = assign_splits(manifest, strata, fractions=spec.fractions, seed=seed)
+        manifest = split_cases(recipe, manifest, task)
     check_patients(manifest)
     reader = build_reader(recipe, build_contract(recipe), manifest.root)
     check_contract(recipe, reader)
@@ -171,6 +169,20 @@ def read_study(
             "manifest_sha256": manifest.sha256,
             "split_sha256": split_hash(manifest),
         },
+    )
+
+
+def split_cases(recipe: Recipe, manifest: Manifest, task: Task) -> Manifest:
+    """Split by patient as the recipe says, where the manifest gives no split.
+
+    Raises:
+        ManifestError: For splits that cannot be used, or too few patients.
+    """
+    return assign_splits(
+        manifest,
+        task.strata(manifest.cases),
+        fractions=recipe.data.split.fractions,
+        seed=recipe.seed_of("split"),
     )
 
 

@@ -20,10 +20,11 @@ from medtl.errors import RunError
 from medtl.folder import claim, refuse_other_manifest
 from medtl.io.atomic import write_json, write_text
 from medtl.io.predictions import read_predictions, write_predictions
-from medtl.io.split import assign_splits, kfold, validation_folds
+from medtl.io.split import kfold, validation_folds
 from medtl.metrics.folds import mean_of_folds_auroc, mean_of_folds_mae
 from medtl.outputs import Progress, silent
 from medtl.prediction.table import predictions_table
+from medtl.prepared import split_cases
 from medtl.recipe import Recipe
 from medtl.run import run_study
 from medtl.studies.baseline import frozen_features, logistic_scores
@@ -157,10 +158,9 @@ def ensemble_kfold(
     _contest(recipe)
     claim(recipe, out, resume=resume)
     manifest = build_manifest(recipe)
-    strata = build_task(recipe, manifest.cases).strata(manifest.cases)
-    seed = recipe.seed_of("split")
-    split = assign_splits(manifest, strata, fractions=recipe.data.split.fractions, seed=seed)
-    parts = validation_folds(split, strata, folds, seed)
+    task = build_task(recipe, manifest.cases)
+    split = split_cases(recipe, manifest, task)
+    parts = validation_folds(split, task.strata(manifest.cases), folds, recipe.seed_of("split"))
     folders = _run_folds(recipe, parts, out, progress=progress, watcher=watcher)
     return ensemble_runs(folders, out / ENSEMBLE)
 

@@ -21,10 +21,9 @@ from medtl import record
 from medtl.build import Decode, build_decoder, build_manifest, build_task
 from medtl.evaluate import evaluate_run
 from medtl.folder import claim, portable
-from medtl.io.split import assign_splits
 from medtl.io.yaml12 import load_yaml
 from medtl.outputs import Progress, silent
-from medtl.prepared import Prepared, prepare
+from medtl.prepared import Prepared, prepare, split_cases
 from medtl.recipe import Recipe
 from medtl.run import illustrate, predict_run, report_run, train
 from medtl.studies.rows import measures_row
@@ -153,13 +152,7 @@ def split_anew(recipe: Recipe) -> Manifest:
     """
     manifest = build_manifest(recipe)
     cases = tuple(replace(case, split="") for case in manifest.cases)
-    strata = build_task(recipe, cases).strata(cases)
-    return assign_splits(
-        replace(manifest, cases=cases),
-        strata,
-        fractions=recipe.data.split.fractions,
-        seed=recipe.seed_of("split"),
-    )
+    return split_cases(recipe, replace(manifest, cases=cases), build_task(recipe, cases))
 
 
 def training_row(folder: Path) -> dict[str, Any]:
