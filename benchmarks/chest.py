@@ -1,6 +1,6 @@
 """The chest X-ray recipe on real films: with its caches, without them, and fastai's `fine_tune`.
 
-.tools/bench/bin/python -m benchmarks.chest PATH/manifest.csv --out FOLDER --seeds 3
+    .tools/bench/bin/python -m benchmarks.chest PATH/manifest.csv --out FOLDER --seeds 3
 
 Every side is a process of its own with one thread: its processor seconds hold imports, reading,
 training and predicting the test films. Both tools get the same films, split, pixels a side, epochs
@@ -26,6 +26,12 @@ HEAD_EPOCHS = 10
 HEAD_STAGE = (
     f"finetune.stages=[{{name: head, train: head, epochs: {HEAD_EPOCHS}, lr: 3e-3, patience: 99}}]"
 )
+TWO_STAGES = (
+    "finetune.stages=[{name: head, train: head, epochs: 6, lr: 3e-3}, "
+    "{name: top, train: [head, 'last:2'], epochs: 14, lr: {head: 1e-3, base: 5e-4}, "
+    "warmup_epochs: 1}]"
+)
+"""The recipe without the stage that trains all layers, in which nothing can be saved."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +42,14 @@ class Side:
         name: In the table.
         overrides: Of the recipe for medtl; None for fastai.
         is_head: Only a head on frozen layers is trained.
+        reads_again: Images are decoded whenever they are asked for, too.
         finds_cache: It is run again with what the side named here has left in the cache.
     """
 
     name: str
     overrides: tuple[str, ...] | None
     is_head: bool = False
+    reads_again: bool = False
     finds_cache: str = ""
 
     def folder(self, out: Path, seed: int) -> Path:
@@ -54,10 +62,13 @@ COMMON = ("run.tensorboard=false", "run.seeds={augment: 0, split: 0}")
 
 OFF, ONE_VIEW = "run.cache_gb=0", "finetune.cached_views=1"
 SIDES = (
+    Side("every cache off", (OFF,), reads_again=True),
     Side("caches off", (OFF,)),
     Side("caches on, one view", (ONE_VIEW,)),
     Side("caches on, one view, again", (ONE_VIEW,), finds_cache="caches on, one view"),
     Side("fastai fine_tune", None),
+    Side("two stages, caches off", (TWO_STAGES, OFF)),
+    Side("two stages, one view", (TWO_STAGES, ONE_VIEW)),
     Side("head, caches off", (HEAD_STAGE, OFF), is_head=True),
     Side("head, one view", (HEAD_STAGE, ONE_VIEW), is_head=True),
     Side("head, three views", (HEAD_STAGE, "finetune.cached_views=3"), is_head=True),
@@ -98,8 +109,9 @@ def run_side(side: Side, seed: int, manifest: Path, out: Path) -> None:
                    "--fastai", str(seed), part, str(predictions)]  # fmt: skip
     else:
         run = folder / f"run_{os.getpid()}"
-        medtl = Path(sys.executable).with_name("medtl")
-        command = [str(medtl), "run", str(RECIPE), f"data.manifest={manifest}", f"run.seed={seed}",
+        medtl = [str(Path(sys.executable).with_name("medtl"))]
+        program = [sys.executable, "-m", "benchmarks.undecoded"] if side.reads_again else medtl
+        command = [*program, "run", str(RECIPE), f"data.manifest={manifest}", f"run.seed={seed}",
                    *COMMON, *side.overrides, "--out", str(run)]  # fmt: skip
         predictions = run / "predictions.csv"
     cache = out / f"cache_{side.finds_cache or side.name}_{seed}"
