@@ -1,4 +1,4 @@
-"""A film of 2500 x 2048 pixels, 12 bits in 16, to a 224 px tensor, in five transfer syntaxes."""
+"""A film of 2500 x 2048 pixels to a 224 px tensor: five transfer syntaxes of DICOM, and JPEG."""
 
 from __future__ import annotations
 
@@ -37,6 +37,22 @@ def rows() -> Iterator[Row]:
                     continue
                 ours = medtl(path, at_least=2 * SIDE if syntax == "JPEG 2000" else None)
                 yield compare(what, name, ours, theirs, likeness, target=target)
+        yield from jpeg_rows(Path(folder) / "film.jpg")
+
+
+def jpeg_rows(path: Path) -> Iterator[Row]:
+    """Yield an 8-bit JPEG file, decoded whole and at the size needed."""
+    from PIL import Image
+
+    Image.fromarray((radiograph() >> 4).astype(np.uint8)).save(path, quality=90)
+    for how, at_least in (("whole", None), ("at the size needed", 2 * SIDE)):
+        what = f"JPEG file to 224 px, decoded {how}"
+        try:
+            name, theirs = monai(path)
+        except ImportError as fault:
+            yield missing(what, "MONAI", fault)
+            continue
+        yield compare(what, name, medtl(path, at_least=at_least), theirs, likeness)
 
 
 def medtl(path: Path, *, at_least: int | None = None) -> Callable[[], Any]:
@@ -59,16 +75,17 @@ def torchxrayvision(path: Path) -> tuple[str, Callable[[], Any]]:
 
 def monai(path: Path) -> tuple[str, Callable[[], Any]]:
     """Reader and resizing alone: its values stay in stored units."""
-    from monai.data import PydicomReader
+    from monai.data import PILReader, PydicomReader
     from monai.transforms import Compose, LoadImage, Resize
 
+    reader = PydicomReader() if path.suffix == ".dcm" else PILReader()
     chain = Compose(
         [
-            LoadImage(reader=PydicomReader(), image_only=True, ensure_channel_first=True),
+            LoadImage(reader=reader, image_only=True, ensure_channel_first=True),
             Resize((SIDE, SIDE)),
         ]
     )
-    return "MONAI PydicomReader + Resize", lambda: np.asarray(chain(str(path)))
+    return f"MONAI {type(reader).__name__} + Resize", lambda: np.asarray(chain(str(path)))
 
 
 def likeness(ours: object, theirs: object) -> str:

@@ -217,7 +217,7 @@ def _reader(
         dimensions=2 if recipe.image.spacing is None else 3,
         labels=named | dict.fromkeys(recipe.task.ignored, "not known"),
         overlapping=recipe.task.overlapping,
-        at_least=2 * recipe.image.size if recipe.image.jpeg2000 == "reduced" else None,
+        at_least=2 * recipe.image.size if recipe.image.decode == "reduced" else None,
         limits=Limits(**recipe.data.limits.model_dump(exclude_none=True)),
     )
 

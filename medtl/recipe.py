@@ -146,8 +146,8 @@ class ImageSpec(Section):
         None, description="a preset ('lung') or [centre, width] in real-world units"
     )
     percentiles: tuple[float, float] = (0.5, 99.5)
-    jpeg2000: Literal["whole", "reduced"] = Field(
-        "whole", description="reduced: decode grey JPEG 2000 at about twice the size; docs/speed.md"
+    decode: Literal["whole", "reduced"] = Field(
+        "whole", description="reduced: JPEG 2000 and JPEG at about twice the size; docs/speed.md"
     )
     clahe: Clahe | None = None
     standardise: Literal["weights", "z_score", "pixel_mean", "local_contrast", "none"] = "weights"
@@ -172,8 +172,8 @@ class ImageSpec(Section):
         if (self.spacing is None) != (self.patch is None):
             msg = "volumes need both spacing (mm) and patch (voxels)"
             raise ValueError(msg)
-        if self.spacing is not None and self.jpeg2000 == "reduced":
-            msg = "slices of a volume are decoded whole; leave jpeg2000 out"
+        if self.spacing is not None and self.decode == "reduced":
+            msg = "slices of a volume are decoded whole; leave decode out"
             raise ValueError(msg)
         if self.spacing is not None and self.standardise in ("pixel_mean", "local_contrast"):
             msg = f"volumes cannot be standardised by {self.standardise}; state z_score or none"
@@ -375,10 +375,8 @@ class Recipe(Section):
         if is_bone_age and len(self.data.targets) != 1:
             msg = f"bone age has one target column; data.target names {len(self.data.targets)}"
             raise ValueError(msg)
-        if self.image.jpeg2000 == "reduced" and self.task.kind == "segmentation":
-            msg = (
-                "masks are drawn on whole images: image.jpeg2000 'reduced' is not for segmentation"
-            )
+        if self.image.decode == "reduced" and self.task.kind == "segmentation":
+            msg = "masks are drawn on whole images: image.decode 'reduced' is not for segmentation"
             raise ValueError(msg)
         if self.data.sex is not None and not is_bone_age:
             msg = f"data.sex is an input of kind bone_age, not of {self.task.kind}"

@@ -93,7 +93,7 @@ def export_run(
         images,
         {result.case_id: result.content_sha256 for result in results},
         voi=read.get("scale") == "voi",
-        at_least=2 * read["size"] if read.get("jpeg2000") == "reduced" else None,
+        at_least=2 * read["size"] if read.get("decode") == "reduced" else None,
         volumes=any(".nii" in path.suffixes for result in results for path in result.masks),
         progress=lambda done, total: report("Matching images", done, total),
     )

@@ -255,7 +255,9 @@ def _marker(data: bytes, wanted: int) -> int:
     return -1
 
 
-def jpeg_is_cut(data: bytes, pixels: NDArray[Any], stream: Codestream, decode: Decode) -> bool:
+def jpeg_is_cut(
+    data: bytes, pixels: NDArray[Any], stream: Codestream, decode: Decode, *, part: int = 1
+) -> bool:
     """Return whether libjpeg ran out of data: it then fills the rest and reports success.
 
     A cut stream whose end marker was put back ends in mid-grey. Only a picture that does is
@@ -267,8 +269,10 @@ def jpeg_is_cut(data: bytes, pixels: NDArray[Any], stream: Codestream, decode: D
         pixels: `(R, C)` or `(R, C, S)` as `decode` returned them.
         stream: What its header declares.
         decode: The decoder, called again with the longer stream.
+        part: `pixels` have so many times fewer rows than the stream: a block of 8 has 8 / part.
     """
-    corner = pixels[-4:, -4:].astype(np.int64)
+    side = max(4 // part, 1)
+    corner = pixels[-side:, -side:].astype(np.int64)
     fills = {1 << (stream.precision - 1), 1 << (pixels.dtype.itemsize * 8 - 1)}
     is_suspect = any((np.abs(corner - grey) <= 1).all() for grey in fills)
     if not is_suspect:

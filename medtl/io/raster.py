@@ -6,6 +6,7 @@ choose a decoder that nobody expects. It has no 16-bit colour, which libpng (ima
 
 from __future__ import annotations
 
+import io
 import warnings
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ def read_raster(
     *,
     root: Path | None = None,
     frame: int | None = None,
+    at_least: int | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Image:
     """Return a PNG, JPEG or TIFF file as an image in stored units.
@@ -60,6 +62,8 @@ def read_raster(
         path: The file.
         root: Folder that messages name the file from.
         frame: Page from 0 of a TIFF (or animated PNG) with several; required then.
+        at_least: Let libjpeg decode a grey or RGB JPEG at the smallest of 1/2, 1/4 and 1/8 whose
+            longer side has so many pixels. Flagged `reduced_resolution`.
         limits: What the file may cost.
 
     Returns:
@@ -88,7 +92,12 @@ def read_raster(
             # An open file, not a path: Pillow 13 maps uncompressed TIFFs of a path into memory
             # with rows and columns swapped when their orientation turns them.
             with path.open("rb") as source, Pillow.open(source, formats=FORMATS) as picture:
-                values = _pixels(picture, path, frame, limits, where, notes, flags)
+                _choose_page(picture, frame, where)
+                check_declared(
+                    picture.size[::-1], len(picture.getbands()), 4, where=where, limits=limits
+                )
+                part = _scale(picture, at_least, notes, flags)
+                values = _pixels(picture, path, part, where, notes, flags)
                 kind = str(picture.format)
         except ImageError:
             raise
@@ -123,17 +132,12 @@ def read_raster(
 def _pixels(
     picture: Pillow.Image,
     path: Path,
-    frame: int | None,
-    limits: Limits,
+    part: int,
     where: str,
     notes: list[str],
     flags: list[str],
 ) -> NDArray[Any]:
     """Return `(R, C)` or `(R, C, 3)` upright stored values."""
-    _choose_page(picture, frame, where)
-    columns, rows = picture.size
-    bands = len(picture.getbands())
-    check_declared((rows, columns), bands, 4, where=where, limits=limits)
     is_deep = _is_deep_colour(picture)
     before = picture.getexif().get(_ORIENTATION, 1)  # this loads a PNG, which forgets its tiles
     if is_deep:
@@ -148,7 +152,7 @@ def _pixels(
         picture.load()  # turns a TIFF upright, which changes its size
         values = _values(picture, notes, flags)
     if picture.format in ("JPEG", "MPO"):
-        _refuse_cut_jpeg(path.read_bytes(), values, where)
+        _refuse_cut_jpeg(path.read_bytes(), values, part, where)
     after = picture.getexif().get(_ORIENTATION, 1)  # Pillow turns TIFF itself while loading
     if after in _UPRIGHT:
         values = _UPRIGHT[after](values)
@@ -170,6 +174,30 @@ def _choose_page(picture: Pillow.Image, frame: int | None, where: str) -> None:
         frame = 0
     if not _has_page(picture, frame):
         raise ImageError(f"frame {frame} is asked for", expected="one that is there", where=where)
+
+
+def _scale(picture: Pillow.Image, at_least: int | None, notes: list[str], flags: list[str]) -> int:
+    """Let libjpeg decode an eighth, a quarter or a half of the size; return 8, 4, 2 or 1."""
+    if (
+        at_least is None
+        or picture.format not in ("JPEG", "MPO")
+        or picture.mode not in ("L", "RGB")
+    ):
+        return 1
+    sides = picture.size
+    fits = (part for part in (8, 4, 2) if max(sides) >= part * at_least and min(sides) >= part)
+    part = next(fits, 1)
+    if part > 1:
+        picture.draft(None, _drafted(picture, part))
+        flags.append("reduced_resolution")
+        notes.append(f"decoded at {picture.size[1]} x {picture.size[0]} pixels")
+    return part
+
+
+def _drafted(picture: Pillow.Image, part: int) -> tuple[int, int]:
+    """The size to ask Pillow's `draft` for, which takes the largest part that is no smaller."""
+    columns, rows = picture.size
+    return columns // part, rows // part
 
 
 def _has_page(picture: Pillow.Image, frame: int) -> bool:
@@ -206,18 +234,18 @@ def _values(picture: Pillow.Image, notes: list[str], flags: list[str]) -> NDArra
     return values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
 
 
-def _refuse_cut_jpeg(data: bytes, values: NDArray[Any], where: str) -> None:
+def _refuse_cut_jpeg(data: bytes, values: NDArray[Any], part: int, where: str) -> None:
     """Raise for a cut JPEG whose end marker was put back: Pillow fills it with grey silently."""
     stream = jpeg_header(data)
     if stream is None or stream.samples not in (1, 3):
         return
 
     def decode(longer: bytes) -> NDArray[Any]:
-        import imagecodecs
+        with Pillow.open(io.BytesIO(longer), formats=("JPEG",)) as picture:
+            picture.draft(None, _drafted(picture, part))
+            return np.asarray(picture)
 
-        return np.asarray(imagecodecs.jpeg8_decode(longer))
-
-    if jpeg_is_cut(data, values, stream, decode):
+    if jpeg_is_cut(data, values, stream, decode, part=part):
         raise ImageError(
             "the JPEG is truncated: it ends before its last row", where=where, fix=COPY_AGAIN
         )

@@ -61,8 +61,9 @@ def read_image(
         color: "grey" turns colour into luma, "rgb" repeats grey in three channels, "keep" neither.
         frame: Number from 0 of one frame, page, slice of the last NIfTI axis, or slice of a series
             by position; gives a 2D image.
-        at_least: Single DICOM files only: let JPEG 2000 be decoded at the coarsest resolution it
-            holds whose longer side has so many pixels; another picture than the whole one shrunk.
+        at_least: Let JPEG 2000 of a single DICOM file, and JPEG files, be decoded at the coarsest
+            resolution they offer whose longer side has so many pixels; another picture than the
+            whole one shrunk. Flagged `reduced_resolution`.
         limits: What the file may cost.
 
     Returns:
@@ -92,7 +93,7 @@ def read_image(
         else:
             from medtl.io.raster import read_raster
 
-            image = read_raster(path, root=root, frame=frame, limits=limits)
+            image = read_raster(path, root=root, frame=frame, at_least=at_least, limits=limits)
         return _flag_oddities(_to_color(_finite(image, where), color))
     except MemoryError:
         raise ImageError(

@@ -59,7 +59,7 @@ class ImageReader:
         dimensions: Of the images the network takes, 2 or 3.
         labels: Value in the masks -> name of the structure.
         overlapping: Whether structures may overlap: masks then have a plane for each.
-        at_least: Pixels of the longer side that JPEG 2000 may be decoded at; None decodes it whole.
+        at_least: Pixels of the longer side that JPEG and JPEG 2000 may be decoded at; None: whole.
         limits: What one file may cost.
     """
 

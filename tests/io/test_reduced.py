@@ -1,4 +1,4 @@
-"""JPEG 2000 decoded at the size needed: what it is, how far from the whole, what is refused."""
+"""JPEG 2000 and JPEG decoded at the size needed: how far from the whole, what is refused."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import imagecodecs
 import numpy as np
 import pytest
 from make_dicom import write
+from PIL import Image as Pillow
 from pydicom import uid
 
 from medtl.build import build_reader
@@ -147,8 +148,74 @@ def test_a_damaged_header_is_refused(tmp_path):
         read_dicom(written(tmp_path, data=bytes(stream)), at_least=250)
 
 
+def jpeg(folder: Path, pixels: np.ndarray, **options) -> Path:
+    Pillow.fromarray(pixels).save(folder / "a.jpg", quality=90, **options)
+    return folder / "a.jpg"
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}], ids=["baseline", "progressive"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_picture_of_a_jpeg_is_nearly_that_of_the_whole_one(tmp_path, channels, options):
+    pixels = film(8) if channels == 1 else np.stack([film(8, seed) for seed in range(3)], axis=-1)
+    path = jpeg(tmp_path, pixels, **options)
+    whole, reduced = read_image(path), read_image(path, at_least=448)
+    assert reduced.array.shape == (1, ROWS // 2, COLUMNS // 2)
+    assert "reduced_resolution" in reduced.flags
+    assert "decoded at 500 x 410 pixels" in reduced.notes
+    assert "reduced_resolution" not in whole.flags
+    units = [Preprocessor(size=224).to_unit(image) for image in (whole, reduced)]
+    difference = np.abs(units[0] - units[1])
+    assert 0 < difference.max() < AT_AN_EDGE
+    assert difference.mean() < ON_AVERAGE
+
+
+@pytest.mark.parametrize(
+    ("at_least", "rows"),
+    [(None, 1000), (501, 1000), (500, 500), (251, 500), (250, 250), (125, 125), (1, 125)],
+)
+def test_a_jpeg_is_decoded_as_coarse_as_asked_and_as_libjpeg_can(tmp_path, at_least, rows):
+    assert read_image(jpeg(tmp_path, film(8)), at_least=at_least).array.shape[1] == rows
+
+
+def test_a_jpeg_is_turned_upright_after_it_was_scaled(tmp_path):
+    exif = Pillow.Exif()
+    exif[0x0112] = 6
+    upright = read_image(jpeg(tmp_path, film(8), exif=exif.tobytes()), at_least=500)
+    as_stored = read_image(jpeg(tmp_path, film(8)), at_least=500)
+    np.testing.assert_array_equal(upright.array[0], np.rot90(as_stored.array[0], -1))
+
+
+def test_a_narrow_jpeg_keeps_a_row(tmp_path):
+    assert read_image(jpeg(tmp_path, film(8)[:3]), at_least=100).array.shape == (1, 2, 410)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.7, 0.98])
+@pytest.mark.parametrize("end", [b"", b"\xff\xd9"], ids=["cut", "cut and closed"])
+@pytest.mark.parametrize("at_least", [500, 250, 125])
+def test_a_cut_jpeg_is_refused_at_every_size(tmp_path, share, end, at_least):
+    path = jpeg(tmp_path, film(8))
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)] + end)
+    with pytest.raises(ImageError, match="truncated"):
+        read_image(path, at_least=at_least)
+
+
+@pytest.mark.parametrize("at_least", [500, 250, 125])
+def test_a_whole_jpeg_that_ends_in_mid_grey_is_not_cut(tmp_path, at_least):
+    pixels = film(8)
+    pixels[600:] = 128
+    assert read_image(jpeg(tmp_path, pixels), at_least=at_least).array.shape[1] == at_least
+
+
+def test_print_colours_and_other_formats_are_decoded_whole(tmp_path):
+    Pillow.fromarray(film(8)).convert("CMYK").save(tmp_path / "a.jpg")
+    Pillow.fromarray(film(8)).save(tmp_path / "a.png")
+    for name in ("a.jpg", "a.png"):
+        assert read_image(tmp_path / name, at_least=100).array.shape == (1, ROWS, COLUMNS)
+
+
 def test_a_recipe_asks_for_it_and_its_reader_does_it(tmp_path):
-    data = read_data(PIPELINES / "chest_xray.yaml", ["image.size=64", "image.jpeg2000=reduced"])
+    data = read_data(PIPELINES / "chest_xray.yaml", ["image.size=64", "image.decode=reduced"])
     reader = build_reader(parse_recipe(data), InputContract((0.5,), (0.5,)), None)
     case = Case("c", "p", written(tmp_path))
     assert reader.read(case).array.shape == (1, ROWS // 4, COLUMNS // 4)  # 205 is above 128
@@ -160,4 +227,4 @@ def test_a_recipe_asks_for_it_and_its_reader_does_it(tmp_path):
 )
 def test_masks_and_volumes_are_decoded_whole(pipeline, message):
     with pytest.raises(RecipeError, match=message):
-        read_recipe(PIPELINES / f"{pipeline}.yaml", ["image.jpeg2000=reduced"])
+        read_recipe(PIPELINES / f"{pipeline}.yaml", ["image.decode=reduced"])
