@@ -6,7 +6,8 @@ views come again. So the first epochs of a cached stage, one for each view, are 
 one; the ideal gain is epochs / views. Validation cases have one view, which is exact.
 
 Each view of each image is a row of its own in a file that belongs to the frozen layers. Whoever
-trains on the same layers and images, in another fold, seed or study, finds it there.
+trains on the same layers and images, in another fold, seed or study, finds it there. Processes that
+train together compute a share of the batches each.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ class StoredSamples(Dataset[Batch]):
         samples: What they are computed from.
         frozen: Standardised images `(B, C, *S)` -> activations `(B, ...)` on the CPU.
         file: Where they are stored.
-        batches: Those of an uncached run.
+        batches: Those of an uncached run of one process.
+        runtime: Of the processes that train together.
         views: How often an image is stored.
         first_epoch: Epoch, counted over all stages, whose augmentation view 0 is.
         workers: Loader processes while activations are computed.
@@ -75,6 +77,7 @@ class StoredSamples(Dataset[Batch]):
     frozen: Callable[[Tensor], Tensor]
     file: RowFile
     batches: EpochBatches
+    runtime: Runtime
     views: int = 1
     first_epoch: int = 0
     workers: int = 0
@@ -106,7 +109,8 @@ class StoredSamples(Dataset[Batch]):
 
         Args:
             epoch: Counted over all stages.
-            on_batch: Called after each batch; what is stored stays when it raises.
+            on_batch: Called after each batch, by several processes once after all of them, as
+                often in one as in the others; what is stored stays when it raises.
 
         Raises:
             RunError: When the cache cannot be written, or gives other bytes back.
@@ -116,10 +120,36 @@ class StoredSamples(Dataset[Batch]):
             return
         drawn = self.first_epoch + view
         keys = self._keys(drawn)
-        found = self.file.find(keys)
-        # Whole batches, also where a part is there: so an interrupted run ends in the same bits.
         self.batches.epoch, self.batches.first = drawn, 0
         parts = [[i for _, i in part] for part in self.batches]
+        rank, processes = self.runtime.rank, self.runtime.processes
+        if processes == 1:
+            rows = self._compute(parts, drawn, keys, on_batch=on_batch)
+        else:
+            self._compute(parts[rank::processes], drawn, keys)
+            self.runtime.wait()
+            on_batch()
+            # What processes on other hosts keep on disks of their own is still to be computed.
+            rows = self._compute(parts, drawn, keys)
+        if (rows == MISSING).any():
+            raise RunError(
+                "the disk of the cache gives other bytes back than were written",
+                where=str(self.file),
+                fix="Replace the disk, or state run.cache_gb=0",
+            )
+        self._rows[view] = rows
+
+    def _compute(
+        self,
+        parts: Sequence[list[int]],
+        drawn: int,
+        keys: Sequence[bytes],
+        *,
+        on_batch: Callable[[], None] = lambda: None,
+    ) -> NDArray[np.int64]:
+        """Store those of some batches that are not there, as an epoch draws them; find all keys."""
+        found = self.file.find(keys)
+        # Whole batches, also where a part is there: so an interrupted run ends in the same bits.
         missing = [part for part in parts if (found[part] == MISSING).any()]
         loader = DataLoader(
             cast(Dataset[Batch], self.samples),
@@ -132,14 +162,7 @@ class StoredSamples(Dataset[Batch]):
                 values = np.clip(values, -HALF_MAX, HALF_MAX)
             self.file.append([keys[i] for i in part], values)
             on_batch()
-        rows = self.file.find(keys) if missing else found
-        if (rows == MISSING).any():
-            raise RunError(
-                "the disk of the cache gives other bytes back than were written",
-                where=str(self.file),
-                fix="Replace the disk, or state run.cache_gb=0",
-            )
-        self._rows[view] = rows
+        return self.file.find(keys) if missing else found
 
     def _view(self, epoch: int) -> int:
         """The stored view that stands for an epoch."""
@@ -223,7 +246,7 @@ class CachePlan:
         """Return the stage as it trains on stored activations; nothing is computed yet.
 
         Args:
-            train: The batches of an uncached run.
+            train: The batches of an uncached run of one process.
             val: Those of validation.
             first_epoch: Epoch, counted over all stages, with which the stage began.
             workers: Loader processes while activations are computed.
@@ -234,7 +257,9 @@ class CachePlan:
         ) -> StoredSamples:
             path = self.cache.folder / f"{self._key(samples, batches, dtype)}.rows"
             file = RowFile(path, self.shape, dtype)
-            return StoredSamples(samples, self.run, file, batches, views, first_epoch, workers)
+            return StoredSamples(
+                samples, self.run, file, batches, self.runtime, views, first_epoch, workers
+            )
 
         stage = CachedStage(
             self.cut.suffix,
@@ -284,8 +309,6 @@ def plan_cache(
         runtime: Device and processes.
     """
     train, val = splits
-    if runtime.processes > 1:
-        return "run in every epoch: several processes train together"
     if not isinstance(train, Samples) or not isinstance(val, Samples):
         return "run in every epoch: each draws other patches"
     views = 1 if train.augment is None else cache.views

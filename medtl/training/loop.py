@@ -155,7 +155,7 @@ class Trainer:
         if self._cached is None:
             network, samples = self.runtime.parallel(self.model), self.train
         else:
-            network, samples = self._cached.network, self._cached.train
+            network, samples = self.runtime.parallel(self._cached.network), self._cached.train
         pin = self.runtime.device.type == "cuda"
         workers = self.options.workers if self._cached is None else 0
         loader = make_loader(samples, batches, workers=workers, pin=pin)
@@ -202,8 +202,10 @@ class Trainer:
         if isinstance(plan, str):
             return None
         first_epoch = position.total_epochs - position.epoch
-        val = EpochBatches(len(self.val), self.options.batch_size, seed=None)
-        return plan.open(self._batches(), val, first_epoch, workers=self.options.workers)
+        options = self.options
+        train = EpochBatches(len(self.train), options.batch_size, seed=options.seed)
+        val = EpochBatches(len(self.val), options.batch_size, seed=None)
+        return plan.open(train, val, first_epoch, workers=options.workers)
 
     def _train_epoch(
         self,

@@ -264,11 +264,9 @@ def test_why_a_stage_is_trained_in_full(samples, tmp_path, options, reason):
     assert reason in planned(samples, tmp_path, **options)
 
 
-def test_patches_and_processes_are_not_stored(samples, tmp_path, monkeypatch):
+def test_patches_are_not_stored(samples, tmp_path):
     patches = MaskedSamples(samples.store, samples.rows, standardise)
     assert "other patches" in planned(patches, tmp_path)
-    monkeypatch.setattr(Runtime, "processes", 2)
-    assert "several processes" in planned(samples, tmp_path)
 
 
 def test_a_network_that_is_no_chain_is_trained_in_full(samples, tmp_path, monkeypatch):

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from unittest.mock import patch
 
+import numpy as np
 import torch
 from four_blocks import FourBlocks, noisy, samples
+from numpy.typing import NDArray
 from torch import nn
 
 from medtl.errors import RunError
 from medtl.networks.backbones import Classifier
 from medtl.tasks.classification import Findings
+from medtl.training.activations import ActivationCache, CachePlan
 from medtl.training.batches import EpochBatches, make_loader
 from medtl.training.loop import Trainer
 from medtl.training.options import Options
@@ -24,18 +28,30 @@ HEAD = Stage("head", "head", 2, {"head": 1e-2})
 FULL = Stage("full", "all", 3, {"head": 1e-2, "base": 1e-3}, batch_norm={"all": "frozen_stats"})
 
 
-def build(folder: Path) -> Trainer:
+TOP = Stage("top", "head,last:1", 4, {"head": 1e-2, "base": 1e-3}, patience=9)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """An augmentation with the same name in every process, by which stored views are found."""
+
+    def __call__(self, unit: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+        return noisy(unit, rng)
+
+
+def build(folder: Path, cache: Path | None = None) -> Trainer:
     """The trainer; without dropout, whose draws differ between processes."""
     torch.manual_seed(0)
     return Trainer(
         model=Classifier(FourBlocks(), nn.Linear(4, 1)),
         task=Findings(labels=("bright",)),
-        train=samples(23, 1, augment=noisy),
+        train=samples(23, 1, augment=Noise()),
         val=samples(10, 2),
         can_watch=False,
         options=Options(batch_size=8, lr_batch=8, ema_decay=0.7),
         runtime=Runtime("cpu"),
         folder=folder,
+        cache=None if cache is None else ActivationCache(cache, 2),
     )
 
 
@@ -58,6 +74,33 @@ def adapt(folder: Path) -> str:
     return ""
 
 
+def cached(folder: Path, *, has_own_disk: bool) -> dict[str, object]:
+    """A run on stored activations, how many images the frozen layers saw, and the files."""
+    rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+    own = f"own{rank}" if has_own_disk else "shared"
+    cache = folder / f"cache_{own}"
+    out = folder / f"run_{has_own_disk}"
+    for path in (cache, out):
+        path.mkdir(exist_ok=True)
+    run = build(out, cache)
+    run.runtime.wait()
+    seen = []
+    compute = CachePlan.run
+
+    def counted(plan: CachePlan, images: torch.Tensor) -> torch.Tensor:
+        seen.append(len(images))
+        return compute(plan, images)
+
+    with patch.object(CachePlan, "run", counted):
+        position = run.fit([HEAD, TOP])
+    return {
+        "history": [dict(row) for row in position.history],
+        "state": {n: t.flatten().tolist() for n, t in run.model.state_dict().items()},
+        "seen": sum(n for n in seen if n > 1),
+        "files": {path.name: path.read_bytes().hex() for path in cache.iterdir()},
+    }
+
+
 def main(folder: Path) -> None:
     """Train, and write weights, history and gradients."""
     torch.set_num_threads(1)
@@ -73,6 +116,8 @@ def main(folder: Path) -> None:
     position = run.fit([HEAD, FULL])
     facts["history"] = [dict(row) for row in position.history]
     facts["state"] = {n: t.flatten().tolist() for n, t in run.model.state_dict().items()}
+    facts["cached"] = cached(folder, has_own_disk=False)
+    facts["cached_own"] = cached(folder, has_own_disk=True)
     (folder / f"rank{run.runtime.rank}.json").write_text(json.dumps(facts))
 
 
