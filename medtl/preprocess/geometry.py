@@ -220,11 +220,11 @@ def _shrink_rows(
     for start in range(0, length, _BAND):
         top, bottom = edges[start : start + _BAND + 1][:-1], edges[start + 1 : start + _BAND + 1]
         first, last = int(top[0]), min(math.ceil(bottom[-1]), len(plane))
-        # A sum is NaN or infinite if any pixel is (too large ones only take the slower way).
-        with np.errstate(invalid="ignore", over="ignore"):
-            if not np.isfinite(plane[first:last].sum()):
-                return result, False
-        band = np.clip(plane[first:last], low, high, out=clipped[: last - first])
+        source = plane[first:last]
+        # NaN or infinite if any pixel is; also for large ones, which only take the slower way.
+        if not np.isfinite(np.vdot(source, source)):
+            return result, False
+        band = np.clip(source, low, high, out=clipped[: last - first])
         row = np.arange(first, last)
         overlap = np.minimum(bottom[:, None], row + 1) - np.maximum(top[:, None], row)
         share = (np.maximum(overlap, 0) / step).astype(np.float32)
