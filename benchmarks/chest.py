@@ -19,7 +19,10 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 RECIPE = Path(__file__).parents[1] / "pipelines" / "chest_xray.yaml"
 HEAD_EPOCHS = 10
@@ -39,16 +42,16 @@ class Side:
     """One way to do the work.
 
     Attributes:
-        name: In the table.
+        kind: What is trained: the recipe's "three stages", "two stages", or a "head".
+        name: In the table; a side is compared with the first one of its kind.
         overrides: Of the recipe for medtl; None for fastai.
-        is_head: Only a head on frozen layers is trained.
         reads_again: Images are decoded whenever they are asked for, too.
         finds_cache: It is run again with what the side named here has left in the cache.
     """
 
+    kind: Literal["three stages", "two stages", "head"]
     name: str
     overrides: tuple[str, ...] | None
-    is_head: bool = False
     reads_again: bool = False
     finds_cache: str = ""
 
@@ -62,17 +65,20 @@ COMMON = ("run.tensorboard=false", "run.seeds={augment: 0, split: 0}")
 
 OFF, ONE_VIEW = "run.cache_gb=0", "finetune.cached_views=1"
 SIDES = (
-    Side("every cache off", (OFF,), reads_again=True),
-    Side("caches off", (OFF,)),
-    Side("caches on, one view", (ONE_VIEW,)),
-    Side("caches on, one view, again", (ONE_VIEW,), finds_cache="caches on, one view"),
-    Side("fastai fine_tune", None),
-    Side("two stages, caches off", (TWO_STAGES, OFF)),
-    Side("two stages, one view", (TWO_STAGES, ONE_VIEW)),
-    Side("head, caches off", (HEAD_STAGE, OFF), is_head=True),
-    Side("head, one view", (HEAD_STAGE, ONE_VIEW), is_head=True),
-    Side("head, three views", (HEAD_STAGE, "finetune.cached_views=3"), is_head=True),
-    Side("fastai, frozen", None, is_head=True),
+    Side("three stages", "every cache off", (OFF,), reads_again=True),
+    Side("three stages", "caches off", (OFF,)),
+    Side("three stages", "caches on, one view", (ONE_VIEW,)),
+    Side(
+        "three stages", "caches on, one view, again", (ONE_VIEW,), finds_cache="caches on, one view"
+    ),
+    Side("three stages", "fastai fine_tune", None),
+    Side("two stages", "two stages, every cache off", (TWO_STAGES, OFF), reads_again=True),
+    Side("two stages", "two stages, caches off", (TWO_STAGES, OFF)),
+    Side("two stages", "two stages, one view", (TWO_STAGES, ONE_VIEW)),
+    Side("head", "head, caches off", (HEAD_STAGE, OFF)),
+    Side("head", "head, one view", (HEAD_STAGE, ONE_VIEW)),
+    Side("head", "head, three views", (HEAD_STAGE, "finetune.cached_views=3")),
+    Side("head", "fastai, frozen", None),
 )
 
 
@@ -82,11 +88,11 @@ def main() -> None:
     parser.add_argument("manifest", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--fastai", nargs=3, help=argparse.SUPPRESS)  # seed, epochs, file
+    parser.add_argument("--fastai", nargs=3, help=argparse.SUPPRESS)  # seed, kind, file
     asked = parser.parse_args()
     if asked.fastai:
-        seed, frozen, file = asked.fastai
-        fastai(asked.manifest.resolve(), int(seed), frozen == "head", Path(file))
+        seed, kind, file = asked.fastai
+        fastai(asked.manifest.resolve(), int(seed), kind == "head", Path(file))
         return
     asked.out.mkdir(parents=True, exist_ok=True)
     for seed in range(asked.seeds):
@@ -104,9 +110,8 @@ def run_side(side: Side, seed: int, manifest: Path, out: Path) -> None:
     folder.mkdir(exist_ok=True)
     predictions = folder / "predictions.csv"
     if side.overrides is None:
-        part = "head" if side.is_head else "all"
         command = [sys.executable, "-m", "benchmarks.chest", str(manifest), "--out", str(out),
-                   "--fastai", str(seed), part, str(predictions)]  # fmt: skip
+                   "--fastai", str(seed), side.kind, str(predictions)]  # fmt: skip
     else:
         run = folder / f"run_{os.getpid()}"
         medtl = [str(Path(sys.executable).with_name("medtl"))]
@@ -193,35 +198,58 @@ def fastai(manifest_path: Path, seed: int, is_head: bool, file: Path) -> None:
 
 
 def write_table(out: Path, seeds: int) -> None:
-    """Processor seconds and test AUROC of every side, its ratio to the first of its kind."""
-    found = [figures(side, out, seeds) for side in SIDES]
+    """Cost and test AUROC of every side, beside the first of its kind."""
+    found = [figures(side, out, seed) for side in SIDES for seed in range(seeds)]
     (out / "chest.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    lines = ["| side | processor seconds | test AUROC, 95 % interval, each seed |", "|---|--:|---|"]
+    lines = [
+        "| side | seed | processor seconds | faster | test AUROC | less the first's |",
+        "|---|--:|--:|--:|---|---|",
+    ]
     for row in found:
-        shown = ", ".join(
-            f"{m['value']:.3f} [{m['low']:.3f}, {m['high']:.3f}]" for m in row["auroc"]
-        )
-        spent = ", ".join(f"{s:.0f}" for s in row["seconds"])
-        lines.append(f"| {row['name']} | {spent} | {shown} |")
+        cells = [row["name"], row["seed"], f"{row['seconds']:.0f}", f"{row['faster']:.1f}x"]
+        shown = [interval(row["auroc"]), interval(row["difference"], "+")]
+        lines.append(f"| {' | '.join(map(str, [*cells, *shown]))} |")
     text = "\n".join(lines) + "\n"
     (out / "chest.md").write_text(text, encoding="utf-8")
     print(text)
 
 
-def figures(side: Side, out: Path, seeds: int) -> dict[str, Any]:
-    """What one side took and reached."""
-    import pandas as pd
-
+def figures(side: Side, out: Path, seed: int) -> dict[str, Any]:
+    """What one side took and reached, and the first of its kind."""
+    from medtl.metrics.comparison import paired_auroc
     from medtl.metrics.evaluate import evaluate
 
-    files = [side.folder(out, seed) / "cost.json" for seed in range(seeds)]
-    costs = [json.loads(file.read_text("utf-8")) for file in files]
-    measures = []
-    for cost in costs:
-        table = pd.read_csv(cost["predictions"]).query("split == 'test'")
-        test = [m for m in evaluate(table).measures if m.name == "auroc" and m.subset == "all"]
-        measures.append({key: getattr(test[0], key) for key in ("value", "low", "high", "n")})
-    return {**asdict(side), "seconds": [cost["seconds"] for cost in costs], "auroc": measures}
+    first = next(other for other in SIDES if other.kind == side.kind)
+    (seconds, table), (first_seconds, first_table) = (
+        outcome(one, out, seed) for one in (side, first)
+    )
+    both = table.merge(first_table, on="case_id", suffixes=("", "_first"), validate="1:1")
+    scores = both["y_score"], both["y_score_first"]
+    difference = paired_auroc(both["y_true"], *scores, patients=both["patient_id"]).difference
+    measures = evaluate(table).measures
+    auroc = next(m for m in measures if m.name == "auroc" and m.subset == "all")
+    return {
+        **asdict(side),
+        "seed": seed,
+        "seconds": seconds,
+        "faster": first_seconds / seconds,
+        "auroc": {key: getattr(auroc, key) for key in ("value", "low", "high", "n", "n_patients")},
+        "difference": {key: getattr(difference, key) for key in ("value", "low", "high")},
+    }
+
+
+def outcome(side: Side, out: Path, seed: int) -> tuple[float, pd.DataFrame]:
+    """Processor seconds and test predictions of one side."""
+    import pandas as pd
+
+    cost = json.loads((side.folder(out, seed) / "cost.json").read_text("utf-8"))
+    return cost["seconds"], pd.read_csv(cost["predictions"]).query("split == 'test'")
+
+
+def interval(measure: dict[str, Any], sign: str = "") -> str:
+    """A value and its 95 % interval."""
+    value, low, high = (f"{measure[key]:{sign}.3f}" for key in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
 
 
 if __name__ == "__main__":
