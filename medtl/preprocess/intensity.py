@@ -233,10 +233,8 @@ def clahe(unit: FloatArray, clip_limit: float = 2.0, tiles: int = 8) -> NDArray[
 
 def _finite(array: FloatArray, mask: BoolArray | None) -> FloatArray:
     """The finite values, inside the mask if there is one; at least one."""
-    # A sum is NaN or infinite if any value is; finite values may add up to infinity, too.
-    with np.errstate(invalid="ignore", over="ignore"):
-        is_clean = mask is None and array.size > 0 and np.isfinite(array.sum())
-    if is_clean:
+    # The sum of squares is NaN or infinite if any value is; that of large finite ones may be, too.
+    if mask is None and array.size > 0 and np.isfinite(np.vdot(array, array)):
         return array.ravel()
     chosen = np.isfinite(array) if mask is None else np.isfinite(array) & mask
     values = array.ravel() if chosen.all() else array[chosen]
