@@ -1,7 +1,7 @@
 """Staged training: frozen layers computed once, against two ways that compute them every epoch.
 
 Random pixels in memory and random weights: what is learned means nothing, what it costs does not
-depend on it. Two small numbers of images are timed, of the slow sides one epoch: a network costs
+depend on it. Two numbers of images are timed, of the slow sides one epoch: a network costs
 the same for every image, so the line through the two gives 500 images and 10 epochs (one epoch of
 the last stage), with what is paid once (building, checkpoints) counted once.
 """
@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks.table import Row, missing, seconds
 
 IMAGES, VALIDATION, SIDE, BATCH, EPOCHS = 500, 8, 224, 32, 10
-FEW, MORE = 16, 64
+FEW, MORE = 32, 256
 NOTE = f"random weights; from {FEW} and {MORE} images and one epoch of the others"
 
 HEAD_TARGETS = {1: (15, 8), 3: (4, 2.5)}
