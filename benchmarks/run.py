@@ -57,8 +57,8 @@ def introduction() -> str:
     return (
         "# Benchmarks\n\n"
         f"Made by `make bench`: processor seconds on one thread, {ROUNDS} rounds in turn after one "
-        "that is not timed, median of the ratios (start-up: median of each side; staged training: "
-        "once, on the line through two sizes)."
+        "that is not timed, each side after a repetition of its own, median of the ratios "
+        "(start-up: median of each side; staged training: once, on the line through two sizes)."
         f"\n\n{processor()}, {os.cpu_count()} cores, Python {platform.python_version()}; "
         f"{versions}.\n"
     )
