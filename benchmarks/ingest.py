@@ -23,36 +23,31 @@ TARGETS = {
 """Transfer syntax -> ratio asked for over torchxrayvision and over MONAI."""
 
 
+Peer = Callable[[Path], tuple[str, Callable[[], Any]]]
+"""A file to the peer's name and its work."""
+
+
 def rows() -> Iterator[Row]:
     """Yield every transfer syntax against every peer."""
     with TemporaryDirectory() as folder:
         for syntax, path in films(Path(folder)).items():
             for peer, target in zip((torchxrayvision, monai), TARGETS[syntax], strict=True):
-                what = f"{syntax} DICOM to 224 px"
-                what += ", decoded at the size needed" if syntax == "JPEG 2000" else ""
-                try:
-                    name, theirs = peer(path)
-                except ImportError as fault:
-                    yield missing(what, peer.__name__, fault, target)
-                    continue
-                ours = medtl(path, at_least=2 * SIDE if syntax == "JPEG 2000" else None)
-                yield compare(what, name, ours, theirs, likeness, target=target)
-        yield from jpeg_rows(Path(folder) / "film.jpg")
+                is_reduced = syntax == "JPEG 2000"
+                yield row(f"{syntax} DICOM", path, peer, is_reduced=is_reduced, target=target)
+        path = jpeg(Path(folder) / "film.jpg")
+        for is_reduced in (False, True):
+            yield row("JPEG file", path, monai, is_reduced=is_reduced)
 
 
-def jpeg_rows(path: Path) -> Iterator[Row]:
-    """Yield an 8-bit JPEG file, decoded whole and at the size needed."""
-    from PIL import Image
-
-    Image.fromarray((radiograph() >> 4).astype(np.uint8)).save(path, quality=90)
-    for how, at_least in (("whole", None), ("at the size needed", 2 * SIDE)):
-        what = f"JPEG file to 224 px, decoded {how}"
-        try:
-            name, theirs = monai(path)
-        except ImportError as fault:
-            yield missing(what, "MONAI", fault)
-            continue
-        yield compare(what, name, medtl(path, at_least=at_least), theirs, likeness)
+def row(what: str, path: Path, peer: Peer, *, is_reduced: bool, target: float = 0.0) -> Row:
+    """One file against one peer, decoded by medtl whole or at the size needed."""
+    what += f" to {SIDE} px{', decoded at the size needed' if is_reduced else ''}"
+    try:
+        name, theirs = peer(path)
+    except ImportError as fault:
+        return missing(what, peer.__name__, fault, target)
+    ours = medtl(path, at_least=2 * SIDE if is_reduced else None)
+    return compare(what, name, ours, theirs, likeness, target=target)
 
 
 def medtl(path: Path, *, at_least: int | None = None) -> Callable[[], Any]:
@@ -121,6 +116,14 @@ def films(folder: Path) -> dict[str, Path]:
         path = folder / f"{name.replace(' ', '')}.dcm"
         found[name] = _write(path, syntax, encapsulate([encode()]))
     return found
+
+
+def jpeg(path: Path) -> Path:
+    """The same picture in 8 bits."""
+    from PIL import Image
+
+    Image.fromarray((radiograph() >> 4).astype(np.uint8)).save(path, quality=90)
+    return path
 
 
 def radiograph() -> np.ndarray[Any, np.dtype[np.uint16]]:

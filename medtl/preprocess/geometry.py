@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medtl.errors import MedtlError
-from medtl.types import FloatArray
+from medtl.types import FloatArray, is_plainly_finite
 
 Label = TypeVar("Label", bound=np.generic)
 
@@ -221,8 +221,7 @@ def _shrink_rows(
         top, bottom = edges[start : start + _BAND + 1][:-1], edges[start + 1 : start + _BAND + 1]
         first, last = int(top[0]), min(math.ceil(bottom[-1]), len(plane))
         source = plane[first:last]
-        # NaN or infinite if any pixel is; also for large ones, which only take the slower way.
-        if not np.isfinite(np.vdot(source, source)):
+        if not is_plainly_finite(source):  # very large pixels only take the slower way
             return result, False
         band = np.clip(source, low, high, out=clipped[: last - first])
         row = np.arange(first, last)

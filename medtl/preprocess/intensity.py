@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medtl.errors import ImageError, MedtlError
-from medtl.types import BoolArray, FloatArray
+from medtl.types import BoolArray, FloatArray, is_plainly_finite
 
 WINDOWS: Mapping[str, tuple[float, float]] = MappingProxyType(
     {
@@ -233,8 +233,7 @@ def clahe(unit: FloatArray, clip_limit: float = 2.0, tiles: int = 8) -> NDArray[
 
 def _finite(array: FloatArray, mask: BoolArray | None) -> FloatArray:
     """The finite values, inside the mask if there is one; at least one."""
-    # The sum of squares is NaN or infinite if any value is; that of large finite ones may be, too.
-    if mask is None and array.size > 0 and np.isfinite(np.vdot(array, array)):
+    if mask is None and array.size > 0 and is_plainly_finite(array):
         return array.ravel()
     chosen = np.isfinite(array) if mask is None else np.isfinite(array) & mask
     values = array.ravel() if chosen.all() else array[chosen]

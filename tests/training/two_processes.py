@@ -21,13 +21,12 @@ from medtl.training.activations import ActivationCache, CachePlan
 from medtl.training.batches import EpochBatches, make_loader
 from medtl.training.loop import Trainer
 from medtl.training.options import Options
+from medtl.training.position import Position
 from medtl.training.runtime import Runtime
 from medtl.types import Stage
 
 HEAD = Stage("head", "head", 2, {"head": 1e-2})
 FULL = Stage("full", "all", 3, {"head": 1e-2, "base": 1e-3}, batch_norm={"all": "frozen_stats"})
-
-
 TOP = Stage("top", "head,last:1", 4, {"head": 1e-2, "base": 1e-3}, patience=9)
 
 
@@ -74,10 +73,17 @@ def adapt(folder: Path) -> str:
     return ""
 
 
+def outcome(run: Trainer, position: Position) -> dict[str, object]:
+    """History and weights after training."""
+    return {
+        "history": [dict(row) for row in position.history],
+        "state": {n: t.flatten().tolist() for n, t in run.model.state_dict().items()},
+    }
+
+
 def cached(folder: Path, *, has_own_disk: bool) -> dict[str, object]:
     """A run on stored activations, how many images the frozen layers saw, and the files."""
-    rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-    own = f"own{rank}" if has_own_disk else "shared"
+    own = f"own{Runtime('cpu').rank}" if has_own_disk else "shared"
     cache = folder / f"cache_{own}"
     out = folder / f"run_{has_own_disk}"
     for path in (cache, out):
@@ -94,8 +100,7 @@ def cached(folder: Path, *, has_own_disk: bool) -> dict[str, object]:
     with patch.object(CachePlan, "run", counted):
         position = run.fit([HEAD, TOP])
     return {
-        "history": [dict(row) for row in position.history],
-        "state": {n: t.flatten().tolist() for n, t in run.model.state_dict().items()},
+        **outcome(run, position),
         "seen": sum(n for n in seen if n > 1),
         "files": {path.name: path.read_bytes().hex() for path in cache.iterdir()},
     }
@@ -114,8 +119,7 @@ def main(folder: Path) -> None:
     run = build(folder)
     run.runtime.wait()
     position = run.fit([HEAD, FULL])
-    facts["history"] = [dict(row) for row in position.history]
-    facts["state"] = {n: t.flatten().tolist() for n, t in run.model.state_dict().items()}
+    facts |= outcome(run, position)
     facts["cached"] = cached(folder, has_own_disk=False)
     facts["cached_own"] = cached(folder, has_own_disk=True)
     (folder / f"rank{run.runtime.rank}.json").write_text(json.dumps(facts))
