@@ -22,17 +22,11 @@ def rows() -> Iterator[Row]:
 
 def decoded_pixels() -> Row:
     """Every image once, in a random order."""
-    from medtl.training.store import ImageStore, RowWriter
-
     what = f"decoded pixels of {COUNT} images, {SIDE} px, in a later epoch"
     other = "MONAI PersistentDataset"
     order = np.random.default_rng(0).permutation(COUNT)
     with TemporaryDirectory() as folder:
-        writer = RowWriter(np.uint16, Path(folder) / "units")
-        rng = np.random.default_rng(0)
-        for _ in range(COUNT):
-            writer.append(rng.integers(0, 65536, (1, SIDE, SIDE), dtype=np.uint16))
-        store = ImageStore(tuple(map(str, range(COUNT))), writer.rows())
+        store = staged.pictures(np.random.default_rng(0), COUNT, SIDE, Path(folder) / "units")
 
         def ours() -> float:
             return sum(float(store.unit(row)[0, 0, 0]) for row in order)
@@ -76,10 +70,9 @@ def batches() -> Row:
 
     images = next(iter(loader))[0].contiguous(memory_format=torch.channels_last)
 
-    def step() -> object:
+    def step() -> None:
         model.zero_grad()
         model(images).square().mean().backward()
-        return None
 
     what = f"a batch of {staged.BATCH} augmented images, {staged.SIDE} px"
     note = "above 1x one process loads faster than one trains"

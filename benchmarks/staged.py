@@ -133,14 +133,10 @@ def samples(count: int, augment: Any) -> Any:
     """Random pictures with a random label, as a study has them after decoding."""
     from medtl.preprocess.pipeline import Preprocessor
     from medtl.training.batches import Samples
-    from medtl.training.store import ImageStore, RowWriter
 
     rng = np.random.default_rng(count)
-    writer = RowWriter(np.uint16)
-    for _ in range(count):
-        writer.append(rng.integers(0, 65536, (1, SIDE, SIDE), dtype=np.uint16))
     return Samples(
-        store=ImageStore(tuple(str(k) for k in range(count)), writer.rows()),
+        store=pictures(rng, count, SIDE),
         rows=np.arange(count),
         targets=(rng.random((count, 1)) < 0.5).astype(np.float32),
         inputs=np.zeros((count, 0), np.float32),
@@ -148,6 +144,16 @@ def samples(count: int, augment: Any) -> Any:
         augment=augment,
         seed=0,
     )
+
+
+def pictures(rng: np.random.Generator, count: int, side: int, file: Path | None = None) -> Any:
+    """A store of random pictures, in memory or in a file."""
+    from medtl.training.store import ImageStore, RowWriter
+
+    writer = RowWriter(np.uint16, file)
+    for _ in range(count):
+        writer.append(rng.integers(0, 65536, (1, side, side), dtype=np.uint16))
+    return ImageStore(tuple(map(str, range(count))), writer.rows())
 
 
 def tensors(count: int) -> tuple[Any, Any]:
