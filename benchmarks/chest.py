@@ -142,10 +142,10 @@ def fastai(manifest_path: Path, seed: int, is_head: bool, file: Path) -> None:
     import torch
     from fastai.vision import all as vision
 
-    from medtl.build import build_contract, build_manifest, build_task
-    from medtl.check import read_recipe
     from medtl.networks.weights import WeightsSource, create_backbone
-    from medtl.prepared import split_cases
+    from medtl.run.build import build_contract, build_manifest, build_task
+    from medtl.run.check import read_recipe
+    from medtl.run.prepare import split_cases
 
     recipe = read_recipe(RECIPE, [f"data.manifest={manifest_path}", *COMMON])
     manifest = build_manifest(recipe)
@@ -214,8 +214,8 @@ def write_table(out: Path, seeds: int) -> None:
 
 def figures(side: Side, out: Path, seed: int) -> dict[str, Any]:
     """What one side took and reached, and the first of its kind."""
+    from medtl.evaluation.assemble import evaluate
     from medtl.metrics.comparison import paired_auroc
-    from medtl.metrics.evaluate import evaluate
 
     first = next(other for other in SIDES if other.kind == side.kind)
     (seconds, table), (first_seconds, first_table) = (

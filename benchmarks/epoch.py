@@ -54,9 +54,9 @@ def batches() -> Row:
     import timm
     import torch
 
-    from medtl.build import UnitAugment
+    from medtl.data.batches import EpochBatches, make_loader
     from medtl.preprocess.augment import augmenter
-    from medtl.training.batches import EpochBatches, make_loader
+    from medtl.run.build import UnitAugment
 
     torch.set_num_threads(1)
     samples = staged.samples(staged.BATCH, UnitAugment(augmenter("cxr")))

@@ -93,13 +93,13 @@ def medtl(name: str, train: str, count: int, *, views: int, epochs: int) -> Call
     """A whole stage through the trainer, augmented by the chest policy, with an empty cache."""
     import torch
 
-    from medtl.build import UnitAugment
     from medtl.networks.backbones import build_classifier
     from medtl.networks.weights import WeightsSource
     from medtl.preprocess.augment import augmenter
+    from medtl.run.build import UnitAugment
     from medtl.tasks.classification import Findings
     from medtl.training.activations import ActivationCache
-    from medtl.training.loop import Trainer
+    from medtl.training.fit import Trainer
     from medtl.training.options import Options
     from medtl.training.runtime import Runtime
     from medtl.types import Stage
@@ -131,8 +131,8 @@ def medtl(name: str, train: str, count: int, *, views: int, epochs: int) -> Call
 
 def samples(count: int, augment: Any) -> Any:
     """Random pictures with a random label, as a study has them after decoding."""
+    from medtl.data.batches import Samples
     from medtl.preprocess.pipeline import Preprocessor
-    from medtl.training.batches import Samples
 
     rng = np.random.default_rng(count)
     return Samples(
@@ -148,7 +148,7 @@ def samples(count: int, augment: Any) -> Any:
 
 def pictures(rng: np.random.Generator, count: int, side: int, file: Path | None = None) -> Any:
     """A store of random pictures, in memory or in a file."""
-    from medtl.training.store import ImageStore, RowWriter
+    from medtl.data.store import ImageStore, RowWriter
 
     writer = RowWriter(np.uint16, file)
     for _ in range(count):

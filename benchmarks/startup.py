@@ -13,8 +13,8 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.table import ROUNDS, Row
 
-MEDTL = (sys.executable, "-c", "from medtl.cli import main; main()")
-FIRST_PASS = "import sys, pathlib, medtl.check as c; c.read_recipe(pathlib.Path(sys.argv[1]))"
+MEDTL = (sys.executable, "-c", "from medtl.cli.main import main; main()")
+FIRST_PASS = "import sys, pathlib, medtl.run.check as c; c.read_recipe(pathlib.Path(sys.argv[1]))"
 IMPORTS = {"torch": "import torch", "monai": "import monai"}
 
 

@@ -16,9 +16,9 @@ from unittest.mock import patch
 import numpy as np
 from numpy.typing import NDArray
 
-from medtl.cli import main
-from medtl.training.images import ImageReader, ReadRecord, decode_cases
-from medtl.training.store import ImageStore, Rows, levels
+from medtl.cli.main import main
+from medtl.data.reader import ImageReader, ReadRecord, decode_cases
+from medtl.data.store import ImageStore, Rows, levels
 from medtl.types import Case
 
 
@@ -47,5 +47,5 @@ def decode(
 
 
 if __name__ == "__main__":
-    with patch("medtl.prepared.build_decoder", lambda _: decode):
+    with patch("medtl.run.prepare.build_decoder", lambda _: decode):
         main()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from medtl.io.interrupt import STOP_SIGNALS
+from medtl.storage.interrupt import STOP_SIGNALS
 
 # Before any library is imported: each of these asks a server, or writes to the user's folder.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -42,7 +42,7 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _usual_signals() -> None:
-    """Stop signals stop: background jobs of a shell ignore Ctrl-C, `medtl.cli.main` ends deaf."""
+    """Stop signals stop: background jobs of a shell ignore Ctrl-C, medtl ends deaf."""
     for number in STOP_SIGNALS:
         usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
         signal.signal(number, usual)

@@ -29,20 +29,20 @@ import torch
 from PIL import Image as Pillow
 from torch import nn
 
-from medtl.check import read_recipe
+from medtl.cases.discover import discover
+from medtl.cases.scan import scan_dicom
 from medtl.errors import ImageError, MedtlError
-from medtl.io.dicom import read_dicom  # noqa: F401  what an idle worker has loaded
-from medtl.io.discover import discover
+from medtl.io.dicom.image import read_dicom  # noqa: F401  what an idle worker has loaded
+from medtl.io.dicom.series import read_series
 from medtl.io.nifti import read_nifti  # noqa: F401
 from medtl.io.pairs import check_pair
 from medtl.io.raster import read_raster  # noqa: F401
 from medtl.io.read import read_image
-from medtl.io.scan import scan_dicom
-from medtl.io.series import read_series
-from medtl.io.table import read_table
-from medtl.io.yaml12 import dump_yaml, load_yaml
 from medtl.networks.weight_files import read_tensors
-from medtl.prepared import read_study
+from medtl.run.check import read_recipe
+from medtl.run.prepare import read_study
+from medtl.storage.tables import read_table
+from medtl.storage.yaml import dump_yaml, load_yaml
 from medtl.training.checkpoint import load_exactly
 from medtl.types import Image
 

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from medtl.data.batches import Samples
+from medtl.data.store import ImageStore, RowWriter, levels
 from medtl.networks.backbones import Classifier
-from medtl.training.batches import Samples
-from medtl.training.store import ImageStore, RowWriter, levels
 
 
 class Block(nn.Module):

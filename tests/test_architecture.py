@@ -18,37 +18,24 @@ MEDTL = Path(__file__).parents[1] / "medtl"
 
 LAYERS = (
     ("types", "errors"),
-    ("recipe_faults", "recipe_section"),
-    ("recipe_finetune",),
-    ("recipe",),
+    ("storage",),
     ("io", "preprocess", "networks", "losses", "metrics"),
-    ("tasks",),
+    ("cases", "tasks", "recipe"),
+    ("data",),
     ("training",),
-    ("prediction",),
-    ("report",),
-    ("check", "record", "evaluate", "export"),
-    ("build",),
-    ("outputs",),
-    ("folder",),
-    ("prepared",),
+    ("prediction", "evaluation", "report", "export"),
     ("run",),
-    ("plan", "predict", "starter"),
     ("studies", "demo"),
-    ("console",),
-    ("cli_study",),
     ("cli",),
 )
 """From the ground up: a part imports only from the layers before its own. docs/architecture.md."""
 
-SEES_THE_RECIPE = (
-    *("recipe", "check", "build", "outputs", "folder", "prepared", "run"),
-    *("plan", "predict", "starter", "studies", "demo", "cli_study", "cli"),
-)
+SEES_THE_RECIPE = ("recipe", "run", "studies", "demo", "cli")
 """Everything else takes plain arguments."""
 
 TORCH_FREE = (
-    *("types", "errors", "recipe_faults", "recipe_section", "recipe_finetune", "recipe"),
-    *("io", "metrics", "report", "check", "evaluate", "export", "folder", "cli_study", "cli"),
+    *("types", "errors", "storage", "io", "metrics", "cases", "recipe", "evaluation", "report"),
+    *("export", "cli", "run/check", "run/evaluate", "run/folder"),
 )
 """They answer before torch could have been loaded, or where it is not installed."""
 
@@ -81,7 +68,7 @@ def modules(root: Path) -> Iterator[tuple[str, ast.Module]]:
 
 
 def part_of(path: str) -> str:
-    """The word in `LAYERS` that a module belongs to ("io/dicom.py" -> "io")."""
+    """The word in `LAYERS` that a module belongs to ("io/dicom/image.py" -> "io")."""
     return path.split("/", maxsplit=1)[0].removesuffix(".py")
 
 
@@ -149,7 +136,7 @@ def recipe_seen_by_library(root: Path) -> list[str]:
         for path, tree in modules(root)
         if part_of(path) not in SEES_THE_RECIPE
         for line, part in parts_imported(tree, path, root)
-        if part in {"recipe", "recipe_finetune"}
+        if part == "recipe"
     ]
 
 
@@ -242,7 +229,7 @@ def loads_torch(root: Path, parts: tuple[str, ...] = TORCH_FREE) -> list[str]:
     """
     names = [root.name]
     for path, _ in modules(root):
-        if part_of(path) in parts:
+        if part_of(path) in parts or path.removesuffix(".py") in parts:
             dotted = path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
             names.append(f"{root.name}.{dotted}")
     script = (
@@ -283,7 +270,7 @@ def test_package_keeps(rule: Callable[[Path], list[str]]) -> None:
 CLEAN = {
     "__init__.py": "__version__ = '1'",
     "types.py": "Case = Image = None",
-    "recipe.py": "from toy.types import Case\nRecipe = None",
+    "recipe/__init__.py": "from toy.types import Case\nRecipe = None",
     "io/__init__.py": "",
     "io/dicom.py": "from toy import __version__\nfrom toy.types import Image\nfrom . import nifti",
     "io/nifti.py": "",
@@ -291,8 +278,10 @@ CLEAN = {
     "metrics/ranking.py": "def auroc():\n    import sklearn.metrics\n    return sklearn",
     "tasks/__init__.py": "from toy.metrics.ranking import auroc",
     "training/__init__.py": "import torch\nfrom toy import tasks",
-    "build.py": "from toy.recipe import Recipe\nfrom toy import training, tasks",
-    "cli.py": "import toy.types\ndef main():\n    from toy.build import Recipe\n    print(Recipe)",
+    "run/__init__.py": "",
+    "run/build.py": "from toy.recipe import Recipe\nfrom toy import training, tasks",
+    "cli/__init__.py": "",
+    "cli/main.py": "import toy.types\ndef main():\n    from toy.run import build\n    print(build)",
 }
 """A toy package that keeps every rule; each control below breaks one thing in it."""
 
@@ -337,7 +326,7 @@ CONTROLS = [
     (heavy_at_top, "io/a.py", "class C:\n    import matplotlib.pyplot", "a.py:2 imports"),
     (calls_home, "io/a.py", "def f():\n    import mlflow", "does not set MLFLOW_DISABLE_TELEMETRY"),
     (loads_torch, "metrics/ranking.py", "import torch", "toy.metrics.ranking loads torch"),
-    (loads_torch, "cli.py", "import toy.training", "toy.cli loads torch"),
+    (loads_torch, "cli/main.py", "import toy.training", "toy.cli.main loads torch"),
     (loads_torch, "__init__.py", "import torch", "toy loads torch"),
     (prints, "io/nifti.py", "def f():\n    print(1)", "io/nifti.py:2 prints"),
     (names_that_say_nothing, "io/utils.py", "", "io/utils.py"),

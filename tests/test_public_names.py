@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import medtl
-from medtl.recipe import Recipe
+from medtl.recipe.schema import Recipe
 from medtl.types import Measure
 
 ROOT = Path(__file__).parents[1]
@@ -51,11 +51,11 @@ def command_names(command: Any, prefix: str = "") -> list[str]:
 
 
 def test_commands() -> None:
-    if importlib.util.find_spec("medtl.cli") is None:
-        pytest.skip("medtl/cli.py is not there yet")
+    if importlib.util.find_spec("medtl.cli.main") is None:
+        pytest.skip("medtl/cli/main.py is not there yet")
     import typer.main
 
-    from medtl.cli import app
+    from medtl.cli.main import app
 
     assert command_names(typer.main.get_command(app)) == GOLDEN["commands"]
 

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medtl.demo.writing import write_study
-from medtl.io.atomic import write_bytes
 from medtl.io.masks import write_mask
+from medtl.storage.atomic import write_bytes
 from medtl.types import Image
 
 KIDNEY, CYST = 1, 2

@@ -7,11 +7,11 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from medtl.check import read_recipe
-from medtl.folder import refuse_existing
-from medtl.io.atomic import write_text
-from medtl.outputs import Progress, silent
-from medtl.run import run_study
+from medtl.run.chain import run_study
+from medtl.run.check import read_recipe
+from medtl.run.folder import refuse_existing
+from medtl.run.outputs import Progress, silent
+from medtl.storage.atomic import write_text
 
 if TYPE_CHECKING:
     from medtl.training.options import Watcher

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from medtl.cases.manifest import write_manifest
 from medtl.errors import RunError
-from medtl.io.manifest import write_manifest
 
 
 def write_study(

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
-from medtl.io.atomic import atomic_path
+from medtl.storage.atomic import atomic_path
 
 Kind = Literal["SR", "SEG", "SC", "PDF"]
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from medtl.cases.leaks import content_hash
+from medtl.cases.manifest import manifest_columns, read_manifest
 from medtl.errors import ImageError, ManifestError
 from medtl.export.source import read_source
-from medtl.io.dicom_file import looks_like_dicom
-from medtl.io.leaks import content_hash
-from medtl.io.manifest import manifest_columns, read_manifest
+from medtl.io.dicom.file import looks_like_dicom
 from medtl.io.read import read_image
 
 TABLES = {".csv", ".parquet"}

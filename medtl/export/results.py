@@ -13,11 +13,11 @@ from typing import Any
 
 import medtl
 from medtl.errors import PredictionsError, RunError
-from medtl.export.findings import Finding
 from medtl.export.identity import Algorithm
-from medtl.io.atomic import sha256_file
-from medtl.io.table import read_table
-from medtl.io.yaml12 import load_yaml
+from medtl.export.structured_report import Finding
+from medtl.storage.atomic import sha256_file
+from medtl.storage.tables import read_table
+from medtl.storage.yaml import load_yaml
 
 Row = Mapping[str, str]
 

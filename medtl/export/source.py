@@ -11,8 +11,8 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 
 from medtl.errors import ImageError, MedtlError
-from medtl.io.dicom_file import heard_warnings, open_dicom
-from medtl.io.limits import DEFAULT_LIMITS, name_of
+from medtl.io.cost import DEFAULT_LIMITS, name_of
+from medtl.io.dicom.file import heard_warnings, open_dicom
 
 REQUIRED = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 """What an object needs to point at the image it is about."""

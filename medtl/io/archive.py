@@ -16,7 +16,7 @@ import zlib
 from pathlib import Path
 
 from medtl.errors import MedtlError
-from medtl.io.limits import DEFAULT_LIMITS, Limits
+from medtl.io.cost import DEFAULT_LIMITS, Limits
 
 _MAGIC = (b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"7z\xbc\xaf", b"Rar!")
 """First bytes of zip, gzip, bzip2, xz, 7-zip and RAR files."""

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medtl.errors import ImageError
-from medtl.io.limits import COPY_AGAIN
-from medtl.io.luts import rgb_from_ybr
+from medtl.io.cost import COPY_AGAIN
+from medtl.io.dicom.luts import rgb_from_ybr
 
 _END_OF_IMAGE = b"\xff\xd9"
 _TAIL_BYTES = 16

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medtl.errors import ImageError, MedtlError
-from medtl.io.atomic import write_bytes
-from medtl.io.dicom_file import looks_like_dicom
-from medtl.io.limits import check_regular, limits_beside, name_of
+from medtl.io.cost import check_regular, limits_beside, name_of
+from medtl.io.dicom.file import looks_like_dicom
 from medtl.io.pairs import Mask, check_pair
 from medtl.io.read import read_image
+from medtl.storage.atomic import write_bytes
 from medtl.types import FloatArray, Image
 
 _WHITE = 255
@@ -61,7 +61,7 @@ def read_mask(
     where = name_of(path, root)
     limits = limits_beside(image.array.shape)
     if _is_dicom(path, where):
-        from medtl.io.dicom_masks import read_dicom_mask
+        from medtl.io.dicom.segmentations import read_dicom_mask
 
         placed = read_dicom_mask(
             path,

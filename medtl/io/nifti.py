@@ -20,8 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medtl.errors import ImageError
-from medtl.io.gunzip import Gunzip
-from medtl.io.limits import (
+from medtl.io.cost import (
     COPY_AGAIN,
     DEFAULT_LIMITS,
     Limits,
@@ -30,6 +29,7 @@ from medtl.io.limits import (
     check_regular,
     name_of,
 )
+from medtl.io.gunzip import Gunzip
 from medtl.types import FloatArray, Image
 
 _GZIP = b"\x1f\x8b"

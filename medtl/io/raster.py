@@ -17,7 +17,7 @@ from PIL import Image as Pillow
 
 from medtl.errors import ImageError
 from medtl.io.codestream import jpeg_header, jpeg_is_cut
-from medtl.io.limits import (
+from medtl.io.cost import (
     COPY_AGAIN,
     DEFAULT_LIMITS,
     Limits,

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medtl.errors import ImageError
+from medtl.io.cost import DEFAULT_LIMITS, Limits, check_regular, name_of
 from medtl.io.gunzip import Gunzip
-from medtl.io.limits import DEFAULT_LIMITS, Limits, check_regular, name_of
 from medtl.types import Image, is_plainly_finite
 
 Format = Literal["DICOM", "NIfTI", "raster"]
@@ -77,11 +77,11 @@ def read_image(
     kind = "series" if path.is_dir() else _format_of(path, where)
     try:
         if kind == "series":
-            from medtl.io.series import read_series
+            from medtl.io.dicom.series import read_series
 
             image = read_series(path, root=root, voi=voi, frame=frame, limits=limits)
         elif kind == "DICOM":
-            from medtl.io.dicom import read_dicom
+            from medtl.io.dicom.image import read_dicom
 
             image = read_dicom(
                 path, root=root, voi=voi, frame=frame, at_least=at_least, limits=limits
@@ -105,7 +105,7 @@ def read_image(
 
 def _format_of(path: Path, where: str) -> Format:
     """Return the format that the first bytes of a file show."""
-    from medtl.io.dicom_file import looks_like_dicom
+    from medtl.io.dicom.file import looks_like_dicom
     from medtl.io.nifti import looks_like_nifti
 
     check_regular(path, where)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from medtl.losses.masked import mean_over_known
+from medtl.losses.known import mean_over_known
 
 
 def pairwise_logistic(logits_BK: Tensor, targets_BK: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from medtl.losses.masked import mean_over_known
+from medtl.losses.known import mean_over_known
 
 Decoding = Literal["argmax", "mean", "median"]
 """How a distribution over classes becomes one value."""

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from medtl.losses.classification import (
+from medtl.losses.cross_entropy import (
     masked_bce,
     masked_cross_entropy,
     sigmoid_focal,

@@ -12,7 +12,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from medtl.networks.batchnorm import reapply
+from medtl.networks.batch_norm import reapply
 from medtl.networks.names import check_backbone
 from medtl.networks.truncation import truncate
 from medtl.networks.weights import WeightsReport, WeightsSource, create_backbone

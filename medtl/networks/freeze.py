@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from medtl.errors import SelectorError
-from medtl.networks.batchnorm import (
+from medtl.networks.batch_norm import (
     hold_in_eval,
     is_held,
     reapply,

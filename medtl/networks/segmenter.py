@@ -24,7 +24,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from medtl.errors import WeightsError
-from medtl.networks.batchnorm import reapply
+from medtl.networks.batch_norm import reapply
 from medtl.networks.names import check_backbone, check_volume_network
 from medtl.networks.weight_files import read_tensors
 from medtl.networks.weights import (

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from medtl.io.atomic import write_json
+from medtl.storage.atomic import write_json
 from medtl.types import OperatingPoint
 
 if TYPE_CHECKING:

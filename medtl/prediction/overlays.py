@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from medtl.io.atomic import write_json
 from medtl.metrics.overlap import surface
+from medtl.storage.atomic import write_json
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from medtl.tasks.task import Task
+from medtl.tasks.protocols import Task
 from medtl.types import Case
 
 if TYPE_CHECKING:

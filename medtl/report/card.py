@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medtl import __version__
-from medtl.report.drawings import BY_SUBGROUP
-from medtl.report.findings import Finding, show
-from medtl.report.limits import PERSON_FIELDS
-from medtl.report.panels import subset_text
-from medtl.report.texts import plain, spoken
-from medtl.report.words import count_text, number, reason_of, sentence, threshold_text
+from medtl.report.language.numbers import count_text, number, reason_of, sentence, threshold_text
+from medtl.report.language.texts import plain, spoken
+from medtl.report.page.caveats import PERSON_FIELDS
+from medtl.report.page.finding import Finding, show
+from medtl.report.svg.drawings import BY_SUBGROUP
+from medtl.report.svg.panels import subset_text
 
 SCHEMA = "medtl-model-card/1"
 

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from medtl.errors import RunError
-from medtl.io.atomic import write_bytes
+from medtl.storage.atomic import write_bytes
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 """Programs that print a page without a window, in the order in which they are looked for."""

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from medtl.build import build_contract, build_decoder, build_network, build_reader
 from medtl.errors import RunError
 from medtl.networks.backbones import Classifier
-from medtl.outputs import Progress, silent
-from medtl.recipe import Recipe
+from medtl.recipe.schema import Recipe
+from medtl.run.build import build_contract, build_decoder, build_network, build_reader
+from medtl.run.outputs import Progress, silent
 from medtl.training.runtime import Runtime
 from medtl.types import Case, Manifest
 

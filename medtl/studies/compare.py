@@ -10,8 +10,8 @@ from typing import Any
 
 from medtl.errors import RunError
 from medtl.metrics.paired_runs import PairedRuns, compare_runs
+from medtl.studies.conditions import PLAN_FILE, load_plan
 from medtl.studies.judgement import comparison_notes, effects_table
-from medtl.studies.plan import PLAN_FILE, load_plan
 from medtl.studies.rows import (
     Row,
     finished,

@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from medtl import record
 from medtl.errors import RunError
-from medtl.folder import portable, refuse_existing
-from medtl.recipe import Recipe
-from medtl.studies.plan import Plan, fix_plan, seeded
+from medtl.recipe.schema import Recipe
+from medtl.run import record
+from medtl.run.folder import portable, refuse_existing
+from medtl.studies.conditions import Plan, fix_plan, seeded
 from medtl.studies.rows import Row, add_row, finished, read_rows
 
 log = logging.getLogger(__name__)

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medtl.cases.predictions import read_predictions, write_predictions
 from medtl.errors import RunError
-from medtl.io.atomic import write_json, write_text
-from medtl.io.predictions import read_predictions, write_predictions
-from medtl.io.yaml12 import load_yaml
-from medtl.metrics.evaluate import evaluate
+from medtl.evaluation.assemble import evaluate
+from medtl.storage.atomic import write_json, write_text
+from medtl.storage.yaml import load_yaml
+from medtl.studies.conditions import load_plan
 from medtl.studies.engine import run_folder
-from medtl.studies.plan import load_plan
 from medtl.studies.rows import finished, lower_is_better, measures_row, read_rows
 
 if TYPE_CHECKING:

@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from medtl.build import build_manifest, build_task
+from medtl.cases.predictions import read_predictions, write_predictions
+from medtl.cases.splits import kfold, validation_folds
 from medtl.errors import RunError
-from medtl.folder import claim, refuse_other_manifest
-from medtl.io.atomic import write_json, write_text
-from medtl.io.predictions import read_predictions, write_predictions
-from medtl.io.split import kfold, validation_folds
 from medtl.metrics.folds import mean_of_folds_auroc, mean_of_folds_mae
-from medtl.outputs import Progress, silent
 from medtl.prediction.table import predictions_table
-from medtl.prepared import split_cases
-from medtl.recipe import Recipe
-from medtl.run import run_study
+from medtl.recipe.schema import Recipe
+from medtl.run.build import build_manifest, build_task
+from medtl.run.chain import run_study
+from medtl.run.folder import claim, refuse_other_manifest
+from medtl.run.outputs import Progress, silent
+from medtl.run.prepare import split_cases
+from medtl.storage.atomic import write_json, write_text
 from medtl.studies.baseline import frozen_features, logistic_scores
 from medtl.studies.ensemble import ENSEMBLE, Ensemble, ensemble_runs
 from medtl.studies.ridge import median_values, ridge_values

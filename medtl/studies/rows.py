@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from medtl.errors import RunError
-from medtl.io.atomic import write_json, write_text
+from medtl.storage.atomic import write_json, write_text
 
 Row = Mapping[str, Any]
 """`condition`, `seed`, `status` ("done" or "failed"), then measures, or the `error`."""

@@ -26,16 +26,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from medtl import record
-from medtl.build import build_manifest, build_task
-from medtl.check import read_recipe
 from medtl.errors import RunError
-from medtl.folder import portable, refuse_existing
-from medtl.io.atomic import write_json, write_text
-from medtl.io.yaml12 import dump_yaml, load_yaml
-from medtl.recipe import Recipe
+from medtl.recipe.schema import Recipe
+from medtl.run import record
+from medtl.run.build import build_manifest, build_task
+from medtl.run.check import read_recipe
+from medtl.run.folder import portable, refuse_existing
+from medtl.storage.atomic import write_json, write_text
+from medtl.storage.yaml import dump_yaml, load_yaml
+from medtl.studies.conditions import fix_plan
 from medtl.studies.engine import RunOne
-from medtl.studies.plan import fix_plan
 from medtl.studies.rows import HEADLINES, my_turn
 from medtl.studies.single import SharedImages, SingleRun
 

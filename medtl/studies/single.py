@@ -17,23 +17,23 @@ import torch
 from torch import Tensor
 
 import medtl
-from medtl import record
-from medtl.build import Decode, build_decoder, build_manifest, build_task
-from medtl.evaluate import evaluate_run
-from medtl.folder import claim, portable
-from medtl.io.yaml12 import load_yaml
-from medtl.outputs import Progress, silent
-from medtl.prepared import Prepared, prepare, split_cases
-from medtl.recipe import Recipe
-from medtl.run import illustrate, predict_run, report_run, train
+from medtl.data.reader import Encode, ImageReader, ReadRecord
+from medtl.recipe.schema import Recipe
+from medtl.run import record
+from medtl.run.build import Decode, build_decoder, build_manifest, build_task
+from medtl.run.chain import illustrate, predict_run, report_run, train
+from medtl.run.evaluate import evaluate_run
+from medtl.run.folder import claim, portable
+from medtl.run.outputs import Progress, silent
+from medtl.run.prepare import Prepared, prepare, split_cases
+from medtl.storage.yaml import load_yaml
 from medtl.studies.rows import measures_row
 from medtl.training.checkpoint import load_checkpoint, without_prefix
-from medtl.training.images import Encode, ImageReader, ReadRecord
 from medtl.types import Case, Manifest
 
 if TYPE_CHECKING:
+    from medtl.data.store import ImageStore
     from medtl.training.options import Watcher
-    from medtl.training.store import ImageStore
 
 log = logging.getLogger(__name__)
 

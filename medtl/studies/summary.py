@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from medtl.io.atomic import write_json, write_text
 from medtl.metrics.paired_runs import PairedRuns, compare_runs
+from medtl.storage.atomic import write_json, write_text
+from medtl.studies.conditions import PLAN_FILE, Plan, load_plan
 from medtl.studies.judgement import comparison_notes, effects_table
-from medtl.studies.plan import PLAN_FILE, Plan, load_plan
 from medtl.studies.rows import Row, lower_is_better, primary_measure, read_rows, values_of
 
 
@@ -78,7 +78,7 @@ def summarise_study(out: Path, *, measure: str | None = None) -> Summary:
     Raises:
         RunError: When the folder holds no plan, or the rows have no such measure.
     """
-    from medtl.studies.figures import draw_study
+    from medtl.studies.plots import draw_study
 
     plan, rows = load_plan(out), read_rows(out)
     summary = summarise(plan, rows, measure=measure, overlap=split_overlap(out))

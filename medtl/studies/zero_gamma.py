@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medtl.errors import RunError
-from medtl.recipe import Recipe
-from medtl.recipe_finetune import StageSpec
-from medtl.studies.plan import Plan
+from medtl.recipe.finetune import StageSpec
+from medtl.recipe.schema import Recipe
+from medtl.studies.conditions import Plan
 
 HEAD_FACTOR = 3
 """How many times longer the head trains in the control "more head epochs"."""

@@ -20,7 +20,7 @@ from torch import Tensor
 from medtl.errors import ManifestError
 from medtl.losses import ordinal
 from medtl.losses.ordinal import Decoding, decode_values
-from medtl.losses.regression import masked_huber, masked_l1, masked_squared
+from medtl.losses.quantity import masked_huber, masked_l1, masked_squared
 from medtl.types import Case
 
 LABEL = "bone_age_months"

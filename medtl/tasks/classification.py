@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medtl.errors import ManifestError
-from medtl.losses.classification import (
+from medtl.losses.cross_entropy import (
     masked_bce,
     masked_cross_entropy,
     sigmoid_focal,

@@ -25,15 +25,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from medtl.data.batches import Batch, CaseSamples, EpochBatches, Place, Samples
+from medtl.data.store import ImageStore
 from medtl.errors import RunError
-from medtl.io.cache import code_fingerprint, make_room
 from medtl.networks.groups import LayerGroup
 from medtl.networks.prefix import Cut, cut_before_trained, is_exact
-from medtl.training.batches import Batch, CaseSamples, EpochBatches, Place, Samples
-from medtl.training.rowfile import MISSING, RowFile, row_key
+from medtl.storage.cache import code_fingerprint, make_room
+from medtl.storage.rowfile import MISSING, RowFile, row_key
 from medtl.training.runtime import Runtime
-from medtl.training.staging import trained_groups
-from medtl.training.store import ImageStore
+from medtl.training.stage import trained_groups
 from medtl.types import Stage
 
 PROBED = 2

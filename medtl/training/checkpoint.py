@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from medtl.errors import WeightsError
-from medtl.io.atomic import TEMPORARY_MARK, atomic_path
-from medtl.io.interrupt import held
+from medtl.storage.atomic import TEMPORARY_MARK, atomic_path
+from medtl.storage.interrupt import held
 
 FORMAT = "medtl-checkpoint/1"
 """Written into every checkpoint; a reader refuses what it does not know."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from medtl.training.batches import CaseSamples, EpochBatches, make_loader
+from medtl.data.batches import CaseSamples, EpochBatches, make_loader
 from medtl.training.runtime import Runtime
 
 

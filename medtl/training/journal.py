@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from medtl.errors import RunError
-from medtl.io.atomic import write_text
+from medtl.storage.atomic import write_text
 
 History = Sequence[Mapping[str, Any]]
 Listener = Callable[[History], None]

@@ -6,9 +6,9 @@ import time
 
 import torch
 
+from medtl.data.batches import EpochBatches, make_loader
 from medtl.training.activations import CachePlan
-from medtl.training.batches import EpochBatches, make_loader
-from medtl.training.loop import Trainer
+from medtl.training.fit import Trainer
 from medtl.training.position import Position
 from medtl.types import Stage
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from medtl.errors import RunError
-from medtl.networks.batchnorm import is_held, tracks_statistics
+from medtl.networks.batch_norm import is_held, tracks_statistics
 from medtl.training.selftest import choose_compilation, choose_layout, choose_precision
 
 LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from medtl.cases.manifest import read_manifest
 from medtl.demo import chest
 from medtl.demo.anatomy import Effusion
 from medtl.demo.chest import (
@@ -26,9 +27,8 @@ from medtl.demo.chest import (
     write_chest_study,
 )
 from medtl.errors import RunError
-from medtl.io.manifest import read_manifest
 from medtl.io.read import read_image
-from medtl.io.yaml12 import dump_yaml, load_yaml
+from medtl.storage.yaml import dump_yaml, load_yaml
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PATIENTS = 12

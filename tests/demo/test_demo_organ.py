@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from browsing import look_at, needs_chromium
 
+from medtl.cases.manifest import read_manifest
 from medtl.demo.organ import CYST, KIDNEY, SCANNERS, draw_phantom, draw_volume, write_organ_study
 from medtl.demo.study import run_demo
 from medtl.errors import RunError
-from medtl.io.manifest import read_manifest
 from medtl.io.masks import read_mask
 from medtl.io.read import read_image
 from medtl.preprocess.volume import VolumePreprocessor

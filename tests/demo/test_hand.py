@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from browsing import look_at, needs_chromium
 
+from medtl.cases.manifest import read_manifest
 from medtl.demo.hand import (
     OLDEST,
     SIDECAR,
@@ -31,9 +32,8 @@ from medtl.demo.hand_anatomy import (
     sample_hand,
 )
 from medtl.errors import RunError
-from medtl.io.manifest import read_manifest
 from medtl.io.read import read_image
-from medtl.io.yaml12 import load_yaml
+from medtl.storage.yaml import load_yaml
 
 SHAPE = (600, 480)
 UPRIGHT = np.array([[440.0, 0.0, 240.0], [0.0, -440.0, 500.0]])
@@ -209,7 +209,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_demo_learns_the_bone_age_and_its_report_says_synthetic(report: Path) -> None:
     import json
 
-    from medtl.io.predictions import read_predictions
+    from medtl.cases.predictions import read_predictions
 
     measures = json.loads(report.with_name("metrics.json").read_text())["measures"]
     (error,) = [m for m in measures if (m["name"], m["subset"]) == ("mae_months", "all")]

@@ -20,8 +20,8 @@ from pydicom.uid import (
     generate_uid,
 )
 
+from medtl.cases.leaks import content_hash
 from medtl.export.identity import Algorithm
-from medtl.io.leaks import content_hash
 from medtl.io.read import read_image
 
 ALGORITHM = Algorithm("test_resnet", "0.1.0", "a" * 64, "b" * 64, datetime(2026, 1, 2, 3, 4, 5))

@@ -17,12 +17,12 @@ from typer.testing import CliRunner
 
 pytest.importorskip("highdicom")
 
-from medtl.cli import app
+from medtl.cases.leaks import content_hash
+from medtl.cli.main import app
 from medtl.errors import ImageError, ManifestError, MedtlError, PredictionsError, RunError
-from medtl.export import run as export_module
+from medtl.export import objects as export_module
+from medtl.export.objects import Exported, export_run
 from medtl.export.results import read_results
-from medtl.export.run import Exported, export_run
-from medtl.io.leaks import content_hash
 from medtl.io.read import read_image
 
 FIRST, SECOND, THIRD = (f"c-{number:012d}" for number in range(3))
@@ -395,8 +395,7 @@ def test_times_are_those_of_the_predictions(run, images, tmp_path):
 def test_importing_the_export_loads_no_heavy_library():
     import subprocess
 
-    code = (
-        "import sys, medtl.export.run; print({'torch', 'highdicom', 'pandas'} & set(sys.modules))"
-    )
+    heavy = "{'torch', 'highdicom', 'pandas'}"
+    code = f"import sys, medtl.export.objects; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

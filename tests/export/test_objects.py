@@ -14,13 +14,13 @@ from pydicom.dataset import Dataset
 pytest.importorskip("highdicom")
 
 from medtl.errors import ImageError, MedtlError, PredictionsError
+from medtl.export.codes import label_code, structure_code
 from medtl.export.document import encapsulated_pdf
-from medtl.export.findings import Finding, structured_report
 from medtl.export.identity import RESEARCH_ONLY, stable_uid, write_object
-from medtl.export.masks import on_series, read_mask, segmentation
 from medtl.export.pictures import read_picture, secondary_capture
+from medtl.export.segmentation import on_series, read_mask, segmentation
 from medtl.export.source import made_from, read_source
-from medtl.export.words import label_code, structure_code
+from medtl.export.structured_report import Finding, structured_report
 
 FINDINGS = (Finding("pneumonia", 0.8312345678901, 0.4), Finding("흉수", 0.1, 0.3))
 PICTURE = np.random.default_rng(0).integers(0, 255, (100, 80, 3)).astype(np.uint8)

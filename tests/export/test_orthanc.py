@@ -22,15 +22,15 @@ from typer.testing import CliRunner
 
 pytest.importorskip("highdicom")
 
-from medtl.cli import app
+from medtl.cli.main import app
 from medtl.errors import MedtlError
 from medtl.export.document import encapsulated_pdf
-from medtl.export.findings import Finding, structured_report
 from medtl.export.identity import write_object
-from medtl.export.masks import segmentation
 from medtl.export.pictures import secondary_capture
+from medtl.export.segmentation import segmentation
 from medtl.export.source import read_source
-from medtl.io.dicomweb import PASSWORD, USER, Server, fetch_study
+from medtl.export.structured_report import Finding, structured_report
+from medtl.io.dicom.web import PASSWORD, USER, Server, fetch_study
 
 PLUGINS = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 ACCOUNT = ("ann", "secret of the test")

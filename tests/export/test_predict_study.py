@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from medtl import predict as module
-from medtl.cli import app
+from medtl.cli.main import app
 from medtl.errors import MedtlError, RunError
-from medtl.io.dicomweb import Fetched, Server
-from medtl.predict import Predicted, predict_study
+from medtl.io.dicom.web import Fetched, Server
+from medtl.run import predict as module
+from medtl.run.predict import Predicted, predict_study
 
 URL, STUDY = "https://pacs.example/dicom-web", "1.2.3"
 

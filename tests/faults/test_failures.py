@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from medtl.errors import RunError, WeightsError
-from medtl.io.atomic import TEMPORARY_MARK, atomic_path, remove_leftovers
-from medtl.record import locked
+from medtl.run.record import locked
+from medtl.storage.atomic import TEMPORARY_MARK, atomic_path, remove_leftovers
 from medtl.training.checkpoint import load_checkpoint, load_exactly, save_checkpoint
 from medtl.training.runtime import explained_failures
 

@@ -22,12 +22,12 @@ from PIL import Image as Pillow
 from pydicom import uid
 from tiny_study import RECIPE
 
+from medtl.cases.manifest import read_manifest
 from medtl.errors import MedtlError
-from medtl.io.manifest import read_manifest
 from medtl.io.read import read_image
-from medtl.io.yaml12 import load_yaml
 from medtl.networks.weight_files import read_tensors
-from medtl.recipe import parse_recipe
+from medtl.recipe.schema import parse_recipe
+from medtl.storage.yaml import load_yaml
 from medtl.training.checkpoint import load_checkpoint, save_checkpoint
 
 SEED = 20261121

@@ -28,12 +28,12 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
+from medtl.cases.manifest import read_manifest
 from medtl.errors import ImageError, ManifestError, MedtlError, RecipeError, WeightsError
-from medtl.io.manifest import read_manifest
 from medtl.io.read import read_image
-from medtl.io.table import read_table, write_table
-from medtl.io.yaml12 import load_yaml, loads
 from medtl.networks.weight_files import read_tensors
+from medtl.storage.tables import read_table, write_table
+from medtl.storage.yaml import load_yaml, loads
 from medtl.training.checkpoint import load_checkpoint
 from medtl.types import Image
 

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from tiny_study import RECIPE
 
-from medtl.check import read_recipe
 from medtl.errors import MedtlError
-from medtl.io.traces import find_traces
-from medtl.predict import predict_images
-from medtl.run import run_study
+from medtl.run.chain import run_study
+from medtl.run.check import read_recipe
+from medtl.run.predict import predict_images
+from medtl.storage.traces import find_traces
 
 PLANTED = (
     *("CANARYNAME", "Gildong", "길동", "CANARYPID", "CANARYPHYSICIAN", "CANARYADDRESS"),

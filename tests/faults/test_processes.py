@@ -233,10 +233,10 @@ def test_a_loss_that_explodes_ends_the_run_and_is_not_the_best(
 
 SHORT_OF_MEMORY = """
 import resource, sys
-import cv2, torch, timm, medtl.run, medtl.report.build, sklearn.metrics
+import cv2, torch, timm, medtl.run.chain, medtl.report.render, sklearn.metrics
 size = int(open("/proc/self/statm").read().split()[0]) * 4096 + (300 << 20)
 resource.setrlimit(resource.RLIMIT_AS, (size, size))
-from medtl.cli import main
+from medtl.cli.main import main
 sys.argv = ["medtl", *sys.argv[1:]]
 main()
 """
@@ -295,7 +295,7 @@ CLOCK = """
 import sys, time
 real, jumps = time.time, iter(range(10**9))
 time.time = lambda: real() - 86400 * (next(jumps) % 3)
-from medtl.cli import main
+from medtl.cli.main import main
 sys.argv = ["medtl", *sys.argv[1:]]
 main()
 """

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from medtl.cases.discover import discover
 from medtl.errors import MedtlError
 from medtl.io.archive import archive_error, is_archive
-from medtl.io.discover import discover
 
 
 def zipped(path: Path, *names: str) -> Path:

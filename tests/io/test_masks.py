@@ -12,8 +12,8 @@ from pydicom.dataset import Dataset
 from test_series import SHAPE, VALUES, place, series
 
 from medtl.errors import ImageError, MedtlError
-from medtl.io.dicom_masks import rasterise
-from medtl.io.limits import Limits, limits_beside
+from medtl.io.cost import Limits, limits_beside
+from medtl.io.dicom.segmentations import rasterise
 from medtl.io.masks import read_mask, write_mask
 from medtl.io.read import read_image
 from medtl.types import Image

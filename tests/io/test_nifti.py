@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from medtl.errors import ImageError
-from medtl.io.limits import Limits
+from medtl.io.cost import Limits
 from medtl.io.nifti import read_nifti
 
 VOLUME = np.arange(4 * 5 * 6, dtype=np.int16).reshape(4, 5, 6) - 50

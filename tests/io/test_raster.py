@@ -10,7 +10,7 @@ import pytest
 from PIL import Image as Pillow
 
 from medtl.errors import ImageError
-from medtl.io.limits import Limits
+from medtl.io.cost import Limits
 from medtl.io.raster import read_raster
 
 GREY8 = np.arange(20 * 30, dtype=np.uint16).reshape(20, 30).astype(np.uint8)

@@ -141,7 +141,7 @@ def test_threads_hear_their_own_warnings_and_leave_the_filters_as_they_were():
     import time
     import warnings
 
-    from medtl.io.dicom_file import heard_warnings
+    from medtl.io.dicom.file import heard_warnings
 
     before = list(warnings.filters)
     heard: dict[str, list[str]] = {}

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from medtl.losses.classification import (
+from medtl.losses.cross_entropy import (
     masked_bce,
     masked_cross_entropy,
     sigmoid_focal,

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from medtl.losses.masked import mean_over_known
-from medtl.losses.regression import masked_huber, masked_l1, masked_squared
+from medtl.losses.known import mean_over_known
+from medtl.losses.quantity import masked_huber, masked_l1, masked_squared
 
 NAN = float("nan")
 LOSSES = [masked_l1, masked_squared, masked_huber]

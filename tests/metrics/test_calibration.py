@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from medtl.errors import PredictionsError
-from medtl.metrics import calibration, recalibration
+from medtl.metrics import calibration
+from medtl.metrics import temperature as recalibration
 from medtl.metrics.logistic import logit
 from medtl.metrics.net_benefit import decision_curve, decision_draws
 

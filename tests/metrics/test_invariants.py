@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medtl.metrics.evaluate import evaluate
+from medtl.evaluation.assemble import evaluate
 from medtl.types import Measure, OperatingPoint
 
 POINT = (OperatingPoint("x", 0.5, "given", "given", 0, 0),)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from medtl.errors import RunError, SelectorError
 from medtl.networks.backbones import Classifier, build_classifier
-from medtl.networks.batchnorm import hold_in_eval, recalibrate, tracks_statistics
+from medtl.networks.batch_norm import hold_in_eval, recalibrate, tracks_statistics
 from medtl.networks.freeze import apply_stage, plan_table
 from medtl.networks.groups import layer_groups
 from medtl.networks.segmenter import build_segmenter

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from medtl.errors import WeightsError
 from medtl.networks.backbones import build_classifier
-from medtl.networks.batchnorm import hold_in_eval, tracks_statistics
+from medtl.networks.batch_norm import hold_in_eval, tracks_statistics
 from medtl.networks.names import VOLUME_NETWORKS, check_volume_network
 from medtl.networks.segmenter import DECODERS, Decoder, Segmenter, build_segmenter
 from medtl.networks.weights import WeightsSource, create_backbone

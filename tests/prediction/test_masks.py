@@ -10,16 +10,16 @@ import pandas as pd
 import pytest
 from PIL import Image as Picture
 
-from medtl.evaluate import overlap_table
-from medtl.io.predictions import read_predictions
+from medtl.cases.predictions import read_predictions
 from medtl.io.read import read_image
-from medtl.io.yaml12 import load_yaml
 from medtl.losses.segmentation import IGNORE
-from medtl.prediction.masks import MaskWriter, write_mask_table
+from medtl.prediction.mask_writer import MaskWriter, write_mask_table
 from medtl.prediction.overlays import Shown, WorstCase, choose_worst, draw_case, write_overlays
 from medtl.preprocess.pipeline import Preprocessor
 from medtl.preprocess.volume import VolumePreprocessor
-from medtl.tasks.segmentation import Structures, segmentation_task
+from medtl.run.evaluate import overlap_table
+from medtl.storage.yaml import load_yaml
+from medtl.tasks.structures import Structures, segmentation_task
 from medtl.types import Case, Image
 
 TWO = segmentation_task({"anterior": 1, "posterior": 2})

@@ -17,7 +17,7 @@ from medtl.preprocess.safety import (
     safety,
     transform_names,
 )
-from medtl.recipe import ImageSpec
+from medtl.recipe.schema import ImageSpec
 
 CELLS = [(transform, modality) for transform in transform_names() for modality in modality_names()]
 

@@ -12,11 +12,11 @@ import report_example as example
 import table_examples as tables
 from browsing import AXE, CHROMIUM, Opened, chromium, look_at, metrics_behind
 
-from medtl.check import read_recipe
-from medtl.evaluate import TableOptions, report_table
-from medtl.report.build import report_from_run
 from medtl.report.pdf import write_pdf
-from medtl.run import run_study
+from medtl.report.render import report_from_run
+from medtl.run.chain import run_study
+from medtl.run.check import read_recipe
+from medtl.run.evaluate import TableOptions, report_table
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from medtl.report import figures, panels, scatter
+from medtl.report.svg import figures, panels, scatter
 
 
 def test_frame_maps_the_corners_and_keeps_inside() -> None:

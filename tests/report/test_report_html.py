@@ -19,8 +19,11 @@ import report_example as example
 from PIL import Image, PngImagePlugin
 
 from medtl.errors import RunError
-from medtl.report import findings, headline, limits, records, slider
-from medtl.report.build import report_from_run, write_report
+from medtl.report.page import caveats as limits
+from medtl.report.page import finding as findings
+from medtl.report.page import headline, slider
+from medtl.report.page import sections as records
+from medtl.report.render import report_from_run, write_report
 
 MAX_BYTES = 5_000_000
 
@@ -413,7 +416,7 @@ def test_real_evaluation_is_rendered(tmp_path: Path) -> None:
     import numpy as np
     import pandas as pd
 
-    from medtl.metrics.evaluate import evaluate
+    from medtl.evaluation.assemble import evaluate
 
     rng = np.random.default_rng(4)
     rows = []
@@ -437,7 +440,7 @@ def test_real_evaluation_is_rendered(tmp_path: Path) -> None:
 
 
 def test_report_does_not_import_torch() -> None:
-    code = "import sys, medtl.report.build; print('torch' in sys.modules, 'pandas' in sys.modules)"
+    code = "import sys, medtl.report.render; print('torch' in sys.modules, 'pandas' in sys.modules)"
     root = Path(__file__).parents[2]
     found = subprocess.run(
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True

@@ -15,11 +15,11 @@ from PIL import Image
 from test_report_html import text_of
 from typer.testing import CliRunner
 
-from medtl import evaluate
-from medtl.cli import app
+from medtl.cli.main import app
 from medtl.errors import PredictionsError, RunError
-from medtl.evaluate import TableOptions, count_openings, report_table
 from medtl.report import card, pdf
+from medtl.run import evaluate
+from medtl.run.evaluate import TableOptions, count_openings, report_table
 
 Reports = dict[str, Path]
 

@@ -9,7 +9,8 @@ import pytest
 
 import medtl.report
 from medtl.errors import RunError
-from medtl.report import texts, words
+from medtl.report.language import numbers as words
+from medtl.report.language import texts
 
 SOURCES = Path(medtl.report.__file__).parent
 

@@ -10,14 +10,14 @@ import pandas as pd
 import pytest
 from tiny_study import RECIPE, write_tiny_study
 
-from medtl.check import read_recipe
+from medtl.data import decoded
 from medtl.errors import RecipeError, RunError
-from medtl.studies.conditions import run_conditions
+from medtl.run.check import read_recipe
+from medtl.studies.condition_study import run_conditions
+from medtl.studies.conditions import Plan, seeds_plan
 from medtl.studies.ensemble import average, ensemble_study, to_markdown
-from medtl.studies.plan import Plan, seeds_plan
 from medtl.studies.rows import read_rows
 from medtl.studies.single import SingleRun, split_anew
-from medtl.training import decoded
 
 PLAN = Plan({"none": (), "lower": ("finetune.stages.1.lr=1e-3",)}, "none", (0, 1))
 
@@ -114,7 +114,7 @@ def test_a_faulty_condition_is_found_before_any_run(recipe, tmp_path):
 @pytest.mark.slow
 def test_a_killed_study_ends_in_the_same_rows(study, recipe, tmp_path):
     """Stopped in the middle of an epoch, in the third run, and resumed."""
-    from medtl.training.loop import Watcher
+    from medtl.training.fit import Watcher
 
     steps = 0
 

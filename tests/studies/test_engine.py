@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from tiny_study import RECIPE
 
-from medtl import record
 from medtl.errors import RunError
-from medtl.io.yaml12 import loads
-from medtl.recipe import parse_recipe
+from medtl.recipe.schema import parse_recipe
+from medtl.run import record
+from medtl.storage.yaml import loads
+from medtl.studies.conditions import Plan
 from medtl.studies.engine import run_folder, run_plan
-from medtl.studies.plan import Plan
 from medtl.studies.rows import add_row, finished, measures_row, read_rows, values_of
 
 PLAN = Plan({"none": (), "more": ("x=1",)}, "none", (0, 1, 2))

@@ -10,8 +10,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from tiny_study import RECIPE, write_tiny_study
 
-from medtl.check import read_recipe
 from medtl.errors import RunError
+from medtl.run.check import read_recipe
 from medtl.studies.baseline import logistic_scores
 from medtl.studies.kfold import (
     FINE_TUNED,

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from tiny_study import RECIPE, write_tiny_study
 
-from medtl.check import read_data, read_recipe
 from medtl.errors import MedtlError, RunError
-from medtl.io.yaml12 import loads
-from medtl.recipe import parse_recipe
-from medtl.studies.plan import (
+from medtl.recipe.schema import parse_recipe
+from medtl.run.check import read_data, read_recipe
+from medtl.storage.yaml import loads
+from medtl.studies.conditions import (
     Plan,
     fix_plan,
     load_plan,
@@ -124,9 +124,9 @@ def test_seeds_reach_what_they_are_for(tmp_path):
     """A changed seed changes its own thing, and only that."""
     import torch
 
-    from medtl.prepared import read_study
-    from medtl.run import build_trainer
-    from medtl.training.loop import Watcher
+    from medtl.run.chain import build_trainer
+    from medtl.run.prepare import read_study
+    from medtl.training.fit import Watcher
 
     path = write_tiny_study(tmp_path / "data")
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from tiny_study import write_tiny_study
 
-from medtl import record
-from medtl.check import read_recipe
 from medtl.errors import RunError
-from medtl.io.yaml12 import load_yaml
+from medtl.run import record
+from medtl.run.check import read_recipe
+from medtl.storage.yaml import load_yaml
 from medtl.studies.search import Search, read_space, run_search, to_markdown
 from medtl.studies.single import SharedImages
 

@@ -8,7 +8,7 @@ import pytest
 from tiny_study import RECIPE, write_tiny_study
 from typer.testing import CliRunner
 
-from medtl.cli import app
+from medtl.cli.main import app
 from medtl.errors import RunError
 
 

@@ -10,7 +10,7 @@ import pytest
 from medtl.errors import RunError
 from medtl.studies.compare import compare_studies
 from medtl.studies.compare import to_markdown as comparison_markdown
-from medtl.studies.plan import Plan, factorial_plan
+from medtl.studies.conditions import Plan, factorial_plan
 from medtl.studies.rows import add_row
 from medtl.studies.summary import summarise, summarise_study, to_markdown
 

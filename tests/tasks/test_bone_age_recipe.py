@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from medtl.build import build_augmenter, build_network, build_task
 from medtl.errors import RecipeError
-from medtl.io.yaml12 import load_yaml
 from medtl.networks.heads import SharedLinear
 from medtl.preprocess.warp import linear_part
-from medtl.recipe import parse_recipe
+from medtl.recipe.schema import parse_recipe
+from medtl.run.build import build_augmenter, build_network, build_task
+from medtl.storage.yaml import load_yaml
 from medtl.types import Case
 
 RECIPE = Path(__file__).parents[2] / "pipelines" / "bone_age.yaml"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from medtl.errors import ManifestError
-from medtl.recipe import LOSSES as RECIPE_LOSSES
+from medtl.recipe.schema import LOSSES as RECIPE_LOSSES
 from medtl.tasks.bone_age import LABEL, LOSSES, THRESHOLDS, BoneAge, bone_age_task
 from medtl.types import Case
 

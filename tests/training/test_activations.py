@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 import torch
 
+from medtl.data.batches import EpochBatches, Samples
+from medtl.data.patches import MaskedSamples
+from medtl.data.store import ImageStore, RowWriter, levels
 from medtl.errors import RunError
 from medtl.networks.backbones import build_classifier
 from medtl.networks.groups import layer_groups
 from medtl.networks.weights import WeightsSource
+from medtl.storage.rowfile import RowFile
 from medtl.training import activations
 from medtl.training.activations import ActivationCache, CachePlan, plan_cache
-from medtl.training.batches import EpochBatches, Samples
-from medtl.training.masked import MaskedSamples
 from medtl.training.options import Options
-from medtl.training.rowfile import RowFile
 from medtl.training.runtime import Runtime
-from medtl.training.staging import enter_stage
-from medtl.training.store import ImageStore, RowWriter, levels
+from medtl.training.stage import enter_stage
 from medtl.types import Stage
 
 N = 7

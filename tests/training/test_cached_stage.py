@@ -14,14 +14,14 @@ from four_blocks import FourBlocks, bits, moved, noisy, samples, standardised
 from torch import nn
 
 from medtl.errors import RunError
-from medtl.io.interrupt import STOP_SIGNALS
 from medtl.networks.backbones import Classifier
 from medtl.networks.zero_gamma import ZeroGamma
+from medtl.storage.interrupt import STOP_SIGNALS
 from medtl.tasks.classification import Findings
 from medtl.training import activations
 from medtl.training.activations import ActivationCache
 from medtl.training.checkpoint import load_checkpoint, without_prefix
-from medtl.training.loop import Trainer
+from medtl.training.fit import Trainer
 from medtl.training.options import Options, Watcher
 from medtl.training.rehearsal import rehearse
 from medtl.training.runtime import Runtime

@@ -19,15 +19,15 @@ from torch import Tensor, nn
 
 from medtl.networks import freeze
 from medtl.networks.backbones import Classifier
-from medtl.networks.batchnorm import tracks_statistics
+from medtl.networks.batch_norm import tracks_statistics
 from medtl.networks.freeze import apply_stage
 from medtl.networks.groups import layer_groups
 from medtl.networks.prefix import cut_before_trained
 from medtl.networks.zero_gamma import GammaSurgery, Removal, ZeroGamma, remove
 from medtl.tasks.classification import Findings
-from medtl.training import loop
+from medtl.training import fit as loop
 from medtl.training.checkpoint import load_checkpoint, without_prefix
-from medtl.training.loop import Options, Trainer, Watcher
+from medtl.training.fit import Options, Trainer, Watcher
 from medtl.training.presets import preset_stages
 from medtl.training.runtime import Runtime
 from medtl.training.saving import RunCheckpoints

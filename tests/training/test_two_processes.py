@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from tiny_study import write_tiny_study
 
+from medtl.data.batches import EpochBatches
 from medtl.errors import RunError
-from medtl.training.batches import EpochBatches
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
 

@@ -14,12 +14,12 @@ from four_blocks import FourBlocks, noisy, samples
 from numpy.typing import NDArray
 from torch import nn
 
+from medtl.data.batches import EpochBatches, make_loader
 from medtl.errors import RunError
 from medtl.networks.backbones import Classifier
 from medtl.tasks.classification import Findings
 from medtl.training.activations import ActivationCache, CachePlan
-from medtl.training.batches import EpochBatches, make_loader
-from medtl.training.loop import Trainer
+from medtl.training.fit import Trainer
 from medtl.training.options import Options
 from medtl.training.position import Position
 from medtl.training.runtime import Runtime

@@ -1,0 +1,424 @@
+"""The manifest: the table that says which images a study has, whose they are and what they show.
+
+Every fault of a manifest is reported at once, with its row and what to do, before any work starts.
+Ids leave this module as pseudonyms, and no message quotes a cell but a relative path.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PureWindowsPath
+from types import MappingProxyType
+from typing import Any, Literal
+
+from medtl.cases import leaks
+from medtl.cases.pseudonyms import Kind, band_age, load_salt, pseudonym, remember
+from medtl.cases.sidecar import read_sidecar
+from medtl.errors import ManifestError, MedtlError
+from medtl.storage import atomic
+from medtl.storage.tables import (
+    Table,
+    looks_like_data,
+    nearest,
+    raise_together,
+    read_columns,
+    read_table,
+    write_table,
+)
+from medtl.storage.yaml import dump_yaml
+from medtl.types import Case, Manifest
+
+SPLIT_NAMES: Mapping[str, str] = MappingProxyType(
+    {
+        "train": "train",
+        "training": "train",
+        "val": "val",
+        "valid": "val",
+        "validation": "val",
+        "dev": "val",
+        "test": "test",
+        "testing": "test",
+    }
+)
+"""What people call the parts of a study -> what medtl calls them."""
+
+_NUMBER = re.compile(r"[-+]?\d{1,9}(\.\d*)?")
+_OLDEST_YEARS = 130
+
+_STRUCTURAL = ("image", "patient_id", "case_id", "split", "frame")
+"""Columns whose misspelling would change what a study does, so it is never overlooked."""
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What the recipe asks of the table."""
+
+    targets: tuple[str, ...]
+    mask: str | None
+    strata: tuple[str, ...]
+    one_image_per_patient: bool
+
+    def columns(self) -> list[str]:
+        """Return the columns that must be there, each once."""
+        return list(
+            dict.fromkeys([*self.targets, *([self.mask] if self.mask else []), *self.strata])
+        )
+
+
+def manifest_columns(path: str | Path) -> list[str]:
+    """Return the names of a manifest's columns without reading its rows.
+
+    Raises:
+        ManifestError: If the file is missing, empty, or its header cannot be used.
+    """
+    return read_columns(Path(path))
+
+
+def read_manifest(
+    path: str | Path,
+    *,
+    targets: Sequence[str] = (),
+    mask: str | None = None,
+    strata: Sequence[str] = (),
+    ids: Literal["pseudonymise", "pseudonymous"] = "pseudonymise",
+    one_image_per_patient: bool = False,
+    salt: bytes | None = None,
+) -> Manifest:
+    """Return the cases of a CSV or Parquet manifest and of the YAML sidecar beside it.
+
+    Args:
+        path: The table. Image and mask paths in it are relative to its folder and stay below it.
+            The sidecar has the same name with the suffix `.yaml`; it may be absent.
+        targets: Columns whose cells become `Case.targets`, as text.
+        mask: Column with the path of each mask.
+        strata: Columns whose cells become `Case.strata`; ages above 89 become "90+".
+        ids: "pseudonymise" replaces patient and case ids by keyed hashes; "pseudonymous" says
+            that they identify nobody and keeps them.
+        one_image_per_patient: The user's statement that a table without `patient_id` has no
+            patient twice.
+        salt: Key of the pseudonyms. By default this user's own, and then the local table of
+            `pseudonym.whois` learns the ids.
+
+    Raises:
+        ManifestError: Listing all faults of the table and the sidecar.
+        LeakError: If all faults are patients in two splits.
+        MedtlError: If the user's salt cannot be read.
+    """
+    path = Path(path)
+    table = read_table(path)
+    wanted = _Wanted(tuple(targets), mask, tuple(strata), one_image_per_patient)
+    faults: list[MedtlError] = [*_column_faults(table.columns, wanted), *table.faults]
+    if "image" not in table.columns:
+        raise_together(faults, path.name)
+    if not table.rows and not table.faults:
+        faults.append(ManifestError("empty: no rows below the header", fix="Add a row per image"))
+    names = _Names(ids, load_salt() if salt is None else salt)
+    builder = _CaseBuilder(table, wanted, path.resolve().parent, names)
+    cases = list(builder.cases())
+    faults += [*builder.faults, *leaks.patient_faults(cases)]
+    sidecar, sidecar_faults = read_sidecar(path, table.columns)
+    raise_together([*faults, *sidecar_faults], path.name)
+    if salt is None:
+        remember(names.made.items())
+    return Manifest(
+        cases=tuple(cases),
+        root=builder.root,
+        sha256=table.sha256,
+        meanings=MappingProxyType({**sidecar["columns"], **sidecar["labels"]}),
+        units=MappingProxyType(sidecar["units"]),
+        source=sidecar["source"],
+        licence=sidecar["licence"],
+        notes=(*table.notes, *builder.notes()),
+    )
+
+
+def write_manifest(
+    rows: Sequence[Mapping[str, Any]], path: str | Path, sidecar: Mapping[str, Any] | None = None
+) -> None:
+    """Write a manifest as CSV, and its sidecar if there is one, each atomically.
+
+    Args:
+        rows: Column -> value of each row. Texts that a spreadsheet would run are defused.
+        path: The CSV file.
+        sidecar: What the YAML file beside it says, under `sidecar.SIDECAR_KEYS`.
+    """
+    path = Path(path)
+    if sidecar is not None:
+        atomic.write_text(path.with_suffix(".yaml"), dump_yaml(dict(sidecar)))
+    write_table(rows, path)
+
+
+def place_for(folder: Path, out: Path | None) -> Path:
+    """Return where the manifest of a folder goes: `out`, by default `FOLDER/manifest.csv`.
+
+    Raises:
+        ManifestError: There is a manifest already, or it would lie below or beside its images.
+    """
+    path = out or folder / "manifest.csv"
+    if path.exists():
+        raise ManifestError("the manifest exists", where=str(path), fix="Choose another --out")
+    if not folder.resolve().is_relative_to(path.resolve().parent):
+        raise ManifestError(
+            "a manifest lies at or above its images",
+            where=str(path),
+            fix=f"Write it to {folder / 'manifest.csv'}",
+        )
+    return path
+
+
+def write_manifest_of(
+    folder: Path,
+    rows: Sequence[Mapping[str, str]],
+    path: Path,
+    sidecar: Mapping[str, Any] | None = None,
+) -> None:
+    """Write rows whose image and mask paths start from a folder as a manifest at or above it."""
+    below = folder.resolve().relative_to(path.resolve().parent)
+    placed = [
+        {
+            name: (below / cell).as_posix() if name in ("image", "mask") and cell else cell
+            for name, cell in row.items()
+        }
+        for row in rows
+    ]
+    write_manifest(placed, path, sidecar)
+
+
+class _Names:
+    """Makes pseudonyms and keeps which id each stands for."""
+
+    def __init__(self, ids: str, salt: bytes) -> None:
+        self.ids = ids
+        self.salt = salt
+        self.made: dict[str, str] = {}
+
+    def of(self, kind: Kind, text: str) -> str:
+        """Return the name by which an id leaves this module."""
+        return text if self.ids == "pseudonymous" else self.hashed(kind, text)
+
+    def hashed(self, kind: Kind, text: str) -> str:
+        """Return the pseudonym of an id or path, whatever the user says about ids."""
+        name = pseudonym(kind, text, self.salt)
+        self.made[name] = text
+        return name
+
+
+class _CaseBuilder:
+    """Turns rows into cases, collecting what is wrong and what was decided on the way."""
+
+    def __init__(self, table: Table, wanted: _Wanted, root: Path, names: _Names) -> None:
+        self.table = table
+        self.wanted = wanted
+        self.root = root
+        self.names = names
+        self.faults: list[MedtlError] = []
+        self.duplicates: list[int] = []
+        self.renamed: set[str] = set()
+        self.first_rows: dict[tuple[str, str], int] = {}
+        self.index = {name: i for i, name in enumerate(table.columns)}
+        self.locate = _locator(root)
+        self.has_split = any(self._cell(row, "split") for row in table.rows)
+
+    def cases(self) -> Iterator[Case]:
+        """Yield the case of each row; rows that repeat an earlier one are left out."""
+        seen: dict[tuple[Path, int | None], tuple[int, tuple[str, ...]]] = {}
+        for line, row in zip(self.table.lines, self.table.rows, strict=True):
+            image = self._path(row, "image", line)
+            frame = self._frame(row, line)
+            if image is None:  # the rest of the row is checked all the same
+                yield self._case(row, line, self.root, frame)
+                continue
+            first_line, first_row = seen.setdefault((image, frame), (line, row))
+            if first_line != line:
+                self._repeated(first_line, first_row, line, row)
+                continue
+            case = self._case(row, line, image, frame)
+            self._unique("case_id", case.case_id, line, "Give every row its own")
+            if self.wanted.one_image_per_patient and "patient_id" in self.index:
+                fix = "Delete `one_image_per_patient` from the recipe"
+                self._unique("patient_id", case.patient_id, line, fix)
+            yield case
+
+    def notes(self) -> list[str]:
+        """Return what was decided about the rows."""
+        notes = [f"the split '{name}' is read as {SPLIT_NAMES[name]}" for name in self.renamed]
+        if self.duplicates:
+            rows = ", ".join(str(line) for line in self.duplicates[:10])
+            notes.append(f"{len(self.duplicates)} duplicate rows left out (rows {rows})")
+        return sorted(notes)
+
+    def _case(self, row: tuple[str, ...], line: int, image: Path, frame: int | None) -> Case:
+        """Return the case of a row whose image is there."""
+        relative = image.relative_to(self.root).as_posix()
+        name = relative if frame is None else f"{relative}#{frame}"
+        self._check_age(row, line)
+        given = self._cell(row, "case_id")
+        if "case_id" in self.index and not given:
+            self._fault(line, "no case_id", "Fill the cell, or delete the column")
+        case_id = self.names.of("case", given) if given else self.names.hashed("case", name)
+        return Case(
+            case_id=case_id,
+            patient_id=self._patient(row, line, case_id),
+            image=image,
+            targets=MappingProxyType({name: self._cell(row, name) for name in self.wanted.targets}),
+            strata=self._strata(row),
+            split=self._split(row, line),
+            mask=self._mask(row, line),
+            frame=frame,
+            row=line,
+        )
+
+    def _check_age(self, row: tuple[str, ...], line: int) -> None:
+        """Note an age that nobody has: a code for "unknown", or an error of typing."""
+        given = self._cell(row, "age")
+        if _NUMBER.fullmatch(given) and not 0 <= float(given) <= _OLDEST_YEARS:
+            fix = "Write years, and leave the cell empty when the age is not known"
+            self._fault(line, f"the age is out of the range 0 to {_OLDEST_YEARS} years", fix)
+
+    def _patient(self, row: tuple[str, ...], line: int, case_id: str) -> str:
+        """Return the patient of a row: an id, or the case itself if the user said so."""
+        if "patient_id" not in self.index:
+            return case_id
+        patient_id = self._cell(row, "patient_id")
+        if not patient_id:
+            self._fault(line, "no patient_id", "Fill the cell: patients must not be in two splits")
+            return case_id
+        return self.names.of("patient", patient_id)
+
+    def _split(self, row: tuple[str, ...], line: int) -> str:
+        """Return the split of a row in medtl's word for it, "" if the table makes no splits."""
+        given = self._cell(row, "split").casefold()
+        split = SPLIT_NAMES.get(given, "")
+        if split != given and split:
+            self.renamed.add(given)
+        if self.has_split and not split:
+            near = nearest(given, SPLIT_NAMES)
+            hint = f"Did you mean '{near}'" if near else "Fill all cells of the column, or none"
+            self._fault(line, "unknown split" if given else "no split, though others have", hint)
+        return split
+
+    def _frame(self, row: tuple[str, ...], line: int) -> int | None:
+        """Return the frame that a row is about, None for the whole image."""
+        given = self._cell(row, "frame")
+        if not given:
+            return None
+        if not (given.isascii() and given.isdigit() and len(given) < 10):
+            self._fault(line, "frame is no whole number", "Count frames from 0")
+            return None
+        return int(given)
+
+    def _mask(self, row: tuple[str, ...], line: int) -> Path | None:
+        """Return the path of a row's mask, None if it has none."""
+        column = self.wanted.mask
+        return self._path(row, column, line) if column and self._cell(row, column) else None
+
+    def _path(self, row: tuple[str, ...], column: str, line: int) -> Path | None:
+        """Return the path in a cell, None after noting why there is none to use."""
+        found = self.locate(self._cell(row, column))
+        if isinstance(found, Path):
+            return found
+        self._fault(line, f"{column}: {found[0]}", found[1])
+        return None
+
+    def _repeated(
+        self, first_line: int, first_row: tuple[str, ...], line: int, row: tuple[str, ...]
+    ) -> None:
+        """Note a row with the image of an earlier one: harmless only if all else is the same."""
+        if row == first_row:
+            self.duplicates.append(line)
+            return
+        differ = [name for name, i in self.index.items() if row[i] != first_row[i]]
+        conflict = [name for name in differ if name in {*self.wanted.columns(), *_STRUCTURAL[1:]}]
+        found = f"the image of row {first_line} again"
+        if conflict:
+            found += f", with conflicting {', '.join(conflict)} (a label, mask or id is wrong)"
+        self._fault(line, found, "Keep one row per image")
+
+    def _unique(self, column: str, name: str, line: int, fix: str) -> None:
+        """Note a row whose id an earlier row has."""
+        first = self.first_rows.setdefault((column, name), line)
+        if first != line:
+            self._fault(line, f"duplicate {column}: the one of row {first}", fix)
+
+    def _strata(self, row: tuple[str, ...]) -> Mapping[str, str]:
+        """Return the cells of the strata, ages above 89 as one band."""
+        cells = {name: self._cell(row, name) for name in self.wanted.strata}
+        ages = {name: band_age(cell) for name, cell in cells.items() if name.casefold() == "age"}
+        return MappingProxyType({**cells, **ages})
+
+    def _cell(self, row: tuple[str, ...], column: str) -> str:
+        """Return a cell, "" if the table lacks the column."""
+        return row[self.index[column]] if column in self.index else ""
+
+    def _fault(self, line: int, found: str, fix: str) -> None:
+        """Note what is wrong with a row."""
+        self.faults.append(ManifestError(found, where=f"row {line}", fix=fix))
+
+
+def _locator(root: Path) -> Callable[[str], Path | tuple[str, str]]:
+    """Return a function from a cell to the path it names below `root`, or to a fault and its fix.
+
+    Links are followed before the check, so that none leads out of the folder.
+    """
+    outside = "the path leads outside the manifest's folder (absolute, `..` or a link)"
+    inside = "Put the file below the manifest, and write its path relative to it"
+    real_folder = functools.cache(lambda folder: folder.resolve())
+
+    def locate(cell: str) -> Path | tuple[str, str]:
+        if not cell:
+            return "no path", "Fill the cell or delete the row"
+        path = root / cell
+        try:
+            path = path.resolve() if path.is_symlink() else real_folder(path.parent) / path.name
+            if path.name == ".." or path == root or not path.is_relative_to(root):
+                return outside, inside
+            mode = path.stat().st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            return _missing(cell, root)
+        except (OSError, ValueError, RuntimeError):  # name too long, NUL, a loop of links
+            return "the path cannot be used", inside
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            return "neither a file nor a folder", "Name an image file or the folder of a series"
+        return path
+
+    return locate
+
+
+def _missing(cell: str, root: Path) -> tuple[str, str]:
+    """Return the fault and the fix for a path at which there is nothing."""
+    if PureWindowsPath(cell).is_absolute():
+        return "the path is absolute", "Write it relative to the manifest's folder"
+    slashed = cell.replace("\\", "/")
+    if slashed != cell and (root / slashed).exists():
+        return "the file is not found", "Write / instead of \\ in paths"
+    # A cell that does not look like a path may be a name that slipped into the column.
+    name = f" {Path(cell).as_posix()}" if "/" in cell or Path(cell).suffix else ""
+    return f"the file{name} is not found", "Correct the path or delete the row"
+
+
+def _column_faults(columns: Sequence[str], wanted: _Wanted) -> Iterator[ManifestError]:
+    """Yield a fault for each column that is missing or nearly has the name of a known one."""
+    if "image" not in columns and any(looks_like_data(name) for name in columns):
+        fix = "Write the names of the columns into the first line"
+        yield ManifestError("no column 'image'; the first line does not look like names", fix=fix)
+        return
+    for name in ["image", *wanted.columns()]:
+        if name not in columns:
+            near = nearest(name, columns)
+            listed = ", ".join(column[:40] for column in columns[:30])
+            fix = f"Did you mean '{near}'" if near else "Add the column or name another"
+            yield ManifestError(f"no column '{name}'", expected=f"one of: {listed}", fix=fix)
+    absent = [name for name in _STRUCTURAL[1:] if name not in columns]
+    misspelled = {name: nearest(name, columns, likeness=1.0) for name in absent}
+    for name, column in misspelled.items():
+        if column:
+            yield ManifestError(f"column '{column}' is not read", fix=f"Rename it to '{name}'")
+    if misspelled.get("patient_id") == "" and not wanted.one_image_per_patient:
+        yield ManifestError(
+            "no column 'patient_id', so one patient could be in two splits",
+            fix="Add it, or state `one_image_per_patient: true` if no patient has two images",
+        )

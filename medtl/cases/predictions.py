@@ -1,0 +1,283 @@
+"""The predictions table: the one door between machine learning and medicine.
+
+A tidy CSV or Parquet file, one row per case and label. Its row order and number format are fixed
+and nothing in it depends on the time, so that equal predictions are equal bytes.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medtl.errors import PredictionsError
+from medtl.storage.atomic import atomic_path, write_text
+from medtl.types import SPLITS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCORED = ("case_id", "y_true", "y_score")
+"""Columns that every table of scores has."""
+
+MASKED = ("case_id", "truth", "prediction")
+"""Columns that every table of segmentations has: paths relative to the file."""
+
+KEYS = ("split", "label", "model", "fold", "seed", "reader", "case_id")
+"""What a row is about, in the order of the sort. Two rows with equal keys are a fault."""
+
+ORDER = ("case_id", "patient_id", "split", "label", "model", "fold", "seed", "reader", "y_true",
+         "y_score", "y_true_raw", "truth", "prediction")  # fmt: skip
+"""Order of the known columns; all others are strata and follow in alphabetical order."""
+
+MISSING = frozenset({"", "nan", "na", "n/a", "null", "none"})
+"""Cells, in lower case, that mean "no value" in a column of numbers."""
+
+SHOWN = 5
+"""Row numbers listed in a message."""
+
+
+def read_predictions(path: str | Path, *, one_image_per_patient: bool = False) -> pd.DataFrame:
+    """Return a predictions table after checking it.
+
+    Missing truths and scores are NaN. A table without `split` is all test. Numbers of rows in
+    messages count the header as row 1.
+
+    Args:
+        path: A .csv or .parquet file.
+        one_image_per_patient: States that every case is its own patient, for a table without
+            `patient_id`.
+
+    Returns:
+        `case_id`, `patient_id`, `split` and all other columns but the numbers as text; `y_true` and
+        `y_score` as float64, in a fixed order of rows.
+
+    Raises:
+        PredictionsError: If a column is missing or a cell cannot be what it should be.
+    """
+    source = Path(path)
+    table = _read_text(source)
+    where = source.name
+    required = MASKED if "y_score" not in table and "prediction" in table else SCORED
+    _require_columns(table, required, where)
+    if not len(table):
+        raise PredictionsError("the table has no rows", expected="one per case", where=where)
+    for column in ("y_true", "y_score"):
+        if column in required:
+            table[column] = _numbers(table[column], where)
+    table = _with_patients(table, one_image_per_patient, where)
+    table = _with_splits(table, where)
+    _refuse_empty_ids(table, where)
+    _refuse_repeats(table, where)
+    _refuse_shared_patients(table, where)
+    return _ordered(table)
+
+
+def write_predictions(table: pd.DataFrame, path: str | Path) -> None:
+    """Write a predictions table, atomically, such that reading it gives the same numbers.
+
+    Args:
+        table: As `read_predictions` returns it; `y_true` NaN where there is no certain truth.
+        path: A .csv or .parquet file.
+
+    Raises:
+        PredictionsError: If a required column is missing, a key repeats or the format is unknown.
+    """
+    target = Path(path)
+    required = MASKED if "y_score" not in table and "prediction" in table else SCORED
+    _require_columns(table, required, target.name)
+    _refuse_repeats(table, target.name)
+    table = _ordered(table)
+    if target.suffix == ".parquet":
+        with atomic_path(target) as temporary:
+            table.to_parquet(temporary, index=False)
+        return
+    if target.suffix != ".csv":
+        raise _unknown_format(target)
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(table.columns)
+    columns = [[_cell(value) for value in table[name].tolist()] for name in table.columns]
+    writer.writerows(zip(*columns, strict=True))
+    write_text(target, buffer.getvalue())
+
+
+def _cell(value: Any) -> str:
+    """Return a value as text: shortest that reads back the same, whole numbers without a point."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)
+    text = str(value)
+    return "" if text == "<NA>" else text
+
+
+def _unknown_format(path: Path) -> PredictionsError:
+    """Return the error for a file that is neither CSV nor Parquet."""
+    return PredictionsError(
+        f"the format {path.suffix or '(none)'} is unknown",
+        expected=".csv or .parquet",
+        where=path.name,
+    )
+
+
+def _read_text(path: Path) -> pd.DataFrame:
+    """Return all cells as text, of a CSV or Parquet file."""
+    import pandas as pd
+
+    if path.suffix not in (".csv", ".parquet"):
+        raise _unknown_format(path)
+    if not path.is_file():
+        raise PredictionsError("the file does not exist", where=path.name,
+                               fix="Check the path")  # fmt: skip
+    try:
+        if path.suffix == ".parquet":
+            table = pd.read_parquet(path)
+            cells = {name: [_cell(value) for value in table[name].tolist()] for name in table}
+            return pd.DataFrame(cells, dtype=object)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (ValueError, OSError) as error:
+        reason = str(error).splitlines()[0].replace(str(path), path.name)
+        raise PredictionsError(f"the table cannot be read ({reason})", expected="a CSV in UTF-8 or"
+                               " a Parquet file", where=path.name) from error  # fmt: skip
+    table.columns = table.columns.str.strip()
+    return table.astype(object)
+
+
+def _require_columns(table: pd.DataFrame, required: Sequence[str], where: str) -> None:
+    """Refuse a table without a required column, naming the nearest one it has."""
+    names = [str(name) for name in table.columns]
+    missing = [name for name in required if name not in names]
+    if not missing:
+        return
+    fix = ""
+    nearest = difflib.get_close_matches(missing[0], names, n=1, cutoff=0.4)
+    if nearest:
+        fix = f"Rename {nearest[0]} if that is {missing[0]}"
+    raise PredictionsError(
+        f"no column {', '.join(missing)}",
+        expected=f"the columns {', '.join(required)} (found {', '.join(names[:12])})",
+        where=where,
+        fix=fix,
+    )
+
+
+def _rows(mask: Any) -> str:
+    """Return the row numbers of a mask in words, the header being row 1."""
+    numbers = [str(index + 2) for index, bad in enumerate(mask) if bad]
+    more = f" and {len(numbers) - SHOWN} more" if len(numbers) > SHOWN else ""
+    return f"row{'s' if len(numbers) > 1 else ''} {', '.join(numbers[:SHOWN])}{more}"
+
+
+def _numbers(column: pd.Series[Any], where: str) -> pd.Series[Any]:
+    """Return a column of numbers as float64; infinite values count as missing."""
+    values, bad = [], []
+    for text in column:
+        stripped = text.strip()
+        number = math.nan
+        if stripped.lower() not in MISSING:
+            try:
+                number = float(stripped)
+            except ValueError:
+                bad.append(True)
+                values.append(number)
+                continue
+        bad.append(False)
+        values.append(number)
+    if any(bad):
+        first = next(text for text, wrong in zip(column, bad, strict=True) if wrong)
+        raise PredictionsError(
+            f"{column.name} is not a number in {_rows(bad)} (first: {first!r})",
+            expected="a number, or an empty cell",
+            where=where,
+        )
+    import pandas as pd
+
+    return pd.Series(values, index=column.index, dtype="float64").replace(
+        [math.inf, -math.inf], math.nan
+    )
+
+
+def _with_patients(table: pd.DataFrame, alone: bool, where: str) -> pd.DataFrame:
+    """Return the table with patients; the user must say when a case is a patient."""
+    if "patient_id" in table:
+        return table
+    if alone:
+        return table.assign(patient_id=table["case_id"])
+    others = [str(name) for name in table.columns if name not in SCORED]
+    nearest = difflib.get_close_matches("patient_id", others, cutoff=0.5)
+    hint = f"Rename {nearest[0]}, or state" if nearest else "Add it, or state"
+    raise PredictionsError(
+        "no column patient_id",
+        expected="the patient of every case, because intervals are over patients",
+        where=where,
+        fix=f"{hint} --one-image-per-patient if every case is another patient",
+    )
+
+
+def _with_splits(table: pd.DataFrame, where: str) -> pd.DataFrame:
+    """Return the table with a valid split in every row."""
+    if "split" not in table:
+        return table.assign(split=table["case_id"].map(lambda _: "test").astype(object))
+    bad = ~table["split"].isin(SPLITS)
+    if bad.any():
+        found = sorted({str(value) for value in table["split"][bad]})[:3]
+        raise PredictionsError(
+            f"split is {', '.join(map(repr, found))} in {_rows(bad)}",
+            expected=f"one of {', '.join(SPLITS)}",
+            where=where,
+        )
+    return table
+
+
+def _refuse_empty_ids(table: pd.DataFrame, where: str) -> None:
+    """Refuse rows without a case or a patient."""
+    for column in ("case_id", "patient_id"):
+        empty = table[column].str.strip() == ""
+        if empty.any():
+            raise PredictionsError(f"{column} is empty in {_rows(empty)}",
+                                   expected="an identifier", where=where)  # fmt: skip
+
+
+def _refuse_repeats(table: pd.DataFrame, where: str) -> None:
+    """Refuse two rows about the same thing."""
+    keys = [key for key in KEYS if key in table]
+    repeated = table.duplicated(keys)
+    if repeated.any():
+        raise PredictionsError(
+            f"{int(repeated.sum())} rows repeat another: {_rows(repeated)}",
+            expected=f"one row per {', '.join(keys)}",
+            where=where,
+        )
+
+
+def _refuse_shared_patients(table: pd.DataFrame, where: str) -> None:
+    """Refuse a patient in two splits of the same model, fold and seed."""
+    run = [key for key in ("model", "fold", "seed") if key in table]
+    splits = table.drop_duplicates([*run, "patient_id", "split"])
+    shared = splits.duplicated([*run, "patient_id"])
+    if shared.any():
+        raise PredictionsError(
+            f"{int(shared.sum())} patients are in two splits",
+            expected="every patient in one split",
+            where=where,
+            fix="A threshold or calibration fitted on a patient cannot be tested on the same one",
+        )
+
+
+def _ordered(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with its columns and rows in the fixed order."""
+    known = [name for name in ORDER if name in table]
+    others = sorted(str(name) for name in table.columns if name not in ORDER)
+    keys = [key for key in KEYS if key in table]
+
+    def rank(column: pd.Series[Any]) -> pd.Series[Any]:
+        if column.name != "split":
+            return column.astype(str)
+        return column.map({name: place for place, name in enumerate(SPLITS)})
+
+    return table[[*known, *others]].sort_values(keys, key=rank, kind="stable", ignore_index=True)

@@ -1,0 +1,268 @@
+"""From a tree of DICOM files to the rows of a manifest, by headers alone.
+
+A row holds pseudonyms and allow-listed facts: no names, dates, ids or free text. Files that are no
+images are named with the cause, relative to the tree.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from datetime import date
+from functools import partial
+from itertools import chain, islice
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
+
+from medtl.cases.pseudonyms import Kind, band_age, pseudonym
+from medtl.errors import ImageError, ManifestError, RunError
+from medtl.io.cost import DEFAULT_LIMITS
+from medtl.io.dicom.file import heard_warnings, open_dicom
+from medtl.io.dicom.header import facts, pixel_format, value
+
+COLUMNS = {
+    "modality": "modality",
+    "view": "view_position",
+    "body_part": "body_part",
+    "laterality": "laterality",
+    "age": "patient_age_years",
+    "sex": "patient_sex",
+    "rows": "rows",
+    "columns": "columns",
+    "frames": "number_of_frames",
+    "photometric": "photometric_interpretation",
+    "bits_stored": "bits_stored",
+    "spacing": "pixel_spacing",
+    "manufacturer": "manufacturer",
+    "model": "model_name",
+    "burned_in": "burned_in_annotation",
+}
+"""Column of the manifest -> fact of `dicom_header.facts`, after image and the pseudonyms."""
+
+_IDS: dict[str, tuple[Kind, str]] = {
+    "patient_id": ("patient", "PatientID"),
+    "study_id": ("study", "StudyInstanceUID"),
+    "series_id": ("series", "SeriesInstanceUID"),
+}
+"""Column -> kind of pseudonym and the element it hides."""
+
+_CHUNK = 64
+"""Files that a worker process reads between two reports of progress."""
+
+_FILES_PER_WORKER = 2000
+"""A process starts in the time of 1500 headers (1.9 s of CPU against 1.3 ms each, measured)."""
+
+
+@dataclass(frozen=True)
+class ScanResult:
+    """What a tree of DICOM files holds.
+
+    Attributes:
+        rows: Column -> text, one mapping per image or series, sorted by path.
+        skipped: (path relative to the tree, cause) of every file or folder without a row.
+        identities: Pseudonym -> original id, for `pseudonym.remember` and nothing else.
+    """
+
+    rows: tuple[dict[str, str], ...]
+    skipped: tuple[tuple[str, str], ...]
+    identities: dict[str, str] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class _File:
+    """What one file gave: a row with its original ids, or a cause why there is none."""
+
+    path: str
+    row: dict[str, str]
+    ids: dict[str, str]
+    cause: str = ""
+
+
+def scan_dicom(
+    root: Path,
+    *,
+    per: Literal["image", "series"] = "image",
+    salt: bytes,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> ScanResult:
+    """Return one manifest row per image or series below a folder, read from headers.
+
+    Args:
+        root: The folder. Links are not followed.
+        per: "image": a row per file. "series": a row per series, which is a folder, or a file
+            where the series has only one.
+        salt: Key of the pseudonyms.
+        workers: Processes; by default one per core, fewer where they would not pay. With 1, this
+            process reads alone.
+        progress: Called with files done and files in all.
+
+    Raises:
+        ManifestError: If the folder is missing.
+        RunError: If a worker process is killed.
+    """
+    if not root.is_dir():
+        raise ManifestError("there is no such folder", where=root.name, fix="Check the path")
+    paths, skipped = _walk(root)
+    files: list[_File] = []
+    for file in _read_all(root, paths, workers):
+        files.append(file)
+        if progress is not None:
+            progress(len(files), len(paths))
+    skipped += [(file.path, file.cause) for file in files if file.cause]
+    images = [file for file in files if not file.cause]
+    if per == "series":
+        images, refused = _series(images)
+        skipped += refused
+    identities: dict[str, str] = {}
+    rows = [
+        {"image": file.path, **_pseudonyms(file, salt, identities), **file.row} for file in images
+    ]
+    return ScanResult(tuple(rows), tuple(sorted(skipped)), identities)
+
+
+def _walk(root: Path) -> tuple[list[str], list[tuple[str, str]]]:
+    """Return the files below a folder, sorted, and the links, which are not followed."""
+    paths: list[str] = []
+    links: list[tuple[str, str]] = []
+    for folder, folders, names in os.walk(root):
+        here = Path(folder)
+        for name in [*folders, *names]:
+            relative = (here / name).relative_to(root).as_posix()
+            if (here / name).is_symlink():
+                links.append((relative, "a link, which a scan does not follow"))
+            elif name in names:
+                paths.append(relative)
+    return sorted(paths), links
+
+
+def _read_all(root: Path, paths: Sequence[str], workers: int | None) -> Iterator[_File]:
+    """Yield what each file gave, in order, read by several processes where that pays.
+
+    Parsing a header is Python code, so that threads would wait for each other.
+    """
+    if workers is None:
+        workers = min(os.cpu_count() or 1, len(paths) // _FILES_PER_WORKER)
+    read = partial(_read_some, str(root))
+    chunks = _chunked(paths, _CHUNK)
+    if workers <= 1:
+        yield from chain.from_iterable(map(read, chunks))
+        return
+    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    try:
+        yield from chain.from_iterable(pool.map(read, chunks))
+    except BrokenProcessPool as error:
+        raise RunError(
+            "a process that reads headers was killed, perhaps for want of memory",
+            fix="Scan again with fewer workers",
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _chunked(paths: Iterable[str], size: int) -> Iterator[list[str]]:
+    """Yield the paths in lists of at most `size`."""
+    remaining = iter(paths)
+    while chunk := list(islice(remaining, size)):
+        yield chunk
+
+
+def _read_some(root: str, paths: Sequence[str]) -> list[_File]:
+    """Return what some files gave; runs in a worker process."""
+    return [_read_one(Path(root), path) for path in paths]
+
+
+def _read_one(root: Path, relative: str) -> _File:
+    """Return what one file gave. No cause quotes the value of an element."""
+    try:
+        with heard_warnings(), open_dicom(root / relative, relative, DEFAULT_LIMITS) as file:
+            dataset = file.dataset
+            if file.pixels is None:
+                return _File(relative, {}, {}, _without_pixels(dataset, relative))
+            pixel_format(dataset, file.pixels.kind, relative)  # an image that can be laid out
+            known, _ = facts(dataset, file.transfer_syntax, relative)
+            row = {column: known.get(fact, "") for column, fact in COLUMNS.items()}
+            row["laterality"] = row["laterality"] or _code(dataset, "Laterality", relative)
+            row["age"] = band_age(row["age"] or _age_from_dates(dataset, relative))
+            row["spacing"] = row["spacing"] or known.get("imager_pixel_spacing", "")
+            ids = {name: _text(dataset, key, relative) for name, (_, key) in _IDS.items()}
+    except ImageError as error:
+        return _File(relative, {}, {}, error.found)
+    return _File(relative, row, ids)
+
+
+def _without_pixels(dataset: Dataset, where: str) -> str:
+    """Return why a DICOM file without pixels is none for a manifest, by its SOP class."""
+    if value(dataset, "DirectoryRecordSequence", where) is not None:
+        return "a DICOMDIR, an index of images and no image itself"
+    name = UID(_text(dataset, "SOPClassUID", where)).name
+    known = f" ({name})" if name and not name[0].isdigit() else ""
+    return f"no pixel data{known}"
+
+
+def _text(dataset: Dataset, keyword: str, where: str) -> str:
+    """Return an element as text, "" when it is absent or cannot be read."""
+    try:
+        found = value(dataset, keyword, where)
+    except ImageError:
+        return ""
+    return "" if found is None else str(found).strip()
+
+
+def _code(dataset: Dataset, keyword: str, where: str) -> str:
+    """Return an element that holds one letter, "" if it holds anything else."""
+    text = _text(dataset, keyword, where)
+    return text if len(text) == 1 and text.isalpha() else ""
+
+
+def _age_from_dates(dataset: Dataset, where: str) -> str:
+    """Return the age in whole years at the study, "" if a date is missing. No date is kept."""
+    try:
+        birth, study = (
+            date.fromisoformat(_text(dataset, keyword, where))
+            for keyword in ("PatientBirthDate", "StudyDate")
+        )
+    except ValueError:
+        return ""
+    years = study.year - birth.year - ((study.month, study.day) < (birth.month, birth.day))
+    return str(years) if years >= 0 else ""
+
+
+def _series(images: Iterable[_File]) -> tuple[list[_File], list[tuple[str, str]]]:
+    """Return one entry per series, and the series that no single path names."""
+    groups: dict[tuple[str, str], list[_File]] = defaultdict(list)
+    for image in images:
+        folder = str(PurePosixPath(image.path).parent)
+        groups[folder, image.ids["series_id"]].append(image)
+    num_series = Counter(folder for folder, _ in groups)
+    found, refused = [], []
+    for (folder, _), files in groups.items():
+        path = files[0].path if len(files) == 1 else folder
+        if len(files) > 1 and num_series[folder] > 1:
+            cause = f"{len(files)} files of a series that shares its folder with others"
+            refused.append((folder, cause))
+        elif path == ".":
+            refused.append((path, "a series that lies in the scanned folder itself"))
+        else:
+            row = {**files[0].row, "images": str(len(files))}
+            found.append(_File(path, row, files[0].ids))
+    return sorted(found, key=lambda file: file.path), refused
+
+
+def _pseudonyms(file: _File, salt: bytes, identities: dict[str, str]) -> dict[str, str]:
+    """Return the pseudonym of each id, "" for an id that is missing, and keep what they hide."""
+    names: dict[str, str] = {}
+    for column, (kind, _) in _IDS.items():
+        original = file.ids[column]
+        names[column] = pseudonym(kind, original, salt) if original else ""
+        if original:
+            identities[names[column]] = original
+    return names

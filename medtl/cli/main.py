@@ -1,0 +1,500 @@
+"""The command line. Only this file prints; everything heavy is imported inside the commands."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Literal, NoReturn
+
+import typer
+
+from medtl import __version__
+from medtl.cli.study_commands import Out, Overrides, RecipeFile, Resume, study_app
+from medtl.errors import MedtlError
+from medtl.storage.interrupt import Listener
+
+app = typer.Typer(
+    help="Transfer learning on medical images: DICOM, NIfTI and PNG in, a model and a clinical "
+    "report out. Research use only; not a medical device.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+manifest_app = typer.Typer(help="Make, check and split manifests.", no_args_is_help=True)
+app.add_typer(study_app, name="study")
+app.add_typer(manifest_app, name="manifest")
+
+INTERRUPTED = 130
+"""What typer returns after Ctrl-C (128 + SIGINT)."""
+
+CLOSED_PIPE = 141
+"""What a shell says of a program whose reader has gone (128 + SIGPIPE): it may be unfinished."""
+
+STOPPED = "Stopped. What was trained is kept; repeat the command with --resume to go on."
+
+Deterministic = Annotated[
+    bool, typer.Option("--deterministic", help="the same bits again, also on a GPU; slower there")
+]
+
+
+def main() -> NoReturn:
+    """Run the command line; every fault of the user's ends in one message, not a traceback."""
+    listener = Listener()
+    listener.listen()
+    status, fault, stdout = 0, None, sys.stdout
+    try:
+        status = app(standalone_mode=False)
+        sys.stdout.flush()  # here, because at the end Python would complain of a closed pipe
+    except BaseException as error:
+        fault = error
+    listener.close()
+    if sys.stdout is not stdout or isinstance(fault, BrokenPipeError):
+        os._exit(CLOSED_PIPE)  # typer replaces stdout when its reader has gone
+    if listener.heard is not None:  # first: foreign code can turn a signal into any exception
+        _stop(STOPPED, 128 + listener.heard)
+    if fault is not None:
+        _explain(fault)
+    if status == INTERRUPTED:
+        _stop(STOPPED, INTERRUPTED)
+    sys.exit(status or 0)
+
+
+def _explain(error: BaseException) -> NoReturn:
+    """Say what went wrong and exit; only a fault of the program itself shows a traceback."""
+    if isinstance(error, MedtlError):
+        _stop(f"medtl: {error}", 1)
+    # typer re-raises click's own usage errors here; they know how to show themselves.
+    show = getattr(error, "show", None)
+    if show is None:
+        raise error
+    show()
+    sys.exit(getattr(error, "exit_code", 2))
+
+
+def _stop(message: str, status: int) -> NoReturn:
+    """Say why and exit; the status is what a shell script sees."""
+    print(message, file=sys.stderr)
+    sys.exit(status)
+
+
+def _make_deterministic() -> None:
+    """Choose deterministic algorithms and say what that promises."""
+    from medtl.training.runtime import make_deterministic
+
+    print(make_deterministic())
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="show the version and stop")] = False,
+) -> None:
+    if version:
+        print(f"medtl {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    out: Out = Path("runs/demo"),
+    task: Annotated[
+        Literal["classification", "bone-age", "segmentation"],
+        typer.Option(help="chests with findings, hands of a bone age, or abdominal volumes"),
+    ] = "classification",
+    resume: Resume = False,
+    patients: Annotated[int | None, typer.Option(help="synthetic patients to draw")] = None,
+) -> None:
+    """Draw synthetic images and run the whole chain on them, offline, to a report."""
+    from rich.console import Console
+
+    from medtl.cli.bars import bars
+    from medtl.demo.study import run_demo
+
+    with bars(Console(stderr=True)) as shown:
+        report = run_demo(
+            out,
+            task=task,
+            patients=patients,
+            resume=resume,
+            progress=shown.progress,
+            watcher=shown.watcher(),
+        )
+    print(f"Report: {report}")
+
+
+@app.command()
+def init(
+    data: Annotated[Path, typer.Argument(help="folder of images by class, CSV, or DICOM folder")],
+    out: Out,
+    target: Annotated[str | None, typer.Option(help="column to learn, for a CSV")] = None,
+    modality: Annotated[str, typer.Option(help="cxr, hand, ct, mr, fundus, derm, ...")] = "cxr",
+) -> None:
+    """Make a checked manifest and a short recipe from your own data."""
+    from medtl.run.init import write_starter
+
+    for line in write_starter(data, out, target=target, modality=modality):
+        print(line)
+
+
+@app.command()
+def check(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    contact_sheet: Annotated[
+        Path | None, typer.Option(help="draw what the network will see to this PNG")
+    ] = None,
+) -> None:
+    """Find every fault before any work, then show the plan, the time and the memory."""
+    from medtl.run.check import read_recipe
+
+    checked = read_recipe(recipe, overrides or ())
+    print("First pass: recipe, files, columns, labels and patients are in order.")
+    from rich.console import Console
+
+    from medtl.cli.bars import bars
+    from medtl.run.plan import describe_plan
+
+    with bars(Console(stderr=True)) as shown:
+        lines = list(describe_plan(checked, sheet=contact_sheet, progress=shown.progress))
+    print("\n".join(lines))
+
+
+@app.command()
+def run(
+    recipe: RecipeFile,
+    out: Out,
+    overrides: Overrides = None,
+    resume: Resume = False,
+    deterministic: Deterministic = False,
+) -> None:
+    """Check, train, predict, evaluate and report."""
+    from rich.console import Console
+
+    from medtl.cli.bars import bars
+    from medtl.run.check import read_recipe
+
+    checked = read_recipe(recipe, overrides or ())
+    from medtl.run.chain import run_study
+
+    if deterministic:
+        _make_deterministic()
+    with bars(Console(stderr=True)) as shown:
+        report = run_study(
+            checked, out, resume=resume, progress=shown.progress, watcher=shown.watcher()
+        )
+    print(f"Report: {report}")
+
+
+@app.command()
+def train(
+    recipe: RecipeFile,
+    out: Out,
+    overrides: Overrides = None,
+    resume: Resume = False,
+    deterministic: Deterministic = False,
+) -> None:
+    """Check and train; leaves the best checkpoint and the history in a run folder."""
+    from rich.console import Console
+
+    from medtl.cli.bars import bars
+    from medtl.run.check import read_recipe
+
+    checked = read_recipe(recipe, overrides or ())
+    from medtl.run.chain import train_study
+
+    if deterministic:
+        _make_deterministic()
+    with bars(Console(stderr=True)) as shown:
+        best = train_study(
+            checked, out, resume=resume, progress=shown.progress, watcher=shown.watcher()
+        )
+    print(f"Best model: {best}")
+
+
+@app.command()
+def predict(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="a finished run folder")],
+    out: Annotated[Path, typer.Option("--out", help="predictions table, CSV or Parquet")],
+    data: Annotated[
+        Path | None, typer.Argument(help="manifest, folder of images, or one image")
+    ] = None,
+    dicomweb: Annotated[
+        str | None, typer.Option(help="address of a server to read a study from, instead of DATA")
+    ] = None,
+    study: Annotated[str | None, typer.Option(help="its Study Instance UID")] = None,
+    keep: Annotated[Path | None, typer.Option(help="new folder to keep its files in")] = None,
+) -> None:
+    """Predict images with a run's own preprocessing and frozen threshold."""
+    from rich.console import Console
+
+    from medtl.cli.bars import bars
+
+    if (data is None) == (dicomweb is None) or (dicomweb is None) != (study is None):
+        raise MedtlError("nothing to predict", expected="DATA, or --dicomweb URL with --study UID")
+    from medtl.run.predict import predict_images, predict_study
+
+    with bars(Console(stderr=True)) as shown:
+        if dicomweb is not None and study is not None:
+            done = predict_study(
+                run_folder, dicomweb, study, out=out, keep=keep, progress=shown.progress
+            )
+        elif data is not None:
+            done = predict_images(run_folder, data, out, progress=shown.progress)
+    if done.left_out:
+        print(f"{done.left_out} objects of the study are no images and were left out")
+    print(f"{done.images} images predicted: {out}")
+    if done.flagged or done.quarantined:
+        print(f"{done.flagged} flagged, {done.quarantined} could not be read: {done.quality}")
+
+
+Source = Annotated[
+    Path, typer.Argument(metavar="RUN|TABLE", help="a run folder or a predictions table")
+]
+Threshold = Annotated[
+    float | None, typer.Option(help="a threshold fixed before the test set was seen")
+]
+Prevalence = Annotated[float | None, typer.Option(help="where it will be used, 0 to 1")]
+Strata = Annotated[
+    str, typer.Option(help="columns to break results by, a,b,c; default age, sex, view, ...")
+]
+OneImage = Annotated[
+    bool, typer.Option("--one-image-per-patient", help="the table has no patient_id column")
+]
+Model = Annotated[str, typer.Option(help="the one to report, of several in the table")]
+
+
+def _columns(listed: str) -> tuple[str, ...]:
+    """The names in "a,b,c"."""
+    return tuple(name for name in listed.split(",") if name)
+
+
+@app.command()
+def evaluate(
+    source: Source,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="where to; default TABLE with the ending .metrics.json"),
+    ] = None,
+    threshold: Threshold = None,
+    prevalence: Prevalence = None,
+    strata: Strata = "",
+    one_image_per_patient: OneImage = False,
+    model: Model = "",
+) -> None:
+    """Compute statistics with intervals from a run, or from a table that any tool made."""
+    from medtl.run.evaluate import TableOptions, evaluate_run, evaluate_table, summarise
+
+    if source.is_dir():
+        path = evaluate_run(source)
+    else:
+        options = TableOptions(
+            threshold, prevalence, _columns(strata), one_image_per_patient, model
+        )
+        path = evaluate_table(source, out or source.with_suffix(".metrics.json"), options)
+    for line in summarise(path):
+        print(line)
+    print(f"Statistics: {path}")
+
+
+@app.command()
+def report(
+    source: Source,
+    *,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="folder to write to; default RUN, or TABLE with -report"),
+    ] = None,
+    threshold: Threshold = None,
+    prevalence: Prevalence = None,
+    strata: Strata = "",
+    one_image_per_patient: OneImage = False,
+    model: Model = "",
+    language: Annotated[Literal["en", "ko"], typer.Option(help="of the report")] = "en",
+    pdf: Annotated[
+        bool, typer.Option("--pdf", help="print it to PDF too (needs Chromium)")
+    ] = False,
+) -> None:
+    """Write the report: of a run again from its files, or of a table that any tool made."""
+    from medtl.report.pdf import write_pdf
+    from medtl.report.render import report_from_run
+    from medtl.run.evaluate import TableOptions, report_table
+
+    if source.is_file():
+        options = TableOptions(
+            threshold, prevalence, _columns(strata), one_image_per_patient, model
+        )
+        folder = out or source.with_name(f"{source.stem}-report")
+        page = report_table(source, folder, options, language=language)
+    else:
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+        page = report_from_run(source, out and out / "report.html", language=language)
+    print(f"Report: {page}")
+    if pdf:
+        print(f"PDF: {write_pdf(page, page.with_suffix('.pdf'))}")
+
+
+@app.command()
+def export(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="a finished run folder")],
+    out: Annotated[Path, typer.Option("--out", help="new folder for the DICOM files")],
+    images: Annotated[
+        Path, typer.Option(help="the DICOM images the run read: their manifest or folder")
+    ],
+    dicom: Annotated[bool, typer.Option("--dicom", help="as DICOM: SR, SEG, SC, PDF")] = False,
+    predictions: Annotated[
+        Path | None, typer.Option(help="what `medtl predict` wrote; default the test cases")
+    ] = None,
+    case: Annotated[list[str] | None, typer.Option(help="only this case; repeatable")] = None,
+    pdf: Annotated[Path | None, typer.Option(help="a document for the study of the case")] = None,
+) -> None:
+    """Write results as DICOM objects of the patients and studies the images are from."""
+    from rich.console import Console
+
+    from medtl.cli.bars import bars
+
+    if not dicom:
+        raise MedtlError("no format is asked for", fix="Add --dicom")
+    from medtl.export.objects import export_run
+
+    with bars(Console(stderr=True)) as shown:
+        done = export_run(
+            run_folder,
+            out,
+            images=images,
+            predictions=predictions,
+            case_ids=case or (),
+            pdf=pdf,
+            progress=shown.progress,
+        )
+    print(f"{done.objects} DICOM objects of {done.cases} cases: {out}")
+    print("They name patients. Research use only.")
+    if done.left_out:
+        print(f"{len(done.left_out)} cases left out, with the reasons in {out / 'export.json'}")
+
+
+ManifestOut = Annotated[
+    Path | None, typer.Option("--out", help="manifest to write; default FOLDER/manifest.csv")
+]
+
+
+@manifest_app.command("scan")
+def manifest_scan(
+    folder: Annotated[Path, typer.Argument(help="walked for DICOM files")],
+    out: ManifestOut = None,
+    per: Annotated[Literal["image", "series"], typer.Option(help="one row per")] = "image",
+) -> None:
+    """Write a manifest from DICOM headers, without names, with pseudonymous ids."""
+    from rich.console import Console
+
+    from medtl.cases.manifest import place_for, write_manifest_of
+    from medtl.cases.pseudonyms import load_salt, remember
+    from medtl.cases.scan import scan_dicom
+    from medtl.cli.bars import bars
+
+    path = place_for(folder, out)
+    with bars(Console(stderr=True)) as shown:
+        found = scan_dicom(
+            folder,
+            per=per,
+            salt=load_salt(),
+            progress=lambda done, total: shown.progress("Reading headers", done, total),
+        )
+    remember(found.identities.items())
+    write_manifest_of(folder, found.rows, path)
+    print(f"{len(found.rows)} rows: {path}")
+    for name, cause in found.skipped[:20]:
+        print(f"left out {name}: {cause}")
+    if len(found.skipped) > 20:
+        print(f"and {len(found.skipped) - 20} more files were left out")
+
+
+@manifest_app.command("import")
+def manifest_import(
+    folder: Annotated[Path, typer.Argument(help="a data set as it was released")],
+    layout: Annotated[str, typer.Option(help="msd, nnunet, or a YAML of data_manifests/")],
+    out: ManifestOut = None,
+    fold: Annotated[int | None, typer.Option(help="nnU-Net: fold to take train and val of")] = None,
+) -> None:
+    """Write the manifest of a Decathlon or nnU-Net folder, or of one that a YAML describes."""
+    from medtl.cases.layouts import import_layout
+    from medtl.cases.manifest import place_for, write_manifest_of
+
+    path = place_for(folder, out)
+    found = import_layout(folder, layout, fold=fold)
+    write_manifest_of(folder, found.rows, path, found.sidecar)
+    print("\n".join([f"{len(found.rows)} rows: {path}", *found.notes]))
+
+
+@manifest_app.command("export")
+def manifest_export(
+    manifest: Annotated[Path, typer.Argument(help="CSV or Parquet, with a column of masks")],
+    out: Out,
+    layout: Annotated[Literal["msd", "nnunet"], typer.Option(help="of which tool")],
+    mask: Annotated[str, typer.Option(help="column of the masks")] = "mask",
+) -> None:
+    """Write volumes and masks as a folder that a Decathlon reader or nnU-Net takes."""
+    from medtl.cases.layout_export import export_layout
+    from medtl.cases.manifest import read_manifest
+
+    count = export_layout(read_manifest(manifest, mask=mask), out, layout, name=out.name)
+    print(f"{count} cases: {out}")
+
+
+@manifest_app.command("check")
+def manifest_check(
+    manifest: Annotated[Path, typer.Argument(help="CSV or Parquet")],
+    one_image_per_patient: Annotated[bool, typer.Option(help="no patient_id column")] = False,
+) -> None:
+    """Find every fault of a manifest: columns, paths, ids, patients in two splits."""
+    from medtl.cases.manifest import read_manifest
+
+    found = read_manifest(manifest, one_image_per_patient=one_image_per_patient)
+    patients = len({case.patient_id for case in found.cases})
+    print(f"{manifest.name}: {len(found.cases)} images of {patients} patients, no faults")
+    for note in found.notes:
+        print(note)
+
+
+@manifest_app.command("whois")
+def manifest_whois(
+    name: Annotated[str, typer.Argument(help="a pseudonym from a run folder")],
+) -> None:
+    """Say which id a pseudonym stands for; only on the machine that made it."""
+    from medtl.cases.pseudonyms import whois
+
+    original = whois(name)
+    if original is None:
+        raise MedtlError("this machine has not made that pseudonym", where=name)
+    print(original)
+
+
+@app.command()
+def doctor(
+    seals: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="compare a run folder with its checksums")
+    ] = None,
+    privacy: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="look for your own strings in a run folder")
+    ] = None,
+    strings: Annotated[
+        typer.FileText,
+        typer.Option(help="one name, id or date a line; - reads a pipe"),
+    ] = "-",  # type: ignore[assignment]
+) -> None:
+    """Show versions and hardware, or examine a run folder."""
+    from medtl.run import record
+
+    broken: list[str] = []
+    if seals is not None:
+        broken += record.broken_seals(seals)
+        print("\n".join(broken) or "Every file is what its checksum says.")
+    if privacy is not None:
+        traces = record.told_traces(privacy, strings)
+        print("\n".join(traces) or "None of the strings was found.")
+        broken += traces
+    if seals is None and privacy is None:
+        print("\n".join(record.check_installation()))
+    if broken:
+        raise typer.Exit(1)

@@ -1,0 +1,277 @@
+"""`medtl study ...`: the commands that run a recipe several times and compare."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from medtl.studies.conditions import Plan
+
+study_app = typer.Typer(help="Several runs of one recipe, compared.", no_args_is_help=True)
+
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="a YAML recipe")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[key=value ...]", help="changes to the recipe")
+]
+Out = Annotated[Path, typer.Option("--out", help="folder to write to; it must not exist yet")]
+Resume = Annotated[bool, typer.Option("--resume", help="go on with what is in the folder")]
+
+
+@study_app.command()
+def kfold(
+    recipe: RecipeFile,
+    out: Out,
+    overrides: Overrides = None,
+    folds: Annotated[int, typer.Option(min=2, max=20)] = 5,
+    baseline: Annotated[
+        Literal["frozen", "none"],
+        typer.Option(help="a linear model on frozen features in the same folds"),
+    ] = "frozen",
+    average: Annotated[
+        bool,
+        typer.Option(
+            "--ensemble", help="keep the test patients apart, validate by fold, average the models"
+        ),
+    ] = False,
+    resume: Resume = False,
+) -> None:
+    """Cross-validate a recipe by patient, beside a baseline in the same folds."""
+    from rich.console import Console
+
+    from medtl.cli.bars import bars
+    from medtl.run.check import read_recipe
+
+    checked = read_recipe(recipe, overrides or ())
+    from medtl.studies import ensemble, kfold
+
+    with bars(Console(stderr=True)) as shown:
+        run = kfold.ensemble_kfold if average else partial(kfold.run_kfold, baseline=baseline)
+        found = run(
+            checked,
+            out,
+            folds=folds,
+            resume=resume,
+            progress=shown.progress,
+            watcher=shown.watcher(),
+        )
+    table = (
+        ensemble.to_markdown(found)
+        if isinstance(found, ensemble.Ensemble)
+        else kfold.to_markdown(found, folds)
+    )
+    typer.echo(table)
+
+
+Seeds = Annotated[int, typer.Option("--seeds", min=1, help="runs of every condition: 0, 1, ...")]
+Vary = Annotated[
+    str, typer.Option(help="what a seed decides; without split, all seeds share one split")
+]
+KeepCheckpoints = Annotated[bool, typer.Option(help="keep the best model of every run")]
+Reports = Annotated[bool, typer.Option(help="draw the gallery and report of every run")]
+
+
+@study_app.command()
+def seeds(
+    recipe: RecipeFile,
+    out: Out,
+    *,
+    overrides: Overrides = None,
+    number: Seeds = 5,
+    vary: Vary = "split,init,order,augment",
+    resume: Resume = False,
+    keep_checkpoints: KeepCheckpoints = False,
+    reports: Reports = False,
+) -> None:
+    """Repeat a recipe with several seeds: mean and spread of its test figures."""
+    from medtl.run.check import read_recipe
+
+    read_recipe(recipe, overrides or ())
+    from medtl.studies.conditions import seeds_plan
+
+    plan = seeds_plan(number, vary=vary.split(","))
+    _run_study(
+        recipe,
+        plan,
+        out,
+        overrides=overrides,
+        resume=resume,
+        keep_checkpoints=keep_checkpoints,
+        reports=reports,
+    )
+
+
+@study_app.command()
+def conditions(
+    recipe: RecipeFile,
+    out: Out,
+    *,
+    plan: Annotated[Path, typer.Option(help="YAML file of conditions or factors")],
+    overrides: Overrides = None,
+    number: Seeds = 5,
+    resume: Resume = False,
+    keep_checkpoints: KeepCheckpoints = False,
+    reports: Reports = False,
+) -> None:
+    """Compare the conditions of a plan file, or the cells of a factorial one, paired by seed."""
+    from medtl.studies.conditions import read_plan
+
+    stated = read_plan(plan, seeds=number)
+    _run_study(
+        recipe,
+        stated,
+        out,
+        overrides=overrides,
+        resume=resume,
+        keep_checkpoints=keep_checkpoints,
+        reports=reports,
+    )
+
+
+@study_app.command("zero-gamma")
+def zero_gamma(
+    recipe: RecipeFile,
+    out: Out,
+    *,
+    overrides: Overrides = None,
+    plan: Annotated[
+        Path | None, typer.Option(help="other conditions than the sixteen derived from the recipe")
+    ] = None,
+    number: Seeds = 5,
+    resume: Resume = False,
+    keep_checkpoints: KeepCheckpoints = False,
+    reports: Reports = False,
+) -> None:
+    """Ask whether selective zero-gamma and warm-up help: sixteen conditions, paired by seed."""
+    from medtl.run.check import read_recipe
+    from medtl.studies.conditions import read_plan
+    from medtl.studies.zero_gamma import zero_gamma_plan
+
+    checked = read_recipe(recipe, overrides or ())
+    stated = read_plan(plan, seeds=number) if plan else zero_gamma_plan(checked, range(number))
+    _run_study(
+        recipe,
+        stated,
+        out,
+        overrides=overrides,
+        resume=resume,
+        keep_checkpoints=keep_checkpoints,
+        reports=reports,
+    )
+
+
+def _run_study(
+    recipe: Path,
+    plan: Plan,
+    out: Path,
+    *,
+    overrides: list[str] | None,
+    resume: bool,
+    keep_checkpoints: bool,
+    reports: bool,
+) -> None:
+    """Run a plan, one line for every run that ends, then the table."""
+    from rich.console import Console
+
+    from medtl.cli.bars import bars
+    from medtl.studies.condition_study import run_conditions
+    from medtl.studies.single import SingleRun
+    from medtl.studies.summary import to_markdown
+
+    with bars(Console(stderr=True)) as shown:
+        summary = run_conditions(
+            recipe,
+            plan,
+            out,
+            overrides=overrides or (),
+            resume=resume,
+            single=SingleRun(
+                keep_checkpoints=keep_checkpoints,
+                reports=reports,
+                progress=shown.progress,
+                watcher=shown.watcher(epochs=False),
+            ),
+            on_row=lambda row: shown.run_ended(row, len(plan.pairs)),
+        )
+    typer.echo(to_markdown(summary))
+    typer.echo(f"Study: {out / 'summary.md'}")
+
+
+@study_app.command()
+def search(
+    recipe: RecipeFile,
+    out: Out,
+    *,
+    space: Annotated[Path, typer.Option(help="YAML file: recipe key -> choices or range")],
+    overrides: Overrides = None,
+    method: Annotated[Literal["grid", "random", "bayes"], typer.Option()] = "bayes",
+    trials: Annotated[int, typer.Option(min=1)] = 30,
+    resume: Resume = False,
+) -> None:
+    """Search for a better recipe by validation; only the winner is tested, once."""
+    from rich.console import Console
+
+    from medtl.cli.bars import bars
+    from medtl.studies.search import Search, read_space, run_search, to_markdown
+    from medtl.studies.single import SingleRun
+
+    wanted = Search(read_space(space), method, trials)
+    with bars(Console(stderr=True)) as shown:
+        found = run_search(
+            recipe,
+            wanted,
+            out,
+            overrides=overrides or (),
+            single=SingleRun(progress=shown.progress, watcher=shown.watcher(epochs=False)),
+            resume=resume,
+            on_trial=lambda _: shown.advance("Trials", wanted.size),
+        )
+    typer.echo(to_markdown(found))
+    typer.echo(f"Best recipe: {out / 'best_recipe.yaml'}")
+
+
+StudyName = Annotated[str, typer.Argument(help="a study folder, or FOLDER:CONDITION")]
+
+
+@study_app.command()
+def compare(
+    first: StudyName,
+    second: StudyName,
+    measure: Annotated[str, typer.Option(help="a column of the rows, auroc@site=north")] = "",
+    out: Annotated[Path | None, typer.Option("--out", help="JSON file to write too")] = None,
+) -> None:
+    """Compare two studies, or two conditions of one, paired by seed or fold."""
+    from medtl.storage.atomic import write_json
+    from medtl.studies.compare import compare_studies, to_markdown
+
+    comparison = compare_studies(first, second, measure=measure or None)
+    if out is not None:
+        write_json(out, comparison.to_json())
+    typer.echo(to_markdown(comparison))
+
+
+@study_app.command()
+def ensemble(
+    study: Annotated[Path, typer.Argument(help="a study folder whose seeds share one split")],
+    condition: Annotated[str | None, typer.Option(help="default: the reference")] = None,
+) -> None:
+    """Average the models of a study's seeds, beside each of them alone."""
+    from medtl.studies.ensemble import ensemble_study, to_markdown
+
+    found = ensemble_study(study, condition=condition)
+    typer.echo(to_markdown(found))
+    typer.echo(f"Ensemble: {found.folder}")
+
+
+@study_app.command()
+def summary(
+    study: Annotated[Path, typer.Argument(help="a study folder, finished or not")],
+    measure: Annotated[str, typer.Option(help="a column of the rows, auroc@site=north")] = "",
+) -> None:
+    """Sum up again what a study has found so far, for any measure of its rows."""
+    from medtl.studies.summary import summarise_study, to_markdown
+
+    typer.echo(to_markdown(summarise_study(study, measure=measure or None)))

@@ -1,0 +1,1 @@
+"""Decoded images as samples and batches that are functions of (seed, epoch, index)."""

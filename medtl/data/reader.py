@@ -1,0 +1,216 @@
+"""Decode every image of a study once: unit images, content hashes, and what was odd about them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medtl.cases.leaks import content_hash
+from medtl.data.store import ImageStore, RowWriter, levels
+from medtl.errors import ImageError, RunError
+from medtl.io.cost import DEFAULT_LIMITS, Limits
+from medtl.io.masks import read_mask
+from medtl.io.pairs import Mask
+from medtl.io.read import read_image
+from medtl.preprocess.pipeline import Preprocessor
+from medtl.preprocess.volume import VolumePreprocessor
+from medtl.types import Case, Image
+
+Progress = Callable[[int, int], None]
+
+Encode = Callable[[NDArray[np.integer]], NDArray[np.uint8]]
+"""From the values of a mask file to what the loss takes."""
+
+
+@dataclass(frozen=True)
+class ReadRecord:
+    """What reading one case found.
+
+    Attributes:
+        case_id: The case.
+        sha256: Hash of the decoded pixels, "" when they could not be read.
+        cause: Why they could not be read, "" when they could.
+        flags: Oddities for the data-quality report.
+        facts: Header facts, spacing and intensity that `prediction.likeness` compares.
+    """
+
+    case_id: str
+    sha256: str = ""
+    cause: str = ""
+    flags: tuple[str, ...] = ()
+    facts: dict[str, str | float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ImageReader:
+    """How files of a study become unit images.
+
+    Attributes:
+        preprocessor: The recipe's preprocessing.
+        voi: Whether the file's own VOI LUT or window is applied.
+        color: "grey" or "rgb".
+        root: Folder that messages name files relative to.
+        dimensions: Of the images the network takes, 2 or 3.
+        labels: Value in the masks -> name of the structure.
+        overlapping: Whether structures may overlap: masks then have a plane for each.
+        at_least: Pixels of the longer side that JPEG and JPEG 2000 may be decoded at; None: whole.
+        limits: What one file may cost.
+    """
+
+    preprocessor: Preprocessor | VolumePreprocessor
+    voi: bool = False
+    color: Literal["grey", "rgb"] = "grey"
+    root: Path | None = None
+    dimensions: int = 2
+    labels: Mapping[int, str] = field(default_factory=dict)
+    overlapping: bool = False
+    at_least: int | None = None
+    limits: Limits = DEFAULT_LIMITS
+
+    def read(self, case: Case) -> Image:
+        """The image of one case in real-world units.
+
+        Raises:
+            ImageError: When the file cannot or must not be read, or has other dimensions.
+        """
+        image = read_image(
+            case.image,
+            root=self.root,
+            voi=self.voi,
+            color=self.color,
+            frame=case.frame,
+            at_least=self.at_least,
+            limits=self.limits,
+        )
+        if image.array.ndim != 1 + self.dimensions:
+            raise ImageError(
+                f"an image of {image.array.ndim - 1} dimensions",
+                expected=f"{self.dimensions}",
+                where=case.image.name,
+                fix="Name the slice or frame in a 'frame' column of the manifest"
+                if self.dimensions == 2
+                else "Name the folder of a DICOM series or a NIfTI volume",
+            )
+        return image
+
+    def read_mask(self, case: Case, image: Image) -> Mask:
+        """The mask of one case on the grid of its image.
+
+        Raises:
+            ImageError: When there is none, or it does not belong to the image.
+        """
+        if case.mask is None:
+            raise ImageError("the case has no mask", where=f"row {case.row}")
+        return read_mask(
+            case.mask,
+            image=image,
+            labels=self.labels,
+            multi_label=self.overlapping,
+            frame=case.frame,
+            source=case.image,
+            root=self.root,
+        )
+
+
+def decode_cases(
+    cases: Sequence[Case],
+    reader: ImageReader,
+    *,
+    encode: Encode | None = None,
+    file: Path | None = None,
+    threads: int = 2,
+    progress: Progress | None = None,
+) -> tuple[ImageStore, list[ReadRecord]]:
+    """Read all cases in parallel; a file that cannot be read costs its own case only.
+
+    Args:
+        cases: What to read.
+        reader: How.
+        encode: What makes training masks of the masks' values; None reads no masks.
+        file: Where to memory-map the unit images (their masks beside them); None keeps them in
+            memory.
+        threads: Decoders release the interpreter lock, so threads are enough.
+        progress: Called with (done, total).
+
+    Returns:
+        The store of the readable cases in the order of `cases`, and one record per case.
+    """
+    units = RowWriter(np.uint16, file)
+    has_masks = encode is not None
+    beside = None if file is None else file.with_name(f"{file.name}_masks")
+    masks = RowWriter(np.uint8, beside if has_masks else None)
+    records: list[ReadRecord] = []
+    readable: list[str] = []
+    with ThreadPoolExecutor(threads) as pool:
+        for unit, mask, record in pool.map(lambda case: _decode(case, reader, encode), cases):
+            if unit is not None:
+                units.append(levels(unit))
+                readable.append(record.case_id)
+            if mask is not None:
+                masks.append(mask)
+            records.append(record)
+            if progress is not None:
+                progress(len(records), len(cases))
+    return ImageStore(tuple(readable), units.rows(), masks.rows() if has_masks else None), records
+
+
+def check_readable(records: Sequence[ReadRecord], limit: float) -> None:
+    """Stop when too many files could not be read.
+
+    Args:
+        records: One per case.
+        limit: Largest share of unreadable files, in [0, 1].
+
+    Raises:
+        RunError: Naming the share and the commonest causes.
+    """
+    causes = [record.cause for record in records if record.cause]
+    if len(causes) > limit * len(records):
+        examples = "; ".join(sorted(set(causes))[:3])
+        raise RunError(
+            f"{len(causes)} of {len(records)} images could not be read ({examples})",
+            expected=f"at most {limit:.0%}",
+            fix="See data_quality.json; repair or drop these rows, or raise data.max_unreadable",
+        )
+
+
+def _decode(
+    case: Case, reader: ImageReader, encode: Encode | None
+) -> tuple[NDArray[np.float32] | None, NDArray[np.uint8] | None, ReadRecord]:
+    """One case as a unit image, its training mask if it has one, and its record."""
+    flags: tuple[str, ...] = ()
+    mask = None
+    try:
+        image = reader.read(case)
+        unit = reader.preprocessor.to_unit(image)
+        if encode is not None:
+            drawn = reader.read_mask(case, image)
+            mask = reader.preprocessor.mask_to_unit(encode(drawn.array), image)
+            flags = drawn.flags
+    except ImageError as error:
+        # Without the file's name, which may name a person; `manifest whois` knows the path.
+        cause = str(ImageError(error.found, expected=error.expected, fix=error.fix))
+        return None, None, ReadRecord(case.case_id, cause=cause)
+    record = ReadRecord(
+        case.case_id,
+        sha256=content_hash(image.array),
+        flags=(*image.flags, *flags),
+        facts=_facts(image, unit),
+    )
+    return unit, mask, record
+
+
+def _facts(image: Image, unit: NDArray[np.float32]) -> dict[str, str | float]:
+    """What later tells whether an image is unlike those of training."""
+    facts: dict[str, str | float] = {"modality": image.modality, **image.header}
+    if image.spacing is not None:
+        facts["spacing_mm"] = float(np.mean(image.spacing))
+    low, median, high = np.percentile(unit, (5, 50, 95))
+    facts.update(unit_p5=float(low), unit_p50=float(median), unit_p95=float(high))
+    return facts

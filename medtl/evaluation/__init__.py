@@ -1,0 +1,1 @@
+"""From a predictions table to `metrics.json`: which statistics a study gets. No torch."""

@@ -1,0 +1,383 @@
+"""From a predictions table to `metrics.json`: every measure, its interval and what was left out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from medtl.errors import PredictionsError
+from medtl.evaluation import classification, continuous
+from medtl.evaluation import model_comparison as models
+from medtl.evaluation.bands import band_strata
+from medtl.evaluation.classification import LabelRows, Settings
+from medtl.evaluation.curves import Curve, label_curves
+from medtl.evaluation.finding_rows import label_rows, refuse_mixtures, with_defaults, worst_cases
+from medtl.evaluation.variants import Variant, label_policies, per_patient
+from medtl.metrics import multiclass, subgroups
+from medtl.metrics.confusion import counts_of, natural_frequencies, share_measures
+from medtl.metrics.operating_point import Rule, choose_operating_point, describe_rule
+from medtl.metrics.ranking import auroc
+from medtl.types import Measure, OperatingPoint
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA = "medtl-metrics/1"
+
+Kind = Literal["classification", "regression", "segmentation"]
+
+BONE_AGE = "bone_age_months"
+"""The label whose truth and score are months, not classes."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything that a report may say about a predictions table.
+
+    Attributes:
+        measures: All measures.
+        operating_points: One per label for which a threshold was chosen or given.
+        counts: Two-by-two tables at the operating points, with label, split, subset, threshold.
+        confusion: Classes and matrix (rows are truths), for exclusive classes.
+        curves: Points to draw, by name, label and split.
+        per_1000: Natural frequencies per 1000 patients at the operating points.
+        notes: What was left out or could not be done, in words.
+        kind: Of study.
+        variants: Measures under other choices (per patient, other label policies).
+        worst: Cases to look at, the worst first of every label and kind.
+        comparison: Of several models on the same cases, or None.
+        readers: How human readers did on the test cases.
+    """
+
+    measures: tuple[Measure, ...]
+    operating_points: tuple[OperatingPoint, ...] = ()
+    counts: tuple[dict[str, Any], ...] = ()
+    confusion: dict[str, Any] | None = None
+    curves: tuple[Curve, ...] = ()
+    per_1000: tuple[dict[str, Any], ...] = ()
+    notes: tuple[str, ...] = field(default=())
+    kind: Kind = "classification"
+    variants: tuple[Variant, ...] = ()
+    worst: tuple[dict[str, Any], ...] = ()
+    comparison: models.Comparison | None = None
+    readers: tuple[models.ReaderPoint, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of `metrics.json`; undefined values are None."""
+        points = [
+            {**asdict(point), "threshold": _threshold(point.threshold)}
+            for point in self.operating_points
+        ]
+        return {
+            "schema": SCHEMA,
+            "kind": self.kind,
+            "measures": [asdict(measure) for measure in self.measures],
+            "operating_points": points,
+            "counts": list(self.counts),
+            "confusion": self.confusion,
+            "per_1000": list(self.per_1000),
+            "curves": list(self.curves),
+            "variants": [asdict(variant) for variant in self.variants],
+            "worst": list(self.worst),
+            "comparison": None if self.comparison is None else asdict(self.comparison),
+            "readers": [asdict(point) for point in self.readers],
+            "notes": list(self.notes),
+        }
+
+
+def measures_from_json(content: Mapping[str, Any]) -> list[Measure]:
+    """Return the measures of a `metrics.json`.
+
+    Args:
+        content: The parsed file.
+
+    Raises:
+        PredictionsError: If it is not of this schema.
+    """
+    if content.get("schema") != SCHEMA:
+        raise PredictionsError(f"the schema is {content.get('schema')!r}", expected=SCHEMA)
+    return [Measure(**measure) for measure in content["measures"]]
+
+
+def _threshold(threshold: float) -> float | str:
+    """Return a threshold as JSON can hold it."""
+    return "inf" if math.isinf(threshold) else threshold
+
+
+def evaluate(  # noqa: PLR0913 - one call states a whole evaluation
+    table: pd.DataFrame,
+    *,
+    rule: Rule | None = None,
+    operating_points: Sequence[OperatingPoint] = (),
+    prevalence: float | None = None,
+    confidence: float = 0.95,
+    strata: Sequence[str] = (),
+    kind: Kind | None = None,
+    model: str | None = None,
+    seed: int = 0,
+    resamples: int = 2000,
+) -> Evaluation:
+    """Return every measure of one model's predictions on its test rows.
+
+    The rule picks a threshold per label on the rows of split "val" only; it is then frozen and
+    applied to the test rows. Without such rows, and without given points, there is no operating
+    point. Rows without a certain truth or a score are left out and counted in the notes.
+
+    Args:
+        table: Tidy predictions, one row per case and label; see `io.predictions`. Segmentation: one
+            row per case and structure with `dice` and other values of `overlap.compare_masks`.
+        rule: How to choose the threshold, such as {"sensitivity": 0.9}.
+        operating_points: Given thresholds; they come before the rule.
+        prevalence: Of the clinic, for predictive values, in (0, 1).
+        confidence: Level of the intervals.
+        strata: Columns to report by.
+        kind: Of study; None finds out from the table.
+        model: The one to report in full when the table holds several: the others are compared
+            with it on the same cases. Its rows may be joined by those of human `reader`s.
+        seed: Of the bootstrap.
+        resamples: Of the bootstrap.
+
+    Raises:
+        PredictionsError: If the table holds several models or seeds, or a column is missing.
+    """
+    kind = kind or _kind_of(table)
+    table, readings = models.without_readers(with_defaults(table, strata))
+    settings = Settings(confidence, resamples, seed, prevalence)
+    comparison = None
+    if model is not None:
+        comparison = _compare(table, kind, model, rule, operating_points, settings)
+        table = table[table["model"] == model]
+    table = table.reset_index(drop=True)
+    refuse_mixtures(table)
+    table, notes = band_strata(table, strata)
+    if kind == "classification":
+        labels, left_out = label_rows(table, strata)
+        points, missing = models.reader_points(readings, settings)
+        found = _evaluate_classification(
+            table, labels, [*notes, *left_out, *missing], rule, operating_points, settings
+        )
+        return replace(found, comparison=comparison, readers=tuple(points))
+    whole = continuous.regression if kind == "regression" else continuous.segmentation
+    values = whole(table, strata, settings)
+    return Evaluation(
+        tuple(values.measures), curves=tuple(values.curves), notes=(*notes, *values.notes),
+        kind=kind, worst=tuple(values.worst), comparison=comparison,
+    )  # fmt: skip
+
+
+def _compare(
+    table: pd.DataFrame,
+    kind: Kind,
+    shown: str,
+    rule: Rule | None,
+    given: Sequence[OperatingPoint],
+    settings: Settings,
+) -> models.Comparison:
+    """Compare the models of a table by what the kind of study is judged by."""
+    names = sorted(map(str, table["model"].unique())) if "model" in table else []
+    if shown not in names:
+        raise PredictionsError(
+            f"no model {shown!r}", expected=f"one of {', '.join(names) or 'no model at all'}"
+        )
+    if kind == "classification":
+        return models.compare_classifiers(table, shown, rule=rule, given=given, settings=settings)
+    value = {"mae_months": models.absolute_error} if kind == "regression" else {"dice": "dice"}
+    return models.compare_values(table, shown, values=value, settings=settings)
+
+
+def _kind_of(table: pd.DataFrame) -> Kind:
+    """Return the kind of study that a table belongs to."""
+    if "y_score" not in table and "dice" in table:
+        return "segmentation"
+    if "label" in table and set(table["label"]) == {BONE_AGE}:
+        return "regression"
+    return "classification"
+
+
+def _evaluate_classification(
+    table: pd.DataFrame,
+    labels: Mapping[tuple[str, str], LabelRows],
+    notes: list[str],
+    rule: Rule | None,
+    given: Sequence[OperatingPoint],
+    settings: Settings,
+) -> Evaluation:
+    """Evaluate every label on test, then what belongs to all labels together."""
+    names = list(dict.fromkeys(label for split, label in labels if split == "test"))
+    if not names:
+        raise PredictionsError("the table has no test rows", expected="rows of split test")
+    points, point_notes = _operating_points(names, labels, rule, given)
+    notes = [*notes, *point_notes]
+    measures: list[Measure] = []
+    curves: list[Curve] = []
+    for label in names:
+        test, val = labels["test", label], labels.get(("val", label))
+        found, label_notes = _evaluate_label(test, val, points.get(label), settings)
+        measures += found
+        notes += label_notes
+        curves += label_curves(test, settings)
+    tests = [labels["test", label] for label in names]
+    matrix = None
+    if len(tests) > 1:
+        thresholds = {label: point.threshold for label, point in points.items()}
+        measures += classification.macro_measures(tests, thresholds, settings)
+        measures.append(classification.micro_auroc(tests, settings))
+        absent = [rows.label for rows in tests if rows.truth.all() or not rows.truth.any()]
+        if absent:
+            notes.append(f"left out of the macro means, one class only: {', '.join(absent)}")
+        exclusive, matrix = multiclass.exclusive_classes(
+            table[table["split"] == "test"], names,
+            confidence=settings.confidence, resamples=settings.resamples, seed=settings.seed,
+        )  # fmt: skip
+        measures += exclusive
+    gaps, in_groups = _subgroups(tests, points, settings)
+    tables = _tables(tests, points)
+    variants = _variants(table, tests, points, settings)
+    return Evaluation(
+        measures=(*measures, *in_groups, *classification.gap_measures(gaps)),
+        operating_points=tuple(points.values()),
+        counts=tuple(tables),
+        confusion=matrix,
+        curves=tuple(curves),
+        per_1000=tuple(_per_1000(measures, settings.prevalence)),
+        notes=tuple(notes),
+        variants=tuple(variants),
+        worst=tuple(worst_cases(table, tuple(points.values()))),
+    )
+
+
+def _variants(
+    table: pd.DataFrame,
+    tests: Sequence[LabelRows],
+    points: Mapping[str, OperatingPoint],
+    settings: Settings,
+) -> list[Variant]:
+    """Return the measures of every label per patient and under other label policies."""
+    found = []
+    test = table[table["split"] == "test"]
+    for rows in tests:
+        threshold = points[rows.label].threshold if rows.label in points else None
+        found += per_patient(rows, threshold, settings)
+        mine = test[test["label"] == rows.label]
+        found += label_policies(mine, rows, threshold, settings)
+    return found
+
+
+def _evaluate_label(
+    test: LabelRows, val: LabelRows | None, point: OperatingPoint | None, settings: Settings
+) -> tuple[list[Measure], list[str]]:
+    """Return a label's measures on test, its AUROC on validation, and notes."""
+    measures, notes = classification.label_measures(test, point, settings)
+    measures = [replace(measure, split="test") for measure in measures]
+    if val is not None:
+        of_val = auroc(val.truth, val.score, patients=val.clusters, confidence=settings.confidence)
+        measures.append(replace(of_val, split="val"))
+        if point is not None:
+            shares = share_measures(
+                val.truth, val.score, point.threshold,
+                patients=val.clusters, confidence=settings.confidence,
+            )[:2]  # fmt: skip
+            measures += [replace(share, split="val") for share in shares]
+        if val.has_probabilities and test.has_probabilities:
+            after, note = classification.recalibrated_measures(test, val, settings)
+            measures += after
+            notes += [note] if note else []
+    patients = int(np.unique(test.patients).size)
+    if patients != test.truth.size:
+        notes.append(f"{test.truth.size} test rows of {test.label!r} come from {patients} patients:"
+                     " all intervals are over patients")  # fmt: skip
+    return [replace(measure, label=test.label) for measure in measures], notes
+
+
+def _operating_points(
+    names: Sequence[str],
+    labels: Mapping[tuple[str, str], LabelRows],
+    rule: Rule | None,
+    given: Sequence[OperatingPoint],
+) -> tuple[dict[str, OperatingPoint], list[str]]:
+    """Return the operating point of each label that has one, and why others have none."""
+    points, notes = {point.label: point for point in given if point.label in names}, []
+    unknown = [point.label for point in given if point.label not in names]
+    if unknown:
+        raise PredictionsError(f"an operating point is given for {unknown[0]!r}",
+                               expected=f"one of {', '.join(map(repr, names))}")  # fmt: skip
+    for label in names:
+        if label in points or (rule is None and given):
+            continue
+        val = labels.get(("val", label))
+        if rule is None:
+            notes.append(f"no operating point for {label!r}: no rule and no threshold was given")
+        elif val is None:
+            notes.append(f"no operating point for {label!r}: the table has no validation rows")
+        elif val.truth.all() or not val.truth.any():
+            notes.append(f"no operating point for {label!r}: validation holds one class only")
+        else:
+            points[label] = choose_operating_point(val.truth, val.score, rule, label=label)
+            if math.isinf(points[label].threshold):
+                notes.append(f"no validation score of {label!r} meets {describe_rule(rule)}:"
+                             " the operating point flags nobody")  # fmt: skip
+    return {label: points[label] for label in names if label in points}, notes
+
+
+def _subgroups(
+    tests: Sequence[LabelRows], points: Mapping[str, OperatingPoint], settings: Settings
+) -> tuple[list[subgroups.Gap], list[Measure]]:
+    """Return the gaps and the measures of every group of every label."""
+    gaps, measures = [], []
+    for rows in tests:
+        point = points.get(rows.label)
+        threshold = point.threshold if point else None
+        if not rows.truth.size:
+            continue
+        for column in rows.strata:
+            found = classification.subgroup_measures(rows, column, threshold, settings)
+            measures += [replace(measure, label=rows.label, split="test") for measure in found]
+        gaps += [
+            replace(gap, difference=replace(gap.difference, label=rows.label))
+            for gap in subgroups.gaps(
+                rows.truth, rows.score, rows.strata, threshold=threshold,
+                patients=rows.clusters, confidence=settings.confidence,
+            )
+        ]  # fmt: skip
+    return gaps, measures
+
+
+def _tables(
+    tests: Sequence[LabelRows], points: Mapping[str, OperatingPoint]
+) -> list[dict[str, Any]]:
+    """Return the two-by-two tables at the operating points, of all rows and of every group."""
+    tables = []
+    for rows in tests:
+        if rows.label not in points:
+            continue
+        threshold = points[rows.label].threshold
+        flagged = rows.score >= threshold
+        groups = {"all": np.ones(rows.truth.size, dtype=bool)}
+        for column, values in rows.strata.items():
+            groups |= {f"{column}={value}": values == value for value in np.unique(values)}
+        for subset, mask in groups.items():
+            cells = asdict(counts_of(rows.truth[mask], flagged[mask]))
+            tables.append({"label": rows.label, "split": "test", "subset": subset,
+                           "threshold": _threshold(threshold), **cells})  # fmt: skip
+    return tables
+
+
+def _per_1000(measures: Sequence[Measure], stated: float | None) -> list[dict[str, Any]]:
+    """Return natural frequencies at the stated prevalence, or else at that of the test rows."""
+    values = {(m.label, m.name): m.value for m in measures if m.split == "test"}
+    found = []
+    for label in dict.fromkeys(measure.label for measure in measures):
+        se, sp = values.get((label, "sensitivity")), values.get((label, "specificity"))
+        prevalence = stated if stated is not None else values.get((label, "prevalence"))
+        if label == "macro" or se is None or sp is None or prevalence is None:
+            continue
+        found.append({
+            "label": label, "prevalence": prevalence,
+            "source": "stated" if stated is not None else "test set",
+            **asdict(natural_frequencies(se, sp, prevalence)),
+        })  # fmt: skip
+    return found

@@ -1,0 +1,362 @@
+"""Evaluation of readings in a unit (bone age) and of values per case (segmentation)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from medtl.errors import PredictionsError
+from medtl.evaluation.bands import CHILDHOOD, as_groups, bands_of
+from medtl.evaluation.classification import Settings, gap_measures
+from medtl.evaluation.curves import Curve, numbers, thin
+from medtl.metrics import agreement
+from medtl.metrics.discrimination import with_percentiles
+from medtl.metrics.inputs import PAIR, num_patients, patient_codes, usable_rows
+from medtl.metrics.overlap import casewise_measures
+from medtl.metrics.proportions import proportion_of_rows
+from medtl.metrics.resampling import bootstrap
+from medtl.metrics.subgroups import mean_gaps
+from medtl.types import FloatArray, IntArray, Measure
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WITHIN_MONTHS = (6.0, 12.0, 24.0)
+"""Limits of the shares of readings that are close enough."""
+
+SMALLEST_BAND = 10
+"""Readings below which a group is shown but not judged."""
+
+PER_CASE = ("dice", "iou", "hd95_mm", "hd_mm", "assd_mm", "masd_mm")
+"""Columns of a segmentation table that are summarised, and every column that begins with nsd_."""
+
+REFERENCE_AGE = "reference_months"
+"""Column of the bands of the reference, by which every bone age is reported."""
+
+DRAWN = 500
+"""Cases of a scatter plot at most; the worst are always among them."""
+
+WORST = 10
+"""Cases listed as the worst, per label."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is known of readings or masks: `worst` holds the cases to look at, the worst first."""
+
+    measures: list[Measure] = field(default_factory=list)
+    curves: list[Curve] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    worst: list[dict[str, Any]] = field(default_factory=list)
+
+
+def regression(table: pd.DataFrame, strata: Sequence[str], settings: Settings) -> Found:
+    """Return the agreement of readings in months, of all test rows and of every group.
+
+    Args:
+        table: With label, split, y_true and y_score in months, patient_id, and the strata.
+        strata: Columns to report by.
+        settings: Level and bootstrap.
+
+    Raises:
+        PredictionsError: If the table has no test rows, or its readings look like years.
+    """
+    found = Found()
+    for label, every in _test_labels(table):
+        truth, score = (every[name].to_numpy(float, na_value=np.nan) for name in PAIR)
+        usable = usable_rows(truth, score)
+        rows = every[usable]
+        if len(rows) < len(every):
+            found.notes.append(f"{len(every) - len(rows)} of {len(every)} test rows of {label!r}"
+                               " lack a truth or a prediction and were left out")  # fmt: skip
+        _refuse_years(truth[usable], label)
+        columns = list(strata)
+        if label.endswith("_months") and REFERENCE_AGE not in rows:
+            rows = rows.assign(**{REFERENCE_AGE: bands_of(truth[usable], CHILDHOOD)})
+            columns.append(REFERENCE_AGE)
+        of_all = [*_readings(rows, settings), *_correlations(rows, settings)]
+        for subset, group in [("all", rows), *_groups(rows, columns)]:
+            measures = of_all if subset == "all" else _readings(group, settings)
+            if subset != "all" and len(group) < SMALLEST_BAND:
+                measures = [_small(measure, len(group)) for measure in measures]
+            found.measures.extend(replace(m, label=label, subset=subset) for m in measures)
+        error = rows["y_score"].to_numpy(float) - rows["y_true"].to_numpy(float)
+        values = {"mae_months": np.abs(error), "bias_months": error}
+        found.measures.extend(_gaps(rows, columns, values, label, settings))
+        found.curves.append(_bland_altman_points(rows, label))
+        found.worst.extend(_largest_errors(rows, label))
+    return found
+
+
+def _gaps(
+    rows: pd.DataFrame,
+    strata: Sequence[str],
+    values: Mapping[str, np.ndarray],
+    label: str,
+    settings: Settings,
+) -> list[Measure]:
+    """Return how the groups differ in the mean of a value, tested together by Holm."""
+    groups = {name: as_groups(rows[name]) for name in strata}
+    found = mean_gaps(
+        values, groups, patients=rows["patient_id"].to_numpy(), confidence=settings.confidence
+    )
+    return [replace(measure, label=label) for measure in gap_measures(found)]
+
+
+def _largest_errors(rows: pd.DataFrame, label: str) -> list[dict[str, Any]]:
+    """Return the readings that are furthest off."""
+    rows = rows.assign(error=rows["y_score"] - rows["y_true"])
+    order = rows["error"].abs().sort_values(ascending=False, kind="stable").index[:WORST]
+    return [
+        {"label": label, "kind": "worst", "case_id": str(row["case_id"]),
+         "reference": float(row["y_true"]), "estimate": float(row["y_score"]),
+         "error": float(row["error"])}
+        for _, row in rows.loc[order].iterrows()
+    ]  # fmt: skip
+
+
+def _small(measure: Measure, rows: int) -> Measure:
+    """Mark a measure of a group that is too small to be judged."""
+    if measure.status != "ok":
+        return measure
+    reason = f"small group: {rows} rows (fewer than {SMALLEST_BAND})"
+    return replace(measure, status="degenerate", reason=reason)
+
+
+def _test_labels(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Return the test rows of every label."""
+    rows = table[table["split"] == "test"]
+    if not len(rows):
+        raise PredictionsError("the table has no test rows", expected="rows of split test")
+    return [(str(label), part) for label, part in rows.groupby("label", sort=False)]
+
+
+def _groups(rows: pd.DataFrame, strata: Sequence[str]) -> list[tuple[str, pd.DataFrame]]:
+    """Return the rows of every value of every column, "unknown" for empty cells."""
+    found = []
+    for column in strata:
+        values = as_groups(rows[column])
+        found += [(f"{column}={value}", rows[values == value]) for value in np.unique(values)]
+    return found
+
+
+def _refuse_years(truth: np.ndarray, label: str) -> None:
+    """Refuse bone ages that can only be years."""
+    if label.endswith("_months") and truth.size >= SMALLEST_BAND and truth.max() <= 25:
+        raise PredictionsError(
+            f"no value of {label!r} is above 25", expected="months", fix="Multiply years by 12"
+        )
+
+
+def _pair(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Return truth, prediction, and patients where some patient has several rows."""
+    patients = rows["patient_id"].to_numpy()
+    clustered = rows["patient_id"].nunique() < len(rows)
+    truth, score = (rows[name].to_numpy(float) for name in PAIR)
+    return truth, score, patients if clustered else None
+
+
+def _readings(rows: pd.DataFrame, settings: Settings) -> list[Measure]:
+    """Return errors, shares within the limits, bias and limits of agreement."""
+    truth, score, patients = _pair(rows)
+    measures = agreement.error_measures(
+        truth, score, patients=patients, confidence=settings.confidence,
+        resamples=settings.resamples, seed=settings.seed,
+    )  # fmt: skip
+    measures += [
+        agreement.within(truth, score, limit, patients=patients, confidence=settings.confidence)
+        for limit in WITHIN_MONTHS
+    ]
+    measures += agreement.bland_altman(
+        truth, score, patients=patients, confidence=settings.confidence
+    )
+    return measures
+
+
+def _correlations(rows: pd.DataFrame, settings: Settings) -> list[Measure]:
+    """Return ICC, Pearson, concordance and the slopes of the error."""
+    truth, score, patients = _pair(rows)
+
+    def measures_of(index: np.ndarray) -> list[Measure]:
+        pair = truth[index], score[index]
+        icc = agreement.intraclass_correlation(
+            np.column_stack(pair), confidence=settings.confidence
+        )
+        return [icc, *agreement.correlation_measures(*pair, confidence=settings.confidence)]
+
+    measures = measures_of(np.arange(truth.size))
+    if patients is None:
+        return measures
+
+    # The closed intervals take rows as independent; here some patients have several.
+    def values_of(weights: IntArray) -> FloatArray:
+        drawn = [measures_of(np.repeat(np.arange(truth.size), row)) for row in weights]
+        return np.array([[np.nan if m.value is None else m.value for m in row] for row in drawn])
+
+    resamples = min(settings.resamples, 500)
+    codes = patient_codes(patients, truth.size)
+    draws = bootstrap(values_of, codes, resamples=resamples, seed=settings.seed)
+    number = num_patients(codes)
+    return [
+        with_percentiles(replace(measure, low=None, high=None, n_patients=number), column)
+        if measure.status == "ok"
+        else measure
+        for measure, column in zip(measures, draws.T, strict=True)
+    ]
+
+
+def _bland_altman_points(rows: pd.DataFrame, label: str) -> Curve:
+    """Return error against mean of the two readings, thinned evenly along the mean."""
+    truth, score, _ = _pair(rows)
+    at = _drawn((truth + score) / 2, score - truth)
+    return {"name": "bland_altman", "label": label, "split": "test",
+            "x": numbers(((truth + score) / 2)[at]), "y": numbers((score - truth)[at]),
+            "truth": numbers(truth[at]), "prediction": numbers(score[at]),
+            "of": int(truth.size)}  # fmt: skip
+
+
+def _drawn(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return which points to draw, by x: evenly spread, and those whose y is furthest from 0."""
+    order = np.argsort(x, kind="stable")
+    if order.size <= DRAWN:
+        return order
+    furthest = np.argsort(-np.abs(y), kind="stable")[:WORST]
+    kept = np.union1d(order[thin(order.size, DRAWN - WORST)], furthest)
+    return np.asarray(kept[np.argsort(x[kept], kind="stable")])
+
+
+def segmentation(table: pd.DataFrame, strata: Sequence[str], settings: Settings) -> Found:
+    """Return overlap and distances of every structure, per case first, of all and every group.
+
+    Args:
+        table: One row per case and structure (`label`) with `PER_CASE` columns, voxel counts and
+            volumes as `overlap.compare_masks` gives them; NaN where undefined.
+        strata: Columns to report by.
+        settings: Level and bootstrap.
+
+    Raises:
+        PredictionsError: If the table has no test rows.
+    """
+    found = Found()
+    for label, rows in _test_labels(table):
+        for subset, group in [("all", rows), *_groups(rows, strata)]:
+            measures = _per_case(group, settings) + _absences(group, settings)
+            if subset == "all":
+                measures += _sizes(group, settings)
+            if subset != "all" and len(group) < SMALLEST_BAND:
+                measures = [_small(measure, len(group)) for measure in measures]
+            found.measures.extend(replace(m, label=label, subset=subset) for m in measures)
+        dice = {"dice": rows["dice"].to_numpy(float, na_value=np.nan)}
+        found.measures.extend(_gaps(rows, strata, dice, label, settings))
+        empty = int(rows["dice"].isna().sum())
+        if empty:
+            found.notes.append(
+                f"{label}: {empty} of {len(rows)} cases have neither a true nor a predicted"
+                " structure; they are left out of the overlap"
+            )
+        found.curves.extend(_case_values(rows, label))
+        found.curves.extend(_size_points(rows, label))
+        found.worst.extend(_lowest_overlaps(rows, label))
+    return found
+
+
+def _lowest_overlaps(rows: pd.DataFrame, label: str) -> list[dict[str, Any]]:
+    """Return the cases of the lowest Dice, of equals the one with the larger distance first."""
+    far = rows["hd95_mm"].astype(float) if "hd95_mm" in rows else rows["dice"].astype(float) * 0
+    order = rows.assign(_far=-far.fillna(np.inf)).dropna(subset=["dice"])
+    order = order.sort_values(["dice", "_far", "case_id"], kind="stable").head(WORST)
+    names = [name for name in ("dice", "hd95_mm", "voxels_truth", "voxels_prediction")
+             if name in rows]  # fmt: skip
+    return [
+        {"label": label, "kind": "worst", "case_id": str(row["case_id"]),
+         **{name: numbers(np.array([row[name]], dtype=float))[0] for name in names}}
+        for _, row in order.iterrows()
+    ]  # fmt: skip
+
+
+def _per_case(rows: pd.DataFrame, settings: Settings) -> list[Measure]:
+    """Return the summaries of every column; the mean bears the column's own name."""
+    columns = [name for name in rows if name in PER_CASE or str(name).startswith("nsd_")]
+    measures = []
+    for name in columns:
+        values = rows[name].to_numpy(float, na_value=np.nan)
+        measures += casewise_measures(
+            str(name), values, patients=rows["patient_id"].to_numpy(),
+            confidence=settings.confidence, resamples=settings.resamples, seed=settings.seed,
+        )  # fmt: skip
+    return [replace(measure, name=measure.name.removesuffix("_mean")) for measure in measures]
+
+
+def _absences(rows: pd.DataFrame, settings: Settings) -> list[Measure]:
+    """Return the shares of missed, correctly absent and poor (Dice below 0.5) cases."""
+    if "voxels_truth" not in rows:
+        return []
+    present = rows["voxels_truth"].to_numpy() > 0
+    called = rows["voxels_prediction"].to_numpy() > 0
+    dice = rows["dice"].to_numpy(float, na_value=np.nan)
+    patients = rows["patient_id"].to_numpy()
+    parts = {
+        "missed": (present, ~called, "cases with the structure"),
+        "correctly_absent": (~present, ~called, "cases without the structure"),
+        "dice_below_50_percent": (np.isfinite(dice), dice < 0.5, "cases with a defined Dice"),
+    }
+    return [
+        proportion_of_rows(name, hits[mask], patients=patients[mask],
+                           confidence=settings.confidence, of=of)
+        for name, (mask, hits, of) in parts.items()
+    ]  # fmt: skip
+
+
+SIZES = {"volume": "ml", "area": "cm2"}
+"""What the size of a structure is called, in 3D and in 2D, and its unit."""
+
+
+def _sizes(rows: pd.DataFrame, settings: Settings) -> list[Measure]:
+    """Return bias and limits of agreement of volumes or areas, where the table has them."""
+    found = []
+    for size, unit in SIZES.items():
+        pair = _size_pair(rows, size, unit)
+        if pair is None:
+            continue
+        measures = agreement.bland_altman(
+            pair["y_true"].to_numpy(float), pair["y_score"].to_numpy(float),
+            unit=unit, patients=pair["patient_id"].to_numpy(), confidence=settings.confidence,
+        )  # fmt: skip
+        found += [replace(measure, name=f"{size}_{measure.name}") for measure in measures]
+    return found
+
+
+def _size_points(rows: pd.DataFrame, label: str) -> list[Curve]:
+    """Return difference against mean of true and predicted volume or area, to draw."""
+    pairs = {size: _size_pair(rows, size, unit) for size, unit in SIZES.items()}
+    return [
+        {**_bland_altman_points(pair, label), "name": f"{size}_bland_altman"}
+        for size, pair in pairs.items()
+        if pair is not None
+    ]
+
+
+def _size_pair(rows: pd.DataFrame, size: str, unit: str) -> pd.DataFrame | None:
+    """Return true and predicted size as y_true and y_score, None where the table has none."""
+    names = {f"{size}_truth_{unit}": "y_true", f"{size}_prediction_{unit}": "y_score"}
+    if not all(name in rows for name in names):
+        return None
+    known = rows[["case_id", "patient_id", *names]].rename(columns=names).dropna()
+    return known if len(known) else None
+
+
+def _case_values(rows: pd.DataFrame, label: str) -> list[Curve]:
+    """Return Dice and HD95 of every case, the worst first, thinned, for a strip plot."""
+    found = []
+    for name in ("dice", "hd95_mm"):
+        if name not in rows or rows[name].isna().all():
+            continue
+        values = np.sort(rows[name].dropna().to_numpy(float))
+        values = values if name == "dice" else values[::-1]
+        at = thin(values.size)
+        found.append({"name": f"{name}_of_cases", "label": label, "split": "test",
+                      "x": numbers(at + 1), "y": numbers(values[at])})  # fmt: skip
+    return found

@@ -1,0 +1,249 @@
+"""From a run folder and its source images to a folder of DICOM objects.
+
+The objects carry the patient's identity, copied from the source file when they are made. So they
+are never written into the run folder, which names nobody, nor among the images.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from medtl.errors import ImageError, MedtlError, PredictionsError, RunError
+from medtl.export.document import encapsulated_pdf
+from medtl.export.identity import Algorithm, Kind, write_object
+from medtl.export.matching import Source, find_sources
+from medtl.export.pictures import read_picture, secondary_capture
+from medtl.export.results import Result, read_algorithm, read_labels, read_results
+from medtl.export.segmentation import on_series, read_mask, segmentation
+from medtl.export.source import read_source
+from medtl.export.structured_report import structured_report
+from medtl.storage.atomic import write_json
+from medtl.storage.yaml import load_yaml
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what is being done, done, total)."""
+
+Made = Iterator[tuple[Kind, Dataset]]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What `export_run` wrote.
+
+    Attributes:
+        cases: Cases with at least one object.
+        objects: DICOM files.
+        left_out: Case id -> why it has no object.
+    """
+
+    cases: int
+    objects: int
+    left_out: dict[str, str]
+
+
+def export_run(
+    run: Path,
+    out: Path,
+    *,
+    images: Path,
+    predictions: Path | None = None,
+    case_ids: Sequence[str] = (),
+    pdf: Path | None = None,
+    progress: Progress | None = None,
+) -> Exported:
+    """Write a run's results as DICOM objects of the patients and studies they are about.
+
+    Each case gets a Structured Report of its scores, a Segmentation of its mask and a Secondary
+    Capture of each of its key pictures, as far as the run has them. `OUT/export.json` lists the
+    files by case, and the cases that were left out.
+
+    Args:
+        run: A finished run folder; it is only read.
+        out: A folder that is new or empty, outside of `run` and `images`.
+        images: The source images: a manifest, a folder or one file. They are only read.
+        predictions: A table that `medtl predict` made with this run; None takes the test cases.
+        case_ids: The cases to export; all when empty.
+        pdf: A document to add to the study of the exported cases, which must then be one study.
+        progress: Told of reading and writing.
+
+    Raises:
+        RunError: When a folder cannot be used, no case can be exported, or the PDF would go to
+            several studies.
+        MedtlError: For faults of the table, the images, the PDF, or a missing highdicom.
+    """
+    _require_highdicom()
+    _check_destination(out, run, images)
+    results = _chosen(read_results(run, predictions), case_ids)
+    table = predictions or run / "predictions.csv"
+    labels = read_labels(table) if any(result.masks for result in results) else {}
+    report = progress or (lambda _what, _done, _total: None)
+    read = load_yaml(run / "recipe.yaml")["image"]
+    sources, left_out = find_sources(
+        images,
+        {result.case_id: result.content_sha256 for result in results},
+        voi=read.get("scale") == "voi",
+        at_least=2 * read["size"] if read.get("decode") == "reduced" else None,
+        volumes=any(".nii" in path.suffixes for result in results for path in result.masks),
+        progress=lambda done, total: report("Matching images", done, total),
+    )
+    if case_ids or not sources:
+        _refuse_unmatched(left_out)
+    document = None if pdf is None else _read_pdf(pdf, sources)
+    exporter = _Exporter(out, read_algorithm(run, table), labels, document)
+    matched = [result for result in results if result.case_id in sources]
+    for number, result in enumerate(matched, start=1):
+        try:
+            exporter.export(result, sources[result.case_id])
+        except (ImageError, PredictionsError) as error:
+            left_out[result.case_id] = str(error)
+        report("Writing DICOM", number, len(matched))
+    if exporter.written:
+        write_json(out / "export.json", {"objects": exporter.written, "left_out": left_out})
+    if case_ids or not exporter.written:
+        _refuse_unmatched(left_out)
+    cases = {entry["case_id"] for entry in exporter.written}
+    return Exported(len(cases), len(exporter.written), left_out)
+
+
+class _Exporter:
+    """Writes the objects of one case after another and keeps the list of them."""
+
+    def __init__(
+        self, out: Path, algorithm: Algorithm, labels: dict[int, str], pdf: bytes | None
+    ) -> None:
+        self.out = out
+        self.algorithm = algorithm
+        self.labels = labels
+        self.pdf = pdf
+        self.written: list[dict[str, str]] = []
+
+    def export(self, result: Result, source: Source) -> None:
+        """Write all objects of a case, or none when one of them cannot be made."""
+        made = list(self._objects(result, source))
+        if not made:
+            raise PredictionsError("there is neither a score nor a mask", where=result.case_id)
+        self.out.mkdir(parents=True, exist_ok=True)
+        for kind, dataset in made:
+            name = f"{kind}.{dataset.SOPInstanceUID}.dcm"
+            write_object(dataset, self.out / name)
+            self.written.append({"case_id": result.case_id, "kind": kind, "file": name})
+
+    def _objects(self, result: Result, source: Source) -> Made:
+        """Make all objects of a case."""
+        headers = _headers(source.path)
+        if result.findings:
+            yield (
+                "SR",
+                structured_report(result.findings, headers, self.algorithm, frame=source.frame),
+            )
+        if result.masks:
+            masks = [_mask_on(path, headers) for path in result.masks]
+            yield "SEG", segmentation(masks, headers, self.algorithm, labels=self.labels)
+        scores = {finding.label: finding.score for finding in result.findings}
+        for label, path in result.pictures:
+            score = f" {scores[label]:.3g}" if label in scores else ""
+            yield (
+                "SC",
+                secondary_capture(
+                    read_picture(path), headers[0], self.algorithm, caption=f"{label}{score}"
+                ),
+            )
+        if self.pdf is not None:
+            yield "PDF", encapsulated_pdf(self.pdf, headers[0], self.algorithm)
+            self.pdf = None  # one study, one document
+
+
+def _headers(path: Path) -> list[Dataset]:
+    """The header of an image, or those of the series that fills a folder."""
+    if path.is_file():
+        return [read_source(path)]
+    series: dict[str, list[Dataset]] = defaultdict(list)
+    for file in sorted(path.iterdir()):
+        try:
+            header = read_source(file)
+        except ImageError:
+            continue  # what lies beside a series was no part of the image either
+        series[str(header.SeriesInstanceUID)].append(header)
+    if not series:
+        raise ImageError("no image of the series says which it is", where=path.name)
+    return max(series.values(), key=len)
+
+
+def _mask_on(path: Path, headers: Sequence[Dataset]) -> NDArray[np.integer]:
+    """A mask file's values in the order of the images."""
+    mask, affine = read_mask(path)
+    return mask if affine is None else on_series(mask, affine, headers)
+
+
+def _require_highdicom() -> None:
+    """Say how to install what only the export needs."""
+    if importlib.util.find_spec("highdicom") is None:
+        raise MedtlError(
+            "highdicom is not installed",
+            expected="the extra [dicom]",
+            fix="pip install 'medtl[dicom]'",
+        )
+
+
+def _check_destination(out: Path, run: Path, images: Path) -> None:
+    """Find out before the work whether its result can be written, and keep identities apart."""
+    place = out.resolve()
+    folders = [run.resolve(), *([images.resolve()] if images.is_dir() else [])]
+    if any(place.is_relative_to(folder) for folder in folders):
+        raise RunError(
+            "exported objects name patients and are kept apart",
+            expected="a folder outside of the run and of the images",
+            where=out.name,
+            fix="Choose another --out",
+        )
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RunError("the folder is not empty", where=out.name, fix="Choose another --out")
+
+
+def _chosen(results: Sequence[Result], case_ids: Sequence[str]) -> list[Result]:
+    """The results of the cases asked for."""
+    unknown = set(case_ids) - {result.case_id for result in results}
+    if unknown or not results:
+        raise RunError(
+            f"no result for the case {sorted(unknown)[0]}" if unknown else "there are no results",
+            expected="a test case of the run, or a case of --predictions",
+        )
+    return [result for result in results if not case_ids or result.case_id in case_ids]
+
+
+def _refuse_unmatched(left_out: dict[str, str]) -> None:
+    """Stop when cases that must be exported cannot be."""
+    if left_out:
+        case_id, reason = next(iter(left_out.items()))
+        raise RunError(
+            f"{len(left_out)} case(s) cannot be exported; {case_id}: {reason}",
+            expected="the DICOM files that the run read, unchanged",
+            fix="Name them by --images",
+        )
+
+
+def _read_pdf(path: Path, sources: dict[str, Source]) -> bytes:
+    """The bytes of a document that goes to one study."""
+    studies = {str(_headers(source.path)[0].StudyInstanceUID) for source in sources.values()}
+    if len(studies) > 1:
+        raise RunError(
+            f"the exported cases are of {len(studies)} studies",
+            expected="one study to add the PDF to: a report about many patients belongs to none",
+            where=path.name,
+            fix="Choose the case by --case",
+        )
+    try:
+        return path.read_bytes()
+    except OSError as fault:
+        raise RunError(f"cannot be read: {fault.strerror}", where=path.name) from fault

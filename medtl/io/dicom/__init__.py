@@ -1,0 +1,1 @@
+"""DICOM in: files, headers, pixels, series, segmentations, DICOMweb."""

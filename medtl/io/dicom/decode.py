@@ -1,0 +1,325 @@
+"""Pixel data elements to stored values, per transfer syntax.
+
+The codecs decompress (`codestream`, and imagecodecs for RLE); what is here is what they do not
+know: how frames lie in the element, which bits of a cell are the sample, what the colours mean.
+
+Arrays are `(F, R, C, S)`: frames, rows, columns, samples per pixel.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from io import BufferedIOBase
+from typing import Any, cast
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import uid
+from pydicom.encaps import generate_frames
+
+from medtl.errors import ImageError
+from medtl.io.codestream import decode_codestream, decode_halved, halvings, jpeg_2000_header
+from medtl.io.cost import COPY_AGAIN
+from medtl.io.dicom.file import UNDEFINED_LENGTH, PixelElement
+from medtl.io.dicom.luts import rgb_from_ybr
+
+StoredArray = NDArray[Any]
+"""`(F, R, C, S)` integers, or floats where the element holds floats."""
+
+NATIVE_SYNTAXES = frozenset(
+    {
+        uid.ImplicitVRLittleEndian,
+        uid.ExplicitVRLittleEndian,
+        uid.ExplicitVRBigEndian,
+        uid.DeflatedExplicitVRLittleEndian,
+    }
+)
+
+_FAMILIES: dict[str, str] = {
+    **dict.fromkeys(
+        (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1), "JPEG"
+    ),
+    **dict.fromkeys((uid.JPEGLSLossless, uid.JPEGLSNearLossless), "JPEG-LS"),
+    **dict.fromkeys(
+        (uid.JPEG2000Lossless, uid.JPEG2000, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K),
+        "JPEG 2000",
+    ),
+}
+"""Transfer syntax UID -> family of the compressed streams."""
+
+
+@dataclass(frozen=True)
+class PixelFormat:
+    """How one sample is stored (PS3.5 8.1.1) and how many there are.
+
+    Attributes:
+        rows, columns, samples, frames: The declared size.
+        bits_allocated, bits_stored, high_bit: Of one cell.
+        is_signed: Two's complement (Pixel Representation 1).
+        photometric: Photometric Interpretation (0028,0004).
+        is_planar: Colour by plane (Planar Configuration 1), for native data.
+    """
+
+    rows: int
+    columns: int
+    samples: int
+    frames: int
+    bits_allocated: int
+    bits_stored: int
+    high_bit: int
+    is_signed: bool
+    photometric: str
+    is_planar: bool
+
+    @property
+    def cells(self) -> int:
+        """Samples in one frame."""
+        return self.rows * self.columns * self.samples
+
+
+def decode_frames(
+    element: PixelElement,
+    fmt: PixelFormat,
+    syntax: str,
+    frames: Sequence[int],
+    where: str,
+    *,
+    at_least: int | None = None,
+) -> tuple[StoredArray, list[str]]:
+    """Return the stored values of the asked frames, colours as RGB, and the flags raised.
+
+    Args:
+        element: Place of the pixel data.
+        fmt: How they are stored.
+        syntax: Transfer syntax UID.
+        frames: Frame numbers from 0, ascending.
+        where: Name of the file.
+        at_least: Of JPEG 2000, one grey unsigned sample: decode a coarser picture whose longer
+            side has still so many pixels; None decodes all.
+
+    Returns:
+        `(len(frames), rows, columns, samples)`; YBR colours are RGB, palette indices stay indices.
+
+    Raises:
+        ImageError: The syntax has no decoder, or the data are short, cut, corrupt or of another
+            size than the header says.
+    """
+    if element.kind != "integer" or syntax in NATIVE_SYNTAXES:
+        return _native(element, fmt, frames, where)
+    if syntax not in _FAMILIES and syntax != uid.RLELossless:
+        shown = syntax if uid.UID(syntax).is_valid else "not a UID"
+        raise ImageError(
+            f"the transfer syntax {shown} cannot be decoded",
+            expected="uncompressed, deflated, RLE, JPEG, JPEG-LS or JPEG 2000",
+            where=where,
+            fix="Convert the file to an uncompressed transfer syntax (dcmdjpeg, gdcmconv --raw).",
+        )
+    if element.length != UNDEFINED_LENGTH:
+        raise ImageError(
+            "the transfer syntax is a compressed one but the pixel data are not encapsulated",
+            expected="pixel data of undefined length (PS3.5 A.4)",
+            where=where,
+        )
+    decode = _rle if syntax == uid.RLELossless else _codestream
+    wanted = set(frames)
+    pictures: list[StoredArray] = []
+    for number, data in enumerate(_encapsulated(element, fmt, where)):
+        if number in wanted:
+            halved = _halved(data, fmt, syntax, at_least, where)
+            pictures.append(decode(data, fmt, syntax, where) if halved is None else halved)
+        if len(pictures) == len(wanted):
+            return np.stack(pictures) if len(pictures) > 1 else pictures[0][None], []
+    raise ImageError(
+        f"the pixel data hold fewer frames than Number of Frames says ({fmt.frames})",
+        expected=f"frame {max(wanted)} (from 0)",
+        where=where,
+        fix=COPY_AGAIN,
+    )
+
+
+def _encapsulated(element: PixelElement, fmt: PixelFormat, where: str) -> Iterator[bytes]:
+    """Yield the compressed frames (PS3.5 A.4); faults in the item structure are named."""
+    element.source.seek(element.offset)
+    try:
+        yield from generate_frames(element.source, number_of_frames=fmt.frames)
+    except Exception as fault:  # pydicom raises ValueError, struct.error, EOFError, ...
+        raise ImageError(
+            f"the encapsulated pixel data are truncated or corrupt ({type(fault).__name__})",
+            where=where,
+            fix=COPY_AGAIN,
+        ) from None
+
+
+# ---------------------------------------------------------------- uncompressed
+
+
+def _native(
+    element: PixelElement, fmt: PixelFormat, frames: Sequence[int], where: str
+) -> tuple[StoredArray, list[str]]:
+    """Return uncompressed frames (PS3.5 8.1.1, 8.2)."""
+    if element.length == UNDEFINED_LENGTH:
+        raise ImageError(
+            "the pixel data have no length: they are encapsulated, but the transfer syntax is an "
+            "uncompressed one",
+            where=where,
+        )
+    is_422 = fmt.photometric == "YBR_FULL_422" and element.kind == "integer"
+    bits = fmt.cells * fmt.bits_allocated
+    if is_422 and _declared(element) * 8 < bits * fmt.frames:
+        if fmt.columns % 2:
+            raise ImageError("YBR_FULL_422 needs an even number of columns", where=where)
+        bits = bits * 2 // 3  # two luma samples share one pair of chroma samples: PS3.3 C.7.6.3.1.2
+    else:
+        is_422 = False
+    flags = _check_length(element, math.ceil(bits * fmt.frames / 8), fmt, where)
+    first, last = min(frames), max(frames)
+    start = first * bits // 16 * 2  # words: big-endian ones are swapped as a whole
+    element.source.seek(element.offset + start)
+    data = np.empty(math.ceil(bits * (last + 1) / 16) * 2 - start, np.uint8)
+    # Into memory of our own, which `_sample` may change; an odd end has no second byte.
+    data = data[: cast(BufferedIOBase, element.source).readinto(data.data)]
+    cells = _cells(data, element, fmt)
+    skipped = (first * bits - start * 8) // fmt.bits_allocated
+    frame_cells = bits // fmt.bits_allocated
+    cells = cells[skipped : skipped + frame_cells * (last + 1 - first)]
+    cells = cells.reshape(last + 1 - first, frame_cells)
+    if len(frames) < len(cells):
+        cells = cells[[number - first for number in frames]]
+    if element.kind == "integer" and fmt.bits_allocated > 1:
+        cells = _sample(cells, fmt.high_bit, fmt.bits_stored, fmt.is_signed)
+    return _lay_out(cells, fmt, is_422), flags
+
+
+def _declared(element: PixelElement) -> int:
+    """Return the bytes that are both declared and there."""
+    return min(element.length, element.available)
+
+
+def _check_length(element: PixelElement, expected: int, fmt: PixelFormat, where: str) -> list[str]:
+    """Compare the declared and actual length with the `expected` bytes; return flags."""
+    if element.available == 0 or element.length == 0:
+        raise ImageError(
+            "the pixel data are empty", expected=f"{expected} bytes of pixel data", where=where
+        )
+    actual = _declared(element)
+    if actual < expected:
+        raise ImageError(
+            f"the pixel data are truncated: {actual} bytes",
+            expected=f"{expected} bytes for {fmt.frames} frame(s) of {fmt.rows} rows and "
+            f"{fmt.columns} columns",
+            where=where,
+            fix=COPY_AGAIN,
+        )
+    if element.length > element.available:
+        return ["pixel_data_length_wrong"]
+    if actual > expected + expected % 2:
+        return ["pixel_data_longer_than_declared_size"]
+    return []
+
+
+def _cells(data: NDArray[np.uint8], element: PixelElement, fmt: PixelFormat) -> StoredArray:
+    """Return the flat cells of native pixel data; bits unpacked where a cell is one bit."""
+    order = "<" if element.little_endian else ">"
+    if element.kind != "integer":
+        return np.frombuffer(data, f"{order}f{fmt.bits_allocated // 8}")
+    if fmt.bits_allocated in (1, 8) and not element.little_endian and element.vr == b"OW":
+        # PS3.5 8.1.1: 8-bit cells travel in swapped pairs when the words are big endian
+        words = data[: len(data) // 2 * 2].view(np.uint16)
+        words.byteswap(inplace=True)
+    if fmt.bits_allocated == 1:
+        return np.unpackbits(data, bitorder="little")
+    return np.frombuffer(data, f"{order}u{fmt.bits_allocated // 8}")
+
+
+def _sample(cells: StoredArray, high_bit: int, bits_stored: int, is_signed: bool) -> StoredArray:
+    """Return the sample of each cell: bits above the high bit dropped, the sign extended.
+
+    In place: a film has millions of cells, and nobody else holds them.
+
+    Reference:
+        PS3.5 8.1.1: bits outside the sample may hold anything (retired overlays did), so two
+        shifts, the second one arithmetic for signed values, isolate it.
+    """
+    width = cells.dtype.itemsize * 8
+    samples: StoredArray = cells.view(cells.dtype.str.replace("u", "i")) if is_signed else cells
+    if bits_stored == width:
+        return samples
+    if not is_signed and high_bit + 1 == bits_stored:  # then one mask is the two shifts
+        samples &= samples.dtype.type((1 << bits_stored) - 1)
+        return samples
+    if high_bit + 1 < width:
+        samples <<= width - 1 - high_bit
+    samples >>= width - bits_stored
+    return samples
+
+
+def _lay_out(cells: StoredArray, fmt: PixelFormat, is_422: bool) -> StoredArray:
+    """Return `(F, R, C, S)` from flat frames, undoing colour planes and shared chroma."""
+    frames = len(cells)
+    if is_422:
+        pairs = cells.reshape(frames, fmt.rows, fmt.columns // 2, 4)
+        luma = pairs[..., :2].reshape(frames, fmt.rows, fmt.columns, 1)
+        chroma = np.repeat(pairs[..., 2:], 2, axis=2)
+        shaped = np.concatenate([luma, chroma], axis=3)
+    elif fmt.is_planar and fmt.samples > 1:
+        planes = cells.reshape(frames, fmt.samples, fmt.rows, fmt.columns)
+        shaped = np.moveaxis(planes, 1, 3)
+    else:
+        shaped = cells.reshape(frames, fmt.rows, fmt.columns, fmt.samples)
+    return rgb_from_ybr(shaped) if fmt.photometric in ("YBR_FULL", "YBR_FULL_422") else shaped
+
+
+# ------------------------------------------------------------------ compressed
+
+
+def _rle(data: bytes, fmt: PixelFormat, _syntax: str, where: str) -> StoredArray:
+    """Return one RLE frame `(R, C, S)` (PS3.5 annex G): byte planes, most significant first."""
+    size = fmt.bits_allocated // 8
+    if size == 0:
+        raise ImageError("RLE of 1-bit pixels is not defined", where=where)
+    buffer = np.empty(fmt.cells * size, np.uint8)
+    try:
+        decoded = imagecodecs.dicomrle_decode(data, np.dtype(f"<u{size}"), out=buffer.data)
+    except Exception as fault:
+        raise ImageError(
+            f"the RLE frame cannot be decoded, it is corrupt or truncated ({fault})",
+            where=where,
+            fix=COPY_AGAIN,
+        ) from None
+    if len(decoded) != len(buffer):
+        raise ImageError(
+            f"the RLE frame is truncated: it decodes to {len(decoded)} bytes",
+            expected=f"{len(buffer)} bytes",
+            where=where,
+        )
+    planes = buffer.view(f"<u{size}").reshape(fmt.samples, fmt.rows, fmt.columns)
+    samples = _sample(np.moveaxis(planes, 0, 2), fmt.high_bit, fmt.bits_stored, fmt.is_signed)
+    return rgb_from_ybr(samples) if fmt.photometric in ("YBR_FULL", "YBR_FULL_422") else samples
+
+
+def _halved(
+    data: bytes, fmt: PixelFormat, syntax: str, at_least: int | None, where: str
+) -> StoredArray | None:
+    """Return a coarser picture `(r, c, 1)` of one JPEG 2000 frame, None where there is none."""
+    is_grey = fmt.samples == 1 and fmt.photometric != "PALETTE COLOR" and not fmt.is_signed
+    if at_least is None or not is_grey or _FAMILIES.get(syntax) != "JPEG 2000":
+        return None
+    stream = jpeg_2000_header(data)
+    times = 0 if stream is None or stream.precision > 16 else halvings(data, stream, at_least)
+    if times == 0:
+        return None
+    shape = (fmt.rows, fmt.columns, fmt.samples)
+    return decode_halved(data, shape, times, where)[..., None]
+
+
+def _codestream(data: bytes, fmt: PixelFormat, syntax: str, where: str) -> StoredArray:
+    """Return one JPEG, JPEG-LS or JPEG 2000 frame `(R, C, S)`."""
+    shape = (fmt.rows, fmt.columns, fmt.samples)
+    cells, precision = decode_codestream(data, _FAMILIES[syntax], shape, fmt.photometric, where)
+    if cells.dtype.kind == "i":  # a signed JPEG 2000 stream: whatever the header says, these are
+        return cells
+    # No stream but JPEG 2000 knows signs: two's complement comes out as unsigned cells.
+    return _sample(cells, precision - 1, precision, fmt.is_signed)

@@ -1,0 +1,425 @@
+"""What a DICOM header says: how pixels are stored, where they lie in the patient, allowed facts.
+
+Elements are read one by one through `value`, which turns every conversion fault of pydicom into an
+`ImageError` that names the element and never its value.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from pydicom.datadict import dictionary_description, tag_for_keyword
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+
+from medtl.errors import ImageError
+from medtl.io.dicom.decode import PixelFormat
+from medtl.types import FloatArray
+
+SPACING_TOLERANCE = 0.01
+"""Relative difference of slice distances that still counts as regular (highdicom uses the same)."""
+
+_ORIENTATION_TOLERANCE = 1e-2
+"""Departure from unit length and right angle that Image Orientation (Patient) may have."""
+
+_SAMPLES = {
+    "MONOCHROME1": 1,
+    "MONOCHROME2": 1,
+    "PALETTE COLOR": 1,
+    "RGB": 3,
+    "YBR_FULL": 3,
+    "YBR_FULL_422": 3,
+    "YBR_RCT": 3,
+    "YBR_ICT": 3,
+}
+"""Photometric Interpretation (PS3.3 C.7.6.3.1.2) -> Samples per Pixel."""
+
+_FACTS = {
+    "modality": "Modality",
+    "view_position": "ViewPosition",
+    "laterality": "ImageLaterality",
+    "body_part": "BodyPartExamined",
+    "patient_position": "PatientPosition",
+    "patient_sex": "PatientSex",
+    "photometric_interpretation": "PhotometricInterpretation",
+    "samples_per_pixel": "SamplesPerPixel",
+    "rows": "Rows",
+    "columns": "Columns",
+    "number_of_frames": "NumberOfFrames",
+    "bits_allocated": "BitsAllocated",
+    "bits_stored": "BitsStored",
+    "high_bit": "HighBit",
+    "pixel_representation": "PixelRepresentation",
+    "pixel_spacing": "PixelSpacing",
+    "imager_pixel_spacing": "ImagerPixelSpacing",
+    "pixel_aspect_ratio": "PixelAspectRatio",
+    "slice_thickness": "SliceThickness",
+    "rescale_type": "RescaleType",
+    "presentation_lut_shape": "PresentationLUTShape",
+    "lossy_image_compression": "LossyImageCompression",
+    "burned_in_annotation": "BurnedInAnnotation",
+    "image_type": "ImageType",
+    "manufacturer": "Manufacturer",
+    "model_name": "ManufacturerModelName",
+}
+"""Fact -> element. The whole list: what is not here (ids, names, dates, free text) is not kept."""
+
+_PLAIN_TEXT = re.compile(r"[A-Za-z0-9 _.,:/+()\\\-]{1,64}")
+"""A fact that does not look like a code or a number is left out."""
+
+_AGE = re.compile(r"(\d{3})([DWMY])")
+_YEARS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}
+_OLDEST_YEARS = 90.0
+"""Ages above 89 identify; they are kept as 90 (as US HIPAA safe harbour asks)."""
+
+
+def value(dataset: Dataset, keyword: str, where: str) -> Any:
+    """Return the value of an element, or None when it is absent or empty.
+
+    Raises:
+        ImageError: The bytes are not what the element's representation says.
+    """
+    try:
+        found = dataset.get(keyword)
+    except Exception as fault:  # pydicom converts on access and raises what it meets
+        raise ImageError(
+            f"{element_name(keyword)} cannot be read ({type(fault).__name__})", where=where
+        ) from None
+    return None if found is None or (isinstance(found, str | bytes) and not found) else found
+
+
+def element_name(keyword: str) -> str:
+    """Return name and tag as messages show them: "Rows (0028,0010)"."""
+    tag = tag_for_keyword(keyword) or 0
+    return f"{dictionary_description(tag)} ({tag >> 16:04X},{tag & 0xFFFF:04X})"
+
+
+def numbers(dataset: Dataset, keyword: str, where: str) -> tuple[float, ...]:
+    """Return the numbers of an element, () when it is absent or empty.
+
+    Raises:
+        ImageError: One of them is no finite number.
+    """
+    found = value(dataset, keyword, where)
+    if found is None:
+        return ()
+    parts = [found] if isinstance(found, str | int | float) else list(found)
+    try:
+        result = tuple(float(part) for part in parts)
+    except (TypeError, ValueError):
+        result = (math.nan,)
+    if not all(math.isfinite(number) for number in result):
+        raise ImageError(
+            f"{element_name(keyword)} is not a number", expected="finite numbers", where=where
+        )
+    return result
+
+
+def integer(dataset: Dataset, keyword: str, where: str, default: int | None = None) -> int:
+    """Return the one whole number of an element.
+
+    Raises:
+        ImageError: It is absent and there is no default, or it is not one whole number.
+    """
+    found = numbers(dataset, keyword, where)
+    if not found:
+        if default is None:
+            raise ImageError(f"{element_name(keyword)} is missing or empty", where=where)
+        return default
+    if len(found) != 1 or found[0] != int(found[0]):
+        raise ImageError(
+            f"{element_name(keyword)} has no single value", expected="a whole number", where=where
+        )
+    return int(found[0])
+
+
+def items(dataset: Dataset, keyword: str, where: str) -> list[Dataset]:
+    """Return the items of a sequence, [] when it is absent, empty or no sequence."""
+    found = value(dataset, keyword, where)
+    return list(found) if isinstance(found, Sequence) else []
+
+
+def functional_group(dataset: Dataset, frame: int, keyword: str, where: str) -> Dataset | None:
+    """Return the item of a functional group for one frame: its own, else the shared one.
+
+    Reference:
+        PS3.3 C.7.6.16.
+    """
+    places = (("PerFrameFunctionalGroupsSequence", frame), ("SharedFunctionalGroupsSequence", 0))
+    for sequence, index in places:
+        groups = value(dataset, sequence, where)
+        if isinstance(groups, Sequence) and index < len(groups):
+            found = items(groups[index], keyword, where)
+            if found:
+                return found[0]
+    return None
+
+
+def pixel_format(dataset: Dataset, kind: str, where: str) -> tuple[PixelFormat, list[str]]:
+    """Return how the pixels are stored (PS3.3 C.7.6.3), and flags.
+
+    Args:
+        dataset: The header.
+        kind: "integer", "float32" or "float64": what the pixel data element holds.
+        where: Name of the file.
+
+    Raises:
+        ImageError: A required element is missing or the elements contradict each other.
+    """
+    flags: list[str] = []
+    photometric = str(value(dataset, "PhotometricInterpretation", where) or "").strip().upper()
+    if not photometric:
+        samples = integer(dataset, "SamplesPerPixel", where, 1)
+        photometric = "RGB" if samples == 3 else "MONOCHROME2"
+        flags.append("no_photometric_interpretation")
+    samples = integer(dataset, "SamplesPerPixel", where, _SAMPLES.get(photometric, 1))
+    if _SAMPLES.get(photometric) != samples:
+        raise ImageError(
+            f"{element_name('PhotometricInterpretation')} is unknown or does not go with "
+            f"{samples} samples per pixel",
+            expected=f"one of {', '.join(_SAMPLES)}",
+            where=where,
+        )
+    allocated = {"float32": 32, "float64": 64}.get(kind) or integer(dataset, "BitsAllocated", where)
+    stored = allocated if kind != "integer" else integer(dataset, "BitsStored", where, allocated)
+    if allocated not in (1, 8, 16, 32, 64) or not 1 <= stored <= allocated:
+        raise ImageError(
+            f"{stored} bits stored in {allocated} bits allocated",
+            expected="1, 8, 16, 32 or 64 bits allocated and no more bits stored",
+            where=where,
+        )
+    high_bit = integer(dataset, "HighBit", where, stored - 1)
+    if not stored - 1 <= high_bit < allocated:
+        high_bit = stored - 1
+        flags.append("high_bit_wrong")
+    fmt = PixelFormat(
+        rows=integer(dataset, "Rows", where),
+        columns=integer(dataset, "Columns", where),
+        samples=samples,
+        frames=max(integer(dataset, "NumberOfFrames", where, 1), 1),
+        bits_allocated=allocated,
+        bits_stored=stored,
+        high_bit=high_bit,
+        is_signed=integer(dataset, "PixelRepresentation", where, 0) == 1,
+        photometric=photometric,
+        is_planar=integer(dataset, "PlanarConfiguration", where, 0) == 1,
+    )
+    return fmt, flags
+
+
+def facts(dataset: Dataset, syntax: str, where: str) -> tuple[Mapping[str, str], list[str]]:
+    """Return the allow-listed facts of a header, and flags for the oddities they tell."""
+    found: dict[str, str] = {"transfer_syntax": syntax} if _PLAIN_TEXT.fullmatch(syntax) else {}
+    flags: list[str] = []
+    for name, keyword in _FACTS.items():
+        try:
+            text = _text(value(dataset, keyword, where))
+        except ImageError:
+            flags.append("unreadable_header_element")
+            continue
+        if text:
+            found[name] = text
+    try:
+        age, is_known = age_years(value(dataset, "PatientAge", where))
+    except ImageError:
+        age, is_known = None, False
+    if age is not None:
+        found["patient_age_years"] = f"{age:g}"
+    if not is_known:
+        flags.append("malformed_age")
+    if found.get("burned_in_annotation", "").upper() == "YES":
+        flags.append("burned_in_annotation")
+    if "LOCALIZER" in found.get("image_type", "").upper().split("\\"):
+        flags.append("localizer")
+    return MappingProxyType(found), flags
+
+
+def _text(found: Any) -> str:
+    """Return a value as short plain text, "" when it is absent or anything else."""
+    if found is None:
+        return ""
+    parts = [found] if isinstance(found, str | int | float) else list(found)
+    text = "\\".join(str(part).strip() for part in parts)
+    return text if _PLAIN_TEXT.fullmatch(text) else ""
+
+
+def age_years(text: Any) -> tuple[float | None, bool]:
+    """Return Patient's Age in years, and False when it is written in no known way.
+
+    Reference:
+        PS3.5 6.2, VR AS: nnnD, nnnW, nnnM or nnnY.
+    """
+    if text is None or not str(text).strip():
+        return None, True
+    match = _AGE.fullmatch(str(text).strip())
+    if match is None:
+        return None, False
+    return min(int(match[1]) * _YEARS[match[2]], _OLDEST_YEARS), True
+
+
+# -------------------------------------------------------------------- geometry
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where the frames lie.
+
+    Attributes:
+        order: Frame numbers from 0 in the order of the array: along the normal of the slices when
+            they form one stack, else as stored.
+        in_plane: Row and column spacing in mm, or None.
+        between: Distance of neighbouring slices in mm, or None.
+        affine: Array index (frame, row, column), or (row, column, 0), to RAS+ mm; or None.
+        flags: Oddities.
+    """
+
+    order: tuple[int, ...]
+    in_plane: tuple[float, float] | None
+    between: float | None
+    affine: FloatArray | None
+    flags: tuple[str, ...]
+
+
+def geometry(dataset: Dataset, frames: int, where: str) -> Geometry:
+    """Return the geometry of an image with that many frames."""
+    in_plane, flags = _in_plane(dataset, where)
+    order, places, axes, odd = _stack(dataset, frames, where)
+    flags += odd
+    between = None
+    if frames > 1:
+        between, odd = _slice_distance(dataset, places, axes, where)
+        flags += odd
+    affine = None
+    if axes is not None and places is not None and in_plane is not None:
+        affine = _affine(axes, places, in_plane, between)
+    return Geometry(order, in_plane, between, affine, tuple(flags))
+
+
+def coarser(place: Geometry, shape: tuple[int, int], reduced: tuple[int, ...]) -> Geometry:
+    """Return the geometry of the same picture with fewer, larger pixels.
+
+    Args:
+        place: Of the picture of `shape`.
+        shape: Rows and columns.
+        reduced: Its rows and columns now.
+    """
+    down, across = (old / new for old, new in zip(shape, reduced, strict=True))
+    in_plane = place.in_plane and (place.in_plane[0] * down, place.in_plane[1] * across)
+    affine = None if place.affine is None else place.affine.copy()
+    if affine is not None:
+        rows, columns = (1, 2) if len(place.order) > 1 else (0, 1)
+        for axis, factor in ((rows, down), (columns, across)):
+            affine[:, 3] += affine[:, axis] * (factor - 1) / 2  # the centre of the larger pixel
+            affine[:, axis] *= factor
+    return replace(place, in_plane=in_plane, affine=affine)
+
+
+def _in_plane(dataset: Dataset, where: str) -> tuple[tuple[float, float] | None, list[str]]:
+    """Return row and column spacing in mm from the first element that has it, and flags.
+
+    Reference:
+        PS3.3 10.7.1.3 (Pixel Spacing is at the patient, Imager Pixel Spacing at the detector and
+        so larger than the anatomy), C.8.12.4.1.
+    """
+    measures = functional_group(dataset, 0, "PixelMeasuresSequence", where)
+    sources = [
+        (measures or dataset, "PixelSpacing", ""),
+        (dataset, "ImagerPixelSpacing", "spacing_from_imager"),
+        (dataset, "NominalScannedPixelSpacing", "spacing_from_scanner"),
+    ]
+    flags: list[str] = []
+    for source, keyword, flag in sources:
+        try:
+            found = numbers(source, keyword, where)
+        except ImageError:
+            found = (0.0,)
+        if len(found) == 2 and min(found) > 0:
+            return (found[0], found[1]), [*flags, flag] if flag else flags
+        if found:
+            flags.append("bad_spacing")
+    aspect = value(dataset, "PixelAspectRatio", where)
+    return None, [*flags, "no_spacing" if aspect is None else "spacing_only_as_aspect_ratio"]
+
+
+def _stack(
+    dataset: Dataset, frames: int, where: str
+) -> tuple[tuple[int, ...], FloatArray | None, FloatArray | None, list[str]]:
+    """Return frame order, positions `(F, 3)` in that order, axes `(3, 3)` (LPS) and flags.
+
+    Axes are the directions of increasing frame, row and column index. Frames that are not one
+    stack (no positions, several orientations, one place twice) keep their stored order.
+    """
+    stored = tuple(range(frames))
+    if frames > 1 and len(items(dataset, "PerFrameFunctionalGroupsSequence", where)) != frames:
+        return stored, None, None, []
+    groups = [(functional_group(dataset, k, "PlanePositionSequence", where), k) for k in stored]
+    if frames == 1 and groups[0][0] is None:
+        groups = [(dataset, 0)]
+    if any(group is None for group, _ in groups):
+        return stored, None, None, []
+    try:
+        places = np.array(
+            [numbers(group, "ImagePositionPatient", where) for group, _ in groups if group]
+        )
+        turns = np.array([_orientation(dataset, k, where) for k in stored])
+    except (ImageError, ValueError):
+        return stored, None, None, ["bad_orientation"]
+    if places.shape != (frames, 3) or turns.shape != (frames, 6):
+        return stored, None, None, ["bad_orientation"] if places.size else []
+    across, down = turns[0, :3], turns[0, 3:]
+    skew = [np.linalg.norm(across) - 1, np.linalg.norm(down) - 1, across @ down]
+    if np.abs(skew).max() > _ORIENTATION_TOLERANCE:
+        return stored, None, None, ["bad_orientation"]
+    normal = np.cross(across, down)
+    along = places @ normal
+    if np.ptp(turns, axis=0).max() > _ORIENTATION_TOLERANCE or len(np.unique(along)) < frames:
+        return stored, None, None, ["frames_not_one_stack"]
+    order = tuple(int(k) for k in np.argsort(along, kind="stable"))
+    return order, places[list(order)], np.stack([normal, down, across]), []
+
+
+def _orientation(dataset: Dataset, frame: int, where: str) -> tuple[float, ...]:
+    """Return the six direction cosines of a frame (PS3.3 C.7.6.2.1.1), () when there are none."""
+    group = functional_group(dataset, frame, "PlaneOrientationSequence", where)
+    return numbers(group or dataset, "ImageOrientationPatient", where)
+
+
+def _slice_distance(
+    dataset: Dataset, places: FloatArray | None, axes: FloatArray | None, where: str
+) -> tuple[float | None, list[str]]:
+    """Return the distance between neighbouring frames in mm, None when it is not one number."""
+    if places is None or axes is None:
+        stated = numbers(dataset, "SpacingBetweenSlices", where)
+        return (abs(stated[0]) or None) if len(stated) == 1 else None, []
+    steps = np.diff(places @ axes[0])
+    step = float(np.median(steps))
+    if np.abs(steps - step).max() > SPACING_TOLERANCE * step:
+        return None, ["slice_distances_differ"]
+    return step, []
+
+
+def _affine(
+    axes: FloatArray, places: FloatArray, in_plane: tuple[float, float], between: float | None
+) -> FloatArray | None:
+    """Return the voxel-to-RAS+ matrix; None for a stack without one slice distance.
+
+    Reference:
+        PS3.3 C.7.6.2.1.1 gives LPS; RAS+ negates its first two axes.
+    """
+    affine = np.eye(4)
+    rows, columns = in_plane[0] * axes[1], in_plane[1] * axes[2]
+    if len(places) == 1:
+        affine[:3, :3] = np.stack([rows, columns, axes[0]], axis=1)
+    elif between is None:
+        return None
+    else:
+        affine[:3, :3] = np.stack([between * axes[0], rows, columns], axis=1)
+    affine[:3, 3] = places[0]
+    affine[:2] *= -1.0
+    return affine

@@ -1,0 +1,402 @@
+"""One DICOM series as one volume: sorted by position, every doubt about its geometry refused.
+
+The order of the slices is that of their positions along the normal of their plane; instance
+numbers and file names say nothing about the patient. Axes of the array are `(slice, row, column)`,
+as in a multi-frame file; the affine maps them to RAS+ mm.
+
+What is refused, by name and with the numbers: two series, patients or frames of reference; slices
+of several orientations, sizes, pixel spacings, units or kinds of pixel; a localizer among them; no
+position; two slices at one position; a gap or irregular distances; a tilted (sheared) stack.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medtl.errors import ImageError
+from medtl.io.cost import DEFAULT_LIMITS, Limits, check_declared, name_of
+from medtl.io.dicom.file import heard_warnings
+from medtl.io.dicom.header import SPACING_TOLERANCE
+from medtl.io.dicom.image import read_dicom
+from medtl.io.dicom.slices import Slice, read_slices
+from medtl.types import FloatArray, Image
+
+SPACING_TOLERANCE_MM = 0.01
+"""Difference of slice distances that positions written with two decimals have anyway."""
+
+_SAME_PLACE_MM = 1e-3
+"""Slices nearer to each other than this are at the same position."""
+
+_DIRECTION_TOLERANCE = 1e-3
+"""Difference of direction cosines (0.06 degrees) within one orientation."""
+
+_SPACING_DIGITS = 4
+"""Decimals of a pixel spacing in mm that are compared."""
+
+_NOT_SLICES = frozenset({"DICOMDIR", "Thumbs.db"})
+"""Files that lie beside images on discs and are no part of a series."""
+
+
+@dataclass(frozen=True)
+class _Stack:
+    """The slices in the order of their positions, and the geometry they have together."""
+
+    slices: tuple[Slice, ...]
+    spacing: tuple[float, float, float]
+    affine: FloatArray
+    flags: tuple[str, ...]
+
+
+def read_series(
+    source: Path | Sequence[Path],
+    *,
+    root: Path | None = None,
+    voi: bool = False,
+    frame: int | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Image:
+    """Return one DICOM series as a volume in real-world units.
+
+    Args:
+        source: The folder of the series (folders below it are not entered), its files, or one
+            multi-frame file.
+        root: Folder that messages name files from; else the base name is used.
+        voi: Apply the window of the header, which must be the same in all slices.
+        frame: Number from 0, in the order of positions, of one slice to read as a 2D image.
+        limits: What the volume may cost.
+
+    Returns:
+        `(C, slices, rows, columns)` float32, spacing (between slices, rows, columns) in mm and
+        the affine to RAS+. Rescale slope and intercept are applied slice by slice. Files of the
+        folder that are no DICOM images are left out, counted in a note and flagged.
+
+    Raises:
+        ImageError: The files are not one series on a regular grid, or one cannot be read.
+
+    Reference:
+        PS3.3 C.7.6.2.1.1 (position and orientation, LPS), C.7.6.16 (functional groups).
+    """
+    where, paths = _files(source, root)
+    with heard_warnings():
+        slices, skipped = read_slices(paths, where, root, limits)
+    stack = _stack(slices, where)
+    if voi:
+        _require_one_window(stack.slices, where)
+    rows, columns = stack.slices[0].size
+    size = (len(slices) if frame is None else 1, rows, columns)
+    check_declared(size, stack.slices[0].samples, 4, where=where, limits=limits)
+    if frame is not None:
+        return _one_slice(stack, frame, skipped, where, root=root, voi=voi, limits=limits)
+    return _volume(stack, skipped, root=root, voi=voi, limits=limits)
+
+
+def _files(source: Path | Sequence[Path], root: Path | None) -> tuple[str, list[Path]]:
+    """Return the name of the series in messages and its files, sorted."""
+    if not isinstance(source, Path):
+        paths = sorted(source)
+        where = name_of(paths[0].parent, root) if paths else "series"
+    elif source.is_dir():
+        where = name_of(source, root)
+        paths = [path for path in sorted(source.iterdir()) if path.is_file() and _counts(path)]
+    else:
+        where, paths = name_of(source, root), [source]
+    if not paths:
+        raise ImageError("the series has no files", expected="DICOM images", where=where)
+    return where, paths
+
+
+def _counts(path: Path) -> bool:
+    """Return whether a file of the folder could be a slice."""
+    return path.name not in _NOT_SLICES and not path.name.startswith(".")
+
+
+# -------------------------------------------------------------------- geometry
+
+
+def _stack(slices: Sequence[Slice], where: str) -> _Stack:
+    """Return the slices in order with their common geometry.
+
+    Raises:
+        ImageError: They are not one regular stack; the message says which rule is broken.
+    """
+    _require_one_source(slices, where)
+    _require_positions(slices, where)
+    turns = np.array([one.orientation for one in slices])
+    apart = float(np.abs(turns - turns[0]).max())
+    if apart > _DIRECTION_TOLERANCE:
+        raise ImageError(
+            f"the slices have several orientations, up to {apart:.3g} apart in a direction cosine",
+            expected=f"one Image Orientation (0020,0037) within {_DIRECTION_TOLERANCE:g}",
+            where=where,
+            fix="Take the localizer or the other plane out of the folder",
+        )
+    across, down = turns[0, :3], turns[0, 3:]
+    normal = np.cross(across, down)
+    places = np.array([one.position for one in slices])
+    order = np.argsort(places @ normal, kind="stable")
+    ordered, places = tuple(slices[k] for k in order), places[order]
+    between, flags = _distance(ordered, places, normal, where)
+    rows, columns = ordered[0].spacing
+    affine = np.eye(4)
+    affine[:3, :3] = np.stack([between * normal, rows * down, columns * across], axis=1)
+    affine[:3, 3] = places[0]
+    affine[:2] *= -1.0  # LPS to RAS+
+    return _Stack(ordered, (between, rows, columns), affine, flags)
+
+
+def _require_one_source(slices: Sequence[Slice], where: str) -> None:
+    """Refuse slices of several series, patients, sizes, spacings or kinds of value."""
+    rules: tuple[tuple[str, str, Callable[[Slice], Hashable]], ...] = (
+        ("series", "one Series Instance UID (0020,000E)", lambda one: one.ids[0]),
+        ("patients", "one Patient ID (0010,0020)", lambda one: one.ids[1]),
+        ("frames of reference", "one frame of reference (0020,0052)", lambda one: one.ids[2]),
+        ("modalities, colours or units", "one kind of pixel", lambda one: (one.kind, one.samples)),
+    )
+    for name, expected, key in rules:
+        counts = Counter(key(one) for one in slices)
+        if len(counts) > 1:
+            sizes = ", ".join(str(n) for n in sorted(counts.values()))
+            raise ImageError(
+                f"{len(counts)} {name} among the slices ({sizes} slices each)",
+                expected=expected,
+                where=where,
+                fix="Put every series into a folder of its own",
+            )
+    localizers = [one for one in slices if one.is_localizer]
+    if 0 < len(localizers) < len(slices):
+        raise ImageError(
+            f"{len(localizers)} of {len(slices)} slices is a localizer, of its own orientation",
+            where=localizers[0].where,
+            fix="Take it out of the folder of the series",
+        )
+    for name, key in (("size in rows and columns", _size), ("Pixel Spacing (0028,0030)", _spacing)):
+        _require_one_value(slices, name, key, where)
+
+
+def _size(one: Slice) -> str:
+    """Return the matrix size as text."""
+    return f"{one.size[0]} x {one.size[1]}"
+
+
+def _spacing(one: Slice) -> str:
+    """Return the pixel spacing as text."""
+    return " x ".join(f"{round(mm, _SPACING_DIGITS):g}" for mm in one.spacing) + " mm"
+
+
+def _require_one_value(
+    slices: Sequence[Slice], name: str, key: Callable[[Slice], str], where: str
+) -> None:
+    """Refuse slices that differ in a quantity; the odd one is named, with both values."""
+    counts = Counter(key(one) for one in slices).most_common()
+    if len(counts) > 1:
+        odd = next(one for one in slices if key(one) != counts[0][0])
+        raise ImageError(
+            f"the {name} is {key(odd)} in {odd.path.name} and {counts[0][0]} in most slices",
+            expected=f"one {name} in the whole series",
+            where=where,
+        )
+
+
+def _require_positions(slices: Sequence[Slice], where: str) -> None:
+    """Refuse slices whose place, direction or spacing is missing or cannot be one."""
+    for one in slices:
+        turn = np.array(one.orientation)
+        if len(one.position) != 3 or len(turn) != 6:
+            missing = (
+                "Position (0020,0032)" if len(one.position) != 3 else "Orientation (0020,0037)"
+            )
+            raise ImageError(
+                f"{one.path.name} has no Image {missing}, so its place is unknown",
+                expected="a position and an orientation in every slice",
+                where=where,
+                fix="Name single files in the manifest, or convert the series with a trusted tool",
+            )
+        skew = (np.linalg.norm(turn[:3]) - 1, np.linalg.norm(turn[3:]) - 1, turn[:3] @ turn[3:])
+        if np.abs(skew).max() > 10 * _DIRECTION_TOLERANCE:
+            raise ImageError(
+                f"the orientation of {one.path.name} is not two unit vectors at right angles",
+                where=where,
+            )
+        if len(one.spacing) != 2 or min(one.spacing) <= 0:
+            raise ImageError(
+                f"{one.path.name} has no usable Pixel Spacing (0028,0030)",
+                expected="two positive numbers",
+                where=where,
+            )
+
+
+def _distance(
+    slices: Sequence[Slice], places: FloatArray, normal: FloatArray, where: str
+) -> tuple[float, tuple[str, ...]]:
+    """Return the distance between slices in mm, and flags.
+
+    Raises:
+        ImageError: Two slices at one position, a gap, irregular distances or a tilt.
+    """
+    if len(slices) == 1:
+        if slices[0].thickness is None:
+            raise ImageError(
+                "a single slice without Slice Thickness (0018,0050): its spacing is unknown",
+                where=where,
+            )
+        return slices[0].thickness, ("single_slice_spacing_from_thickness",)
+    steps = np.diff(places @ normal)
+    _require_apart(slices, steps, where)
+    step = float(np.median(steps))
+    tolerance = max(SPACING_TOLERANCE * step, SPACING_TOLERANCE_MM)
+    worst = int(np.abs(steps - step).argmax())
+    if abs(steps[worst] - step) > tolerance:
+        missing = round(float(steps[worst]) / step) - 1
+        gap = f"a gap of {steps[worst]:.4g} mm" if missing > 0 else f"{steps[worst]:.4g} mm"
+        count = f", as if {missing} slice(s) were missing" if missing > 0 else ""
+        raise ImageError(
+            f"irregular slice spacing: {gap} between {slices[worst].path.name} and "
+            f"{slices[worst + 1].path.name}, {step:.4g} mm elsewhere{count}",
+            expected=f"one distance within {tolerance:.2g} mm",
+            where=where,
+            fix="Export the whole series again, or resample it with a trusted tool",
+        )
+    along = float(steps.sum())
+    drift = places[-1] - places[0] - along * normal
+    if np.linalg.norm(drift) > tolerance * len(steps):
+        angle = math.degrees(math.atan2(float(np.linalg.norm(drift)), along))
+        raise ImageError(
+            f"the stack is tilted by {angle:.1f} degrees (gantry tilt): its slices shift along "
+            "their plane, so the volume is sheared, not orthogonal",
+            expected="positions along the normal of the slices",
+            where=where,
+            fix="Correct the tilt (dcm2niix does) and use the NIfTI file",
+        )
+    return along / len(steps), ()
+
+
+def _require_apart(slices: Sequence[Slice], steps: NDArray[np.floating], where: str) -> None:
+    """Refuse two slices at the same position."""
+    same = np.flatnonzero(steps < _SAME_PLACE_MM)
+    if len(same):
+        first = int(same[0])
+        raise ImageError(
+            f"{len(same)} pair(s) of slices at the same position (duplicate or second time "
+            f"point): {slices[first].path.name} and {slices[first + 1].path.name}",
+            expected="one slice per position",
+            where=where,
+            fix="Keep one time point or contrast per folder",
+        )
+
+
+# ---------------------------------------------------------------------- pixels
+
+
+def _require_one_window(slices: Sequence[Slice], where: str) -> None:
+    """Refuse to apply windows that would make equal tissue differ between slices."""
+    windows = Counter(one.window for one in slices)
+    if len(windows) > 1 or not all(next(iter(windows))):
+        raise ImageError(
+            "no window in the header" if len(windows) == 1 else f"{len(windows)} different windows",
+            expected="one window in all slices, when the window of the header is asked for",
+            where=where,
+            fix="State a window in the recipe, or scale by percentiles",
+        )
+
+
+def _volume(
+    stack: _Stack, skipped: Sequence[str], *, root: Path | None, voi: bool, limits: Limits
+) -> Image:
+    """Return the slices decoded and stacked."""
+    first = stack.slices[0]
+    if first.frame is None:
+        images = [read_dicom(one.path, root=root, voi=voi, limits=limits) for one in stack.slices]
+        array, padding = _stacked(images)
+    else:  # read_dicom sorts frames along the same normal
+        images = [read_dicom(first.path, root=root, voi=voi, limits=limits)]
+        array = images[0].array
+        array = array if array.ndim == 4 else array[:, None]
+        padding = images[0].header.get("padding_value")
+    shared = set(images[0].header.items()).intersection(*(one.header.items() for one in images))
+    header = dict(shared) | ({} if padding is None else {"padding_value": padding})
+    spacing = tuple(float(f"{mm:.6g}") for mm in stack.spacing)
+    return Image(
+        array,
+        spacing,
+        stack.affine,
+        images[0].modality,
+        (
+            *_merged((one.notes for one in images), "spacing "),
+            f"{len(stack.slices)} slices sorted by position along their normal",
+            "spacing " + " x ".join(f"{mm:g}" for mm in spacing) + " mm",
+            *_skip_notes(skipped),
+        ),
+        (
+            *_merged((one.flags for one in images), "multi_frame"),
+            *stack.flags,
+            *_skip_flags(skipped),
+        ),
+        dict(sorted(header.items())),
+    )
+
+
+def _stacked(images: Sequence[Image]) -> tuple[NDArray[np.float32], str | None]:
+    """Return the slices as one array, and the one value its padding has, as text.
+
+    Every slice has set its padding below its own smallest value; here it is below that of all.
+    """
+    array = np.stack([one.array for one in images], axis=1)
+    fills = [one.header.get("padding_value") for one in images]
+    if not any(fills):
+        return array, None
+    lowest = np.nextafter(array.min(), np.float32(-np.inf))
+    for number, fill in enumerate(fills):
+        if fill:
+            plane = array[:, number]
+            plane[plane == np.float32(fill)] = lowest
+    return array, repr(float(lowest))
+
+
+def _one_slice(
+    stack: _Stack,
+    frame: int,
+    skipped: Sequence[str],
+    where: str,
+    *,
+    root: Path | None,
+    voi: bool,
+    limits: Limits,
+) -> Image:
+    """Return one slice as a 2D image."""
+    if not 0 <= frame < len(stack.slices):
+        raise ImageError(
+            f"slice {frame} is asked for", expected=f"0 to {len(stack.slices) - 1}", where=where
+        )
+    chosen = stack.slices[frame]
+    inside = None if chosen.frame is None else frame  # frames count by position there too
+    image = read_dicom(chosen.path, root=root, voi=voi, frame=inside, limits=limits)
+    note = f"took slice {frame} of {len(stack.slices)} by position"
+    return replace(
+        image,
+        notes=(*image.notes, note, *_skip_notes(skipped)),
+        flags=(*image.flags, *_skip_flags(skipped)),
+    )
+
+
+def _merged(parts: Iterable[Sequence[str]], but: str) -> list[str]:
+    """Return the texts of all slices, each once, without those that begin like `but`."""
+    texts = dict.fromkeys(text for part in parts for text in part)
+    return [text for text in texts if not text.startswith(but)]
+
+
+def _skip_notes(skipped: Sequence[str]) -> list[str]:
+    """Return a note that names the files left out."""
+    shown = ", ".join(skipped[:5]) + (", ..." if len(skipped) > 5 else "")
+    return [f"{len(skipped)} file(s) skipped, not a DICOM image: {shown}"] if skipped else []
+
+
+def _skip_flags(skipped: Sequence[str]) -> list[str]:
+    """Return the flag for files left out."""
+    return ["files_skipped_not_a_dicom_image"] if skipped else []

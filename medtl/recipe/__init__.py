@@ -1,0 +1,1 @@
+"""The recipe: what a run needs, as frozen, checked values."""

@@ -1,0 +1,226 @@
+"""Numbers and names as a reader wants them: percent, "of 100", intervals, names of measures."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from medtl.report.language.texts import knows, plain, translated
+
+Kind = Literal["share", "score", "months", "mm", "ml", "cm2", "number", "count"]
+
+KINDS: Mapping[str, Kind] = {
+    **dict.fromkeys(
+        (
+            "auroc",
+            "average_precision",
+            "f1",
+            "mcc",
+            "youden",
+            "kappa",
+            "quadratic_kappa",
+            "brier",
+            "scaled_brier",
+            "ece",
+            "partial_auc_specificity_90_to_100",
+            "log_loss",
+            "auroc_hand_till",
+            "icc_2_1",
+            "pearson_r",
+            "concordance",
+            "r2",
+            "icc",
+            "dice",
+            "iou",
+            "nsd",
+            "f1_macro",
+            "kappa_quadratic",
+        ),
+        "score",
+    ),
+    **dict.fromkeys(
+        (
+            "sensitivity",
+            "specificity",
+            "ppv",
+            "npv",
+            "ppv_at_prevalence",
+            "npv_at_prevalence",
+            "accuracy",
+            "balanced_accuracy",
+            "prevalence",
+            "sensitivity_at_specificity_90",
+            "specificity_at_sensitivity_90",
+            "missed",
+            "correctly_absent",
+            "dice_below_50_percent",
+            "class_sensitivity",
+        ),
+        "share",
+    ),
+    **dict.fromkeys(
+        (
+            "calibration_slope",
+            "calibration_in_the_large",
+            "lr_positive",
+            "lr_negative",
+            "diagnostic_odds_ratio",
+            "calibration_intercept",
+            "temperature",
+            "error_slope_on_reference",
+            "error_slope_on_mean",
+        ),
+        "number",
+    ),
+    **dict.fromkeys(
+        (
+            "loa_low_months",
+            "loa_high_months",
+            "mae_months",
+            "median_absolute_error_months",
+            "rmse_months",
+            "bias_months",
+        ),
+        "months",
+    ),
+    **dict.fromkeys(
+        (
+            "hd_mm",
+            "hd95_mm",
+            "assd_mm",
+            "masd_mm",
+        ),
+        "mm",
+    ),
+}
+"""Name in metrics.json -> how its value is written; its name for a reader is a text."""
+
+_ENDINGS = ("after_temperature", "median", "p05", "p25", "p75", "gap", "difference")
+"""Endings of names in metrics.json that say something about the measure itself."""
+
+_UNITS: Mapping[str, Kind] = {"months": "months", "mm": "mm", "ml": "ml", "cm2": "cm2"}
+_DIGITS: Mapping[Kind, str] = {
+    "score": ".3f",
+    "months": ".1f",
+    "mm": ".2f",
+    "ml": ".1f",
+    "cm2": ".1f",
+    "number": ".2f",
+    "count": ",.0f",
+}
+"""Format of a value, without its unit."""
+
+
+def describe(name: str) -> tuple[str, Kind]:
+    """Reader's name and kind of a measure; an unknown name keeps its words and its unit."""
+    if name in KINDS:
+        return plain(f"measure.{name}"), KINDS[name]
+    for ending in _ENDINGS:
+        base = name.removesuffix(f"_{ending}")
+        if base != name:
+            title, kind = describe(base)
+            return plain("measure.of", measure=title, which=plain(f"ending.{ending}")), kind
+    if found := re.fullmatch(r"within_([\d.]+)_months", name):
+        return plain("measure.within", n=found[1]), "share"
+    if found := re.fullmatch(r"nsd_([\d.]+)_mm", name):
+        return plain("measure.nsd_at", n=found[1]), "score"
+    if found := re.fullmatch(r"(volume|area)_(bias|loa_low|loa_high)_(ml|cm2)", name):
+        title, size = plain(f"measure.{found[2]}_months"), plain(f"measure.{found[1]}")
+        return plain("measure.of", measure=title, which=size), _UNITS[found[3]]
+    words = name.split("_")
+    kind = _UNITS.get(words[-1], "number")
+    if kind != "number":
+        words = words[:-1]
+    return (" ".join(words).capitalize() or name), kind
+
+
+def finding_name(label: object) -> str:
+    """A label as words inside a sentence ("pleural_effusion" -> "pleural effusion")."""
+    words = str(label).removesuffix("_months")  # the unit stands with the value
+    return words.replace("_", " ").strip() or plain("finding.unnamed")
+
+
+def of_100(share: float) -> str:
+    """A share in [0, 1] as a count of 100, never rounded to none or all when it is not."""
+    rounded = math.floor(100 * share + 0.5)
+    if rounded == 0 and share > 0:
+        return "<1"
+    if rounded == 100 and share < 1:
+        return ">99"
+    return str(rounded)
+
+
+def percent(share: float) -> str:
+    """A share in [0, 1] in percent; two figures below 10%."""
+    if 0 < share < 0.0995:
+        return f"{100 * share:.2g}%"
+    return f"{of_100(share)}%"
+
+
+def threshold_text(threshold: object) -> str:
+    """A threshold with three decimals, or in words when it is above every score."""
+    value = number(threshold)
+    if value is None or math.isinf(value):
+        return plain("threshold.inf")
+    return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
+
+
+def number(value: object) -> float | None:
+    """`value` as a float, "inf" included; None when it is missing or not a number."""
+    if value is None or isinstance(value, bool):
+        return None
+    try:
+        result = float(str(value))
+    except ValueError:
+        return None
+    return None if math.isnan(result) else result
+
+
+def value_text(value: float, kind: Kind) -> str:
+    """One value in the form of its kind: "87%", "0.912", "6.1 months"."""
+    digits = bare_text(value, kind)
+    return plain(f"value.{kind}", n=digits) if knows(f"value.{kind}") else digits
+
+
+def bare_text(value: float, kind: Kind) -> str:
+    """One value without its unit: "6.1", but "87%"."""
+    if kind == "share":
+        return percent(value)
+    return format(value, _DIGITS[kind]).replace("-", "−")
+
+
+def interval_text(measure: Mapping[str, Any], kind: Kind) -> str:
+    """The interval of a measure ("79% to 92%"), or "" when there is none."""
+    low, high = number(measure.get("low")), number(measure.get("high"))
+    if low is None or high is None:
+        return ""
+    return plain("interval", low=bare_text(low, kind), high=value_text(high, kind))
+
+
+def reason_of(measure: Mapping[str, Any]) -> str:
+    """Why a measure is not "ok", never empty."""
+    return translated(measure.get("reason") or "").rstrip(".") or plain("no_reason")
+
+
+def level_text(measure: Mapping[str, Any]) -> str:
+    """The level of the interval in percent, without the sign ("95")."""
+    return f"{100 * (number(measure.get('confidence')) or 0.95):g}"
+
+
+def count_text(value: object) -> str:
+    """A count with thousands separators, or an en dash when it is missing."""
+    result = number(value)
+    return "–" if result is None else f"{result:,.0f}"
+
+
+def sentence(text: str) -> str:
+    """Return a label as the start of a sentence: only its first letter changes ("NA" stays)."""
+    return text[:1].upper() + text[1:]
+
+
+def p_text(p: object) -> str:
+    """A p value with three decimals, or a dash when there is no test."""
+    value = number(p)
+    return "–" if value is None else "<0.001" if value < 0.001 else f"{value:.3f}"

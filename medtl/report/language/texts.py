@@ -1,0 +1,112 @@
+"""The report's words: one YAML file per language beside this module, the same keys in each.
+
+Values in `{braces}` are escaped when a text is filled in (`fill`); the texts themselves may hold
+markup. A key that is missing raises, so a template cannot show a hole. What `metrics/` says in
+English (reasons, methods, notes) is translated by phrase, and stays English where none is known.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from pathlib import Path
+
+from markupsafe import Markup
+
+from medtl.errors import RunError
+from medtl.storage.yaml import load_yaml
+
+LANGUAGES = ("en", "ko")
+
+_SPOKEN: ContextVar[str] = ContextVar("language", default="en")
+
+_VARIABLE = re.compile(
+    r"'[^']*'|(?<=against )[^,;]+|^\S+(?= was divided)|^[^:;]+(?=: \d+ of \d+ cases have)"
+    r"|(?<![\w.])[-+]?\d[\d,]*(?:\.\d+)?%?"
+)
+"""What differs between two uses of one English phrase: names, and numbers."""
+
+
+@contextmanager
+def speaking(language: str) -> Iterator[None]:
+    """Let every text in the block be of one language.
+
+    Args:
+        language: One of `LANGUAGES`.
+
+    Raises:
+        RunError: For another language.
+    """
+    if language not in LANGUAGES:
+        raise RunError(f"no language {language!r}", expected=f"one of {', '.join(LANGUAGES)}")
+    token = _SPOKEN.set(language)
+    try:
+        yield
+    finally:
+        _SPOKEN.reset(token)
+
+
+def spoken() -> str:
+    """Return the language of the block, "en" outside any."""
+    return _SPOKEN.get()
+
+
+@cache
+def texts_of(language: str) -> Mapping[str, str]:
+    """Return key -> text of a language."""
+    return dict(_file(language)["texts"])
+
+
+@cache
+def phrases_of(language: str) -> Mapping[str, str]:
+    """Return English phrase -> phrase of a language; a `#` stands for a number or a quoted name."""
+    return dict(_file(language).get("phrases") or {})
+
+
+def _file(language: str) -> dict[str, dict[str, str]]:
+    """The content of a language's file."""
+    return load_yaml(Path(__file__).parent / f"{language}.yaml")
+
+
+def fill(key: str, **values: object) -> Markup:
+    """The text of `key` with `values` escaped into its braces."""
+    return Markup(texts_of(spoken())[key]).format(**values)
+
+
+def plain(key: str, **values: object) -> str:
+    """The text of `key` as a plain string, not yet escaped, for places without markup."""
+    return texts_of(spoken())[key].format(**values)
+
+
+def knows(key: str) -> bool:
+    """Whether there is a text of that key."""
+    return key in texts_of(spoken())
+
+
+def translated(english: object) -> str:
+    """A reason, method or note of `metrics/` in the language of the block.
+
+    Parts joined by "; " or ", " are looked up whole first, then one by one.
+    """
+    text = str(english)
+    if spoken() == "en" or not text:
+        return text
+    for mark in ("; ", ", "):
+        found = _phrase(text)
+        if found is not None:
+            return found
+        if mark in text:
+            return mark.join(translated(part) for part in text.split(mark))
+    return _phrase(text) or text
+
+
+def _phrase(text: str) -> str | None:
+    """The known phrase with the numbers and names of the text, in their order."""
+    pattern = phrases_of(spoken()).get(_VARIABLE.sub("#", text))
+    if pattern is None:
+        return None
+    values = iter(_VARIABLE.findall(text))
+    return re.sub("#", lambda _: next(values, "#"), pattern)

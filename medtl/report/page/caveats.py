@@ -1,0 +1,160 @@
+"""What the result must not be relied on for, found by fixed rules in the run's own records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from medtl.report.language.numbers import number, percent
+from medtl.report.language.texts import plain
+from medtl.report.page.finding import CALIBRATION, DISCRIMINATION, Finding, group_sizes, show
+from medtl.report.svg.panels import is_small, subset_text
+
+FEW_WITH_FINDING = 50
+"""With fewer tested cases that have the finding, the rates are called imprecise."""
+WIDE_OF_100 = 15
+"""An interval of sensitivity that spans more than this many of 100 is called wide."""
+PREVALENCE_FACTOR = 1.5
+"""A test-set prevalence this many times off the stated one is pointed out."""
+
+VALUES = ("mae_months", "bias_months", "dice", "hd95_mm", "assd_mm")
+"""Measures of a reading or a mask whose failure is pointed out."""
+
+PERSON_FIELDS = (
+    "intended_use",
+    "out_of_scope",
+    "reference_standard",
+    "sampling",
+    "external",
+    "endpoint",
+    "funding",
+)
+"""Fields of `study` that no software can fill; empty ones are shown as not stated."""
+
+
+def find_limits(
+    findings: Sequence[Finding],
+    *,
+    prevalence: float | None,
+    quality: Mapping[str, Any] | None,
+    synthetic: bool,
+    openings: Mapping[str, int] | None = None,
+) -> list[str]:
+    """The limits in words, the gravest first.
+
+    Args:
+        findings: Those of the report.
+        prevalence: The stated one in [0, 1], or None.
+        quality: data_quality.json.
+        synthetic: True when the images are phantoms.
+        openings: How many models the test set was opened for, and which this one is.
+    """
+    limits = [plain("limit.synthetic")] if synthetic else []
+    if openings and openings["models"] > 1:
+        limits.append(plain("limit.openings", **openings))
+    classified = [finding for finding in findings if finding.classified]
+    for finding in classified:
+        limits.extend(_threshold_limits(finding))
+    for finding in findings:
+        limits.extend(_status_limits(finding))
+        if not finding.classified:
+            limits.extend(_value_limits(finding))
+    for finding in classified:
+        limits.extend(_size_limits(finding))
+        limits.extend(_prevalence_limits(finding, prevalence))
+        if not any(name in finding.measures for name in CALIBRATION):
+            limits.append(plain("limit.miscalibrated", finding=finding.name))
+    if classified and prevalence is None:
+        limits.append(plain("limit.no_prevalence"))
+    limits.extend(_subgroup_limits(findings))
+    refused = len((quality or {}).get("quarantined") or [])
+    if refused:
+        limits.append(plain("limit.quarantined", n=refused))
+    return [*limits, plain("limit.external"), plain("limit.human")]
+
+
+def _threshold_limits(finding: Finding) -> Iterator[str]:
+    """A threshold that is missing, or was chosen on the set it is reported on."""
+    if finding.point is None:
+        yield plain("limit.no_threshold", finding=finding.name)
+    elif finding.point.get("chosen_on") == "test":
+        yield plain("limit.threshold_test", finding=finding.name)
+
+
+def _status_limits(finding: Finding) -> Iterator[str]:
+    """Undefined and degenerate measures among those that page one uses."""
+    names = (*DISCRIMINATION[:1], "sensitivity", "specificity", *VALUES)
+    for name in names:
+        if name not in finding.measures:
+            continue
+        shown = show(finding.measures[name])
+        if shown.status in ("undefined", "degenerate"):
+            yield plain(
+                f"limit.{shown.status}",
+                finding=finding.name,
+                measure=shown.title,
+                reason=shown.reason,
+            )
+
+
+def _value_limits(finding: Finding) -> Iterator[str]:
+    """Few cases, missed structures, and errors that grow with the value."""
+    cases = number(finding.size["n"])
+    if cases is not None and cases < FEW_WITH_FINDING:
+        yield plain("limit.few_cases", finding=finding.name, n=int(cases))
+    missed = number(finding.measures.get("missed", {}).get("value"))
+    if missed:
+        yield plain("limit.missed", finding=finding.name, share=percent(missed))
+    slope = finding.measures.get("error_slope_on_reference", {})
+    low, high = number(slope.get("low")), number(slope.get("high"))
+    if low is not None and high is not None and not low <= 0 <= high:
+        yield plain("limit.slope_low" if high < 0 else "limit.slope_high", finding=finding.name)
+
+
+def _size_limits(finding: Finding) -> Iterator[str]:
+    """Few cases with the finding, or a wide interval of sensitivity."""
+    positives = number(finding.size["n_positive"])
+    if positives is not None and positives < FEW_WITH_FINDING:
+        yield plain(
+            "limit.few",
+            finding=finding.name,
+            n=int(positives),
+            unit=finding.unit,
+            counter=finding.counter,
+        )
+    low, high = (
+        number(finding.measures.get("sensitivity", {}).get(side)) for side in ("low", "high")
+    )
+    if low is not None and high is not None and 100 * (high - low) > WIDE_OF_100:
+        width = int(100 * (high - low) + 0.5)
+        yield plain("limit.wide", finding=finding.name, unit=finding.unit, width=width)
+
+
+def _prevalence_limits(finding: Finding, stated: float | None) -> Iterator[str]:
+    """A test set with many more, or many fewer, positives than the stated prevalence."""
+    if stated is None or finding.counts is None:
+        return
+    total = sum(finding.counts.values())
+    tested = (finding.counts["tp"] + finding.counts["fn"]) / total if total else 0.0
+    if tested and max(tested / stated, stated / tested) > PREVALENCE_FACTOR:
+        yield plain(
+            "limit.prevalence_shift",
+            finding=finding.name,
+            test=percent(tested),
+            stated=percent(stated),
+        )
+
+
+def _subgroup_limits(findings: Sequence[Finding]) -> Iterator[str]:
+    """Subgroups that are too small, or none at all."""
+    if not any(finding.subsets for finding in findings):
+        yield plain("limit.no_subgroups")
+        return
+    small = dict.fromkeys(
+        subset_text(subset)
+        for finding in findings
+        for subset, size in group_sizes(finding).items()
+        if subset != "all" and is_small(size)
+    )
+    if small:
+        yield plain("limit.subgroup_small", groups="; ".join(small))

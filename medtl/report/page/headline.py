@@ -1,0 +1,261 @@
+"""The sentences of page one: measured shares as "of 100", 1000 patients, the threshold's origin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from markupsafe import Markup
+
+from medtl.report.language.numbers import (
+    bare_text,
+    count_text,
+    finding_name,
+    level_text,
+    number,
+    of_100,
+    reason_of,
+    value_text,
+)
+from medtl.report.language.texts import fill, plain, translated
+from medtl.report.page.finding import AT_POINT, Finding, Row, show
+
+VALUE_SENTENCES: Mapping[str, str] = MappingProxyType(
+    {
+        "mae_months": "summary.mae",
+        "within_12_months": "summary.within_12",
+        "dice": "summary.dice",
+        "hd95_mm": "summary.hd95",
+    }
+)
+"""Measures of a measurement or a segmentation that page one says as a sentence."""
+
+VALUE_COLUMNS = (
+    *("mae_months", "bias_months", "within_12_months", "dice", "dice_median"),
+    *("hd95_mm_median", "assd_mm_median", "nsd_2_mm", "missed"),
+)
+"""Columns of the table of several structures."""
+
+
+def headline(finding: Finding) -> list[dict[str, Markup]]:
+    """The sentences of page one about a finding: each a big `sentence` and a small `detail`."""
+    if not finding.classified:
+        return _value_headline(finding)
+    if finding.point is None:
+        return [_said(fill("summary.no_point", finding=finding.name))]
+    sentences = []
+    if not threshold_origin(finding)[1]:
+        sentences.append(_said(fill("summary.optimistic")))
+    if finding.threshold == float("inf"):
+        sentences.append(_said(fill("summary.flag_nobody", finding=finding.name)))
+    sentences.append(_found_sentence(finding))
+    sentences.append(_false_sentence(finding))
+    if "ppv_at_prevalence" in finding.measures:
+        sentences.append(_right_sentence(finding.measures["ppv_at_prevalence"]))
+    return sentences
+
+
+def _said(sentence: Markup, detail: Markup | None = None) -> dict[str, Markup]:
+    """A sentence of page one with its small print."""
+    return {"sentence": sentence, "detail": detail or Markup("")}
+
+
+def _about(finding: Finding) -> dict[str, str]:
+    """What most sentences name: the finding and what is counted."""
+    return {"finding": finding.name, "unit": finding.unit, "counter": finding.counter}
+
+
+def _found_sentence(finding: Finding) -> dict[str, Markup]:
+    """The sentence "of 100 patients with X, 87 are found", from the measured sensitivity."""
+    row = finding.measures.get("sensitivity")
+    share = number(row.get("value")) if row else None
+    if row is None or share is None:
+        reason = reason_of(row or {})
+        return _said(
+            fill("summary.no_found", unit=finding.unit, finding=finding.name, reason=reason)
+        )
+    detail = _detail(row, _counted(finding, "tp", "fn"))
+    sentence = fill("summary.found", **_about(finding), n=of_100(share))
+    return _said(sentence, detail)
+
+
+def _false_sentence(finding: Finding) -> dict[str, Markup]:
+    """The sentence "of 100 without it, 14 are wrongly flagged", from the specificity."""
+    row = finding.measures.get("specificity")
+    share = number(row.get("value")) if row else None
+    if row is None or share is None:
+        return _said(fill("summary.no_false", unit=finding.unit, reason=reason_of(row or {})))
+    detail = _detail(_complement(row), _counted(finding, "fp", "tn"))
+    return _said(fill("summary.false", **_about(finding), n=of_100(1 - share)), detail)
+
+
+def _right_sentence(row: Row) -> dict[str, Markup]:
+    """The sentence "of 100 flags, 24 are right", from the measured PPV at the stated prevalence."""
+    share = number(row.get("value"))
+    if share is None:
+        return _said(fill("summary.no_right", reason=reason_of(row)))
+    return _said(
+        fill("summary.right", n=of_100(share)), _detail(row, fill("summary.at_prevalence"))
+    )
+
+
+def _counted(finding: Finding, part: str, rest: str) -> Markup:
+    """The raw counts behind a share ("87 of 92 in the test set"), or nothing."""
+    if finding.counts is None:
+        return Markup("")
+    total = finding.counts[part] + finding.counts[rest]
+    return fill("summary.counted", count=f"{finding.counts[part]:,}", total=f"{total:,}")
+
+
+def _detail(row: Row, basis: Markup) -> Markup:
+    """The small print under a sentence: interval, what it rests on, a warning if degenerate."""
+    parts = [basis]
+    low, high = number(row.get("low")), number(row.get("high"))
+    if low is not None and high is not None:
+        level = level_text(row)
+        interval = fill("summary.detail", level=level, low=of_100(low), high=of_100(high))
+        parts.insert(0, interval)
+    if row["status"] == "degenerate":
+        parts.append(fill("degenerate", reason=reason_of(row)))
+    return Markup("; ").join(part for part in parts if part)
+
+
+def _value_headline(finding: Finding) -> list[dict[str, Markup]]:
+    """Page one of a measurement or a segmentation: mean error, share close enough, mean overlap."""
+    sentences = []
+    for name, key in VALUE_SENTENCES.items():
+        row = finding.measures.get(name)
+        if row is None:
+            continue
+        shown = show(row)
+        if not shown.value:
+            sentences.append(_said(fill("not_estimable", reason=shown.reason)))
+            continue
+        value = of_100(float(row["value"])) if shown.value.endswith("%") else shown.value
+        parts = [fill("summary.tested", total=count_text(row["n"]))]
+        if shown.interval:
+            level = level_text(row)
+            parts.insert(0, fill("summary.interval", level=level, interval=shown.interval))
+        sentences.append(_said(fill(key, n=value), Markup("; ").join(parts)))
+    return [*sentences, *_agreement_sentence(finding)]
+
+
+def _agreement_sentence(finding: Finding) -> list[dict[str, Markup]]:
+    """How far a new estimate may lie from the reference, from the limits of agreement."""
+    rows = [finding.measures.get(f"loa_{side}_months", {}) for side in ("low", "high")]
+    low, high = (number(row.get("value")) for row in rows)
+    if low is None or high is None:
+        return []
+    signed = low > 0 or high < 0
+    values = (
+        bare_text(low if signed else -low, "months"),
+        value_text(high, "months"),
+    )
+    bias = number(finding.measures.get("bias_months", {}).get("value")) or 0.0
+    way = plain("summary.bias_high" if bias > 0 else "summary.bias_low", n=f"{abs(bias):.1f}")
+    key = "summary.loa_one_side" if signed else "summary.loa"
+    return [_said(fill(key, low=values[0], high=values[1]), Markup.escape(way))]
+
+
+def values_overview(findings: Sequence[Finding]) -> dict[str, Any] | None:
+    """The table of several structures or readings: one row each; None for fewer than two."""
+    mine = [finding for finding in findings if not finding.classified]
+    if len(mine) < 2:
+        return None
+    names = [n for n in VALUE_COLUMNS if any(n in finding.measures for finding in mine)]
+    return {
+        "head": [plain(f"short.{name}") for name in names],
+        "rows": [
+            (f, [show(f.measures[n]) if n in f.measures else None for n in names]) for f in mine
+        ],
+    }
+
+
+def confusion_view(metrics: Row, findings: Sequence[Finding]) -> dict[str, Any] | None:
+    """The confusion table with, for each class, the share that was called rightly."""
+    confusion = metrics.get("confusion")
+    if not confusion:
+        return None
+    right = {
+        finding.label: show(finding.measures["class_sensitivity"])
+        for finding in findings
+        if "class_sensitivity" in finding.measures
+    }
+    rows = zip(confusion["classes"], confusion["matrix"], strict=True)
+    return {
+        "classes": [finding_name(name) for name in confusion["classes"]],
+        "rows": [(finding_name(name), counts, right.get(str(name))) for name, counts in rows],
+        "has_right": bool(right),
+    }
+
+
+def overview_cell(finding: Finding, which: str) -> dict[str, str]:
+    """Cell of the table of findings: "found" of 100 with it, or "false" of 100 without it."""
+    row = finding.measures.get("sensitivity" if which == "found" else "specificity")
+    if row is None or finding.point is None:
+        return {"value": "", "interval": "", "reason": plain("overview.no_point")}
+    if which == "false":
+        row = _complement(row)
+    value, low, high = (number(row.get(name)) for name in ("value", "low", "high"))
+    if value is None:
+        return {
+            "value": "",
+            "interval": "",
+            "reason": plain("not_estimable", reason=reason_of(row)),
+        }
+    interval = ""
+    if low is not None and high is not None:
+        interval = plain("interval", low=of_100(low), high=of_100(high))
+    return {"value": of_100(value), "interval": interval, "reason": ""}
+
+
+def _complement(row: Row) -> Row:
+    """A share and its interval turned around: specificity to wrongly flagged."""
+    value, low, high = (number(row.get(name)) for name in ("value", "low", "high"))
+    return {
+        **row,
+        "value": None if value is None else 1 - value,
+        "low": None if high is None else 1 - high,
+        "high": None if low is None else 1 - low,
+    }
+
+
+def per_thousand(finding: Finding, prevalence: float | None) -> dict[str, Any] | None:
+    """1000 patients at a prevalence: `tp`, `fn`, `fp`, `tn`, the `prevalence` and its `source`.
+
+    They are those of metrics.json where it has them; else sensitivity and specificity are applied
+    to whole patients, so that both rows keep their sum.
+    """
+    if finding.per_1000 is not None:
+        return dict(finding.per_1000)
+    shares = [number(finding.measures.get(n, {}).get("value")) for n in AT_POINT[:2]]
+    if prevalence is None or finding.point is None or None in shares:
+        return None
+    sensitivity, specificity = (share or 0.0 for share in shares)
+    with_it = round(1000 * prevalence)
+    tp, tn = round(with_it * sensitivity), round((1000 - with_it) * specificity)
+    counts = {"tp": tp, "fn": with_it - tp, "fp": 1000 - with_it - tn, "tn": tn}
+    return {**counts, "prevalence": prevalence, "source": "stated"}
+
+
+def threshold_origin(finding: Finding) -> tuple[str, bool]:
+    """Where the threshold comes from, in words, and whether that is sound."""
+    assert finding.point is not None
+    chosen_on = str(finding.point.get("chosen_on", ""))
+    known = {"val": "threshold.val", "given": "threshold.given", "test": "threshold.test"}
+    if chosen_on in known:
+        return plain(known[chosen_on]), chosen_on != "test"
+    return plain("threshold.other", split=chosen_on or "?"), True
+
+
+def threshold_facts(finding: Finding) -> list[str]:
+    """The rule and the size of the set that fixed the threshold."""
+    assert finding.point is not None
+    facts = []
+    if finding.point.get("rule"):
+        facts.append(plain("threshold.rule", rule=translated(finding.point["rule"])))
+    if number(finding.point.get("n")):
+        numbers = {k: count_text(finding.point.get(k)) for k in ("n", "n_positive")}
+        facts.append(plain("threshold.from", **numbers))
+    return facts

@@ -1,0 +1,374 @@
+"""The run's records for the page: pictures, cohort, data quality, training, environment."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from medtl.errors import RunError
+from medtl.report.language.numbers import count_text, finding_name, number, percent, threshold_text
+from medtl.report.language.texts import knows, plain, translated
+from medtl.report.svg import panels
+from medtl.types import SPLITS
+
+PICTURE_SIDE = 384
+"""Longest side of an embedded picture, in pixels."""
+PICTURE_BUDGET = 3_000_000
+"""Bytes of base64 that all pictures together may take: the file stays below 5 MB."""
+PICTURE_PIXELS = 64_000_000
+"""A picture with more pixels than this is not opened."""
+LISTED_CASES = 60
+"""Flagged cases listed by name; the rest are counted."""
+
+CHANGE, GAP, LAST = 0.05, 0.25, 3
+"""Rules of the reading of the loss curves: relative change, relative gap, epochs at the end."""
+
+WORST_COLUMNS = (
+    *("y_score", "reference", "estimate", "error"),
+    *("dice", "hd95_mm", "voxels_truth", "voxels_prediction"),
+)
+"""Columns of the table of worst cases, as far as they are filled."""
+
+KINDS = ("missed", "false_alarm", "worst", "uncertain")
+
+Row = Mapping[str, Any]
+
+
+def embed(path: Path) -> str:
+    """A picture file as a `data:` address: JPEG, at most 384 px, without any metadata.
+
+    Raises:
+        RunError: The file is not a readable PNG or JPEG picture.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    where = path.name
+    try:
+        with Image.open(path, formats=("PNG", "JPEG")) as picture:
+            if picture.width * picture.height > PICTURE_PIXELS:
+                raise RunError("the picture is too large", where=where)
+            small = picture.convert("RGB")
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+        raise RunError("not a readable PNG or JPEG", where=where) from error
+    small.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
+    stream = io.BytesIO()
+    small.save(stream, "JPEG", quality=85, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+
+
+def read_gallery(folder: Path | None) -> dict[str, Any] | None:
+    """The gallery's cases by kind with their pictures embedded, or None when there is none.
+
+    Returns:
+        `groups` (list of kind, title, lead, cases), `left_out` (pictures over the size budget).
+
+    Raises:
+        RunError: `gallery.json` is not a list of cases.
+    """
+    if folder is None or not (folder / "gallery.json").is_file():
+        return None
+    entries = read_json(folder / "gallery.json")
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise RunError(
+            "the gallery is not a list of cases", where="gallery/gallery.json", expected="a list"
+        )
+    room, left_out, cases = PICTURE_BUDGET, 0, []
+    for entry in entries:
+        case = _case(entry)
+        for name in ("image", "overlay"):
+            address, case[f"{name}_fault"] = _picture(folder, entry.get(name))
+            if len(address) > room:
+                address, left_out = "", left_out + 1
+                case[f"{name}_fault"] = plain("cases.left_out", n=1)
+            room -= len(address)
+            case[name] = address
+        cases.append(case)
+    groups = []
+    for kind in (*KINDS, "other"):
+        mine = [c for c in cases if c["kind"] == kind]
+        if mine:
+            lead = plain(f"cases.{kind}.lead")
+            groups.append(
+                {"kind": kind, "title": plain(f"cases.{kind}"), "lead": lead, "cases": mine}
+            )
+    return {"groups": groups, "left_out": left_out}
+
+
+def _picture(folder: Path, name: object) -> tuple[str, str]:
+    """The embedded picture and, when there is none, why."""
+    if not name:
+        return "", plain("cases.no_cam")
+    path = folder / str(name)
+    # The list of pictures may be foreign: only a file that lies in the folder itself is opened.
+    if path.name != str(name) or path.is_symlink() or not path.is_file():
+        return "", plain("cases.picture_missing", reason=Path(str(name)).name)
+    try:
+        return embed(path), ""
+    except RunError as error:
+        return "", plain("cases.picture_missing", reason=str(error))
+
+
+def _case(entry: Row) -> dict[str, Any]:
+    """The words under a picture."""
+    kind = str(entry.get("kind", ""))
+    kind = kind if kind in KINDS else "other"
+    name = finding_name(entry.get("label", ""))
+    truth, score = number(entry.get("y_true")), number(entry.get("y_score"))
+    threshold = number(entry.get("threshold"))
+    if truth in (0, 1):
+        words = plain("cases.truth_yes" if truth else "cases.truth_no", finding=name)
+    else:
+        words = plain("cases.truth_value", value="–" if truth is None else f"{truth:g}")
+    shown = "–" if score is None else f"{score:.3f}" if 0 <= score <= 1 else f"{score:g}"
+    scores = plain("cases.score_only", score=shown)
+    if entry.get("value"):
+        scores = str(entry["value"])
+    if threshold is not None:
+        scores = plain("cases.score", score=shown, threshold=threshold_text(threshold))
+    case = str(entry.get("case_id", ""))
+    return {
+        "kind": kind,
+        "case_id": case,
+        "label": name,
+        "truth": "" if entry.get("value") else words,
+        "score": scores,
+        "alt": plain("cases.alt", kind=plain(f"cases.{kind}"), case=case),
+        "alt_cam": plain("cases.alt_cam", case=case),
+    }
+
+
+def worst_view(metrics: Row, *, several: bool) -> list[dict[str, Any]]:
+    """The worst cases of metrics.json by kind, as tables of text.
+
+    Args:
+        metrics: Content of metrics.json.
+        several: Whether the finding has to be named.
+    """
+    groups = []
+    for kind in KINDS:
+        rows = [row for row in metrics.get("worst") or [] if row.get("kind") == kind]
+        if not rows:
+            continue
+        names = [n for n in WORST_COLUMNS if any(row.get(n) is not None for row in rows)]
+        groups.append(
+            {
+                "title": plain(f"cases.{kind}"),
+                "lead": plain(f"cases.{kind}.lead"),
+                "head": [plain(f"worst.{name}") for name in names],
+                "rows": [
+                    (
+                        str(row["case_id"]),
+                        finding_name(row.get("label", "")) if several else "",
+                        [_worst_cell(row.get(name)) for name in names],
+                    )
+                    for row in rows
+                ],
+                "named": several,
+            }
+        )
+    return groups
+
+
+def _worst_cell(value: object) -> str:
+    """A number of the table of worst cases; whole numbers without a point."""
+    result = number(value)
+    if result is None:
+        return "–"
+    return (f"{result:,.0f}" if result.is_integer() else f"{result:.3g}").replace("-", "−")
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        RunError: The file is not JSON.
+    """
+    try:
+        # NaN is no JSON; a foreign file that has it means "no value".
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RunError(
+            "not a readable JSON file", where=path.name, fix="Run the step that writes it again"
+        ) from error
+
+
+def cohort_view(cohort: Row | None) -> dict[str, Any] | None:
+    """The flow of cases and the table of characteristics, one column per part of the study."""
+    if cohort is None:
+        return None
+    splits: Row = cohort.get("splits") or {}
+    order = [s for s in SPLITS if s in splits] + sorted(s for s in splits if s not in SPLITS)
+    parts = [
+        {
+            "name": plain(f"cohort.{split}") if knows(f"cohort.{split}") else split,
+            "purpose": plain(f"cohort.{split}.for") if knows(f"cohort.{split}.for") else "",
+            "images": count_text(splits[split].get("images")),
+            "patients": count_text(splits[split].get("patients")),
+        }
+        for split in order
+    ]
+    excluded = [(translated(e.get("reason", "")), e.get("n")) for e in cohort.get("excluded") or []]
+    return {
+        "parts": parts,
+        "excluded": [(reason, count_text(n)) for reason, n in excluded],
+        "total_excluded": count_text(sum(number(n) or 0 for _, n in excluded)),
+        "total_used": count_text(sum(number(splits[s].get("images")) or 0 for s in order)),
+        "rows": _characteristics([splits[split] for split in order]),
+        "hash": str(cohort.get("split_hash") or ""),
+        "notes": [translated(note) for note in cohort.get("notes") or []],
+    }
+
+
+def _characteristics(splits: Sequence[Row]) -> list[tuple[str, list[str]]]:
+    """The rows of the table of characteristics: a name and one cell per part."""
+    rows = [
+        (plain(f"cohort.{name}"), [count_text(s.get(name)) for s in splits])
+        for name in ("images", "patients")
+    ]
+    labels = dict.fromkeys(label for s in splits for label in s.get("labels") or {})
+    for label in labels:
+        numbers = [(s.get("labels") or {}).get(label) or {} for s in splits]
+        for state in ("positive", "negative", "missing", "uncertain"):
+            if state in ("positive", "negative") or any(n.get(state) for n in numbers):
+                cells = [_count_and_share(n, state) for n in numbers]
+                rows.append((plain(f"cohort.{state}", finding=finding_name(label)), cells))
+    known = {"images", "patients", "labels"}
+    for name in dict.fromkeys(key for s in splits for key in s if key not in known):
+        rows.extend(_free_rows(name, [s.get(name) for s in splits]))
+    return rows
+
+
+def _free_rows(name: str, values: Sequence[Any]) -> list[tuple[str, list[str]]]:
+    """Rows of any other characteristic: one, or one per level when it holds counts."""
+    title = name.replace("_", " ").capitalize()
+    if not any(isinstance(value, Mapping) for value in values):
+        return [(title, ["–" if value is None else str(value) for value in values])]
+    maps = [value if isinstance(value, Mapping) else {} for value in values]
+    levels = dict.fromkeys(level for value in maps for level in value)
+    return [
+        (f"{title}: {level or plain('sub.unknown')}", [count_text(v.get(level)) for v in maps])
+        for level in levels
+    ]
+
+
+def _count_and_share(numbers: Row, state: str) -> str:
+    """A count ("58 (14%)"), for the positives with their share of all cases of the part."""
+    count = number(numbers.get(state))
+    total = sum(number(value) or 0 for value in numbers.values())
+    if count is None or not total or state != "positive":
+        return count_text(count)
+    return f"{count_text(count)} ({percent(count / total)})"
+
+
+def quality_view(quality: Row | None) -> dict[str, Any] | None:
+    """Flags with their counts, the flagged cases, the refused images."""
+    if quality is None:
+        return None
+    cases = [case for case in quality.get("cases") or [] if case.get("flags")]
+    flags = Counter(str(flag) for case in cases for flag in case["flags"])
+    return {
+        "flags": [(flag.replace("_", " "), count_text(n)) for flag, n in flags.most_common()],
+        "cases": [
+            {
+                "case_id": str(case.get("case_id", "")),
+                "split": str(case.get("split", "")),
+                "file": str(case.get("file", "")),
+                "flags": ", ".join(str(flag).replace("_", " ") for flag in case["flags"]),
+            }
+            for case in cases[:LISTED_CASES]
+        ],
+        "n_cases": len(cases),
+        "more": max(len(cases) - LISTED_CASES, 0),
+        "quarantined": [
+            (str(q.get("case_id", "")), translated(q.get("cause", "")))
+            for q in quality.get("quarantined") or []
+        ],
+        "notes": [translated(note) for note in quality.get("notes") or []],
+    }
+
+
+def learning_view(history: Sequence[Row] | None) -> dict[str, Any] | None:
+    """Figures, a reading in words and a table of the stages."""
+    if not history:
+        return None
+    return {
+        "figures": panels.course(history),
+        "readings": diagnose(history),
+        "stages": _stages(history),
+    }
+
+
+def diagnose(history: Sequence[Row]) -> list[str]:
+    """What the loss curves say about over- and underfitting, by fixed and printed rules."""
+    rows = [
+        (index, train, val)
+        for index, row in enumerate(history, start=1)
+        if (train := number(row.get("train_loss"))) is not None
+        and (val := number(row.get("val_loss"))) is not None
+    ]
+    if len(rows) < 2 * LAST:
+        return [plain("learning.short")]
+    best, train_best, val_best = min(rows, key=lambda row: row[2])
+    _, train_last, val_last = rows[-1]
+    val_before = rows[-1 - LAST][2]
+    values = {
+        "best": best,
+        "train_best": f"{train_best:.3f}",
+        "val_best": f"{val_best:.3f}",
+        "train_last": f"{train_last:.3f}",
+        "val_last": f"{val_last:.3f}",
+        "val_before": f"{val_before:.3f}",
+    }
+    found = []
+    if val_last > val_best * (1 + CHANGE) and train_last < train_best * (1 - CHANGE):
+        found.append("learning.overfit")
+    if val_best > train_best * (1 + GAP):
+        found.append("learning.gap")
+    if best == rows[-1][0] and val_last < val_before * (1 - CHANGE):
+        found.append("learning.underfit")
+    return [plain(key, **values) for key in found or ["learning.good"]]
+
+
+def _stages(history: Sequence[Row]) -> list[dict[str, str]]:
+    """One row per stage: epochs, highest learning rates, best validation loss, minutes."""
+    names = list(dict.fromkeys(str(row.get("stage", "")) for row in history))
+    rows = []
+    for name in names:
+        mine = [row for row in history if str(row.get("stage", "")) == name]
+        losses = [v for row in mine if (v := number(row.get("val_loss"))) is not None]
+        seconds = sum(number(row.get("seconds")) or 0 for row in mine)
+        rates = [
+            max((v for row in mine if (v := number(row.get(key))) is not None), default=None)
+            for key in ("lr_head", "lr_base")
+        ]
+        rows.append(
+            {
+                "name": name,
+                "epochs": str(len(mine)),
+                "lr": " / ".join("–" if rate is None else f"{rate:.2g}" for rate in rates),
+                "val": f"{min(losses):.4f}" if losses else "–",
+                "seconds": f"{seconds / 60:.1f} min" if seconds >= 90 else f"{seconds:.0f} s",
+            }
+        )
+    return rows
+
+
+def environment_rows(environment: Row | None) -> list[tuple[str, str]] | None:
+    """The environment as rows; nested values are joined to "outer.inner"."""
+    if environment is None:
+        return None
+    rows: list[tuple[str, str]] = []
+    for key, value in environment.items():
+        if isinstance(value, Mapping):
+            inner = environment_rows(value) or []
+            rows.extend((f"{key}.{name}", text) for name, text in inner)
+        elif isinstance(value, list):
+            rows.append((str(key), ", ".join(str(item) for item in value)))
+        else:
+            rows.append((str(key), "–" if value is None else str(value)))
+    return rows

@@ -1,0 +1,328 @@
+"""Writes the report: measures and records in, one HTML file without any outside reference out."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from medtl import __version__
+from medtl.errors import RunError
+from medtl.report import card
+from medtl.report.language.numbers import (
+    count_text,
+    finding_name,
+    number,
+    percent,
+    sentence,
+    threshold_text,
+)
+from medtl.report.language.texts import fill, speaking, spoken, translated
+from medtl.report.page import caveats as limits
+from medtl.report.page import finding as view
+from medtl.report.page import headline, models, slider
+from medtl.report.page import sections as records
+from medtl.report.page.checklist import checklist
+from medtl.report.svg import drawings, panels
+from medtl.storage.atomic import write_json, write_text
+from medtl.storage.yaml import load_yaml
+
+SCHEMA = "medtl-metrics/1"
+
+Row = Mapping[str, Any]
+
+
+def write_report(  # noqa: PLR0913 - one argument per record of a run
+    out: Path,
+    *,
+    metrics: dict[str, Any],
+    study: Mapping[str, Any],
+    history: list[dict[str, Any]] | None = None,
+    gallery: Path | None = None,
+    cohort: dict[str, Any] | None = None,
+    data_quality: dict[str, Any] | None = None,
+    recipe_text: str | None = None,
+    environment: dict[str, Any] | None = None,
+    synthetic: bool = False,
+    language: str = "en",
+) -> Path:
+    """Writes the report as one HTML file, all or nothing, and returns its path.
+
+    Beside it, the same content is left as a model card: `model_card.json` and `model_card.md`. The
+    report computes no statistics: every number comes from `metrics` and the records. A part that is
+    None is named in the report as missing.
+
+    Args:
+        out: The HTML file; its folder must exist.
+        metrics: Content of metrics.json ("medtl-metrics/1").
+        study: `question`, `intended_use`, `title`, `prevalence` in (0, 1) and the other fields of
+            `limits.PERSON_FIELDS`; all optional.
+        history: Rows of history.csv, in order.
+        gallery: Folder with gallery.json and its pictures.
+        cohort: Content of cohort.json.
+        data_quality: Content of data_quality.json.
+        recipe_text: The resolved recipe.
+        environment: Content of environment.json.
+        synthetic: True when the images are phantoms; the report says so on top.
+        language: One of `texts.LANGUAGES`.
+
+    Raises:
+        RunError: `metrics` is of another schema, gallery.json is not a list of cases, the language
+            is unknown, or a file cannot be written.
+    """
+    with speaking(language):
+        page = _content(
+            metrics=metrics,
+            study=study,
+            records_of_run={
+                "history": history,
+                "gallery": gallery,
+                "cohort": cohort,
+                "data_quality": data_quality,
+                "recipe_text": recipe_text,
+                "environment": environment,
+            },
+            synthetic=synthetic,
+        )
+        write_text(out, _environment().get_template("report.html.j2").render(page))
+        findings = [block["finding"] for block in page["findings"]]
+        described = card.model_card(
+            findings, study=page["study"], metrics=metrics, limits=page["limits"],
+            checks=page["checks"], environment=environment,
+        )  # fmt: skip
+        write_json(out.with_name("model_card.json"), described)
+        write_text(out.with_name("model_card.md"), card.as_markdown(described, findings))
+    return out
+
+
+def report_from_run(run: Path, out: Path | None = None, *, language: str = "en") -> Path:
+    """Writes the report of a run folder (to its `report.html` by default) and returns its path.
+
+    Args:
+        run: A run folder; only metrics.json is required.
+        out: The HTML file.
+        language: One of `texts.LANGUAGES`.
+
+    Raises:
+        RunError: The folder has no metrics.json, or a record in it cannot be read.
+    """
+    if not (run / "metrics.json").is_file():
+        raise RunError(
+            "the run has no metrics.json",
+            where=run.name,
+            expected="a run folder that was evaluated",
+            fix="Run `medtl evaluate` on it first",
+        )
+
+    def json_record(name: str) -> Any:
+        return records.read_json(run / name) if (run / name).is_file() else None
+
+    recipe_text, study = _recipe(run / "recipe.yaml")
+    return write_report(
+        out or run / "report.html",
+        metrics=records.read_json(run / "metrics.json"),
+        study=study,
+        history=_history(run / "history.csv"),
+        gallery=run / "gallery",
+        cohort=json_record("cohort.json"),
+        data_quality=json_record("data_quality.json"),
+        recipe_text=recipe_text,
+        environment=json_record("environment.json"),
+        synthetic=study.get("synthetic") is True,
+        language=language,
+    )
+
+
+def _recipe(path: Path) -> tuple[str | None, Mapping[str, Any]]:
+    """The recipe's text and its `study` part."""
+    if not path.is_file():
+        return None, {}
+    recipe = load_yaml(path)
+    study = recipe.get("study")
+    return path.read_text(encoding="utf-8"), study if isinstance(study, Mapping) else {}
+
+
+def _history(path: Path) -> list[dict[str, Any]] | None:
+    """The rows of history.csv, or None when there is no such file."""
+    if not path.is_file():
+        return None
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _content(
+    *,
+    metrics: Row,
+    study: Mapping[str, Any],
+    records_of_run: Mapping[str, Any],
+    synthetic: bool,
+) -> dict[str, Any]:
+    """Everything the template shows; arguments as for `write_report`, the records by their name.
+
+    Raises:
+        RunError: `metrics` is of another schema, or gallery.json is not a list of cases.
+    """
+    if metrics.get("schema") != SCHEMA:
+        raise RunError(
+            f"metrics.json has the schema {str(metrics.get('schema'))[:40]!r}",
+            expected=repr(SCHEMA),
+            fix="Evaluate the predictions again with this version",
+        )
+    study = {**dict.fromkeys(("title", "question", *limits.PERSON_FIELDS)), **study}
+    measures = view.read_measures(metrics)
+    prevalence = number(study.get("prevalence"))
+    prevalence = prevalence if prevalence is not None and 0 < prevalence < 1 else None
+    metrics = {**metrics, "measures": measures}
+    found = view.read_findings(metrics)
+    blocks = [_block(finding, metrics, prevalence) for finding in found]
+    of_run = _records_view(records_of_run)
+    script, style = _asset("report.js"), _asset("report.css")
+    return {
+        **of_run,
+        "language": spoken(),
+        "version": __version__,
+        "policy": _policy(script, style),
+        "script": Markup(script),
+        "style": Markup(style),
+        "study": study,
+        "synthetic": synthetic,
+        "prevalence": prevalence,
+        "findings": blocks,
+        "several": sum(finding.classified for finding in found) > 1,
+        "values": headline.values_overview(found),
+        "pooled": {label: view.read_pooled(metrics, label) for label in ("macro", "overall")},
+        "confusion": headline.confusion_view(metrics, found),
+        "comparison": models.comparison_view(metrics),
+        "openings": metrics.get("test_openings"),
+        "worst": records.worst_view(metrics, several=len(found) > 1),
+        "measures": [row for row in measures if row["subset"] == "all"],
+        "n_subset": sum(row["subset"] != "all" for row in measures),
+        "notes": [translated(note) for note in metrics.get("notes") or []],
+        "limits": limits.find_limits(
+            found,
+            prevalence=prevalence,
+            quality=records_of_run.get("data_quality"),
+            synthetic=synthetic,
+            openings=metrics.get("test_openings"),
+        ),
+        "person_fields": limits.PERSON_FIELDS,
+        "checks": checklist(
+            found, study=study, metrics=metrics,
+            records={**records_of_run, "gallery": of_run["gallery"]},
+        ),
+        "slider_data": _slider_data(blocks),
+    }  # fmt: skip
+
+
+def _records_view(records_of_run: Mapping[str, Any]) -> dict[str, Any]:
+    """The run's records as the template shows them."""
+    return {
+        "gallery": records.read_gallery(records_of_run.get("gallery")),
+        "cohort": records.cohort_view(records_of_run.get("cohort")),
+        "quality": records.quality_view(records_of_run.get("data_quality")),
+        "learning": records.learning_view(records_of_run.get("history")),
+        "recipe_text": records_of_run.get("recipe_text"),
+        "environment": records.environment_rows(records_of_run.get("environment")),
+    }
+
+
+def _block(finding: view.Finding, metrics: Row, prevalence: float | None) -> dict[str, Any]:
+    """Everything the template shows about one finding."""
+    readers = models.readers_of(metrics, finding.label)
+    places = [(reader["name"], reader["place"]) for reader in readers if reader["place"]]
+    drawn = drawings.draw(finding, places)
+    thousand = headline.per_thousand(finding, prevalence)
+    points, frozen = slider.slider_points(finding)
+    icon = None
+    if thousand:
+        icon = panels.thousand(thousand, ident=f"{finding.ident}-icons", finding=finding.name)
+    return {
+        "finding": finding,
+        "headline": headline.headline(finding),
+        "thousand": thousand,
+        "icons": icon,
+        "figures": drawn,
+        "forests": drawings.forests(finding),
+        "gaps": drawings.gaps(finding),
+        "points": points,
+        "frozen": frozen,
+        "printed": slider.printed_points(finding),
+        "now": slider.at_frozen(finding),
+        "readers": readers,
+        "variants": models.variants_of(
+            metrics, finding.label, _shown(finding, ("auroc", *view.AT_POINT[:2]))
+        ),
+        "values": _shown(finding, tuple(finding.measures)),
+        "at_point": _shown(finding, view.AT_POINT),
+        "discrimination": _shown(finding, view.DISCRIMINATION),
+        "calibration": _shown(finding, view.CALIBRATION),
+        "transfer": [(row.get("split"), view.show(row)) for row in finding.transfer],
+    }
+
+
+def _shown(finding: view.Finding, names: tuple[str, ...]) -> list[view.Shown]:
+    """The measures of a finding that metrics.json has, in the order of `names`."""
+    return [view.show(finding.measures[name]) for name in names if name in finding.measures]
+
+
+def _slider_data(blocks: list[dict[str, Any]]) -> Markup:
+    """The counts at each threshold as JSON that is safe inside a script element."""
+    data = {
+        block["finding"].ident: {"points": block["points"], "frozen": block["frozen"]}
+        for block in blocks
+        if block["frozen"] >= 0 and len(block["points"]) > 1
+    }
+    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c"))
+
+
+@cache
+def _environment() -> Environment:
+    """Jinja2 with escaping on, and with a hole in the data an error."""
+    environment = Environment(
+        loader=PackageLoader("medtl.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["sentence"] = sentence
+    environment.globals.update(
+        t=fill,
+        said=translated,
+        show=view.show,
+        show_threshold=threshold_text,
+        threshold_origin=headline.threshold_origin,
+        threshold_facts=headline.threshold_facts,
+        overview_cell=lambda block, which: headline.overview_cell(block["finding"], which),
+        percent=percent,
+        count=count_text,
+        finding_name=finding_name,
+    )
+    return environment
+
+
+def _asset(name: str) -> str:
+    """A style sheet or script that travels with the package."""
+    return (resources.files("medtl.report") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _policy(script: str, style: str) -> str:
+    """Content-Security-Policy: nothing may be loaded, only our own script and style may act."""
+    marks = [
+        base64.b64encode(hashlib.sha256(part.encode()).digest()).decode()
+        for part in (script, style)
+    ]
+    return (
+        f"default-src 'none'; img-src data:; script-src 'sha256-{marks[0]}'; "
+        f"style-src 'sha256-{marks[1]}'; base-uri 'none'; form-action 'none'"
+    )

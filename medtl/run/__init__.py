@@ -1,0 +1,1 @@
+"""One run: its folder, and the steps from recipe to report."""

@@ -1,0 +1,475 @@
+"""The only file that turns a recipe into objects: literal dictionaries, name -> factory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from medtl.cases.manifest import manifest_columns, read_manifest
+from medtl.data.decoded import DecodedImages
+from medtl.data.reader import ImageReader, ReadRecord, decode_cases
+from medtl.data.seeds import Stream, torch_seed
+from medtl.data.store import ImageStore
+from medtl.errors import RunError, WeightsError
+from medtl.io.cost import Limits
+from medtl.networks.backbones import Classifier, build_classifier
+from medtl.networks.heads import share_weights
+from medtl.networks.segmenter import VOLUME_CONTRACT, Segmenter, build_segmenter
+from medtl.networks.weights import InputContract, WeightsReport, WeightsSource, input_contract
+from medtl.networks.zero_gamma import START, Removal, ZeroGamma, remove
+from medtl.preprocess.augment import Augmenter, augmenter
+from medtl.preprocess.augment_volume import VolumeAugmenter, volume_augmenter
+from medtl.preprocess.intensity import WINDOWS
+from medtl.preprocess.pipeline import Preprocessor
+from medtl.preprocess.volume import VolumePreprocessor
+from medtl.recipe.finetune import StageSpec, ZeroGammaSpec
+from medtl.recipe.schema import Recipe, WeightsSpec, parse_recipe
+from medtl.storage.cache import cache_folder
+from medtl.tasks.bone_age import BoneAge, bone_age_task
+from medtl.tasks.classification import Classes, Findings, classification_task
+from medtl.tasks.protocols import Task
+from medtl.tasks.structures import Structures, segmentation_task
+from medtl.training.activations import ActivationCache
+from medtl.training.checkpoint import is_checkpoint, load_checkpoint, without_prefix
+from medtl.training.options import Options
+from medtl.training.presets import preset_stages
+from medtl.types import Case, Manifest, Stage
+
+Decode = Callable[..., tuple[ImageStore, list[ReadRecord]]]
+"""`decode_cases`, or what shares its result between runs."""
+
+TASKS: dict[str, Callable[..., Task]] = {
+    "findings": Findings,
+    "classes": Classes,
+    "structures": Structures,
+    "bone_age": BoneAge,
+}
+"""Kind of task in a checkpoint -> its class."""
+
+COLOR_MODALITIES = {"fundus", "derm", "histology"}
+"""Modalities read in colour; all others are grey."""
+
+CONTRACT_KEYS = ("standardisation", "mean", "std", "input_range", "channels")
+"""What of the preprocessing belongs to weights; size and intensity scale may change."""
+
+VOLUME_STANDARDISATION: dict[str, Literal["centred", "z_score", "none"]] = {
+    "weights": "centred",
+    "z_score": "z_score",
+    "none": "none",
+}
+"""How volumes are standardised; no pretrained 3D weights ask for anything else."""
+
+DEMOGRAPHICS = ("age", "sex")
+"""Manifest columns that the cohort table shows when they are there."""
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A checkpoint, ready to predict.
+
+    Attributes:
+        model: The network with its best weights.
+        task: What its outputs mean.
+        reader: How a file becomes a unit image.
+        recipe: The recipe it was trained by.
+        meta: All that the checkpoint says (training profile, hashes, position).
+    """
+
+    model: Classifier | Segmenter
+    task: Task
+    reader: ImageReader
+    recipe: Recipe
+    meta: Mapping[str, Any]
+
+
+def build_manifest(recipe: Recipe) -> Manifest:
+    """Read the recipe's manifest, pseudonymised unless the recipe says its ids already are."""
+    data = recipe.data
+    path = Path(data.manifest)
+    present = set(manifest_columns(path))
+    shown = [name for name in DEMOGRAPHICS if name in present]
+    shown += [data.sex] if data.sex else []
+    return read_manifest(
+        path,
+        targets=data.targets,
+        mask=data.mask,
+        strata=tuple(dict.fromkeys([*data.strata, *shown])),
+        ids=data.ids,
+        one_image_per_patient=data.one_image_per_patient,
+    )
+
+
+def build_task(recipe: Recipe, cases: Sequence[Case]) -> Task:
+    """Return the task of the recipe, as its cases call for."""
+    return TASK_BUILDERS[recipe.task.kind](recipe, cases)
+
+
+def _classification_task(recipe: Recipe, cases: Sequence[Case]) -> Task:
+    """Findings or classes, by what the target columns hold."""
+    data, spec = recipe.data, recipe.task
+    uncertain = data.uncertain
+    if isinstance(uncertain, str):
+        uncertain = dict.fromkeys(data.targets, uncertain)
+    return classification_task(
+        cases,
+        data.targets,
+        names=data.names,
+        positive=data.positive,
+        uncertain=uncertain,
+        missing=data.missing,
+        loss_name=spec.loss,
+        focal_gamma=spec.focal_gamma,
+        focal_alpha=spec.focal_alpha,
+        label_smoothing=spec.label_smoothing,
+        balanced=spec.class_weight == "balanced",
+    )
+
+
+def _segmentation_task(recipe: Recipe, _: Sequence[Case]) -> Task:
+    """The structures that the recipe names."""
+    spec = recipe.task
+    return segmentation_task(
+        spec.structures,
+        ignored=spec.ignored,
+        overlapping=spec.overlapping,
+        loss_name=spec.loss,
+        dice_per=spec.dice_per,
+        focal_gamma=spec.focal_gamma,
+        focal_alpha=spec.focal_alpha,
+        fp_weight=spec.fp_weight,
+        fn_weight=spec.fn_weight,
+        exponent=spec.exponent,
+    )
+
+
+def _bone_age_task(recipe: Recipe, cases: Sequence[Case]) -> Task:
+    """Months, from the image and the sex if a column holds it."""
+    spec = recipe.task
+    return bone_age_task(
+        cases,
+        recipe.data.targets[0],
+        sex_column=recipe.data.sex or "",
+        loss_name=spec.loss,
+        class_months=spec.class_months,
+        decoding=spec.decoding,
+        huber_sd=spec.huber_sd,
+        distance_strength=spec.distance_strength,
+        label_sd_months=spec.label_sd_months,
+    )
+
+
+TASK_BUILDERS: dict[str, Callable[[Recipe, Sequence[Case]], Task]] = {
+    "classification": _classification_task,
+    "segmentation": _segmentation_task,
+    "bone_age": _bone_age_task,
+}
+"""Kind of task in a recipe -> how it is made."""
+
+
+def build_reader(recipe: Recipe, contract: InputContract, root: Path | None) -> ImageReader:
+    """Return how the files of this recipe become unit images, and their masks training masks."""
+    image = recipe.image
+    scale = image.scale or ("window" if image.modality == "ct" else "percentile")
+    window = WINDOWS[image.window] if isinstance(image.window, str) else image.window
+    shared: dict[str, Any] = {
+        "scale": "min_max" if scale == "voi" else scale,
+        "percentiles": image.percentiles,
+        "nonzero": image.modality == "mr",
+        "window": window if scale == "window" else None,
+    }
+    if image.spacing is not None:
+        standardisation = VOLUME_STANDARDISATION[image.standardise]
+        volume = VolumePreprocessor(image.spacing, standardisation=standardisation, **shared)
+        return _reader(recipe, volume, root)
+    plane = Preprocessor(
+        size=image.size,
+        color="rgb" if image.modality in COLOR_MODALITIES else "grey",
+        clahe=None if image.clahe is None else (image.clahe.clip_limit, image.clahe.tiles),
+        standardisation=image.standardise,
+        mean=contract.mean,
+        std=contract.std,
+        input_range=contract.value_range,
+        **shared,
+    )
+    return _reader(recipe, plane, root)
+
+
+def _reader(
+    recipe: Recipe, preprocessor: Preprocessor | VolumePreprocessor, root: Path | None
+) -> ImageReader:
+    """The reader of a recipe around its preprocessing."""
+    named = {
+        value: name
+        for name, values in recipe.task.structures.items()
+        for value in ((values,) if isinstance(values, int) else values)
+    }
+    return ImageReader(
+        preprocessor,
+        voi=recipe.image.scale == "voi",
+        color="rgb" if recipe.image.modality in COLOR_MODALITIES else "grey",
+        root=root,
+        dimensions=2 if recipe.image.spacing is None else 3,
+        labels=named | dict.fromkeys(recipe.task.ignored, "not known"),
+        overlapping=recipe.task.overlapping,
+        at_least=2 * recipe.image.size if recipe.image.decode == "reduced" else None,
+        limits=Limits(**recipe.data.limits.model_dump(exclude_none=True)),
+    )
+
+
+def build_augmenter(recipe: Recipe) -> Augmenter | VolumeAugmenter | None:
+    """Return the safe augmentation of the recipe's modality, or None."""
+    spec = recipe.augment
+    if spec.policy == "none":
+        return None
+    if recipe.image.spacing is not None:
+        return volume_augmenter(
+            recipe.image.modality,
+            spacing=recipe.image.spacing,
+            transforms=spec.transforms,
+            probability=spec.probability,
+            i_know=spec.i_know,
+        )
+    return augmenter(
+        recipe.image.modality,
+        transforms=spec.transforms,
+        probability=spec.probability,
+        i_know=spec.i_know,
+    )
+
+
+@dataclass(frozen=True)
+class UnitAugment:
+    """An augmenter as a function from unit image to unit image, which loader processes can take."""
+
+    policy: Augmenter | VolumeAugmenter
+
+    def __call__(self, unit: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+        """Return the unit image after a drawn augmentation."""
+        return self.policy(unit, rng).array
+
+
+@dataclass(frozen=True)
+class PairAugment:
+    """An augmenter as a function from a unit image and its mask to both, moved alike."""
+
+    policy: Augmenter | VolumeAugmenter
+
+    def __call__(
+        self, unit: NDArray[np.float32], mask: NDArray[np.uint8], rng: np.random.Generator
+    ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+        """Return both after a drawn augmentation."""
+        moved = self.policy(unit, rng, mask)
+        assert moved.mask is not None
+        return moved.array, moved.mask.astype(np.uint8, copy=False)
+
+
+def build_network(
+    recipe: Recipe, outputs: int, *, extra: int = 0
+) -> tuple[Classifier | Segmenter, WeightsReport]:
+    """Return the network with its initial weights, and what was loaded."""
+    spec = recipe.model
+    torch.manual_seed(torch_seed(recipe.seed_of("init"), Stream.INIT))
+    weights = WeightsSource(
+        spec.weights.source,
+        path=None if spec.weights.path is None else Path(spec.weights.path),
+        sha256=spec.weights.sha256,
+    )
+    if recipe.task.kind == "segmentation":
+        if spec.reuse_until is not None:
+            raise RunError("a decoder needs the whole encoder", where="model.reuse_until")
+        image = recipe.image
+        return build_segmenter(
+            spec.backbone,
+            outputs=outputs,
+            patch=image.patch or (image.size, image.size),
+            weights=weights,
+            decoder=spec.decoder,
+            width=spec.width,
+            overlap=spec.overlap,
+        )
+    model, loaded = build_classifier(
+        spec.backbone,
+        outputs=outputs,
+        weights=weights,
+        dropout=spec.dropout,
+        reuse_until=spec.reuse_until,
+        extra_features=extra,
+    )
+    if recipe.task.loss == "coral":
+        share_weights(model.head)
+    return model, loaded
+
+
+def check_contract(recipe: Recipe, reader: ImageReader) -> None:
+    """Refuse to go on from one of our checkpoints with an input it was not trained on.
+
+    Raises:
+        WeightsError: With every difference in mean, std, range, channels and standardisation.
+    """
+    path = recipe.model.weights.path
+    if isinstance(reader.preprocessor, VolumePreprocessor):  # no pretrained volumes: no contract
+        return
+    if path is None or not is_checkpoint(Path(path)):
+        return
+    trained = load_checkpoint(Path(path))[1]["preprocessor"]
+    fixed = {key: trained[key] for key in CONTRACT_KEYS}
+    reader.preprocessor.require_contract(fixed, where=Path(path).name)
+
+
+def build_contract(recipe: Recipe) -> InputContract:
+    """Return the input that the recipe's initial weights were trained on."""
+    if recipe.image.patch is not None:
+        return VOLUME_CONTRACT
+    return input_contract(recipe.model.backbone)
+
+
+def build_stages(recipe: Recipe, groups: Sequence[str]) -> tuple[Stage, ...]:
+    """Return the stages as the library's own type.
+
+    Args:
+        recipe: With stages or a preset.
+        groups: Names of the network's layer groups, stem to head.
+
+    Raises:
+        RunError: When zero-gamma waits for a stage that the preset does not have.
+    """
+    spec = recipe.finetune
+    if spec.preset is None:
+        return tuple(_stage(stage) for stage in spec.stages)
+    stages = preset_stages(spec.preset, groups)
+    names = [stage.name for stage in stages]
+    if spec.zero_gamma.when not in (START, *names):
+        raise RunError(
+            f"{spec.zero_gamma.when!r} is no stage of the preset {spec.preset}",
+            expected=f"start or one of {', '.join(names)}",
+            where="finetune.zero_gamma.when",
+        )
+    return stages
+
+
+def build_options(recipe: Recipe) -> Options:
+    """Return what all stages share."""
+    spec, stopping = recipe.finetune, recipe.finetune.early_stopping
+    penalty = spec.penalty
+    return Options(
+        batch_size=spec.batch_size,
+        accumulate=spec.accumulate,
+        lr_batch=spec.lr_batch,
+        optimizer=spec.optimizer,
+        weight_decay=spec.weight_decay,
+        clip_norm=spec.clip_norm,
+        ema_decay=spec.ema_decay,
+        penalty=None if penalty is None else (penalty.strength, penalty.l1_ratio, penalty.layers),
+        monitor=stopping.monitor,
+        min_delta=stopping.min_delta,
+        baseline=stopping.baseline,
+        zero_gamma=_zero_gamma(spec.zero_gamma),
+        seed=recipe.seed_of("order"),
+        workers=recipe.run.workers,
+    )
+
+
+def build_cache(recipe: Recipe) -> ActivationCache | None:
+    """Return where the results of frozen layers are stored, or None when they are not."""
+    views, limit_bytes = recipe.finetune.cached_views, int(recipe.run.cache_gb * 2**30)
+    if not views or not limit_bytes:
+        return None
+    return ActivationCache(cache_folder("activations"), views, limit_bytes)
+
+
+def build_decoder(recipe: Recipe) -> Decode:
+    """Return what reads the images: from this user's cache, unless the recipe forbids one."""
+    limit_bytes = int(recipe.run.cache_gb * 2**30)
+    return (
+        DecodedImages(cache_folder("images"), limit_bytes).decode if limit_bytes else decode_cases
+    )
+
+
+def _zero_gamma(spec: ZeroGammaSpec) -> ZeroGamma:
+    """Zero-gamma as the library's own type."""
+    action: Literal["set", "scale", "remove"] = "set"
+    amount = 0.0
+    if isinstance(spec.value, float):
+        amount = spec.value
+    elif spec.value == "remove":
+        action = "remove"
+    else:
+        action, amount = "scale", float(spec.value.removeprefix("scale:"))
+    return ZeroGamma(
+        select=spec.select if isinstance(spec.select, str) else ",".join(spec.select),
+        action=action,
+        amount=amount,
+        beta=spec.beta,
+        lr_mult=spec.lr_mult,
+        when=spec.when,
+        recalibrate=spec.recalibrate,
+    )
+
+
+def load_trained(path: Path) -> TrainedModel:
+    """Build the model of a checkpoint with its own preprocessing.
+
+    Args:
+        path: `best.safetensors` of a run.
+
+    Raises:
+        WeightsError: When the checkpoint is damaged, or does not fit the network it names.
+    """
+    tensors, meta = load_checkpoint(path)
+    recipe = parse_recipe(meta["recipe"], where=path.name)
+    kind, fields = meta["task"]["kind"], {k: v for k, v in meta["task"].items() if k != "kind"}
+    task = TASKS[kind](**{key: _tuples(value) for key, value in fields.items()})
+    no_weights = recipe.model.model_copy(update={"weights": WeightsSpec(source="none")})
+    untrained = recipe.model_copy(update={"model": no_weights})
+    model, _ = build_network(untrained, task.outputs, extra=task.extra)
+    for removal in meta.get("removed", ()):
+        remove(model, Removal(**removal))
+    try:
+        model.load_state_dict(without_prefix("model", tensors))
+    except RuntimeError as error:
+        raise WeightsError(
+            "the tensors do not fit the network that the checkpoint names",
+            expected=f"{recipe.model.backbone} with {task.outputs} outputs",
+            where=path.name,
+            fix="Use the timm version of environment.json",
+        ) from error
+    arrays = {n: t.numpy() for n, t in without_prefix("extra", tensors).items()}
+    stored = meta["preprocessor"]
+    preprocessor: Preprocessor | VolumePreprocessor
+    if recipe.image.spacing is not None:
+        preprocessor = VolumePreprocessor.from_dict(stored)
+    else:
+        preprocessor = Preprocessor.from_dict(stored, arrays.get("pixel_mean"))
+    return TrainedModel(model, task, _reader(recipe, preprocessor, None), recipe, meta)
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists as the tuples that a task is made of."""
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def _stage(spec: StageSpec) -> Stage:
+    """One stage; a tuple of selectors becomes a union."""
+    policies = spec.batch_norm
+    if isinstance(policies, str):
+        policies = {} if policies == "frozen" else {"all": policies}
+    rates = {"head": spec.lr.head}
+    if spec.lr.base is not None:
+        rates["base"] = spec.lr.base
+    return Stage(
+        name=spec.name,
+        train=spec.train if isinstance(spec.train, str) else ",".join(spec.train),
+        epochs=spec.epochs,
+        lr=rates,
+        batch_norm=policies,
+        warmup_epochs=spec.warmup_epochs,
+        schedule=spec.schedule,
+        layer_decay=spec.layer_decay,
+        patience=spec.patience,
+    )

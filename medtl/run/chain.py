@@ -1,0 +1,299 @@
+"""The chain: prepare -> train -> predict -> evaluate -> report, each step leaving files to open."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+
+from medtl.cases.predictions import read_predictions, write_predictions
+from medtl.data.patches import MaskedSamples
+from medtl.data.reader import ImageReader
+from medtl.errors import MedtlError, RunError
+from medtl.networks.backbones import Classifier
+from medtl.prediction.gallery import Entry, Reading, choose_cases, worst_readings, write_gallery
+from medtl.prediction.gradcam import grad_cam
+from medtl.prediction.likeness import training_profile
+from medtl.prediction.mask_writer import write_mask_table
+from medtl.prediction.table import predictions_table
+from medtl.recipe.schema import Recipe
+from medtl.report.render import report_from_run
+from medtl.run import record
+from medtl.run.build import build_cache, build_network, build_options, build_stages, load_trained
+from medtl.run.evaluate import evaluate_run
+from medtl.run.folder import claim, portable
+from medtl.run.outputs import Progress, draw_worst_masks, predict_masks, predict_scores, silent
+from medtl.run.prepare import Prepared, prepare, read_study
+from medtl.storage.atomic import write_json
+from medtl.tasks.structures import Structures
+from medtl.training.fit import Trainer
+from medtl.training.journal import csv_listener, mlflow_listener, tensorboard_listener
+from medtl.training.options import Watcher
+from medtl.training.runtime import Runtime, explained_failures
+from medtl.types import Manifest, OperatingPoint
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from medtl.networks.weights import WeightsReport
+
+log = logging.getLogger(__name__)
+
+
+def run_study(
+    recipe: Recipe,
+    out: Path,
+    *,
+    resume: bool = False,
+    manifest: Manifest | None = None,
+    progress: Progress = silent,
+    watcher: Watcher | None = None,
+) -> Path:
+    """Run the whole chain into a run folder.
+
+    Args:
+        recipe: What to do.
+        out: The run folder; it must not exist unless `resume`.
+        resume: Go on from wherever an earlier run of this recipe stopped.
+        manifest: Already split, for a fold of a study; None reads the recipe's own.
+        progress: Told of decoding and predicting.
+        watcher: Told of training.
+
+    Returns:
+        The path of `report.html`.
+
+    Raises:
+        MedtlError: For any fault of recipe, manifest, images or training.
+    """
+    if _helps_another():
+        return _help_train(recipe, out, resume=resume, manifest=manifest) / "report.html"
+    with _working_in(recipe, out, resume=resume):
+        prepared = prepare(recipe, out, manifest=manifest, progress=progress)
+        train(prepared, out, resume=resume, watcher=watcher)
+        predict_run(prepared, out, progress=progress)
+        evaluate_run(out)
+        illustrate(prepared, out, progress=progress)
+        return report_run(out)
+
+
+def train_study(
+    recipe: Recipe,
+    out: Path,
+    *,
+    resume: bool = False,
+    progress: Progress = silent,
+    watcher: Watcher | None = None,
+) -> Path:
+    """Do the first half of the chain; return the best checkpoint. Arguments as `run_study`."""
+    best = Path("checkpoints", "best.safetensors")
+    if _helps_another():
+        return _help_train(recipe, out, resume=resume) / best
+    with _working_in(recipe, out, resume=resume):
+        prepared = prepare(recipe, out, progress=progress)
+        train(prepared, out, resume=resume, watcher=watcher)
+    return out / best
+
+
+def _helps_another() -> bool:
+    """Whether a launcher started this process beside the one that owns the run folder."""
+    return os.environ.get("RANK", "0") != "0"
+
+
+def _help_train(
+    recipe: Recipe, out: Path, *, resume: bool, manifest: Manifest | None = None
+) -> Path:
+    """Take this process's part of every batch, write nothing, and return the run folder."""
+    trainer, _ = build_trainer(
+        read_study(recipe, manifest=manifest), out / "checkpoints", Watcher()
+    )
+    trainer.fit(build_stages(recipe, [group.name for group in trainer.groups]), resume=resume)
+    return out
+
+
+@contextmanager
+def _working_in(recipe: Recipe, out: Path, *, resume: bool) -> Iterator[None]:
+    """Own a run folder while the block runs; remove a new one that says nothing of the data yet.
+
+    Raises:
+        RunError: When the folder is not free, or another process works in it.
+    """
+    Runtime(recipe.run.device, recipe.run.precision)  # refuses what this machine lacks
+    is_new = not out.exists()
+    claim(recipe, out, resume=resume)
+    with record.locked(out):  # before anything is removed: the folder may be another process's
+        try:
+            with record.logged(out), explained_failures(_demands(recipe)):
+                yield
+        except MedtlError:
+            if is_new and not (out / "data_quality.json").exists():
+                shutil.rmtree(out)
+            raise
+
+
+def _demands(recipe: Recipe) -> str:
+    """What of a recipe asks for memory, for the message when there is not enough."""
+    image, tuning = recipe.image, recipe.finetune
+    shape = image.patch or (image.size, image.size)
+    size = " x ".join(str(side) for side in shape)
+    return f"batches of {tuning.batch_size} images of {size}, {recipe.run.workers} workers"
+
+
+def train(
+    prepared: Prepared, out: Path, *, resume: bool = False, watcher: Watcher | None = None
+) -> None:
+    """Train in stages; leaves `checkpoints/best.safetensors`, `history.csv`, `environment.json`.
+
+    Raises:
+        RunError: When a split is empty or the loss stops being finite.
+    """
+    recipe = prepared.recipe
+    listening = _listening(recipe, out, watcher or Watcher())
+    trainer, loaded = build_trainer(prepared, out / "checkpoints", listening)
+    for line in str(loaded).splitlines():
+        log.info("weights: %s", line)
+    facts = record.environment(
+        recipe.run.seed,
+        {**prepared.hashes, "weights_sha256": loaded.sha256},
+        precision=trainer.runtime.precision,
+        device=trainer.runtime.device.type,
+    )
+    choices = trainer.runtime.choices
+    log.info("computing: %s", "; ".join(str(choice) for choice in choices))
+    computing = {choice.name: choice.value for choice in choices}
+    write_json(out / "environment.json", {**facts, "computing": computing})
+    names = [group.name for group in trainer.groups]
+    trainer.fit(build_stages(recipe, names), resume=resume)
+
+
+def build_trainer(
+    prepared: Prepared, folder: Path, watcher: Watcher
+) -> tuple[Trainer, WeightsReport]:
+    """Return the trainer of a study, and what its initial weights were.
+
+    Raises:
+        RunError: When the training or the validation split holds fewer than two images.
+    """
+    recipe = prepared.recipe
+    parts = {name: prepared.split(name) for name in ("train", "val")}
+    for name, cases in parts.items():
+        if len(cases) < 2:
+            raise RunError(f"the {name} split holds {len(cases)} images", expected="at least 2")
+    task = prepared.task.weighted(parts["train"])
+    model, loaded = build_network(recipe, task.outputs, extra=task.extra)
+    model.set_bias(task.head_bias(parts["train"]).tolist())
+    trainer = Trainer(
+        model=model,
+        task=task,
+        train=prepared.samples(parts["train"], seed=recipe.seed_of("augment")),
+        val=prepared.samples(parts["val"]),
+        can_watch=task.can_watch(parts["val"]),
+        options=build_options(recipe),
+        runtime=Runtime(recipe.run.device, recipe.run.precision),
+        folder=folder,
+        meta=_checkpoint_meta(prepared),
+        extra=_extra_tensors(prepared.reader),
+        watcher=watcher,
+        cache=build_cache(recipe),
+    )
+    return trainer, loaded
+
+
+def predict_run(prepared: Prepared, out: Path, *, progress: Progress = silent) -> None:
+    """Predict validation and test cases with the best checkpoint; leaves `predictions.csv`."""
+    trained = load_trained(out / "checkpoints" / "best.safetensors")
+    cases = prepared.split("val", "test")
+    samples = prepared.samples(cases)
+    if isinstance(samples, MaskedSamples):
+        rows = predict_masks(trained, samples, cases, prepared.reader, out, progress=progress)
+        write_mask_table(rows, cast(Structures, trained.task), out / "predictions.csv")
+        return
+    scores = predict_scores(trained, samples, progress=progress)
+    table = predictions_table(trained.task, cases, scores, strata=prepared.recipe.data.strata)
+    write_predictions(table, out / "predictions.csv")
+
+
+def illustrate(prepared: Prepared, out: Path, *, progress: Progress = silent) -> None:
+    """Draw the most wrong and the least certain test cases; leaves `gallery/`."""
+    if prepared.store.masks is not None:
+        draw_worst_masks(out, {case.case_id: case for case in prepared.cases}, prepared.reader)
+        return
+    metrics = json.loads((out / "metrics.json").read_text("utf-8"))
+    points = [
+        OperatingPoint(**{**point, "threshold": float(point["threshold"])})
+        for point in metrics["operating_points"]
+    ]
+    entries: list[Entry | Reading] = [
+        *choose_cases(read_predictions(out / "predictions.csv"), points),
+        *worst_readings(metrics["worst"]),
+    ]
+    trained = load_trained(out / "checkpoints" / "best.safetensors")
+    rows = {case_id: row for row, case_id in enumerate(prepared.store.case_ids)}
+    cases = {case.case_id: case for case in prepared.cases}
+    drawn = 0
+
+    def heat_of(case_id: str, label: str) -> NDArray[np.float32]:
+        nonlocal drawn
+        drawn += 1
+        progress("Drawing cases", drawn, len(entries))
+        unit = prepared.store.unit(rows[case_id])
+        image = torch.from_numpy(prepared.reader.preprocessor.standardise(unit))[None]
+        extra = torch.from_numpy(trained.task.inputs([cases[case_id]]))
+        model = cast(Classifier, trained.model)
+        return grad_cam(model, image, lambda out: trained.task.explain(out, label), extra)
+
+    write_gallery(
+        out / "gallery",
+        entries,
+        unit_of=lambda case_id: prepared.store.unit(rows[case_id]),
+        heat_of=heat_of,
+    )
+
+
+def report_run(out: Path) -> Path:
+    """Render `report.html` from the files of a run folder and seal the folder with checksums."""
+    path = report_from_run(out)
+    shutil.rmtree(out / "cache", ignore_errors=True)
+    record.write_checksums(out)
+    return path
+
+
+def _checkpoint_meta(prepared: Prepared) -> dict[str, Any]:
+    """What a checkpoint says besides the weights."""
+    training = {case.case_id for case in prepared.split("train")}
+    facts = [r.facts for r in prepared.records if r.case_id in training]
+    return {
+        "recipe": portable(prepared.recipe).to_dict(),
+        "task": dict(prepared.task.to_dict()),
+        "preprocessor": prepared.reader.preprocessor.to_dict(),
+        "profile": training_profile(facts),
+        **prepared.hashes,
+    }
+
+
+def _extra_tensors(reader: ImageReader) -> dict[str, torch.Tensor]:
+    """Arrays that the preprocessing fitted and that a checkpoint must hold."""
+    mean = reader.preprocessor.pixel_mean
+    return {} if mean is None else {"pixel_mean": torch.from_numpy(mean)}
+
+
+def _listening(recipe: Recipe, out: Path, watcher: Watcher) -> Watcher:
+    """The watcher, and the files and trackers that the recipe asks for."""
+    listeners = [csv_listener(out / "history.csv")]
+    if recipe.run.tensorboard:
+        listeners.append(tensorboard_listener(out / "tensorboard"))
+    if recipe.run.mlflow is not None:
+        listeners.append(mlflow_listener(recipe.run.mlflow, out.name))
+
+    def on_epoch(history: Sequence[Mapping[str, Any]]) -> None:
+        for listen in (*listeners, watcher.on_epoch):
+            listen(history)
+
+    return Watcher(on_step=watcher.on_step, on_epoch=on_epoch)

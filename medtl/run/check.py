@@ -1,0 +1,299 @@
+"""Read a recipe and find all its faults at once, without importing torch."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from medtl.cases.labels import label_faults
+from medtl.cases.manifest import manifest_columns, read_manifest
+from medtl.errors import ManifestError, MedtlError, RecipeError
+from medtl.networks.names import VOLUME_NETWORKS, backbone_names
+from medtl.preprocess.intensity import WINDOWS
+from medtl.preprocess.policy import policy_faults
+from medtl.recipe.schema import Recipe, parse_recipe
+from medtl.storage.yaml import load_yaml, loads
+from medtl.types import SPLITS, Case
+
+PATH_KEYS = ("data.manifest", "model.weights.path")
+"""Recipe keys that hold a path."""
+
+FINDING_CELLS = {"0", "1", "-1", "0.0", "1.0", "-1.0"}
+"""Cells of a finding's column that need no explanation."""
+
+BUNDLED = ("tf_efficientnet_lite0",)
+"""Backbones whose weights come with the installation."""
+
+
+def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Return the recipe of a file with the command line's changes, after the first pass.
+
+    Args:
+        path: The YAML file. Paths inside it are relative to its folder.
+        overrides: "key.key=value" with values in YAML; paths are relative to the current folder.
+
+    Raises:
+        RecipeError: With every fault of schema, files, columns, labels, leaks and names.
+    """
+    data = read_data(path, overrides)
+    faults: list[MedtlError] = []
+    recipe: Recipe | None = None
+    try:
+        recipe = parse_recipe(data, where=path.name)
+    except RecipeError as error:
+        faults += error.faults
+    faults += _manifest_faults(data)
+    faults += _name_faults(data)
+    if recipe is not None:
+        faults += _stage_faults(recipe)
+        faults += _augmentation_faults(recipe)
+    if faults or recipe is None:
+        raise RecipeError(faults, where=path.name)
+    return recipe
+
+
+def read_data(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Return a recipe file as plain data with its paths made absolute.
+
+    Raises:
+        RecipeError: When the file is missing or is not YAML, or an override is not "key=value".
+    """
+    try:
+        data = load_yaml(path)
+        _resolve_paths(data, path.absolute().parent)
+        for override in overrides:
+            _override(data, override)
+    except RecipeError:
+        raise
+    except MedtlError as error:
+        raise RecipeError([error], where=path.name) from error
+    return data
+
+
+def _override(data: dict[str, Any], override: str) -> None:
+    """Set one "key.key=value"."""
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise MedtlError(f"cannot read the override {override!r}", expected="key.key=value")
+    value = loads(f"value: {text}", f"override {key}")["value"]
+    *sections, last = key.split(".")
+    place: Any = data
+    for section in sections:
+        if section.isdigit() and isinstance(place, list) and int(section) < len(place):
+            place = place[int(section)]
+        elif isinstance(place, dict):
+            place = place.setdefault(section, {})
+        else:
+            raise MedtlError(f"the override {key!r} leads below a value that has no keys")
+    if isinstance(place, list) and last.isdigit() and int(last) < len(place):
+        place[int(last)] = value
+    elif isinstance(place, dict):
+        place[last] = value
+    else:
+        raise MedtlError(f"the override {key!r} leads below a value that has no keys")
+    if key in PATH_KEYS:
+        _resolve_paths(data, Path.cwd())
+
+
+def _resolve_paths(data: dict[str, Any], folder: Path) -> None:
+    """Make the paths of a recipe absolute, in place."""
+    for key in PATH_KEYS:
+        *sections, last = key.split(".")
+        place: Any = data
+        for section in sections:
+            place = place.get(section) if isinstance(place, dict) else None
+        if isinstance(place, dict) and isinstance(place.get(last), str):
+            place[last] = str((folder / place[last]).resolve())
+
+
+def _manifest_faults(data: Mapping[str, Any]) -> list[MedtlError]:
+    """Faults of the manifest named by raw recipe data: file, columns, rows, labels, leaks."""
+    section = data.get("data")
+    if not isinstance(section, dict) or not isinstance(section.get("manifest"), str):
+        return []
+    path = Path(section["manifest"])
+    targets = section.get("target", [])
+    targets = [targets] if isinstance(targets, str) else targets
+    if not isinstance(targets, list) or not all(isinstance(t, str) for t in targets):
+        targets = []
+    mask = section.get("mask")
+    masks = [mask] if isinstance(mask, str) else []
+    strata = section.get("strata")
+    strata = [s for s in strata if isinstance(s, str)] if isinstance(strata, list) else []
+    try:
+        columns = manifest_columns(path)
+    except MedtlError as error:
+        return [error]
+    faults: list[MedtlError] = [
+        _unknown(name, columns, where=f"data.{key}", what="column")
+        for key, names in (("target", targets), ("mask", masks), ("strata", strata))
+        for name in names
+        if name not in columns
+    ]
+    try:
+        manifest = read_manifest(
+            path,
+            targets=[t for t in targets if t in columns],
+            mask=next((m for m in masks if m in columns), None),
+            strata=[s for s in strata if s in columns],
+            one_image_per_patient=section.get("one_image_per_patient") is True,
+        )
+    except MedtlError as error:
+        return [*faults, error]
+    spec = data.get("task")
+    if isinstance(spec, dict) and spec.get("kind", "classification") != "classification":
+        return faults
+    if len({case.patient_id for case in manifest.cases}) < len(SPLITS):
+        faults.append(_too_few(manifest.cases))
+    known = [t for t in targets if t in columns]
+    study = data.get("study")
+    if isinstance(study, dict) and study.get("prevalence") is not None:
+        faults += _prevalence_faults(manifest.cases, known, section)
+    return faults + _label_faults(manifest.cases, known, section)
+
+
+def _too_few(cases: Sequence[Case]) -> MedtlError:
+    """The error for fewer patients than splits."""
+    return ManifestError(
+        f"too few rows to divide ({len(cases)})",
+        expected=f"at least {len(SPLITS)} patients, one for each of {', '.join(SPLITS)}",
+        where="data.manifest",
+        fix="Add patients",
+    )
+
+
+def _label_faults(
+    cases: Sequence[Case], targets: Sequence[str], section: Mapping[str, Any]
+) -> list[MedtlError]:
+    """Faults of the label columns: one value only, a positive or a label that is not there."""
+    faults: list[MedtlError] = []
+    for target in targets:
+        values = {case.targets.get(target, "").strip() for case in cases} - {""}
+        if len(values - {"-1"}) < 2:
+            faults.append(
+                ManifestError(
+                    f"column {target!r} holds one value only",
+                    expected="at least two",
+                    where="data.target",
+                    fix="There is nothing to learn from it; choose another column",
+                )
+            )
+        classes = section.get("classes")
+        faults += label_faults(cases, target, classes if isinstance(classes, list) else ())
+    if len(targets) == 1:
+        faults += _positive_faults(cases, targets[0], section.get("positive"))
+    for key in ("uncertain", "names"):
+        by_target = section.get(key)
+        if isinstance(by_target, dict):
+            faults += [
+                _unknown(column, list(targets), where=f"data.{key}", what="target")
+                for column in by_target
+                if column not in targets
+            ]
+    return faults
+
+
+def _prevalence_faults(
+    cases: Sequence[Case], targets: Sequence[str], section: Mapping[str, Any]
+) -> list[MedtlError]:
+    """One prevalence stated for several classes that exclude each other."""
+    if len(targets) != 1 or section.get("positive") is not None:
+        return []
+    values = {case.targets.get(targets[0], "").strip() for case in cases} - {""}
+    if len(values) < 3 or values <= FINDING_CELLS:
+        return []
+    return [
+        MedtlError(
+            f"one prevalence for {len(values)} classes",
+            expected="none, because it belongs to one finding",
+            where="study.prevalence",
+            fix="Leave it out, or study one class with data.positive",
+        )
+    ]
+
+
+def _positive_faults(cases: Sequence[Case], target: str, positive: object) -> list[MedtlError]:
+    """A `data.positive` that does not occur, or that two words need."""
+    values = sorted({case.targets.get(target, "").strip() for case in cases} - {""})
+    if isinstance(positive, str):
+        unknown = _unknown(positive, values, where="data.positive", what="value")
+        return [] if positive in values else [unknown]
+    if len(values) != 2 or set(values) <= FINDING_CELLS:
+        return []
+    return [
+        ManifestError(
+            f"the values of {target!r} are {values[0]} and {values[1]}",
+            expected="to be told which one is the finding",
+            where="data.positive",
+            fix=f"State it, for example positive: {values[1]}",
+        )
+    ]
+
+
+def _name_faults(data: Mapping[str, Any]) -> list[MedtlError]:
+    """Faults of names that are looked up in lists: backbone, weights, window."""
+    faults: list[MedtlError] = []
+    section = data.get("model")
+    model = section if isinstance(section, dict) else {}
+    backbone = model.get("backbone", BUNDLED[0])
+    weights = model.get("weights", "bundled")
+    source = weights.get("source", "bundled") if isinstance(weights, dict) else weights
+    # "resnet50.a1_in1k" is an architecture with a tag of weights.
+    architecture = backbone.partition(".")[0] if isinstance(backbone, str) else BUNDLED[0]
+    image = data.get("image")
+    is_of_volumes = isinstance(image, dict) and image.get("spacing") is not None
+    names = VOLUME_NETWORKS if is_of_volumes else backbone_names()
+    if architecture not in names:
+        faults.append(_unknown(backbone, names, where="model.backbone", what="backbone"))
+    elif source == "bundled" and backbone not in BUNDLED:
+        faults.append(
+            MedtlError(
+                f"no weights of {backbone} come with the installation",
+                expected=f"backbone {BUNDLED[0]}, or weights from elsewhere",
+                where="model.weights",
+                fix="State weights: {source: file, path: ...}, timm (downloads them) or none",
+            )
+        )
+    if isinstance(weights, dict) and isinstance(weights.get("path"), str):
+        path = Path(weights["path"])
+        if not path.is_file():
+            faults.append(MedtlError(f"no file {path.name!r}", where="model.weights.path"))
+    window = image.get("window") if isinstance(image, dict) else None
+    if isinstance(window, str) and window not in WINDOWS:
+        faults.append(_unknown(window, list(WINDOWS), where="image.window", what="window"))
+    return faults
+
+
+def _stage_faults(recipe: Recipe) -> list[MedtlError]:
+    """Stages that train layers below the head without a rate for them."""
+    return [
+        MedtlError(
+            "layers below the head train but lr.base is missing",
+            where=f"finetune.stages.{number}.lr",
+            fix="State lr: {head: ..., base: ...}",
+        )
+        for number, stage in enumerate(recipe.finetune.stages)
+        if stage.lr.base is None and stage.train not in ("head", ("head",))
+    ]
+
+
+def _augmentation_faults(recipe: Recipe) -> list[MedtlError]:
+    """Transforms that the safety table refuses for this modality."""
+    spec = recipe.augment
+    return policy_faults(
+        recipe.image.modality,
+        transforms=spec.transforms,
+        probability=spec.probability,
+        i_know=spec.i_know,
+    )
+
+
+def _unknown(name: str, valid: Sequence[str], *, where: str, what: str) -> MedtlError:
+    """An error for a name that is not in a list, with the nearest that is."""
+    near = difflib.get_close_matches(name, valid, n=1, cutoff=0.4)
+    if near:
+        return MedtlError(f"no {what} {name!r}", where=where, fix=f"Did you mean {near[0]!r}?")
+    shown = ", ".join(list(valid)[:12]) + (", ..." if len(valid) > 12 else "")
+    return MedtlError(f"no {what} {name!r}", expected=f"one of {shown}", where=where)

@@ -1,0 +1,433 @@
+"""From a predictions table, whoever made it, to `metrics.json` and a report. Without torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from medtl.cases.predictions import read_predictions
+from medtl.errors import MedtlError, PredictionsError
+from medtl.evaluation.assemble import evaluate, measures_from_json
+from medtl.evaluation.model_comparison import without_readers
+from medtl.io.read import read_image
+from medtl.metrics.inputs import usable_rows
+from medtl.metrics.overlap import case_overlaps
+from medtl.report.render import write_report
+from medtl.storage.atomic import write_json, write_text
+from medtl.storage.yaml import load_yaml
+from medtl.types import SPLITS, IntArray, OperatingPoint
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WHITE = 255
+"""What a mask of one label is drawn with in a picture."""
+
+HEADLINES = ("auroc", "sensitivity", "specificity", "mae_months", "dice")
+"""Measures that the command line shows; all others are in the file."""
+
+KNOWN_STRATA = ("age", "sex", "view", "site", "scanner")
+"""Columns that a foreign table is broken down by when the user names none."""
+
+TOLERANCES_MM = (1.0, 2.0)
+"""Of the normalised surface Dice."""
+
+OPENINGS = "test_openings.jsonl"
+"""Beside a run or a table: one line per model whose test results were computed."""
+
+STUDY_KEYS = ("question", "title", "intended_use", "out_of_scope", "reference_standard",
+              "sampling", "external", "endpoint", "funding", "synthetic")  # fmt: skip
+"""What the `study` part of a table's sidecar may say."""
+
+
+@dataclass(frozen=True)
+class TableOptions:
+    """What a user states about a table that some tool made.
+
+    Attributes:
+        threshold: Fixed before the test set was seen, for every label; without one, it is chosen
+            on rows with split "val" (Youden), or left out when there are none.
+        prevalence: Of the finding where the model would be used, in (0, 1).
+        strata: Columns to break the results by; empty for those of `KNOWN_STRATA` it has.
+        one_image_per_patient: Stated for a table without `patient_id`.
+        model: The one to report in full when the table holds several; "" is the first by name.
+    """
+
+    threshold: float | None = None
+    prevalence: float | None = None
+    strata: Sequence[str] = ()
+    one_image_per_patient: bool = False
+    model: str = ""
+
+
+def evaluate_run(run: Path) -> Path:
+    """Compute the statistics of a run's predictions; return its `metrics.json`."""
+    recipe = load_yaml(run / "recipe.yaml")
+    study = recipe["study"]
+    rows = _with_overlaps(read_predictions(run / "predictions.csv"), run / "predictions.csv", run)
+    result = evaluate(
+        rows,
+        rule=study["operating_point"],
+        prevalence=study.get("prevalence"),
+        strata=[name for name in recipe["data"]["strata"] if name in rows],
+    )
+    openings = count_openings(run.resolve().parent / OPENINGS, rows, "")
+    write_json(run / "metrics.json", {**result.to_json(), "test_openings": openings})
+    return run / "metrics.json"
+
+
+def evaluate_table(table: Path, out: Path, options: TableOptions = TableOptions()) -> Path:
+    """Compute the statistics of a table that any tool made; return `metrics.json`.
+
+    Of a table of masks, the overlap of every case is left in `overlap.csv` beside it.
+
+    Args:
+        table: CSV or Parquet with `case_id, y_true, y_score`, or with `case_id, truth, prediction`.
+        out: `metrics.json` to write.
+        options: What the user states.
+
+    Raises:
+        PredictionsError: For a table that is not a predictions table.
+    """
+    rows = read_predictions(table, one_image_per_patient=options.one_image_per_patient)
+    _write_metrics(rows, table, out, options)
+    return out
+
+
+def report_table(
+    table: Path,
+    out: Path,
+    options: TableOptions = TableOptions(),
+    *,
+    language: str = "en",
+) -> Path:
+    """Evaluate a table that any tool made, and write everything a reader needs into a folder.
+
+    Args:
+        table: As for `evaluate_table`. A YAML file of the same name may hold `study` (question,
+            intended_use, ...) and `labels`.
+        out: Folder of metrics.json, report.html, model_card.md and .json; made when missing.
+        options: What the user states.
+        language: Of the report, "en" or "ko".
+
+    Returns:
+        The path of `report.html`.
+
+    Raises:
+        PredictionsError: For a table that is not a predictions table, or a sidecar with other keys.
+    """
+    study = _study_of(table)
+    rows = read_predictions(table, one_image_per_patient=options.one_image_per_patient)
+    out.mkdir(parents=True, exist_ok=True)
+    metrics = _write_metrics(rows, table, out / "metrics.json", options)
+    rows, _ = without_readers(rows)
+    if metrics["comparison"]:
+        rows = rows[rows["model"] == metrics["comparison"]["shown"]]
+    if options.prevalence is not None:
+        study = {**study, "prevalence": options.prevalence}
+    return write_report(
+        out / "report.html",
+        metrics=metrics,
+        study=study,
+        cohort=describe_table(rows, metrics.get("kind") == "classification"),
+        gallery=table.parent / "gallery",
+        synthetic=study.get("synthetic") is True,
+        language=language,
+    )
+
+
+def _write_metrics(
+    rows: pd.DataFrame, table: Path, out: Path, options: TableOptions
+) -> dict[str, Any]:
+    """Evaluate the rows of a table, write the statistics and return them."""
+    _check_options(rows, table, options)
+    rows = _with_overlaps(rows, table, out.parent)
+    of_models, _ = without_readers(rows)
+    points = []
+    if options.threshold is not None:
+        test = of_models[of_models["split"] == "test"]
+        labels = dict.fromkeys(test["label"]) if "label" in test else [""]
+        points = [
+            OperatingPoint(name, options.threshold, "given", "given", 0, 0) for name in labels
+        ]
+    names = sorted(map(str, of_models["model"].unique())) if "model" in of_models else []
+    model = options.model or (names[0] if len(names) > 1 else None)
+    result = evaluate(
+        rows,
+        rule=None if points or not (rows["split"] == "val").any() else {"youden": True},
+        operating_points=points,
+        prevalence=options.prevalence,
+        strata=options.strata or [name for name in KNOWN_STRATA if name in rows],
+        model=model,
+    )
+    openings = count_openings(table.resolve().parent / OPENINGS, of_models, model or "")
+    metrics = {**result.to_json(), "test_openings": openings}
+    write_json(out, metrics)
+    return metrics
+
+
+def _check_options(rows: pd.DataFrame, table: Path, options: TableOptions) -> None:
+    """Refuse what does not fit the table, before anything is computed."""
+    missing = [name for name in options.strata if name not in rows.columns]
+    if missing:
+        raise PredictionsError(
+            f"no column {', '.join(missing)}",
+            expected=f"some of {', '.join(rows.columns)}",
+            where=table.name,
+        )
+    if options.prevalence is not None and not 0 < options.prevalence < 1:
+        raise PredictionsError(
+            f"a prevalence of {options.prevalence:g}", expected="a share between 0 and 1"
+        )
+    if options.threshold is not None and math.isnan(options.threshold):
+        raise PredictionsError("the threshold is not a number", fix="State --threshold 0.5")
+
+
+def _study_of(table: Path) -> dict[str, Any]:
+    """Return what the YAML file beside a table says about the study."""
+    file = table.with_suffix(".yaml")
+    study = load_yaml(file).get("study", {}) if file.is_file() else {}
+    unknown = [key for key in study if key not in STUDY_KEYS] if isinstance(study, dict) else ["it"]
+    if unknown:
+        raise PredictionsError(
+            f"study has the key {unknown[0]!r}", expected=f"some of {', '.join(STUDY_KEYS)}",
+            where=file.name,
+        )  # fmt: skip
+    return dict(study)
+
+
+def _with_overlaps(rows: pd.DataFrame, table: Path, out: Path) -> pd.DataFrame:
+    """Return the rows unchanged, or for masks one row per case and structure, also as a file."""
+    if "y_score" in rows or "prediction" not in rows:
+        return rows
+    overlaps = overlap_table(rows, table)
+    write_text(out / "overlap.csv", overlaps.to_csv(index=False, lineterminator="\n"))
+    return overlaps
+
+
+def overlap_table(rows: pd.DataFrame, table: Path) -> pd.DataFrame:
+    """Return one row per case and structure with overlap, distances and sizes.
+
+    Args:
+        rows: With `case_id, truth, prediction`, and for pictures without a size `spacing_mm`: one
+            number, or one per axis, in millimetres.
+        table: The file they come from; the masks lie relative to its folder, the names of the
+            values are the `labels` of the YAML file of the same name. Without it, all that is not
+            0 is one structure.
+
+    Raises:
+        PredictionsError: If a mask is missing, has another grid or values without a name.
+    """
+    import pandas as pd
+
+    structures = _structures_of(table)
+    kept = [name for name in map(str, rows) if name not in ("truth", "prediction", "spacing_mm")]
+    found = []
+    for _, row in rows.iterrows():
+        own = _of_the_row(row, structures)
+        truth, spacing = _read_mask(row, "truth", table, own)
+        prediction, other = _read_mask(row, "prediction", table, own)
+        if spacing and other and not np.allclose(spacing, other, rtol=1e-3):
+            raise PredictionsError(
+                f"truth and prediction of {row['case_id']} have other voxel sizes",
+                expected="masks on the same grid", where=table.name,
+                fix="Resample the prediction to the truth's grid, nearest neighbour",
+            )  # fmt: skip
+        try:
+            overlaps = case_overlaps(
+                truth, prediction, spacing, structures=own, tolerances_mm=TOLERANCES_MM
+            )
+        except PredictionsError as error:
+            raise PredictionsError(
+                error.found, expected=error.expected, fix=error.fix,
+                where=f"{table.name}, {row['case_id']}",
+            ) from error  # fmt: skip
+        found += [{**{name: row[name] for name in kept}, **overlap} for overlap in overlaps]
+    return pd.DataFrame(found)
+
+
+def _structures_of(table: Path) -> dict[int, str]:
+    """Return value in the masks -> name of the structure."""
+    file = table.with_suffix(".yaml")
+    labels = load_yaml(file).get("labels") if file.is_file() else None
+    if labels is None:
+        return {1: "structure"}
+    try:
+        structures = {int(value): str(name) for value, name in labels.items() if int(value) != 0}
+    except (AttributeError, ValueError):
+        structures = {}
+    if not structures:
+        raise PredictionsError(
+            "labels do not name the values of the masks",
+            expected="labels: {1: liver, 2: spleen}",
+            where=file.name,
+        )
+    return structures
+
+
+def _of_the_row(row: pd.Series[Any], structures: Mapping[int, str]) -> Mapping[int, str]:
+    """The structures of a row's files: the one that it names (they may overlap), or all."""
+    named = row.get("label")
+    return {value: name for value, name in structures.items() if name == named} or structures
+
+
+def _read_mask(
+    row: pd.Series[Any], column: str, table: Path, structures: Mapping[int, str]
+) -> tuple[IntArray, tuple[float, ...] | None]:
+    """Return a label map and its spacing in mm, None where neither file nor table says it."""
+    where = f"{table.name}, {column} of {row['case_id']}"
+    try:
+        image = read_image(table.parent / str(row[column]))
+    except MedtlError as error:
+        raise PredictionsError(
+            f"the mask cannot be read ({error.found})", where=where,
+            expected="a path relative to the table",
+        ) from error  # fmt: skip
+    mask = np.rint(image.array[0]).astype(int)
+    if len(structures) == 1 and np.unique(mask).size <= 2:
+        mask = np.where(mask != 0, next(iter(structures)), 0)  # black and white, as 255 or as 1
+    elif WHITE not in structures and set(np.unique(mask).tolist()) <= {0, WHITE}:
+        mask = mask // WHITE  # a picture of the label 1 alone is drawn in white
+    unknown = sorted(set(np.unique(mask).tolist()) - {0, *structures})
+    if unknown:
+        raise PredictionsError(
+            f"the mask holds the value {unknown[0]}", where=where,
+            expected=f"0 or one of {', '.join(map(str, structures))}",
+            fix=f"Name it in {table.with_suffix('.yaml').name}: labels: {{{unknown[0]}: NAME}}",
+        )  # fmt: skip
+    return mask, _stated_spacing(row, mask.ndim, where) or image.spacing
+
+
+def _stated_spacing(row: pd.Series[Any], axes: int, where: str) -> tuple[float, ...]:
+    """Return the voxel size that the table states, one number standing for all axes; or ()."""
+    text = str(row.get("spacing_mm", "") or "")
+    try:
+        spacing = tuple(float(step) for step in text.replace(",", " ").split())
+    except ValueError:
+        raise PredictionsError(
+            f"spacing_mm is {text!r}", expected='millimetres per axis, such as "0.7 0.7"',
+            where=where,
+        ) from None  # fmt: skip
+    return spacing * axes if len(spacing) == 1 else spacing
+
+
+def count_openings(file: Path, rows: pd.DataFrame, model: str) -> dict[str, int] | None:
+    """Note that the test rows were looked at; return how many models have been, and which is this.
+
+    The same predictions count once, however often they are evaluated. Nothing in the file depends
+    on the time.
+
+    Args:
+        file: `OPENINGS` beside the run or the table; a line is added for a new model.
+        rows: Predictions; only the test rows matter.
+        model: Of those in the table, the one that is reported.
+
+    Returns:
+        `models` (of this folder, on these test cases) and `this` (counted from 1); None if the
+        folder cannot be written.
+    """
+    test = rows[rows["split"] == "test"] if "split" in rows else rows
+    cases = _digest(sorted(set(test["case_id"].astype(str))))
+    parts = test.groupby("model", sort=True) if "model" in test else [("", test)]
+    columns = [name for name in ("label", "case_id", "y_score", "dice", "iou") if name in test]
+    hashes = {
+        str(name): _digest(sorted(map(repr, part[columns].itertuples(index=False, name=None))))
+        for name, part in parts
+    }
+    seen = [line["model"] for line in _openings(file) if line["test"] == cases]
+    fresh = [value for value in dict.fromkeys(hashes.values()) if value not in seen]
+    try:
+        with file.open("a", encoding="utf-8") as stream:
+            stream.writelines(json.dumps({"test": cases, "model": value}) + "\n" for value in fresh)
+    except OSError:
+        return None
+    known = list(dict.fromkeys([*seen, *fresh]))
+    this = hashes.get(model, next(iter(hashes.values()), ""))
+    return {"models": len(known), "this": known.index(this) + 1} if this else None
+
+
+def _openings(file: Path) -> Iterator[dict[str, str]]:
+    """Yield the lines of the list of openings that can be read."""
+    if not file.is_file():
+        return
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(entry, dict) and {"test", "model"} <= entry.keys():
+            yield entry
+
+
+def _digest(parts: Sequence[str]) -> str:
+    """Return a short hash of texts in their order."""
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def describe_table(rows: pd.DataFrame, classified: bool) -> dict[str, Any]:
+    """Return who is in a table, in the form of a run's cohort.json.
+
+    Args:
+        rows: A predictions table.
+        classified: Whether its truths are yes or no.
+    """
+    splits = {
+        name: _describe_part(part, classified)
+        for name in SPLITS
+        if len(part := rows[rows["split"] == name])
+    }
+    excluded = []
+    if "y_score" in rows:
+        usable = usable_rows(rows["y_true"], rows["y_score"])
+        lost = rows.assign(usable=usable).groupby("case_id")["usable"].max()
+        if not lost.all():
+            reason = "no certain truth, or no score: not in the statistics"
+            excluded.append({"reason": reason, "n": int((~lost.astype(bool)).sum())})
+    return {"splits": splits, "excluded": excluded}
+
+
+def _describe_part(rows: pd.DataFrame, classified: bool) -> dict[str, Any]:
+    """Return one split of a table in numbers."""
+    facts: dict[str, Any] = {
+        "images": int(rows["case_id"].nunique()),
+        "patients": int(rows["patient_id"].nunique()),
+    }
+    if classified and "y_true" in rows:
+        by_label = rows.groupby("label", sort=False) if "label" in rows else [("", rows)]
+        facts["labels"] = {
+            str(label): {
+                "positive": int((part["y_true"] == 1).sum()),
+                "negative": int((part["y_true"] == 0).sum()),
+                "missing": int(part["y_true"].isna().sum()),
+            }
+            for label, part in by_label
+        }
+    if "sex" in rows:
+        cases = rows.drop_duplicates("case_id")["sex"].replace("", "unknown")
+        facts["sex"] = {str(k): int(n) for k, n in cases.value_counts().sort_index().items()}
+    return facts
+
+
+def summarise(metrics: Path) -> Iterator[str]:
+    """Yield the headline measures of a `metrics.json` on the test rows, and its notes."""
+    found = json.loads(metrics.read_text("utf-8"))
+    for measure in measures_from_json(found):
+        if measure.name not in HEADLINES or (measure.split, measure.subset) != ("test", "all"):
+            continue
+        name = f"{measure.label} {measure.name}".strip()
+        if measure.value is None:
+            yield f"{name}: not estimable, {measure.reason}"
+            continue
+        interval = ""
+        if measure.low is not None and measure.high is not None:
+            interval = f" [{measure.low:.3f}, {measure.high:.3f}]"
+        flag = f" ({measure.reason})" if measure.status == "degenerate" else ""
+        yield f"{name}: {measure.value:.3f}{interval}, n = {measure.n}{flag}"
+    yield from found["notes"]

@@ -1,0 +1,219 @@
+"""A study as it was read: images decoded, splits made and checked, ready to train or to plan."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from medtl.cases.labels import one_value_notes
+from medtl.cases.leaks import check_patients, check_pixels
+from medtl.cases.splits import assign_splits, split_hash
+from medtl.data.batches import Samples
+from medtl.data.patches import MaskedSamples
+from medtl.data.reader import ImageReader, ReadRecord, check_readable
+from medtl.data.store import ImageStore
+from medtl.recipe.schema import Recipe
+from medtl.run import record
+from medtl.run.build import (
+    Decode,
+    PairAugment,
+    UnitAugment,
+    build_augmenter,
+    build_contract,
+    build_decoder,
+    build_manifest,
+    build_reader,
+    build_task,
+    check_contract,
+)
+from medtl.run.folder import portable, refuse_other_manifest
+from medtl.run.outputs import Progress, encode_of, observed, silent
+from medtl.storage.atomic import write_json
+from medtl.storage.tables import write_table
+from medtl.tasks.protocols import Task
+from medtl.types import Case, Manifest
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A study whose images have been read and whose splits have been checked.
+
+    Attributes:
+        recipe: With absolute paths.
+        manifest: With a split for every case.
+        cases: The readable cases.
+        task: What the targets mean.
+        reader: How files become unit images, fitted on the training cases.
+        store: The unit images.
+        records: One per case of the manifest.
+        hashes: Of recipe, manifest and split.
+    """
+
+    recipe: Recipe
+    manifest: Manifest
+    cases: tuple[Case, ...]
+    task: Task
+    reader: ImageReader
+    store: ImageStore
+    records: tuple[ReadRecord, ...]
+    hashes: Mapping[str, str]
+
+    def split(self, *names: str) -> list[Case]:
+        """The readable cases of some splits, in file order."""
+        return [case for case in self.cases if case.split in names]
+
+    def samples(self, cases: Sequence[Case], *, seed: int | None = None) -> Samples | MaskedSamples:
+        """Some cases as network input; augmented, and cut to patches, when a seed is given."""
+        augmenter = build_augmenter(self.recipe) if seed is not None else None
+        if self.store.masks is not None:
+            return MaskedSamples(
+                store=self.store,
+                rows=self.store.rows(cases),
+                standardise=self.reader.preprocessor.standardise,
+                patch=self.recipe.image.patch if seed is not None else None,
+                augment=None if augmenter is None else PairAugment(augmenter),
+                seed=seed or 0,
+            )
+        return Samples(
+            store=self.store,
+            rows=self.store.rows(cases),
+            targets=self.task.targets(cases),
+            inputs=self.task.inputs(cases),
+            standardise=self.reader.preprocessor.standardise,
+            augment=None if augmenter is None else UnitAugment(augmenter),
+            seed=seed or 0,
+        )
+
+
+def prepare(
+    recipe: Recipe,
+    out: Path,
+    *,
+    manifest: Manifest | None = None,
+    decode: Decode | None = None,
+    progress: Progress = silent,
+) -> Prepared:
+    """Read the study into a run folder that `claim` has opened, and write down who is in it.
+
+    Raises:
+        ManifestError: For faults of the manifest; LeakError for a patient or pixels in two splits.
+        RunError: When too many images are unreadable, or a run to go on with had another split.
+    """
+    (out / "cache").mkdir(exist_ok=True)
+    units = out / "cache" / "units"
+    prepared = read_study(recipe, manifest=manifest, file=units, decode=decode, progress=progress)
+    refuse_other_manifest(out, prepared.manifest)
+    quality = record.data_quality(prepared.manifest.cases, prepared.records)
+    write_json(out / "data_quality.json", quality)
+    check_readable(prepared.records, recipe.data.max_unreadable)
+    _write_study(prepared, out)
+    log.info("%d of %d images are readable", len(prepared.cases), len(prepared.records))
+    return prepared
+
+
+def read_study(
+    recipe: Recipe,
+    *,
+    manifest: Manifest | None = None,
+    file: Path | None = None,
+    decode: Decode | None = None,
+    progress: Progress = silent,
+) -> Prepared:
+    """Read manifest and images; check labels, splits and leaks. Writes nothing but `file`.
+
+    Args:
+        recipe: After the first pass of `check`.
+        manifest: Already split, for a fold of a study; None reads the recipe's own.
+        file: Where to memory-map the unit images; None keeps them in memory.
+        decode: Reads the images, None as the recipe says; a study's runs share what it returns.
+        progress: Told of reading.
+
+    Raises:
+        ManifestError: For faults of the manifest; LeakError for a patient or pixels in two splits.
+    """
+    is_split = manifest is not None
+    manifest = manifest or build_manifest(recipe)
+    task = build_task(recipe, manifest.cases)
+    if not is_split:
+        manifest = split_cases(recipe, manifest, task)
+    check_patients(manifest)
+    reader = build_reader(recipe, build_contract(recipe), manifest.root)
+    check_contract(recipe, reader)
+    store, records = (decode or build_decoder(recipe))(
+        manifest.cases,
+        reader,
+        encode=encode_of(task),
+        file=file,
+        progress=lambda done, total: progress("Reading images", done, total),
+    )
+    if store.masks is not None:
+        task = observed(task, store)
+    notes = check_pixels({r.case_id: r.sha256 for r in records if not r.cause}, manifest)
+    notes = (*notes, *one_value_notes(manifest.cases, recipe.data.targets))
+    readable = set(store.case_ids)
+    cases = tuple(case for case in manifest.cases if case.case_id in readable)
+    return Prepared(
+        recipe=recipe,
+        manifest=replace(manifest, notes=(*manifest.notes, *notes)),
+        cases=cases,
+        task=task,
+        reader=fit_reader(reader, store, [c for c in cases if c.split == "train"]),
+        store=store,
+        records=tuple(records),
+        hashes={
+            "recipe_sha256": portable(recipe).fingerprint,
+            "manifest_sha256": manifest.sha256,
+            "split_sha256": split_hash(manifest),
+        },
+    )
+
+
+def split_cases(recipe: Recipe, manifest: Manifest, task: Task) -> Manifest:
+    """Split by patient as the recipe says, where the manifest gives no split.
+
+    Raises:
+        ManifestError: For splits that cannot be used, or too few patients.
+    """
+    return assign_splits(
+        manifest,
+        task.strata(manifest.cases),
+        fractions=recipe.data.split.fractions,
+        seed=recipe.seed_of("split"),
+    )
+
+
+def fit_reader(reader: ImageReader, store: ImageStore, train: Sequence[Case]) -> ImageReader:
+    """Fit what the preprocessing learns from the training images (a pixel mean)."""
+    units = (store.unit(int(row)) for row in store.rows(train))
+    return replace(reader, preprocessor=reader.preprocessor.fit(units))
+
+
+def _write_study(prepared: Prepared, out: Path) -> None:
+    """Write `manifest.csv` and `cohort.json`."""
+    hashes = {r.case_id: r.sha256 for r in prepared.records}
+    rows = [
+        {
+            "case_id": case.case_id,
+            "patient_id": case.patient_id,
+            "split": case.split,
+            **case.targets,
+            **case.strata,
+            "content_sha256": hashes[case.case_id],
+        }
+        for case in prepared.manifest.cases
+    ]
+    write_table(rows, out / "manifest.csv")
+    unreadable = sum(bool(r.cause) for r in prepared.records)
+    facts = record.cohort(
+        prepared.cases,
+        prepared.task,
+        excluded={"unreadable": unreadable} if unreadable else {},
+        manifest_sha256=prepared.hashes["manifest_sha256"],
+        split_hash=prepared.hashes["split_sha256"],
+        notes=prepared.manifest.notes,
+    )
+    write_json(out / "cohort.json", facts)

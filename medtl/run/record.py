@@ -1,0 +1,247 @@
+"""What a run folder says about itself besides its results: environment, cohort, data quality."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import platform
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import medtl
+from medtl.data.reader import ReadRecord
+from medtl.errors import MedtlError, RunError
+from medtl.storage.atomic import remove_leftovers, sha256_file, write_json
+from medtl.storage.traces import SHORTEST_BYTES, find_traces
+from medtl.tasks.protocols import Task
+from medtl.types import SPLITS, Case
+
+UNSEALED = {"checksums.json", ".lock", "log.txt", "tensorboard", "cache"}
+"""What of a run folder has no checksum: it may still grow, or holds no result."""
+
+RECORDED = ("torch", "torchvision", "timm", "numpy", "pydicom", "pandas", "scikit-learn")
+"""Packages whose version can change a number."""
+
+
+def environment(
+    seed: int, hashes: Mapping[str, str], precision: str, device: str
+) -> dict[str, Any]:
+    """What the numbers depend on besides recipe and data; no host, user or path.
+
+    Args:
+        seed: Of the run.
+        hashes: Name -> hash of recipe, manifest, split and weights.
+        precision: Of the forward passes.
+        device: Kind of device.
+    """
+    import torch
+
+    return {
+        "medtl": medtl.__version__,
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "device": device,
+        "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
+        "precision": precision,
+        "seed": seed,
+        "versions": {name: metadata.version(name) for name in RECORDED},
+        **hashes,
+    }
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep every other process out of a folder while the block runs.
+
+    The lock is the operating system's, so it ends with the process, however that ends.
+
+    Raises:
+        RunError: When another process works in the folder.
+    """
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunError(
+                "another process works in this folder",
+                where=str(folder),
+                fix="Wait for it, or choose another --out",
+            ) from error
+        remove_leftovers(folder)
+        yield
+
+
+@contextmanager
+def logged(folder: Path) -> Iterator[None]:
+    """Append what the library says while the block runs to `log.txt`."""
+    logger = logging.getLogger("medtl")
+    handler = logging.FileHandler(folder / "log.txt", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    except MedtlError as error:
+        logger.error("%s", error)
+        raise
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
+        handler.close()
+
+
+def check_installation() -> Iterator[str]:
+    """Yield versions, hardware, and whether torch, torchvision and timm fit together.
+
+    Raises:
+        MedtlError: When timm cannot be imported, which a torch without its torchvision causes.
+    """
+    import torch
+
+    yield f"medtl {medtl.__version__}, Python {platform.python_version()}, {platform.machine()}"
+    for name in RECORDED:
+        yield f"  {name} {metadata.version(name)}"
+    try:
+        import timm  # noqa: F401
+    except (ImportError, RuntimeError) as error:
+        raise MedtlError(
+            "timm cannot be imported",
+            expected="torch and torchvision of one release pair",
+            fix="Install both with the constraints file: see the Makefile",
+        ) from error
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    yield f"GPU: {gpu}"
+    instructions = torch.backends.cpu.get_cpu_capability()
+    yield f"CPU: {torch.get_num_threads()} threads, {instructions}"
+
+
+def data_quality(cases: Sequence[Case], records: Sequence[ReadRecord]) -> dict[str, Any]:
+    """Which images were odd and which could not be read.
+
+    Args:
+        cases: All cases of the study.
+        records: One per case.
+    """
+    splits = {case.case_id: case.split for case in cases}
+    flagged = [r for r in records if r.flags]
+    return {
+        "cases": [
+            {"case_id": r.case_id, "split": splits[r.case_id], "flags": list(r.flags)}
+            for r in flagged
+        ],
+        "quarantined": [
+            {"case_id": r.case_id, "split": splits[r.case_id], "cause": r.cause}
+            for r in records
+            if r.cause
+        ],
+        "counts": dict(Counter(flag for r in flagged for flag in r.flags)),
+        "n_images": len(records),
+    }
+
+
+def cohort(
+    cases: Sequence[Case],
+    task: Task,
+    *,
+    excluded: Mapping[str, int],
+    manifest_sha256: str,
+    split_hash: str,
+    notes: Sequence[str],
+) -> dict[str, Any]:
+    """Who is in the study: images, patients, labels, age and sex of each split.
+
+    Args:
+        cases: The cases that were used.
+        task: Counts the labels.
+        excluded: Reason -> number of images left out.
+        manifest_sha256: Of the table.
+        split_hash: Of the assignment of patients to splits.
+        notes: What was decided while reading the manifest.
+    """
+    by_split = {name: [case for case in cases if case.split == name] for name in SPLITS}
+    return {
+        "splits": {name: _describe(part, task) for name, part in by_split.items()},
+        "excluded": [{"reason": reason, "n": n} for reason, n in excluded.items()],
+        "manifest_sha256": manifest_sha256,
+        "split_hash": split_hash,
+        "notes": list(notes),
+    }
+
+
+def write_checksums(folder: Path) -> None:
+    """Write `checksums.json`: the SHA-256 of every file of a run folder."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    kept = [p for p in files if not UNSEALED & set(p.relative_to(folder).parts)]
+    write_json(
+        folder / "checksums.json",
+        {str(p.relative_to(folder)): sha256_file(p) for p in kept},
+    )
+
+
+def broken_seals(folder: Path) -> list[str]:
+    """Return the files of a run folder that are not what its checksums say, with what is wrong.
+
+    Raises:
+        RunError: When the folder has no checksums: the run did not end.
+    """
+    path = folder / "checksums.json"
+    if not path.is_file():
+        raise RunError("there is no checksums.json: the run did not end", where=folder.name)
+    sums: dict[str, str] = json.loads(path.read_text("utf-8"))
+    missing = [f"{name}: missing" for name in sums if not (folder / name).is_file()]
+    altered = [
+        f"{name}: altered"
+        for name, sha256 in sums.items()
+        if (folder / name).is_file() and sha256_file(folder / name) != sha256
+    ]
+    return missing + altered
+
+
+def told_traces(folder: Path, strings: Iterable[str]) -> list[str]:
+    """Return where the user's own strings occur in a run folder, without repeating them.
+
+    Args:
+        folder: A run folder.
+        strings: One to a line. They are kept nowhere.
+
+    Raises:
+        RunError: When there is no such folder, or nothing to look for.
+    """
+    wanted = [line.strip() for line in strings if line.strip()]
+    if not folder.is_dir():
+        raise RunError("there is no such folder", where=folder.name)
+    if not wanted:
+        raise RunError("there is nothing to look for", expected="one string a line")
+    short = [n for n, text in enumerate(wanted, 1) if len(text.encode()) < SHORTEST_BYTES]
+    told = [f"string {number} is too short to be looked for" for number in short]
+    return told + [f"{where}: string {number}" for where, number in find_traces(folder, wanted)]
+
+
+def _describe(cases: Sequence[Case], task: Task) -> dict[str, Any]:
+    """One split in numbers."""
+    facts: dict[str, Any] = {
+        "images": len(cases),
+        "patients": len({case.patient_id for case in cases}),
+        "labels": task.tally(cases),
+    }
+    ages = [float(text) for case in cases if (text := case.strata.get("age", "")).isdigit()]
+    if ages:
+        low, median, high = np.percentile(ages, (25, 50, 75))
+        facts["age"] = f"{median:.0f} ({low:.0f}-{high:.0f})"
+        facts["age_known"] = len(ages)
+    sexes = Counter(case.strata.get("sex", "") or "unknown" for case in cases)
+    if set(sexes) != {"unknown"}:
+        facts["sex"] = dict(sorted(sexes.items()))
+    return facts

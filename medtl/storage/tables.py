@@ -1,0 +1,362 @@
+"""Tables as people write them, read as text: what a cell says is what comes out.
+
+Nothing is converted: the id 007 stays 007, the class "NA" stays "NA", an empty cell is "". Faults
+are collected, so that a table is put right in one go, and no message quotes a cell: a cell can hold
+a name.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import difflib
+import hashlib
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from medtl.errors import LeakError, ManifestError, MedtlError
+from medtl.storage import atomic
+
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+"""What separates the cells of a text table; the one that gives the most columns is taken."""
+
+MAX_LISTED = 20
+"""Faults written out in one message."""
+
+MAX_BYTES = 512 << 20
+"""A table of a million images has a fifth of it."""
+
+MAX_COLUMNS = 4096
+"""More are a table that lies on its side."""
+
+_SPREADSHEETS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
+"""First bytes of .xlsx and .ods (zip files) and of .xls."""
+
+_HEAD_BYTES = 1 << 20
+"""More than any header has."""
+
+_DANGEROUS = re.compile(r"'*[=+\-@\t\r]")
+"""Start of a text that a spreadsheet would run as a formula, with the quotes that defuse it."""
+
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?inf")
+
+_EMPTY_FIX = "Write a header line and one row per image"
+_NUL_FIX = "Save the table as 'CSV UTF-8'; it may be UTF-16 without a mark, or damaged"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of texts.
+
+    Attributes:
+        columns: Names, in order.
+        rows: Cells of each row, in the order of `columns`.
+        lines: Line number of each row in the file; the header is line 1.
+        sha256: Hash of the file's bytes.
+        notes: What was decided while reading ("the columns are separated by semicolons").
+        faults: What is wrong with single rows, which `rows` then lacks.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    lines: tuple[int, ...]
+    sha256: str
+    notes: tuple[str, ...] = ()
+    faults: tuple[ManifestError, ...] = ()
+
+
+def read_table(path: Path) -> Table:
+    """Return the table in a CSV file (commas, semicolons or tabs; UTF-8 or UTF-16) or Parquet file.
+
+    Faults of single rows are in `Table.faults`; the caller raises them with its own.
+
+    Raises:
+        ManifestError: If there is no table to speak of: no file, no text, no usable header.
+    """
+    data = _read_bytes(path)
+    if path.suffix.lower() == ".parquet":
+        return _read_parquet(path, data)
+    text, notes = _decode(data, path.name)
+    delimiter = _find_delimiter(text)
+    if delimiter != ",":
+        notes.append(f"{path.name}: the columns are separated by {DELIMITERS[delimiter]}")
+    records, faults = _split_records(text, delimiter)
+    if not records:
+        raise_together(faults or [ManifestError("the file is empty", fix=_EMPTY_FIX)], path.name)
+    columns = _checked_columns(records[0][1], path.name)
+    rows, lines, row_faults = _checked_rows(records[1:], len(columns))
+    return Table(
+        columns=columns,
+        rows=tuple(rows),
+        lines=tuple(lines),
+        sha256=hashlib.sha256(data).hexdigest(),
+        notes=tuple(notes),
+        faults=(*row_faults, *faults),
+    )
+
+
+def read_columns(path: Path) -> list[str]:
+    """Return the names of a table's columns without reading its rows.
+
+    Raises:
+        ManifestError: As `read_table`, for the header.
+    """
+    if path.suffix.lower() == ".parquet":
+        return list(_checked_columns(_parquet(path).schema_arrow.names, path.name))
+    text, _ = _decode(_read_bytes(path, _HEAD_BYTES), path.name, is_whole=False)
+    records, faults = _split_records(text, _find_delimiter(text), 1)
+    if not records:
+        raise_together(faults or [ManifestError("the file is empty", fix=_EMPTY_FIX)], path.name)
+    return list(_checked_columns(records[0][1], path.name))
+
+
+def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write rows as a CSV file, atomically: UTF-8, commas, Unix line ends.
+
+    Texts that a spreadsheet would run as a formula get a leading apostrophe, which `read_table`
+    takes away again. Numbers, also negative ones, stay as they are.
+
+    Args:
+        rows: Column -> value of each row; None and missing columns become empty cells.
+        path: The CSV file.
+    """
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([_defuse(name) for name in columns])
+    writer.writerows([_defuse(row.get(name)) for name in columns] for row in rows)
+    atomic.write_text(path, text.getvalue())
+
+
+def raise_together(faults: Sequence[MedtlError], name: str) -> None:
+    """Raise one error that lists all faults; do nothing when there are none.
+
+    Raises:
+        LeakError: If every fault is one.
+        ManifestError: Otherwise.
+    """
+    if not faults:
+        return
+    kind = LeakError if all(isinstance(fault, LeakError) for fault in faults) else ManifestError
+    if len(faults) == 1:
+        (one,) = faults
+        where = f"{name}, {one.where}" if one.where else name
+        raise kind(one.found, expected=one.expected, where=where, fix=one.fix)
+    lines = [f"\n  - {fault}" for fault in faults[:MAX_LISTED]]
+    more = len(faults) - MAX_LISTED
+    lines += [f"\n  - and {more} more"] if more > 0 else []
+    raise kind(f"{len(faults)} faults{''.join(lines)}", where=name)
+
+
+def nearest(name: str, names: Iterable[str], *, likeness: float = 0.7) -> str:
+    """Return the name that was probably meant, whatever its case and separators, or "".
+
+    Args:
+        name: What was written, or looked for.
+        names: What there is.
+        likeness: Least ratio of matching characters, 1.0 for all.
+    """
+    folded = {_fold(one): one for one in names}
+    near = difflib.get_close_matches(_fold(name), folded, n=1, cutoff=likeness)
+    return folded[near[0]] if near else ""
+
+
+def looks_like_data(cell: str) -> bool:
+    """Return whether the name of a column looks like a value, so that there may be no header."""
+    return not cell or bool(re.search(r"[/\\^]|\.\w{2,4}$|^\W*\d", cell))
+
+
+def _read_bytes(path: Path, size: int = -1) -> bytes:
+    """Return the first bytes of a file, all by default."""
+    if path.suffix.lower() in {".xlsx", ".xls", ".ods"}:
+        raise ManifestError(
+            "a spreadsheet file cannot be read",
+            expected="CSV or Parquet",
+            where=path.name,
+            fix="Save the sheet as CSV UTF-8",
+        )
+    try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for, a device never ends
+            raise ManifestError("not a regular file", expected="a table", where=path.name)
+        if path.stat().st_size > MAX_BYTES:
+            raise ManifestError(
+                f"larger than the limit of {MAX_BYTES >> 20} MiB",
+                where=path.name,
+                fix="Keep the columns that the study needs, or divide the table",
+            )
+        with path.open("rb") as file:
+            data = file.read(size)
+    except OSError as error:
+        raise ManifestError(
+            f"the file is not found or cannot be read ({error.strerror})",
+            where=path.name,
+            fix="Check the path",
+        ) from error
+    if data.startswith(_SPREADSHEETS):
+        raise ManifestError(
+            "a spreadsheet or an archive, whatever its name says",
+            expected="CSV or Parquet",
+            where=path.name,
+            fix="Save the sheet as CSV UTF-8",
+        )
+    return data
+
+
+def _decode(data: bytes, name: str, *, is_whole: bool = True) -> tuple[str, list[str]]:
+    """Return a table's text, and a note if its encoding is not UTF-8."""
+    is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    decoder = codecs.getincrementaldecoder("utf-16" if is_utf16 else "utf-8-sig")()
+    try:
+        text = decoder.decode(data, final=is_whole)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ManifestError(
+            "the encoding is not UTF-8",
+            where=f"{name}, line {line}",
+            fix="Save the table as 'CSV UTF-8' (other encodings are ambiguous)",
+        ) from error
+    return text, [f"{name}: the encoding is UTF-16"] if is_utf16 else []
+
+
+def _find_delimiter(text: str) -> str:
+    """Return the delimiter that gives the header the most columns; a comma if none gives two."""
+
+    def num_columns(delimiter: str) -> int:
+        lines = StringIO(text[:_HEAD_BYTES], newline="")
+        try:
+            return len(next(csv.reader(lines, delimiter=delimiter), []))
+        except csv.Error:
+            return 0
+
+    return max(DELIMITERS, key=num_columns)  # the first of equals, which is the comma
+
+
+def _split_records(
+    text: str, delimiter: str, most: int | None = None
+) -> tuple[list[tuple[int, list[str]]], list[ManifestError]]:
+    """Return (line number, cells) of the records that are not empty, and what stopped reading."""
+    records: list[tuple[int, list[str]]] = []
+    reader = csv.reader(StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    line = 1
+    try:
+        for cells in reader:
+            stripped = [cell.strip() for cell in cells]
+            if any(stripped):
+                records.append((line, stripped))
+            line = reader.line_num + 1
+            if len(records) == most:
+                break
+    except csv.Error as error:
+        fault = ManifestError(
+            f"the quotes do not match ({error})",
+            where=f"row {line}",
+            fix='Close every quote; write a quote inside a text as ""',
+        )
+        return records, [fault]
+    return records, []
+
+
+def _checked_columns(cells: Sequence[str], name: str) -> tuple[str, ...]:
+    """Return the column names of a header."""
+    columns = tuple(_undefuse(cell) for cell in cells)
+    if len(columns) > MAX_COLUMNS:
+        raise ManifestError(
+            f"{len(columns)} columns",
+            expected=f"at most {MAX_COLUMNS}",
+            where=name,
+            fix="Write a row per image and a column per fact",
+        )
+    if any("\0" in column for column in columns):
+        raise ManifestError("the header holds NUL bytes", where=name, fix=_NUL_FIX)
+    faults = [
+        ManifestError(f"column {i} has no name", fix="Name it or delete it")
+        for i, column in enumerate(columns, 1)
+        if not column
+    ]
+    repeated = sorted({column for column in columns if column and columns.count(column) > 1})
+    if repeated and any(column and looks_like_data(column) for column in columns):
+        faults.append(ManifestError("the first row is no header: names repeat", fix=_EMPTY_FIX))
+    else:
+        fix = "Rename or delete one of them"
+        faults += [ManifestError(f"duplicate column '{one[:40]}'", fix=fix) for one in repeated]
+    raise_together(faults, name)
+    return columns
+
+
+def _checked_rows(
+    records: Sequence[tuple[int, list[str]]], num_columns: int
+) -> tuple[list[tuple[str, ...]], list[int], list[ManifestError]]:
+    """Return the rows that fit the header, their lines, and the faults of the others."""
+    rows, lines, faults = [], [], []
+    for line, cells in records:
+        if len(cells) != num_columns:
+            faults.append(
+                ManifestError(
+                    f"{len(cells)} fields",
+                    expected=f"{num_columns}, one per column",
+                    where=f"row {line}",
+                    fix="Put quotes around a text that holds the separator",
+                )
+            )
+        elif any("\0" in cell for cell in cells):
+            faults.append(ManifestError("holds NUL bytes", where=f"row {line}", fix=_NUL_FIX))
+        else:
+            rows.append(tuple(_undefuse(cell) for cell in cells))
+            lines.append(line)
+    return rows, lines, faults
+
+
+def _parquet(path: Path) -> Any:
+    """Return an opened Parquet file."""
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        return parquet.ParquetFile(path)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise ManifestError(
+            f"not a Parquet file that can be read ({type(error).__name__})",
+            where=path.name,
+            fix="Write it again, or use CSV",
+        ) from error
+
+
+def _read_parquet(path: Path, data: bytes) -> Table:
+    """Return the table in a Parquet file; its rows are numbered as if a header were line 1."""
+    table = _parquet(path).read()
+    columns = _checked_columns(table.column_names, path.name)
+    cells = [[_cell_text(value) for value in column.to_pylist()] for column in table.columns]
+    records = [(i, list(row)) for i, row in enumerate(zip(*cells, strict=True), 2) if any(row)]
+    rows, lines, faults = _checked_rows(records, len(columns))
+    sha256 = hashlib.sha256(data).hexdigest()
+    return Table(columns, tuple(rows), tuple(lines), sha256, faults=tuple(faults))
+
+
+def _cell_text(value: Any) -> str:
+    """Return a typed cell as text: whole floats without ".0", null and NaN empty."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return (
+        str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+    )
+
+
+def _defuse(value: Any) -> str:
+    """Return a value as the text of a cell that no spreadsheet runs as a formula."""
+    text = "" if value is None else str(value)
+    return f"'{text}" if _DANGEROUS.match(text) and not _NUMBER.fullmatch(text) else text
+
+
+def _undefuse(text: str) -> str:
+    """Return the text that `_defuse` was given."""
+    return text[1:] if text.startswith("'") and _DANGEROUS.match(text[1:]) else text
+
+
+def _fold(name: str) -> str:
+    """Return a name without case and separators."""
+    return "".join(sign for sign in name.casefold() if sign.isalnum())

@@ -1,0 +1,169 @@
+"""The predictions table: equal bytes for equal predictions, and clear refusals."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from medtl.cases.predictions import read_predictions, write_predictions
+from medtl.errors import PredictionsError
+
+GOOD = """case_id,patient_id,split,label,y_true,y_score,y_true_raw,sex
+b,p2,test,x,0,0.25,0,F
+a,p1,test,x,1,0.75,1,
+c,p3,val,x,,0.1,-1,M
+"""
+
+
+def write(folder: Path, text: str, name: str = "predictions.csv") -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def refused(folder: Path, text: str, match: str, **options: bool) -> None:
+    with pytest.raises(PredictionsError, match=match) as caught:
+        read_predictions(write(folder, text), **options)
+    assert str(folder) not in str(caught.value)
+
+
+def table(n: int = 50) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    return pd.DataFrame({
+        "case_id": [f"c{i}" for i in range(n)], "patient_id": [f"p{i // 2}" for i in range(n)],
+        "split": "test", "label": "x", "y_true": rng.integers(0, 2, n).astype(float),
+        "y_score": rng.random(n), "age": rng.integers(1, 90, n),
+    })  # fmt: skip
+
+
+def test_rows_columns_and_missing_values(tmp_path: Path) -> None:
+    found = read_predictions(write(tmp_path, GOOD))
+    assert found["case_id"].tolist() == ["c", "a", "b"]  # val before test, then by case
+    assert found["y_score"].tolist() == [0.1, 0.75, 0.25]
+    assert np.isnan(found["y_true"][0])
+    assert found["y_true_raw"].tolist() == ["-1", "1", "0"]
+    assert found["sex"].tolist() == ["M", "", "F"]
+    assert found["y_true"].dtype == found["y_score"].dtype == np.float64
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_every_number_comes_back_the_same(tmp_path: Path, suffix: str) -> None:
+    data = table()
+    data.loc[0, "y_true"] = np.nan
+    data.loc[1, "y_score"] = 0.1 + 0.2
+    data.loc[2, "y_score"] = 5e-324
+    path = tmp_path / f"p.{suffix}"
+    write_predictions(data, path)
+    found = read_predictions(path).set_index("case_id")
+    expected = data.set_index("case_id").loc[found.index]
+    assert (found["y_score"] == expected["y_score"]).all()
+    assert found["y_true"].equals(expected["y_true"])
+
+
+def test_equal_predictions_are_equal_bytes(tmp_path: Path) -> None:
+    data = table()
+    write_predictions(data, tmp_path / "a.csv")
+    write_predictions(data.sample(frac=1, random_state=3), tmp_path / "b.csv")
+    write_predictions(read_predictions(tmp_path / "a.csv"), tmp_path / "c.csv")
+    first = (tmp_path / "a.csv").read_bytes()
+    assert first == (tmp_path / "b.csv").read_bytes() == (tmp_path / "c.csv").read_bytes()
+    assert first.startswith(b"case_id,patient_id,split,label,y_true,y_score,age\n")
+    assert b"\r" not in first
+
+
+def test_a_cell_with_a_comma_and_a_quote_survives(tmp_path: Path) -> None:
+    data = table(4).assign(site='St. "Mary", 서울')
+    write_predictions(data, tmp_path / "a.csv")
+    assert set(read_predictions(tmp_path / "a.csv")["site"]) == {'St. "Mary", 서울'}
+
+
+def test_a_foreign_file_is_all_test(tmp_path: Path) -> None:
+    text = "case_id,y_true,y_score\n1,0,0.2\n2,1,0.9\n"
+    found = read_predictions(write(tmp_path, text), one_image_per_patient=True)
+    assert found["split"].tolist() == ["test", "test"]
+    assert found["patient_id"].tolist() == ["1", "2"]
+
+
+def test_without_patients_the_user_must_say_so(tmp_path: Path) -> None:
+    text = "case_id,PatientID,y_true,y_score\n1,a,0,0.2\n"
+    refused(tmp_path, text, r"no column patient_id.*Rename PatientID.*--one-image-per-patient")
+
+
+def test_a_byte_order_mark_is_no_part_of_the_name(tmp_path: Path) -> None:
+    path = tmp_path / "p.csv"
+    path.write_text(GOOD, encoding="utf-8-sig")
+    assert len(read_predictions(path)) == 3
+
+
+@pytest.mark.parametrize("cell", ["", "nan", "NA", "NaN", "inf", "-inf"])
+def test_a_score_that_is_no_number_is_missing(tmp_path: Path, cell: str) -> None:
+    found = read_predictions(write(tmp_path, GOOD.replace("0.75", cell)))
+    assert np.isnan(found.set_index("case_id").loc["a", "y_score"])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "match"),
+    [
+        ("y_score", "score", r"no column y_score.*Rename score"),
+        ("case_id", "id", r"no column case_id"),
+        ("0.75", "high", r"y_score is not a number in row 3 \(first: 'high'\)"),
+        ("val", "validation", r"split is 'validation' in row 4; expected one of train, val, test"),
+        ("b,p2", "a,p2", r"1 rows repeat another: row 3"),
+        ("b,p2", ",p2", r"case_id is empty in row 2"),
+        ("b,p2", "b,", r"patient_id is empty in row 2"),
+        ("c,p3", "c,p1", r"1 patients are in two splits"),
+    ],
+)
+def test_faults_are_named_with_their_row(tmp_path: Path, old: str, new: str, match: str) -> None:
+    refused(tmp_path, GOOD.replace(old, new, 1), match)
+
+
+def test_long_lists_of_rows_are_cut(tmp_path: Path) -> None:
+    rows = "".join(f"c{i},p{i},0,x\n" for i in range(20))
+    refused(
+        tmp_path, "case_id,patient_id,y_true,y_score\n" + rows, r"rows 2, 3, 4, 5, 6 and 15 more"
+    )
+
+
+def test_an_empty_table_is_refused(tmp_path: Path) -> None:
+    refused(tmp_path, GOOD.splitlines()[0] + "\n", "the table has no rows")
+    refused(tmp_path, "", "the table cannot be read")
+    refused(tmp_path, GOOD + '"unfinished', "cannot be read")
+
+
+def test_a_patient_may_be_val_in_one_fold_and_test_in_another(tmp_path: Path) -> None:
+    text = (
+        "case_id,patient_id,split,fold,y_true,y_score\n"
+        "a,p,val,0,1,0.4\na,p,test,1,1,0.5\n"
+    )  # fmt: skip
+    assert len(read_predictions(write(tmp_path, text))) == 2
+
+
+def test_a_segmentation_table_holds_paths(tmp_path: Path) -> None:
+    text = "case_id,patient_id,truth,prediction\na,p,masks/a.nii.gz,out/a.nii.gz\n"
+    found = read_predictions(write(tmp_path, text))
+    assert found["prediction"].tolist() == ["out/a.nii.gz"]
+    write_predictions(found, tmp_path / "again.csv")
+    assert read_predictions(tmp_path / "again.csv").equals(found)
+
+
+def test_files_that_are_no_tables_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(PredictionsError, match=r"p\.txt: the format \.txt is unknown"):
+        read_predictions(tmp_path / "p.txt")
+    with pytest.raises(PredictionsError, match=r"p\.csv: the file does not exist"):
+        read_predictions(tmp_path / "p.csv")
+    with pytest.raises(PredictionsError, match="unknown"):
+        write_predictions(table(), tmp_path / "p.xlsx")
+    (tmp_path / "p.parquet").write_bytes(b"not parquet")
+    with pytest.raises(PredictionsError, match="cannot be read"):
+        read_predictions(tmp_path / "p.parquet")
+
+
+def test_nothing_is_written_when_rows_repeat(tmp_path: Path) -> None:
+    data = pd.concat([table(), table()])
+    with pytest.raises(PredictionsError, match="repeat another"):
+        write_predictions(data, tmp_path / "p.csv")
+    with pytest.raises(PredictionsError, match="no column y_score"):
+        write_predictions(table().drop(columns="y_score"), tmp_path / "p.csv")
+    assert not list(tmp_path.iterdir())

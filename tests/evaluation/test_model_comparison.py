@@ -1,0 +1,169 @@
+"""Several models, readers, other choices, and gaps of a mean."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from medtl.errors import PredictionsError
+from medtl.evaluation.assemble import Evaluation, evaluate
+from medtl.metrics.comparison import paired_auroc
+from medtl.metrics.confusion import count
+from medtl.metrics.overlap import case_overlaps
+from medtl.metrics.ranking import auroc
+from medtl.metrics.subgroups import mean_gaps
+
+
+def scores(n: int = 80) -> pd.DataFrame:
+    rng = np.random.default_rng(n)
+    truth = (rng.random(n) < 0.4).astype(float)
+    return pd.DataFrame({
+        "case_id": [f"c{i:03d}" for i in range(n)], "patient_id": [f"p{i // 2}" for i in range(n)],
+        "split": "test", "label": "x", "y_true": truth, "y_score": rng.random(n) / 2 + truth / 3,
+    })  # fmt: skip
+
+
+def run(table: pd.DataFrame, **options: object) -> Evaluation:
+    return evaluate(table, resamples=50, **options)  # type: ignore[arg-type]
+
+
+def test_models_are_compared_by_delong_on_the_same_cases() -> None:
+    first = scores()
+    second = first.assign(y_score=1 - first["y_score"])
+    table = pd.concat([first.assign(model="a"), second.assign(model="b")], ignore_index=True)
+    found = run(table, model="b").comparison
+    assert found is not None
+    assert (found.models, found.shown) == (("a", "b"), "b")
+    (test,) = found.tests
+    by_hand = paired_auroc(first["y_true"], first["y_score"], second["y_score"],
+                           patients=first["patient_id"])  # fmt: skip
+    assert test.test.difference.value == pytest.approx(by_hand.difference.value)
+    assert test.p_holm == pytest.approx(by_hand.p)
+    areas = {row.model: row.measure.value for row in found.rows if row.measure.name == "auroc"}
+    assert areas["a"] == pytest.approx(1 - areas["b"])
+    assert {curve["model"] for curve in found.curves} == {"a", "b"}
+
+
+def test_a_model_that_is_not_there_is_refused() -> None:
+    with pytest.raises(PredictionsError, match="no model 'c'"):
+        run(scores().assign(model="a"), model="c")
+
+
+def test_bone_ages_of_two_models_differ_by_their_errors() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.uniform(20, 200, 30)
+    ids = [str(i) for i in range(30)]
+    base = pd.DataFrame({"case_id": ids, "patient_id": ids, "split": "test",
+                         "label": "bone_age_months", "y_true": truth})  # fmt: skip
+    table = pd.concat(
+        [base.assign(y_score=truth + 3, model="a"),
+         base.assign(y_score=truth + rng.normal(0, 9, 30), model="b")], ignore_index=True,
+    )  # fmt: skip
+    found = run(table, model="a").comparison
+    assert found is not None
+    values = {row.model: row.measure.value for row in found.rows}
+    assert values["a"] == pytest.approx(3)
+    assert found.tests[0].test.difference.value == pytest.approx(3 - values["b"])
+    assert found.tests[0].test.difference.name == "mae_months_difference"
+
+
+def test_readers_are_points_and_not_rows_of_the_model() -> None:
+    model = scores()
+    reader = model.assign(reader="R", y_score=model["y_true"])
+    rated = model.assign(reader="S")
+    found = run(pd.concat([model.assign(reader=""), reader, rated], ignore_index=True))
+    (point,) = found.readers
+    assert (point.reader, point.sensitivity.value, point.specificity.value) == ("R", 1, 1)
+    assert any("the readings of S are not 0 and 1" in note for note in found.notes)
+    alone = next(m for m in run(model).measures if m.name == "auroc")
+    assert next(m for m in found.measures if m.name == "auroc") == alone
+    with pytest.raises(PredictionsError, match="every row has a reader"):
+        run(reader)
+
+
+def test_one_row_per_patient_by_hand() -> None:
+    table = scores()
+    patients = table.groupby("patient_id").agg(y=("y_true", "max"), s=("y_score", "max"))
+    found = {(v.variant, v.measure.name): v.measure for v in run(table).variants}
+    assert found["patient_max", "auroc"].value == auroc(patients["y"], patients["s"]).value
+    assert run(table.assign(patient_id=table["case_id"])).variants == ()
+
+
+def test_uncertain_labels_under_both_policies_by_hand() -> None:
+    table = scores().assign(patient_id=lambda t: t["case_id"])
+    table["y_true_raw"] = table["y_true"]
+    table.loc[:9, "y_true_raw"], table.loc[:9, "y_true"] = -1, np.nan
+    found = {(v.variant, v.measure.name): v.measure for v in run(table).variants}
+    for name, value in (("uncertain_as_absent", 0.0), ("uncertain_as_present", 1.0)):
+        filled = table["y_true"].fillna(value)
+        assert found[name, "auroc"].value == auroc(filled, table["y_score"]).value
+        assert found[name, "auroc"].n == 80
+
+
+def test_the_worst_cases_are_the_furthest_from_the_threshold() -> None:
+    from medtl.types import OperatingPoint
+
+    table = scores()
+    found = run(table, operating_points=[OperatingPoint("x", 0.5, "given", "given", 0, 0)])
+    missed = [row["y_score"] for row in found.worst if row["kind"] == "missed"]
+    assert missed == sorted(missed)
+    assert max(missed) < 0.5
+    counts = count(table["y_true"], table["y_score"], 0.5)
+    assert len(missed) == min(counts.fn, 12)
+
+
+def test_a_gap_of_means_by_hand() -> None:
+    values, groups = np.array([1.0, 3, 2, 8, 9, 10, 9]), ["a", "a", "a", "b", "b", "b", "b"]
+    (gap,) = mean_gaps({"mae_months": values}, {"sex": groups})
+    assert gap.difference.value == pytest.approx(2 - 9)
+    assert (gap.group, gap.reference, gap.difference.subset) == ("a", "b", "sex=a")
+    error = np.sqrt(
+        7 / 6 * (((values[:3] - 2) ** 2).sum() / 9 + ((values[3:] - 9) ** 2).sum() / 16)
+    )
+    assert gap.difference.high == pytest.approx(-7 + 1.959964 * error)
+    (same,) = mean_gaps({"mae_months": np.ones(4)}, {"sex": ["a", "a", "b", "b"]})
+    assert same.difference.status == "degenerate"
+
+
+def test_overlaps_of_a_case_by_hand() -> None:
+    truth, prediction = np.zeros((8, 8), int), np.zeros((8, 8), int)
+    truth[2:4, 2:4], prediction[2:4, 2:6] = 1, 1
+    truth[6, 6] = 2
+    names = {1: "heart", 2: "tumour", 3: "absent"}
+    heart, tumour, absent = case_overlaps(
+        truth, prediction, (2.0, 1.0), structures=names, tolerances_mm=(1.0,)
+    )
+    assert (heart["dice"], heart["hd_mm"], heart["area_truth_cm2"]) == (2 * 4 / 12, 2.0, 0.08)
+    assert (tumour["dice"], tumour["hd95_mm"], tumour["nsd_1_mm"]) == (0, None, 0)
+    assert (absent["dice"], absent["reason"]) == (None, "both masks are empty")
+    unscaled = case_overlaps(truth, prediction, None, structures=names)[0]
+    assert unscaled["dice"] == heart["dice"]
+    assert "hd95_mm" not in unscaled
+
+
+def test_a_class_has_the_share_that_was_called_rightly() -> None:
+    rows = [
+        (0, "a", 0.8),
+        (0, "b", 0.2),
+        (1, "a", 0.7),
+        (1, "b", 0.3),
+        (2, "a", 0.1),
+        (2, "b", 0.9),
+    ]
+    truth = {(0, "a"), (1, "b"), (2, "b")}
+    table = pd.DataFrame(
+        [{"case_id": str(c), "label": k, "y_score": s, "y_true": float((c, k) in truth)}
+         for c, k, s in rows]
+    )  # fmt: skip
+    found = {m.label: m for m in run(table).measures if m.name == "class_sensitivity"}
+    assert (found["a"].value, found["b"].value, found["b"].n) == (1, 0.5, 2)
+
+
+def test_precision_recall_has_a_band_around_it() -> None:
+    table = scores(200).assign(patient_id=lambda t: t["case_id"])
+    curve = next(c for c in run(table).curves if c["name"] == "precision_recall")
+    inside = [low <= y <= high for low, y, high in zip(curve["low"], curve["y"], curve["high"],
+                                                      strict=True)]  # fmt: skip
+    assert np.mean(inside) > 0.95
+    assert replace(run(table), notes=()).kind == "classification"

@@ -1,0 +1,51 @@
+"""Every recipe that is shipped validates, is short, and the editors' schema is the code's."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from medtl.networks.names import check_backbone, check_volume_network
+from medtl.recipe.schema import Recipe, parse_recipe
+from medtl.run.build import build_augmenter, build_options, build_stages
+from medtl.run.check import BUNDLED
+from medtl.storage.yaml import load_yaml
+
+ROOT = Path(__file__).parents[2]
+RECIPES = sorted([*(ROOT / "pipelines").glob("*.yaml"), *(ROOT / "medtl/demo").glob("*.yaml")])
+SCHEMA = ROOT / "pipelines" / "schema.json"
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+def test_recipe_validates_and_builds(path):
+    recipe = parse_recipe(load_yaml(path), where=path.name)
+    is_of_volumes = recipe.image.spacing is not None
+    (check_volume_network if is_of_volumes else check_backbone)(recipe.model.backbone)
+    assert recipe.model.weights.source != "bundled" or recipe.model.backbone in BUNDLED
+    assert len(build_stages(recipe, ())) == len(recipe.finetune.stages)
+    assert build_options(recipe).seed == recipe.run.seed
+    build_augmenter(recipe)
+    assert len(path.read_text().splitlines()) <= 40, "a recipe is short; defaults do the work"
+
+
+def test_there_are_recipes():
+    assert {path.name for path in RECIPES} >= {"chest_xray.yaml", "chest.yaml"}
+
+
+def test_the_editors_schema_is_the_codes():
+    schema = json.dumps(Recipe.model_json_schema(), indent=1) + "\n"
+    if os.environ.get("MEDTL_WRITE_GOLDEN"):
+        SCHEMA.write_text(schema)
+    assert SCHEMA.read_text() == schema, "run MEDTL_WRITE_GOLDEN=1 make test to write it again"
+
+
+def test_a_resolved_recipe_is_a_recipe():
+    recipe = parse_recipe(load_yaml(ROOT / "pipelines" / "chest_xray.yaml"))
+    again = parse_recipe(recipe.to_dict())
+    assert again == recipe
+    assert again.fingerprint == recipe.fingerprint
+    other = parse_recipe({**recipe.to_dict(), "run": {"seed": 1}})
+    assert other.fingerprint != recipe.fingerprint
