@@ -33,9 +33,9 @@ from medtl.metrics import (
     patients,
     proportions,
     ranking,
-    recalibration,
     resampling,
     subgroups,
+    temperature,
 )
 from medtl.metrics.inputs import patient_codes, usable_rows
 from medtl.metrics.intervals import (
@@ -315,7 +315,7 @@ def calibrated(case: Case) -> Values:
     out["oe_ratio"] = float(truth.mean() / score.mean())
     out["auc"] = ranking.auroc(truth, score).value
     try:
-        scaling = recalibration.fit_recalibration(truth, score)
+        scaling = temperature.fit_recalibration(truth, score)
         out["temperature"] = scaling.temperature
         out["nll_after_temperature"] = calibration.log_loss(truth, scaling(score)).value
     except PredictionsError:

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from medtl.errors import PredictionsError
-from medtl.metrics import calibration
-from medtl.metrics import temperature as recalibration
+from medtl.metrics import calibration, temperature
 from medtl.metrics.logistic import logit
 from medtl.metrics.net_benefit import decision_curve, decision_draws
 
@@ -125,7 +124,7 @@ def test_no_finite_slope_is_said(truth: list[int], score: list[float], reason: s
 def test_temperature_undoes_sharpening_and_keeps_the_ranking() -> None:
     truth, score = calibrated(8000)
     sharp = sharpen(score, 2.0)
-    scaling = recalibration.fit_recalibration(truth[:4000], sharp[:4000])
+    scaling = temperature.fit_recalibration(truth[:4000], sharp[:4000])
     assert scaling.temperature == pytest.approx(2.0, abs=0.15)
     after = scaling(sharp[4000:])
     assert (np.argsort(after, kind="stable") == np.argsort(sharp[4000:], kind="stable")).all()
@@ -136,7 +135,7 @@ def test_temperature_undoes_sharpening_and_keeps_the_ranking() -> None:
 
 def test_platt_also_undoes_a_shift() -> None:
     truth, score = calibrated(8000)
-    scaling = recalibration.fit_recalibration(truth, sharpen(score, 2.0, 1.0), method="platt")
+    scaling = temperature.fit_recalibration(truth, sharpen(score, 2.0, 1.0), method="platt")
     assert scaling.slope == pytest.approx(0.5, abs=0.05)
     assert scaling.intercept == pytest.approx(-0.5, abs=0.1)
 
@@ -144,9 +143,9 @@ def test_platt_also_undoes_a_shift() -> None:
 @pytest.mark.parametrize("method", ["temperature", "platt"])
 def test_no_finite_temperature_is_an_error(method: str) -> None:
     with pytest.raises(PredictionsError, match="no finite, positive slope"):
-        recalibration.fit_recalibration([0, 1], [0.2, 0.9], method=method)
+        temperature.fit_recalibration([0, 1], [0.2, 0.9], method=method)
     with pytest.raises(PredictionsError, match="no finite, positive slope"):
-        recalibration.fit_recalibration([1, 1, 0, 0, 1], [0.2, 0.3, 0.9, 0.8, 0.85], method=method)
+        temperature.fit_recalibration([1, 1, 0, 0, 1], [0.2, 0.3, 0.9, 0.8, 0.85], method=method)
 
 
 def test_extreme_probabilities_have_finite_losses() -> None:

@@ -79,7 +79,7 @@ def test_a_text_that_is_missing_raises() -> None:
 
 
 def test_every_text_is_used_and_every_used_text_exists() -> None:
-    files = [*SOURCES.glob("*.py"), *SOURCES.glob("templates/*.j2")]
+    files = [*SOURCES.rglob("*.py"), *SOURCES.glob("templates/*.j2")]
     code = "\n".join(f.read_text(encoding="utf-8") for f in files)
     known = set(texts.texts_of("en"))
     used = set(re.findall(r'\bt\(\s*["\']([\w. ]+)["\']\s*[,)]', code))

@@ -21,7 +21,7 @@ from medtl.run.build import build_reader
 from medtl.run.check import read_data, read_recipe
 from medtl.types import Case, Image
 
-PIPELINES = Path(__file__).parents[2] / "pipelines"
+PIPELINES = Path(__file__).parents[3] / "pipelines"
 
 ROWS, COLUMNS = 1000, 820
 AT_AN_EDGE, ON_AVERAGE = 0.1, 0.004
