@@ -88,6 +88,26 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
     assert not [link for link in links if not (page.parent / link).exists()]
 
 
+def links_out_of_the_manual(page: Path) -> list[str]:
+    """Links that leave `docs/` for anything but `reports/`, which .ci/manual.py puts into it."""
+    inside = (ROOT / "docs", ROOT / "reports")
+    found = re.findall(r"\]\(([^)#:]+)[^):]*\)", page.read_text(encoding="utf-8"))
+    targets = {link: (page.parent / link).resolve() for link in found}
+    return [link for link, target in targets.items() if not any(map(target.is_relative_to, inside))]
+
+
+def test_no_link_leaves_the_manual(tmp_path: Path) -> None:
+    pages = [*(ROOT / "docs").rglob("*.md"), *(ROOT / "reports").glob("*.md")]
+    assert not {page.name: links for page in pages if (links := links_out_of_the_manual(page))}
+    control = tmp_path / "page.md"
+    control.write_text("[code](../medtl/types.py#L1), [web](https://example.org)")
+    assert links_out_of_the_manual(control) == ["../medtl/types.py"]
+
+
+def test_ci_builds_the_manual() -> None:
+    assert re.search(r"^make .*\bdocs\b", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
+
+
 def test_decisions_are_numbered_without_a_gap_and_listed() -> None:
     pages = sorted(path.name for path in (ROOT / "docs" / "decisions").glob("*.md"))
     assert [int(name[:4]) for name in pages] == list(range(1, len(pages) + 1))
