@@ -6,7 +6,8 @@ tag or a person's name: it names the file relative to the data root, or the pseu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 
 class MedtlError(Exception):
@@ -24,7 +25,7 @@ class MedtlError(Exception):
         self.expected = expected
         self.where = where
         self.fix = fix
-        super().__init__(found, expected, where, fix)
+        super().__init__(found)  # the other parts reach another process as attributes
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.found}" if self.where else self.found
@@ -35,6 +36,29 @@ class MedtlError(Exception):
             return text
         fix = self.fix.rstrip(".")
         return f"{text} {fix}" if fix.endswith("?") else f"{text} {fix}."
+
+
+@contextmanager
+def located(where: str) -> Iterator[None]:
+    """Put a place before that of every `MedtlError` raised inside: the file, then its row or tag.
+
+    A place that begins with this one already is kept, so that readers may call each other. Nothing
+    of it reaches an error that is caught inside.
+
+    Args:
+        where: The file, relative to the data root; or a row or tag of the file named outside.
+
+    >>> with located("chest.csv"), located("row 3"):
+    ...     raise ManifestError("the age is -1", expected="0 or more")
+    Traceback (most recent call last):
+    medtl.errors.ManifestError: chest.csv, row 3: the age is -1; expected 0 or more.
+    """
+    try:
+        yield
+    except MedtlError as error:
+        if not error.where.startswith(where):
+            error.where = f"{where}, {error.where}" if error.where else where
+        raise
 
 
 class ImageError(MedtlError):
