@@ -24,7 +24,6 @@ from pydicom.uid import UID
 
 from medtl.cases.pseudonyms import Kind, band_age, pseudonym
 from medtl.errors import ImageError, ManifestError, RunError
-from medtl.io.cost import DEFAULT_LIMITS
 from medtl.io.dicom.file import heard_warnings, open_dicom
 from medtl.io.dicom.header import facts, pixel_format, value
 
@@ -183,51 +182,51 @@ def _read_some(root: str, paths: Sequence[str]) -> list[_File]:
 def _read_one(root: Path, relative: str) -> _File:
     """Return what one file gave. No cause quotes the value of an element."""
     try:
-        with heard_warnings(), open_dicom(root / relative, relative, DEFAULT_LIMITS) as file:
+        with heard_warnings(), open_dicom(root / relative) as file:
             dataset = file.dataset
             if file.pixels is None:
-                return _File(relative, {}, {}, _without_pixels(dataset, relative))
-            pixel_format(dataset, file.pixels.kind, relative)  # an image that can be laid out
-            known, _ = facts(dataset, file.transfer_syntax, relative)
+                return _File(relative, {}, {}, _without_pixels(dataset))
+            pixel_format(dataset, file.pixels.kind)  # an image that can be laid out
+            known, _ = facts(file)
             row = {column: known.get(fact, "") for column, fact in COLUMNS.items()}
-            row["laterality"] = row["laterality"] or _code(dataset, "Laterality", relative)
-            row["age"] = band_age(row["age"] or _age_from_dates(dataset, relative))
+            row["laterality"] = row["laterality"] or _code(dataset, "Laterality")
+            row["age"] = band_age(row["age"] or _age_from_dates(dataset))
             row["spacing"] = row["spacing"] or known.get("imager_pixel_spacing", "")
-            ids = {name: _text(dataset, key, relative) for name, (_, key) in _IDS.items()}
+            ids = {name: _text(dataset, key) for name, (_, key) in _IDS.items()}
     except ImageError as error:
         return _File(relative, {}, {}, error.found)
     return _File(relative, row, ids)
 
 
-def _without_pixels(dataset: Dataset, where: str) -> str:
+def _without_pixels(dataset: Dataset) -> str:
     """Return why a DICOM file without pixels is none for a manifest, by its SOP class."""
-    if value(dataset, "DirectoryRecordSequence", where) is not None:
+    if value(dataset, "DirectoryRecordSequence") is not None:
         return "a DICOMDIR, an index of images and no image itself"
-    name = UID(_text(dataset, "SOPClassUID", where)).name
+    name = UID(_text(dataset, "SOPClassUID")).name
     known = f" ({name})" if name and not name[0].isdigit() else ""
     return f"no pixel data{known}"
 
 
-def _text(dataset: Dataset, keyword: str, where: str) -> str:
+def _text(dataset: Dataset, keyword: str) -> str:
     """Return an element as text, "" when it is absent or cannot be read."""
     try:
-        found = value(dataset, keyword, where)
+        found = value(dataset, keyword)
     except ImageError:
         return ""
     return "" if found is None else str(found).strip()
 
 
-def _code(dataset: Dataset, keyword: str, where: str) -> str:
+def _code(dataset: Dataset, keyword: str) -> str:
     """Return an element that holds one letter, "" if it holds anything else."""
-    text = _text(dataset, keyword, where)
+    text = _text(dataset, keyword)
     return text if len(text) == 1 and text.isalpha() else ""
 
 
-def _age_from_dates(dataset: Dataset, where: str) -> str:
+def _age_from_dates(dataset: Dataset) -> str:
     """Return the age in whole years at the study, "" if a date is missing. No date is kept."""
     try:
         birth, study = (
-            date.fromisoformat(_text(dataset, keyword, where))
+            date.fromisoformat(_text(dataset, keyword))
             for keyword in ("PatientBirthDate", "StudyDate")
         )
     except ValueError:

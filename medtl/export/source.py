@@ -11,7 +11,6 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 
 from medtl.errors import ImageError, MedtlError
-from medtl.io.cost import DEFAULT_LIMITS, name_of
 from medtl.io.dicom.file import heard_warnings, open_dicom
 
 REQUIRED = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
@@ -40,16 +39,14 @@ def read_source(path: Path, *, root: Path | None = None) -> Dataset:
     Raises:
         ImageError: No DICOM file, or one that says nothing of its study, series or instance.
     """
-    where = name_of(path, root)
-    with heard_warnings(), open_dicom(path, where, DEFAULT_LIMITS) as file:
+    with heard_warnings(), open_dicom(path, root=root) as file:
         header = copy.deepcopy(file.dataset)
-        _parse_all(header, where)
+        _parse_all(header)
         missing = [name for name in REQUIRED if not header.get(name)]
         if missing:
             raise ImageError(
                 f"the file has no {', '.join(missing)}",
                 expected="the UIDs that results refer to the image by",
-                where=where,
             )
         for name in MAY_BE_EMPTY:
             if name not in header:
@@ -59,14 +56,14 @@ def read_source(path: Path, *, root: Path | None = None) -> Dataset:
     return header
 
 
-def _parse_all(header: Dataset, where: str) -> None:
+def _parse_all(header: Dataset) -> None:
     """Parse every element now, where the warnings that quote it are heard by nobody."""
     try:
         for _element in header.iterall():
             pass
     except Exception as fault:  # pydicom raises whatever the bytes lead it into
         raise ImageError(
-            f"an element of the header cannot be parsed ({type(fault).__name__})", where=where
+            f"an element of the header cannot be parsed ({type(fault).__name__})"
         ) from None
 
 

@@ -46,7 +46,7 @@ class Codestream:
 
 
 def decode_codestream(
-    data: bytes, family: str, shape: tuple[int, int, int], photometric: str, where: str
+    data: bytes, family: str, shape: tuple[int, int, int], photometric: str
 ) -> tuple[NDArray[Any], int]:
     """Return the cells of one frame and their precision in bits.
 
@@ -55,7 +55,6 @@ def decode_codestream(
         family: "JPEG", "JPEG-LS" or "JPEG 2000".
         shape: Rows, columns and samples per pixel that the file declares.
         photometric: Photometric Interpretation; a YBR one comes back as RGB.
-        where: Name of the file.
 
     Raises:
         ImageError: No such stream, another size than declared, cut, or corrupt.
@@ -63,20 +62,15 @@ def decode_codestream(
     stream = (jpeg_2000_header if family == "JPEG 2000" else jpeg_header)(data)
     if stream is None:
         raise ImageError(
-            f"the pixel data hold no {family} stream that can be decoded",
-            where=where,
-            fix=COPY_AGAIN,
+            f"the pixel data hold no {family} stream that can be decoded", fix=COPY_AGAIN
         )
     if (stream.rows, stream.columns, stream.samples) != shape:
         raise ImageError(
             f"the {family} stream is {stream.rows} x {stream.columns} x {stream.samples}",
             expected="rows x columns x samples of {} x {} x {}".format(*shape),
-            where=where,
         )
     if family != "JPEG 2000" and _END_OF_IMAGE not in data[-_TAIL_BYTES:]:
-        raise ImageError(
-            f"the {family} stream is truncated: it has no end marker", where=where, fix=COPY_AGAIN
-        )
+        raise ImageError(f"the {family} stream is truncated: it has no end marker", fix=COPY_AGAIN)
     decode = _decoder(family, stream, photometric)
     try:
         cells = decode(data)
@@ -84,13 +78,11 @@ def decode_codestream(
         raise ImageError(
             f"the {family} stream cannot be decoded, it is corrupt or truncated "
             f"({str(fault)[:120]})",
-            where=where,
             fix=COPY_AGAIN,
         ) from None
     if family == "JPEG" and jpeg_is_cut(data, cells, stream, decode):
         raise ImageError(
             "the JPEG stream is truncated: the decoder ran out of data before the last row",
-            where=where,
             fix=COPY_AGAIN,
         )
     return cells.reshape(shape), stream.precision
@@ -190,9 +182,7 @@ def halvings(data: bytes, stream: Codestream, at_least: int) -> int:
     return times
 
 
-def decode_halved(
-    data: bytes, shape: tuple[int, int, int], times: int, where: str
-) -> NDArray[np.uint16]:
+def decode_halved(data: bytes, shape: tuple[int, int, int], times: int) -> NDArray[np.uint16]:
     """Return one grey JPEG 2000 frame as its own coarser picture, `times` halved, unsigned.
 
     A fault in the finest details is not decoded and so not found by the decoder: that the stream
@@ -202,7 +192,6 @@ def decode_halved(
         data: The stream of one frame, of one unsigned component of at most 16 bits.
         shape: Rows, columns and samples per pixel that the file declares.
         times: What `halvings` allows, at least 1.
-        where: Name of the file.
 
     Raises:
         ImageError: Another size than declared, cut, or corrupt.
@@ -211,9 +200,9 @@ def decode_halved(
 
     stream = jpeg_2000_header(data)
     if stream is None or (stream.rows, stream.columns, stream.samples) != shape:
-        raise ImageError("the JPEG 2000 stream has another size than the file says", where=where)
+        raise ImageError("the JPEG 2000 stream has another size than the file says")
     if not _has_all_parts(data):
-        raise ImageError("the JPEG 2000 stream is truncated", where=where, fix=COPY_AGAIN)
+        raise ImageError("the JPEG 2000 stream is truncated", fix=COPY_AGAIN)
     try:
         with Pillow.open(io.BytesIO(data), formats=["JPEG2000"]) as picture:
             picture.reduce = times  # type: ignore[method-assign, assignment]
@@ -222,7 +211,6 @@ def decode_halved(
         raise ImageError(
             f"the JPEG 2000 stream cannot be decoded, it is corrupt or truncated "
             f"({type(fault).__name__})",
-            where=where,
             fix=COPY_AGAIN,
         ) from None
     if stream.precision > 8:  # Pillow fills the 16 bits from above

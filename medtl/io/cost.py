@@ -12,6 +12,7 @@ import stat
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
 from typing import BinaryIO
 
@@ -69,14 +70,15 @@ def _raise_it(limit: str) -> str:
     return f"If the file is to be trusted, raise data.limits.{limit} in the recipe"
 
 
-def name_of(path: Path, root: Path | None) -> str:
+def name_of(path: str | PathLike[str], root: str | PathLike[str] | None) -> str:
     """Return how messages name `path`: relative to `root`, or its base name. Never absolute."""
+    path = Path(path)
     if root is not None and path.is_relative_to(root):
         return path.relative_to(root).as_posix()
     return path.name
 
 
-def check_regular(path: Path, where: str) -> int:
+def check_regular(path: Path) -> int:
     """Return the size in bytes of a regular file; a symbolic link to one counts.
 
     Raises:
@@ -88,22 +90,20 @@ def check_regular(path: Path, where: str) -> int:
         reason = getattr(fault, "strerror", None) or type(fault).__name__
         raise ImageError(
             f"the file cannot be opened: {reason}",
-            where=where,
             fix="Check the path in the manifest and the permissions of the file.",
         ) from None
     if not stat.S_ISREG(status.st_mode):
-        raise ImageError("not a regular file", expected="an image file", where=where)
+        raise ImageError("not a regular file", expected="an image file")
     if status.st_size == 0:
         raise ImageError(
             "the file is empty (zero bytes), not a DICOM, PNG, JPEG, TIFF or NIfTI file",
-            where=where,
             fix=COPY_AGAIN,
         )
     return status.st_size
 
 
 def check_declared(
-    spatial: Sequence[int], planes: int, bytes_per_value: int, *, where: str, limits: Limits
+    spatial: Sequence[int], planes: int, bytes_per_value: int, *, limits: Limits
 ) -> None:
     """Refuse a size that the header declares, before anything is allocated for it.
 
@@ -111,7 +111,6 @@ def check_declared(
         spatial: Voxels per spatial axis of the part that is decoded, in pixels.
         planes: Channels, samples per pixel or time points of it.
         bytes_per_value: Bytes of one stored value; less than 4 counts as 4, the float32 result.
-        where: Name of the file.
         limits: The limits to hold.
 
     Raises:
@@ -119,16 +118,13 @@ def check_declared(
     """
     size = " x ".join(str(n) for n in spatial)
     if any(n <= 0 for n in spatial) or planes <= 0:
-        raise ImageError(
-            f"the declared size is {size}", expected="rows and columns above zero", where=where
-        )
+        raise ImageError(f"the declared size is {size}", expected="rows and columns above zero")
     # The two largest axes bound every frame of a volume, whichever way it is stored.
     pixels = math.prod(sorted(spatial)[-2:])
     if pixels > limits.pixels_per_frame:
         raise ImageError(
             f"the declared size {size} has {pixels} pixels in a frame",
             expected=f"at most the limit of {limits.pixels_per_frame}",
-            where=where,
             fix=_raise_it("pixels_per_frame"),
         )
     declared = math.prod(spatial) * planes * max(bytes_per_value, 4)
@@ -136,12 +132,11 @@ def check_declared(
         raise ImageError(
             f"the declared size {size} with {planes} value(s) each needs {declared} bytes",
             expected=f"at most the limit of {limits.decoded_bytes}",
-            where=where,
             fix=_raise_it("decoded_bytes"),
         )
 
 
-def check_inflation(inflated: int, compressed: int, *, where: str, limits: Limits) -> None:
+def check_inflation(inflated: int, compressed: int, *, limits: Limits) -> None:
     """Refuse a compressed stream that inflates, or says it will, beyond the limits (bytes)."""
     too_dense = inflated > limits.inflate_ratio * max(compressed, 1)
     if inflated > limits.decoded_bytes or (inflated > limits.inflate_free_bytes and too_dense):
@@ -149,12 +144,11 @@ def check_inflation(inflated: int, compressed: int, *, where: str, limits: Limit
             f"{compressed} compressed bytes inflate to {inflated} or more",
             expected=f"a size within the limits ({limits.decoded_bytes} bytes, "
             f"{limits.inflate_ratio:g} times)",
-            where=where,
             fix=_raise_it("inflate_ratio or decoded_bytes"),
         )
 
 
-def inflate(source: BinaryIO, compressed: int, *, where: str, limits: Limits) -> io.BytesIO:
+def inflate(source: BinaryIO, compressed: int, *, limits: Limits) -> io.BytesIO:
     """Return, as a file, the bytes of a raw deflate stream (RFC 1951) of `compressed` bytes.
 
     Raises:
@@ -166,15 +160,13 @@ def inflate(source: BinaryIO, compressed: int, *, where: str, limits: Limits) ->
         while not inflater.eof and (chunk := source.read(_CHUNK_BYTES)):
             while chunk and not inflater.eof:
                 inflated.write(inflater.decompress(chunk, _CHUNK_BYTES))
-                check_inflation(inflated.tell(), compressed, where=where, limits=limits)
+                check_inflation(inflated.tell(), compressed, limits=limits)
                 chunk = inflater.unconsumed_tail
     except zlib.error:
-        raise ImageError("the deflated data set is corrupt", where=where) from None
+        raise ImageError("the deflated data set is corrupt") from None
     if not inflater.eof:
         raise ImageError(
-            "the deflated data set is truncated: its stream has no end",
-            where=where,
-            fix=COPY_AGAIN,
+            "the deflated data set is truncated: its stream has no end", fix=COPY_AGAIN
         )
     inflated.seek(0)
     return inflated

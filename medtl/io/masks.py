@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medtl.errors import ImageError, MedtlError
+from medtl.errors import ImageError, MedtlError, located
 from medtl.io.cost import check_regular, limits_beside, name_of
 from medtl.io.dicom.file import looks_like_dicom
 from medtl.io.pairs import Mask, check_pair
@@ -69,7 +69,7 @@ def read_mask(
             labels=labels,
             multi_label=multi_label,
             source=source,
-            where=where,
+            root=root,
             limits=limits,
         )
         if placed is not None:
@@ -146,7 +146,8 @@ def _is_dicom(path: Path, where: str) -> bool:
     """Return whether the file is DICOM by its bytes."""
     if path.is_dir():
         return False
-    check_regular(path, where)
+    with located(where):
+        check_regular(path)
     try:
         with path.open("rb") as file:
             return looks_like_dicom(file.read(132))

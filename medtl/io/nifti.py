@@ -13,13 +13,14 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medtl.errors import ImageError
+from medtl.errors import ImageError, located
 from medtl.io.cost import (
     COPY_AGAIN,
     DEFAULT_LIMITS,
@@ -71,9 +72,9 @@ def _version(head: bytes) -> int:
 
 
 def read_nifti(
-    path: Path,
+    path: str | PathLike[str],
     *,
-    root: Path | None = None,
+    root: str | PathLike[str] | None = None,
     frame: int | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Image:
@@ -93,25 +94,30 @@ def read_nifti(
     Raises:
         ImageError: Not NIfTI, truncated, of a wrong checksum, complex, or over the limits.
     """
-    where = name_of(path, root)
-    size = check_regular(path, where)
+    path = Path(path)
     flags: list[str] = []
+    with located(name_of(path, root)):
+        raw, header = _stored(path, flags, limits)
+        return _assemble(raw, header, frame, flags)
+
+
+def _stored(path: Path, flags: list[str], limits: Limits) -> tuple[NDArray[Any], Any]:
+    """Return the stored voxels `(i, j, k, t...)` and the header."""
+    size = check_regular(path)
     try:
         with _opened(path, flags) as (source, packed):
-            header = _header(source, where)
-            data_path = _pair(path, header, where)
+            header = _header(source)
+            data_path = _pair(path, header)
             if data_path is None:
-                raw = _voxels(source, header, packed, size, where, limits)
-        if data_path is not None:
-            size = check_regular(data_path, where)
-            with _opened(data_path, flags) as (source, packed):
-                raw = _voxels(source, header, packed, size, where, limits)
+                return _voxels(source, header, packed, size, limits), header
+        size = check_regular(data_path)
+        with _opened(data_path, flags) as (source, packed):
+            return _voxels(source, header, packed, size, limits), header
     except (EOFError, zlib.error) as fault:
         cause = "truncated" if isinstance(fault, EOFError) else "corrupt (its checksum is wrong)"
-        raise ImageError(f"the gzip stream is {cause}", where=where, fix=COPY_AGAIN) from None
+        raise ImageError(f"the gzip stream is {cause}", fix=COPY_AGAIN) from None
     except OSError as fault:
-        raise ImageError(f"the file cannot be read: {fault.strerror}", where=where) from None
-    return _assemble(raw, header, frame, flags, where)
+        raise ImageError(f"the file cannot be read: {fault.strerror}") from None
 
 
 @contextmanager
@@ -128,14 +134,14 @@ def _opened(path: Path, flags: list[str]) -> Iterator[tuple[BinaryIO, bool]]:
         yield source, False
 
 
-def _header(source: BinaryIO, where: str) -> Any:
+def _header(source: BinaryIO) -> Any:
     """Return the header as nibabel parses it; the source is left behind it."""
     import nibabel
 
     head = source.read(348)
     version = _version(head)
     if version == 0:
-        raise ImageError("not a NIfTI file", expected="a header of NIfTI-1 or NIfTI-2", where=where)
+        raise ImageError("not a NIfTI file", expected="a header of NIfTI-1 or NIfTI-2")
     kind: Any = nibabel.Nifti1Header if version == 1 else nibabel.Nifti2Header
     head += source.read(540 - 348) if version == 2 else b""
     try:
@@ -144,12 +150,12 @@ def _header(source: BinaryIO, where: str) -> Any:
         header.get_slope_inter(), int(header.get_data_offset())
     except Exception as fault:  # nibabel raises what a broken header leads it into
         raise ImageError(
-            f"the NIfTI header is broken ({type(fault).__name__}: {str(fault)[:120]})", where=where
+            f"the NIfTI header is broken ({type(fault).__name__}: {str(fault)[:120]})"
         ) from None
     return header
 
 
-def _pair(path: Path, header: Any, where: str) -> Path | None:
+def _pair(path: Path, header: Any) -> Path | None:
     """Return the .img file of a .hdr, None when header and voxels are in one file."""
     if bytes(header["magic"]).rstrip(b"\0").startswith(b"n+"):
         return None
@@ -157,12 +163,10 @@ def _pair(path: Path, header: Any, where: str) -> Path | None:
     for candidate in (path.with_name(f"{name}.img"), path.with_name(f"{name}.img.gz")):
         if candidate.is_file():
             return candidate
-    raise ImageError("the .img file of this .hdr is missing", where=where, fix=COPY_AGAIN)
+    raise ImageError("the .img file of this .hdr is missing", fix=COPY_AGAIN)
 
 
-def _voxels(
-    source: BinaryIO, header: Any, packed: bool, size: int, where: str, limits: Limits
-) -> NDArray[Any]:
+def _voxels(source: BinaryIO, header: Any, packed: bool, size: int, limits: Limits) -> NDArray[Any]:
     """Return the stored voxels `(i, j, k, t...)`, the stream read to its end.
 
     Args:
@@ -170,7 +174,6 @@ def _voxels(
         header: The header.
         packed: The source is a gzip stream, so only reading tells its size.
         size: Bytes of the file on disk.
-        where: Name of the file.
         limits: What the file may cost.
     """
     shape = tuple(int(n) for n in header.get_data_shape())
@@ -178,63 +181,58 @@ def _voxels(
         shape = shape[:-1]
     kind = header.get_data_dtype()
     if kind.kind == "c":
-        raise ImageError("the voxels are complex numbers", expected="real numbers", where=where)
+        raise ImageError("the voxels are complex numbers", expected="real numbers")
     if kind.names is None and (kind.kind not in "biuf" or not kind.itemsize):
-        raise ImageError("the voxels are of no known type", expected="numbers", where=where)
+        raise ImageError("the voxels are of no known type", expected="numbers")
     if not 2 <= len(shape) <= 4:
-        raise ImageError(
-            f"the image has {len(shape)} dimensions", expected="2, 3 or 4", where=where
-        )
+        raise ImageError(f"the image has {len(shape)} dimensions", expected="2, 3 or 4")
     colours = len(kind.names or (None,))
     planes = (shape[3] if len(shape) == 4 else 1) * colours
-    check_declared(shape[:3], planes, kind.itemsize // colours, where=where, limits=limits)
+    check_declared(shape[:3], planes, kind.itemsize // colours, limits=limits)
     is_single = bytes(header["magic"]).startswith(b"n+")
     offset = int(header.get_data_offset())
     if is_single and offset < int(header["sizeof_hdr"]):
-        raise ImageError("the voxels are declared to start inside the header", where=where)
+        raise ImageError("the voxels are declared to start inside the header")
     wanted = math.prod(shape) * kind.itemsize
     if packed:
-        check_inflation(offset + wanted, size, where=where, limits=limits)
+        check_inflation(offset + wanted, size, limits=limits)
     elif size < offset + wanted:
-        raise _short(size - offset, wanted, where)
-    _skip(source, offset - source.tell(), where)
+        raise _short(size - offset, wanted)
+    _skip(source, offset - source.tell())
     data = source.read(wanted)
     if len(data) < wanted:
-        raise _short(len(data), wanted, where)
+        raise _short(len(data), wanted)
     if packed:
-        _drain(source, offset + wanted, size, where, limits)
+        _drain(source, offset + wanted, size, limits)
     return np.frombuffer(data, kind).reshape(shape, order="F")
 
 
-def _short(actual: int, wanted: int, where: str) -> ImageError:
+def _short(actual: int, wanted: int) -> ImageError:
     """Return the error for a file with fewer voxels than its header declares."""
     return ImageError(
         f"the file is truncated: {max(actual, 0)} bytes of voxels",
         expected=f"{wanted} bytes",
-        where=where,
         fix=COPY_AGAIN,
     )
 
 
-def _skip(source: BinaryIO, count: int, where: str) -> None:
+def _skip(source: BinaryIO, count: int) -> None:
     """Read over header extensions."""
     while count > 0:
         chunk = source.read(min(count, _CHUNK_BYTES))
         if not chunk:
-            raise _short(0, count, where)
+            raise _short(0, count)
         count -= len(chunk)
 
 
-def _drain(source: BinaryIO, done: int, size: int, where: str, limits: Limits) -> None:
+def _drain(source: BinaryIO, done: int, size: int, limits: Limits) -> None:
     """Read a gzip stream to its end: only there does its checksum stand."""
     while chunk := source.read(_CHUNK_BYTES):
         done += len(chunk)
-        check_inflation(done, size, where=where, limits=limits)
+        check_inflation(done, size, limits=limits)
 
 
-def _assemble(
-    raw: NDArray[Any], header: Any, frame: int | None, flags: list[str], where: str
-) -> Image:
+def _assemble(raw: NDArray[Any], header: Any, frame: int | None, flags: list[str]) -> Image:
     """Return the image: one slice if asked, channels first, scaled, with its geometry."""
     notes = ["decoded NIfTI"]
     affine, spacing, odd = _geometry(header, min(raw.ndim, 3))
@@ -243,9 +241,7 @@ def _assemble(
     if frame is not None:
         slices = raw.shape[2] if raw.ndim > 2 else 1
         if not 0 <= frame < slices:
-            raise ImageError(
-                f"slice {frame} is asked for", expected=f"0 to {slices - 1}", where=where
-            )
+            raise ImageError(f"slice {frame} is asked for", expected=f"0 to {slices - 1}")
         notes.append(f"took slice {frame} of {slices}")
         raw = raw[:, :, frame] if raw.ndim > 2 else raw
         spacing = spacing[:2] if spacing else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from medtl.errors import ImageError
+from medtl.errors import ImageError, located
 from medtl.io.codestream import jpeg_header, jpeg_is_cut
-from medtl.io.cost import (
-    COPY_AGAIN,
-    DEFAULT_LIMITS,
-    Limits,
-    check_declared,
-    check_regular,
-    name_of,
-)
+from medtl.io.cost import COPY_AGAIN, DEFAULT_LIMITS, Limits, check_declared, check_regular, name_of
 from medtl.types import Image
 
 FORMATS = ("PNG", "JPEG", "TIFF")
@@ -49,9 +43,9 @@ _TO_RGB = {"P": "RGB", "PA": "RGBA", "CMYK": "RGB", "YCbCr": "RGB", "LAB": "RGB"
 
 
 def read_raster(
-    path: Path,
+    path: str | PathLike[str],
     *,
-    root: Path | None = None,
+    root: str | PathLike[str] | None = None,
     frame: int | None = None,
     at_least: int | None = None,
     limits: Limits = DEFAULT_LIMITS,
@@ -75,45 +69,11 @@ def read_raster(
         ImageError: Not one of the three formats, truncated, corrupt, over the limits, or of
             several pages and none is asked for.
     """
-    where = name_of(path, root)
-    size = check_regular(path, where)
-    if size > limits.decoded_bytes:
-        raise ImageError(
-            f"the file has {size} bytes",
-            expected=f"at most the limit of {limits.decoded_bytes}",
-            where=where,
-        )
+    path = Path(path)
     notes: list[str] = []
     flags: list[str] = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Pillow.DecompressionBombWarning)
-        try:
-            # An open file, not a path: Pillow 13 maps uncompressed TIFFs of a path into memory
-            # with rows and columns swapped when their orientation turns them.
-            with path.open("rb") as source, Pillow.open(source, formats=FORMATS) as picture:
-                _choose_page(picture, frame, where)
-                check_declared(
-                    picture.size[::-1], len(picture.getbands()), 4, where=where, limits=limits
-                )
-                part = _scale(picture, at_least, notes, flags)
-                values = _pixels(picture, path, part, where, notes, flags)
-                kind = str(picture.format)
-        except ImageError:
-            raise
-        except (Pillow.DecompressionBombError, Pillow.DecompressionBombWarning):
-            raise ImageError(
-                "the declared size is that of a decompression bomb",
-                expected=f"at most the limit of {limits.pixels_per_frame} pixels",
-                where=where,
-            ) from None
-        except Exception as fault:  # Pillow's plugins raise what the bytes lead them into
-            raise ImageError(
-                f"the image is truncated, corrupt or of another format ({type(fault).__name__})",
-                expected="a whole PNG, JPEG or TIFF file",
-                where=where,
-                fix=COPY_AGAIN,
-            ) from None
+    with located(name_of(path, root)):
+        kind, values = _decoded(path, frame, at_least, limits, notes, flags)
     header = {
         "format": "JPEG" if kind == "MPO" else kind,
         "rows": str(values.shape[0]),
@@ -129,13 +89,48 @@ def read_raster(
     )
 
 
-def _pixels(
-    picture: Pillow.Image,
+def _decoded(
     path: Path,
-    part: int,
-    where: str,
+    frame: int | None,
+    at_least: int | None,
+    limits: Limits,
     notes: list[str],
     flags: list[str],
+) -> tuple[str, NDArray[Any]]:
+    """Return Pillow's name of the format, and the `(R, C)` or `(R, C, 3)` upright values."""
+    size = check_regular(path)
+    if size > limits.decoded_bytes:
+        raise ImageError(
+            f"the file has {size} bytes", expected=f"at most the limit of {limits.decoded_bytes}"
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Pillow.DecompressionBombWarning)
+        try:
+            # An open file, not a path: Pillow 13 maps uncompressed TIFFs of a path into memory
+            # with rows and columns swapped when their orientation turns them.
+            with path.open("rb") as source, Pillow.open(source, formats=FORMATS) as picture:
+                _choose_page(picture, frame)
+                check_declared(picture.size[::-1], len(picture.getbands()), 4, limits=limits)
+                part = _scale(picture, at_least, notes, flags)
+                return str(picture.format), _pixels(picture, path, part, notes, flags)
+        except ImageError:
+            raise
+        except (Pillow.DecompressionBombError, Pillow.DecompressionBombWarning):
+            raise ImageError(
+                "the declared size is that of a decompression bomb",
+                expected=f"at most the limit of {limits.pixels_per_frame} pixels",
+            ) from None
+        except Exception as fault:  # Pillow's plugins raise what the bytes lead them into
+            raise ImageError(
+                f"the image is truncated, corrupt or of another format ({type(fault).__name__})",
+                expected="a whole PNG, JPEG or TIFF file",
+                fix=COPY_AGAIN,
+            ) from None
+
+
+def _pixels(
+    picture: Pillow.Image, path: Path, part: int, notes: list[str], flags: list[str]
 ) -> NDArray[Any]:
     """Return `(R, C)` or `(R, C, 3)` upright stored values."""
     is_deep = _is_deep_colour(picture)
@@ -152,7 +147,7 @@ def _pixels(
         picture.load()  # turns a TIFF upright, which changes its size
         values = _values(picture, notes, flags)
     if picture.format in ("JPEG", "MPO"):
-        _refuse_cut_jpeg(path.read_bytes(), values, part, where)
+        _refuse_cut_jpeg(path.read_bytes(), values, part)
     after = picture.getexif().get(_ORIENTATION, 1)  # Pillow turns TIFF itself while loading
     if after in _UPRIGHT:
         values = _UPRIGHT[after](values)
@@ -161,19 +156,17 @@ def _pixels(
     return values
 
 
-def _choose_page(picture: Pillow.Image, frame: int | None, where: str) -> None:
+def _choose_page(picture: Pillow.Image, frame: int | None) -> None:
     """Go to the page that is asked for; several pages and no wish is an error."""
     # Counting the pages of a TIFF reads them all, and a small file can have millions.
     if frame is None:
         if picture.format != "MPO" and _has_page(picture, 1):
             raise ImageError(
-                "the file holds several frames or pages",
-                expected="one, or a frame number",
-                where=where,
+                "the file holds several frames or pages", expected="one, or a frame number"
             )
         frame = 0
     if not _has_page(picture, frame):
-        raise ImageError(f"frame {frame} is asked for", expected="one that is there", where=where)
+        raise ImageError(f"frame {frame} is asked for", expected="one that is there")
 
 
 def _scale(picture: Pillow.Image, at_least: int | None, notes: list[str], flags: list[str]) -> int:
@@ -234,7 +227,7 @@ def _values(picture: Pillow.Image, notes: list[str], flags: list[str]) -> NDArra
     return values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
 
 
-def _refuse_cut_jpeg(data: bytes, values: NDArray[Any], part: int, where: str) -> None:
+def _refuse_cut_jpeg(data: bytes, values: NDArray[Any], part: int) -> None:
     """Raise for a cut JPEG whose end marker was put back: Pillow fills it with grey silently."""
     stream = jpeg_header(data)
     if stream is None or stream.samples not in (1, 3):
@@ -246,6 +239,4 @@ def _refuse_cut_jpeg(data: bytes, values: NDArray[Any], part: int, where: str) -
             return np.asarray(picture)
 
     if jpeg_is_cut(data, values, stream, decode, part=part):
-        raise ImageError(
-            "the JPEG is truncated: it ends before its last row", where=where, fix=COPY_AGAIN
-        )
+        raise ImageError("the JPEG is truncated: it ends before its last row", fix=COPY_AGAIN)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import zlib
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medtl.errors import ImageError
+from medtl.errors import ImageError, located
 from medtl.io.cost import DEFAULT_LIMITS, Limits, check_regular, name_of
 from medtl.io.gunzip import Gunzip
 from medtl.types import Image, is_plainly_finite
@@ -21,14 +22,7 @@ Format = Literal["DICOM", "NIfTI", "raster"]
 _HEAD_BYTES = 540
 """Enough of a file to know it: the header of NIfTI-2 is the longest."""
 
-_RASTER_HEADS = (
-    b"\x89PNG\r\n\x1a\n",
-    b"\xff\xd8\xff",
-    b"II*\0",
-    b"MM\0*",
-    b"II+\0",
-    b"MM\0+",
-)
+_RASTER_HEADS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """PNG, JPEG, TIFF and BigTIFF in both byte orders."""
 
 _LUMA = (0.299, 0.587, 0.114)
@@ -42,9 +36,9 @@ _EXTREME_ASPECT = 10.0
 
 
 def read_image(
-    path: Path,
+    path: str | PathLike[str],
     *,
-    root: Path | None = None,
+    root: str | PathLike[str] | None = None,
     voi: bool = False,
     color: Literal["grey", "rgb", "keep"] = "grey",
     frame: int | None = None,
@@ -73,42 +67,42 @@ def read_image(
     Raises:
         ImageError: Another format, or a file that is corrupt, truncated or over the limits.
     """
-    where = name_of(path, root)
-    kind = "series" if path.is_dir() else _format_of(path, where)
-    try:
-        if kind == "series":
-            from medtl.io.dicom.series import read_series
+    path = Path(path)
+    with located(name_of(path, root)):
+        kind = "series" if path.is_dir() else _format_of(path)
+        try:
+            if kind == "series":
+                from medtl.io.dicom.series import read_series
 
-            image = read_series(path, root=root, voi=voi, frame=frame, limits=limits)
-        elif kind == "DICOM":
-            from medtl.io.dicom.image import read_dicom
+                image = read_series(path, root=root, voi=voi, frame=frame, limits=limits)
+            elif kind == "DICOM":
+                from medtl.io.dicom.image import read_dicom
 
-            image = read_dicom(
-                path, root=root, voi=voi, frame=frame, at_least=at_least, limits=limits
-            )
-        elif kind == "NIfTI":
-            from medtl.io.nifti import read_nifti
+                image = read_dicom(
+                    path, root=root, voi=voi, frame=frame, at_least=at_least, limits=limits
+                )
+            elif kind == "NIfTI":
+                from medtl.io.nifti import read_nifti
 
-            image = read_nifti(path, root=root, frame=frame, limits=limits)
-        else:
-            from medtl.io.raster import read_raster
+                image = read_nifti(path, root=root, frame=frame, limits=limits)
+            else:
+                from medtl.io.raster import read_raster
 
-            image = read_raster(path, root=root, frame=frame, at_least=at_least, limits=limits)
-        return _flag_oddities(_to_color(_finite(image, where), color))
-    except MemoryError:
-        raise ImageError(
-            "there is not enough memory to decode the file",
-            where=where,
-            fix="Read fewer files at once, or single frames.",
-        ) from None
+                image = read_raster(path, root=root, frame=frame, at_least=at_least, limits=limits)
+            return _flag_oddities(_to_color(_finite(image), color))
+        except MemoryError:
+            raise ImageError(
+                "there is not enough memory to decode the file",
+                fix="Read fewer files at once, or single frames.",
+            ) from None
 
 
-def _format_of(path: Path, where: str) -> Format:
+def _format_of(path: Path) -> Format:
     """Return the format that the first bytes of a file show."""
     from medtl.io.dicom.file import looks_like_dicom
     from medtl.io.nifti import looks_like_nifti
 
-    check_regular(path, where)
+    check_regular(path)
     try:
         with path.open("rb") as source:
             head = source.read(_HEAD_BYTES)
@@ -118,9 +112,9 @@ def _format_of(path: Path, where: str) -> Format:
                 if looks_like_nifti(head):
                     return "NIfTI"
     except (EOFError, zlib.error):
-        raise ImageError("the gzip stream is truncated or corrupt", where=where) from None
+        raise ImageError("the gzip stream is truncated or corrupt") from None
     except OSError as fault:
-        raise ImageError(f"the file cannot be opened: {fault.strerror}", where=where) from None
+        raise ImageError(f"the file cannot be opened: {fault.strerror}") from None
     if head[128:132] == b"DICM":
         return "DICOM"
     if head.startswith(_RASTER_HEADS):
@@ -132,12 +126,11 @@ def _format_of(path: Path, where: str) -> Format:
     raise ImageError(
         "not an image of a known format",
         expected="the bytes of a DICOM, PNG, JPEG, TIFF or NIfTI file",
-        where=where,
         fix="Convert it, or take it out of the manifest.",
     )
 
 
-def _finite(image: Image, where: str) -> Image:
+def _finite(image: Image) -> Image:
     """Return the image without NaN and infinite voxels: they become the smallest finite one."""
     array = image.array
     if is_plainly_finite(array):
@@ -146,7 +139,7 @@ def _finite(image: Image, where: str) -> Image:
     if is_finite.all():
         return image
     if not is_finite.any():
-        raise ImageError("no voxel is finite (all are NaN or infinite)", where=where)
+        raise ImageError("no voxel is finite (all are NaN or infinite)")
     nans = int(np.isnan(array).sum())
     infinite = int(array.size - is_finite.sum()) - nans
     flags = ["nan_voxels"] * bool(nans) + ["infinite_voxels"] * bool(infinite)

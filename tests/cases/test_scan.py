@@ -109,7 +109,7 @@ def test_missing_ids_stay_empty_and_are_not_merged_into_one_patient(tmp_path: Pa
 def test_an_id_that_cannot_be_read_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(dataset: Dataset, keyword: str, where: str) -> object:
+    def broken(dataset: Dataset, keyword: str) -> object:
         if keyword == "PatientID":
             raise ImageError("cannot be read")
         return dataset.get(keyword)

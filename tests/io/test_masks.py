@@ -411,7 +411,7 @@ def test_any_polygon_agrees_with_matplotlib():
         radius = rng.uniform(3, 24, 15)  # some reach out of the image
         points = np.stack([18 + radius * np.sin(angles), 25 + radius * np.cos(angles)], 1)
         contour = np.column_stack([np.full(15, 1.0), points])
-        filled, _ = rasterise([contour], (3, 40, 50), 0, "rt.dcm")
+        filled, _ = rasterise([contour], (3, 40, 50), 0)
         expected = Polygon(np.vstack([points, points[:1]])).contains_points(centres)
         np.testing.assert_array_equal(filled[1].ravel(), expected)
         assert not filled[[0, 2]].any()
@@ -419,7 +419,7 @@ def test_any_polygon_agrees_with_matplotlib():
 
 def test_the_axis_of_the_slices_may_be_any(tmp_path, image):
     contour = np.column_stack([SQUARE, np.full(4, 2.0)])
-    filled, _ = rasterise([contour], (7, 6, 5), 2, "rt.dcm")
+    filled, _ = rasterise([contour], (7, 6, 5), 2)
     assert np.argwhere(filled)[:, 2].tolist() == [2] * 9
 
 

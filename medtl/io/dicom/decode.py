@@ -85,7 +85,6 @@ def decode_frames(
     fmt: PixelFormat,
     syntax: str,
     frames: Sequence[int],
-    where: str,
     *,
     at_least: int | None = None,
 ) -> tuple[StoredArray, list[str]]:
@@ -96,7 +95,6 @@ def decode_frames(
         fmt: How they are stored.
         syntax: Transfer syntax UID.
         frames: Frame numbers from 0, ascending.
-        where: Name of the file.
         at_least: Of JPEG 2000, one grey unsigned sample: decode a coarser picture whose longer
             side has still so many pixels; None decodes all.
 
@@ -108,39 +106,36 @@ def decode_frames(
             size than the header says.
     """
     if element.kind != "integer" or syntax in NATIVE_SYNTAXES:
-        return _native(element, fmt, frames, where)
+        return _native(element, fmt, frames)
     if syntax not in _FAMILIES and syntax != uid.RLELossless:
         shown = syntax if uid.UID(syntax).is_valid else "not a UID"
         raise ImageError(
             f"the transfer syntax {shown} cannot be decoded",
             expected="uncompressed, deflated, RLE, JPEG, JPEG-LS or JPEG 2000",
-            where=where,
             fix="Convert the file to an uncompressed transfer syntax (dcmdjpeg, gdcmconv --raw).",
         )
     if element.length != UNDEFINED_LENGTH:
         raise ImageError(
             "the transfer syntax is a compressed one but the pixel data are not encapsulated",
             expected="pixel data of undefined length (PS3.5 A.4)",
-            where=where,
         )
     decode = _rle if syntax == uid.RLELossless else _codestream
     wanted = set(frames)
     pictures: list[StoredArray] = []
-    for number, data in enumerate(_encapsulated(element, fmt, where)):
+    for number, data in enumerate(_encapsulated(element, fmt)):
         if number in wanted:
-            halved = _halved(data, fmt, syntax, at_least, where)
-            pictures.append(decode(data, fmt, syntax, where) if halved is None else halved)
+            halved = _halved(data, fmt, syntax, at_least)
+            pictures.append(decode(data, fmt, syntax) if halved is None else halved)
         if len(pictures) == len(wanted):
             return np.stack(pictures) if len(pictures) > 1 else pictures[0][None], []
     raise ImageError(
         f"the pixel data hold fewer frames than Number of Frames says ({fmt.frames})",
         expected=f"frame {max(wanted)} (from 0)",
-        where=where,
         fix=COPY_AGAIN,
     )
 
 
-def _encapsulated(element: PixelElement, fmt: PixelFormat, where: str) -> Iterator[bytes]:
+def _encapsulated(element: PixelElement, fmt: PixelFormat) -> Iterator[bytes]:
     """Yield the compressed frames (PS3.5 A.4); faults in the item structure are named."""
     element.source.seek(element.offset)
     try:
@@ -148,7 +143,6 @@ def _encapsulated(element: PixelElement, fmt: PixelFormat, where: str) -> Iterat
     except Exception as fault:  # pydicom raises ValueError, struct.error, EOFError, ...
         raise ImageError(
             f"the encapsulated pixel data are truncated or corrupt ({type(fault).__name__})",
-            where=where,
             fix=COPY_AGAIN,
         ) from None
 
@@ -157,24 +151,23 @@ def _encapsulated(element: PixelElement, fmt: PixelFormat, where: str) -> Iterat
 
 
 def _native(
-    element: PixelElement, fmt: PixelFormat, frames: Sequence[int], where: str
+    element: PixelElement, fmt: PixelFormat, frames: Sequence[int]
 ) -> tuple[StoredArray, list[str]]:
     """Return uncompressed frames (PS3.5 8.1.1, 8.2)."""
     if element.length == UNDEFINED_LENGTH:
         raise ImageError(
             "the pixel data have no length: they are encapsulated, but the transfer syntax is an "
-            "uncompressed one",
-            where=where,
+            "uncompressed one"
         )
     is_422 = fmt.photometric == "YBR_FULL_422" and element.kind == "integer"
     bits = fmt.cells * fmt.bits_allocated
     if is_422 and _declared(element) * 8 < bits * fmt.frames:
         if fmt.columns % 2:
-            raise ImageError("YBR_FULL_422 needs an even number of columns", where=where)
+            raise ImageError("YBR_FULL_422 needs an even number of columns")
         bits = bits * 2 // 3  # two luma samples share one pair of chroma samples: PS3.3 C.7.6.3.1.2
     else:
         is_422 = False
-    flags = _check_length(element, math.ceil(bits * fmt.frames / 8), fmt, where)
+    flags = _check_length(element, math.ceil(bits * fmt.frames / 8), fmt)
     first, last = min(frames), max(frames)
     start = first * bits // 16 * 2  # words: big-endian ones are swapped as a whole
     element.source.seek(element.offset + start)
@@ -198,19 +191,16 @@ def _declared(element: PixelElement) -> int:
     return min(element.length, element.available)
 
 
-def _check_length(element: PixelElement, expected: int, fmt: PixelFormat, where: str) -> list[str]:
+def _check_length(element: PixelElement, expected: int, fmt: PixelFormat) -> list[str]:
     """Compare the declared and actual length with the `expected` bytes; return flags."""
     if element.available == 0 or element.length == 0:
-        raise ImageError(
-            "the pixel data are empty", expected=f"{expected} bytes of pixel data", where=where
-        )
+        raise ImageError("the pixel data are empty", expected=f"{expected} bytes of pixel data")
     actual = _declared(element)
     if actual < expected:
         raise ImageError(
             f"the pixel data are truncated: {actual} bytes",
             expected=f"{expected} bytes for {fmt.frames} frame(s) of {fmt.rows} rows and "
             f"{fmt.columns} columns",
-            where=where,
             fix=COPY_AGAIN,
         )
     if element.length > element.available:
@@ -275,34 +265,29 @@ def _lay_out(cells: StoredArray, fmt: PixelFormat, is_422: bool) -> StoredArray:
 # ------------------------------------------------------------------ compressed
 
 
-def _rle(data: bytes, fmt: PixelFormat, _syntax: str, where: str) -> StoredArray:
+def _rle(data: bytes, fmt: PixelFormat, _syntax: str) -> StoredArray:
     """Return one RLE frame `(R, C, S)` (PS3.5 annex G): byte planes, most significant first."""
     size = fmt.bits_allocated // 8
     if size == 0:
-        raise ImageError("RLE of 1-bit pixels is not defined", where=where)
+        raise ImageError("RLE of 1-bit pixels is not defined")
     buffer = np.empty(fmt.cells * size, np.uint8)
     try:
         decoded = imagecodecs.dicomrle_decode(data, np.dtype(f"<u{size}"), out=buffer.data)
     except Exception as fault:
         raise ImageError(
-            f"the RLE frame cannot be decoded, it is corrupt or truncated ({fault})",
-            where=where,
-            fix=COPY_AGAIN,
+            f"the RLE frame cannot be decoded, it is corrupt or truncated ({fault})", fix=COPY_AGAIN
         ) from None
     if len(decoded) != len(buffer):
         raise ImageError(
             f"the RLE frame is truncated: it decodes to {len(decoded)} bytes",
             expected=f"{len(buffer)} bytes",
-            where=where,
         )
     planes = buffer.view(f"<u{size}").reshape(fmt.samples, fmt.rows, fmt.columns)
     samples = _sample(np.moveaxis(planes, 0, 2), fmt.high_bit, fmt.bits_stored, fmt.is_signed)
     return rgb_from_ybr(samples) if fmt.photometric in ("YBR_FULL", "YBR_FULL_422") else samples
 
 
-def _halved(
-    data: bytes, fmt: PixelFormat, syntax: str, at_least: int | None, where: str
-) -> StoredArray | None:
+def _halved(data: bytes, fmt: PixelFormat, syntax: str, at_least: int | None) -> StoredArray | None:
     """Return a coarser picture `(r, c, 1)` of one JPEG 2000 frame, None where there is none."""
     is_grey = fmt.samples == 1 and fmt.photometric != "PALETTE COLOR" and not fmt.is_signed
     if at_least is None or not is_grey or _FAMILIES.get(syntax) != "JPEG 2000":
@@ -312,13 +297,13 @@ def _halved(
     if times == 0:
         return None
     shape = (fmt.rows, fmt.columns, fmt.samples)
-    return decode_halved(data, shape, times, where)[..., None]
+    return decode_halved(data, shape, times)[..., None]
 
 
-def _codestream(data: bytes, fmt: PixelFormat, syntax: str, where: str) -> StoredArray:
+def _codestream(data: bytes, fmt: PixelFormat, syntax: str) -> StoredArray:
     """Return one JPEG, JPEG-LS or JPEG 2000 frame `(R, C, S)`."""
     shape = (fmt.rows, fmt.columns, fmt.samples)
-    cells, precision = decode_codestream(data, _FAMILIES[syntax], shape, fmt.photometric, where)
+    cells, precision = decode_codestream(data, _FAMILIES[syntax], shape, fmt.photometric)
     if cells.dtype.kind == "i":  # a signed JPEG 2000 stream: whatever the header says, these are
         return cells
     # No stream but JPEG 2000 knows signs: two's complement comes out as unsigned cells.

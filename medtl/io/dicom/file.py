@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,8 +29,8 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from medtl.errors import ImageError
-from medtl.io.cost import Limits, check_regular, inflate
+from medtl.errors import ImageError, located
+from medtl.io.cost import DEFAULT_LIMITS, Limits, check_regular, inflate, name_of
 
 UNDEFINED_LENGTH = 0xFFFFFFFF
 """Length of an encapsulated pixel data element (PS3.5 A.4)."""
@@ -146,26 +147,36 @@ def heard_warnings() -> Iterator[list[str]]:
 
 
 @contextmanager
-def open_dicom(path: Path, where: str, limits: Limits) -> Iterator[DicomFile]:
+def open_dicom(
+    path: Path, limits: Limits = DEFAULT_LIMITS, *, root: str | PathLike[str] | None = None
+) -> Iterator[DicomFile]:
     """Open a DICOM file and parse its header; the file is closed when the block ends.
+
+    The block's own errors name the file too.
+
+    Args:
+        path: The file.
+        limits: What it may cost.
+        root: Folder that messages name it from.
 
     Raises:
         ImageError: It is no regular file, no DICOM, or its header cannot be parsed.
     """
-    size = check_regular(path, where)
-    try:
-        source = path.open("rb")
-    except OSError as fault:
-        raise ImageError(f"the file cannot be opened: {fault.strerror}", where=where) from None
-    with source:
-        yield _parse(source, size, where, limits)
+    with located(name_of(path, root)):
+        size = check_regular(path)
+        try:
+            source = path.open("rb")
+        except OSError as fault:
+            raise ImageError(f"the file cannot be opened: {fault.strerror}") from None
+        with source:
+            yield _parse(source, size, limits)
 
 
-def _parse(source: BinaryIO, size: int, where: str, limits: Limits) -> DicomFile:
+def _parse(source: BinaryIO, size: int, limits: Limits) -> DicomFile:
     """Parse the file meta information and the header; locate the pixel data."""
     head = source.read(132)
     if not looks_like_dicom(head):
-        raise ImageError("not a DICOM file", expected="the prefix DICM at byte 128", where=where)
+        raise ImageError("not a DICOM file", expected="the prefix DICM at byte 128")
     flags = [] if head[128:] == b"DICM" else ["no_preamble"]
     source.seek(132 if not flags else 0)
     try:
@@ -177,7 +188,7 @@ def _parse(source: BinaryIO, size: int, where: str, limits: Limits) -> DicomFile
             syntax = _guess_syntax(source)
             flags.append("no_file_meta")
         if syntax == DeflatedExplicitVRLittleEndian:
-            source = inflate(source, size - source.tell(), where=where, limits=limits)
+            source = inflate(source, size - source.tell(), limits=limits)
             size = source.seek(0, io.SEEK_END)
             source.seek(0)
         dataset = read_dataset(
@@ -190,16 +201,15 @@ def _parse(source: BinaryIO, size: int, where: str, limits: Limits) -> DicomFile
     except ImageError:
         raise
     except RecursionError:
-        raise _too_deep(where, limits) from None
+        raise _too_deep(limits) from None
     except Exception as fault:  # pydicom raises whatever the bytes lead it into
         # Not chained: the parser's own message may quote the value of a tag.
         raise ImageError(
             f"the DICOM header cannot be parsed ({type(fault).__name__}): "
-            "the file is corrupt or truncated",
-            where=where,
+            "the file is corrupt or truncated"
         ) from None
     if _depth(dataset, limits.sequence_depth) > limits.sequence_depth:
-        raise _too_deep(where, limits)
+        raise _too_deep(limits)
     return DicomFile(dataset, syntax, _locate_pixels(source, size, dataset), tuple(flags))
 
 
@@ -223,12 +233,10 @@ def _guess_syntax(source: BinaryIO) -> str:
     return str(ExplicitVRBigEndian if head[0] == 0 else ExplicitVRLittleEndian)
 
 
-def _too_deep(where: str, limits: Limits) -> ImageError:
+def _too_deep(limits: Limits) -> ImageError:
     """Return the error for sequences inside sequences without end."""
     return ImageError(
-        "sequences are nested too deeply",
-        expected=f"at most {limits.sequence_depth} levels",
-        where=where,
+        "sequences are nested too deeply", expected=f"at most {limits.sequence_depth} levels"
     )
 
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,6 +18,7 @@ from pydicom.sequence import Sequence
 
 from medtl.errors import ImageError
 from medtl.io.dicom.decode import PixelFormat
+from medtl.io.dicom.file import DicomFile
 from medtl.types import FloatArray
 
 SPACING_TOLERANCE = 0.01
@@ -79,7 +78,7 @@ _OLDEST_YEARS = 90.0
 """Ages above 89 identify; they are kept as 90 (as US HIPAA safe harbour asks)."""
 
 
-def value(dataset: Dataset, keyword: str, where: str) -> Any:
+def value(dataset: Dataset, keyword: str) -> Any:
     """Return the value of an element, or None when it is absent or empty.
 
     Raises:
@@ -89,9 +88,14 @@ def value(dataset: Dataset, keyword: str, where: str) -> Any:
         found = dataset.get(keyword)
     except Exception as fault:  # pydicom converts on access and raises what it meets
         raise ImageError(
-            f"{element_name(keyword)} cannot be read ({type(fault).__name__})", where=where
+            f"{element_name(keyword)} cannot be read ({type(fault).__name__})"
         ) from None
     return None if found is None or (isinstance(found, str | bytes) and not found) else found
+
+
+def text(dataset: Dataset, keyword: str) -> str:
+    """Return an element as text without blanks around it, "" when it is absent or empty."""
+    return str(value(dataset, keyword) or "").strip()
 
 
 def element_name(keyword: str) -> str:
@@ -100,13 +104,13 @@ def element_name(keyword: str) -> str:
     return f"{dictionary_description(tag)} ({tag >> 16:04X},{tag & 0xFFFF:04X})"
 
 
-def numbers(dataset: Dataset, keyword: str, where: str) -> tuple[float, ...]:
+def numbers(dataset: Dataset, keyword: str) -> tuple[float, ...]:
     """Return the numbers of an element, () when it is absent or empty.
 
     Raises:
         ImageError: One of them is no finite number.
     """
-    found = value(dataset, keyword, where)
+    found = value(dataset, keyword)
     if found is None:
         return ()
     parts = [found] if isinstance(found, str | int | float) else list(found)
@@ -115,37 +119,33 @@ def numbers(dataset: Dataset, keyword: str, where: str) -> tuple[float, ...]:
     except (TypeError, ValueError):
         result = (math.nan,)
     if not all(math.isfinite(number) for number in result):
-        raise ImageError(
-            f"{element_name(keyword)} is not a number", expected="finite numbers", where=where
-        )
+        raise ImageError(f"{element_name(keyword)} is not a number", expected="finite numbers")
     return result
 
 
-def integer(dataset: Dataset, keyword: str, where: str, default: int | None = None) -> int:
+def integer(dataset: Dataset, keyword: str, default: int | None = None) -> int:
     """Return the one whole number of an element.
 
     Raises:
         ImageError: It is absent and there is no default, or it is not one whole number.
     """
-    found = numbers(dataset, keyword, where)
+    found = numbers(dataset, keyword)
     if not found:
         if default is None:
-            raise ImageError(f"{element_name(keyword)} is missing or empty", where=where)
+            raise ImageError(f"{element_name(keyword)} is missing or empty")
         return default
     if len(found) != 1 or found[0] != int(found[0]):
-        raise ImageError(
-            f"{element_name(keyword)} has no single value", expected="a whole number", where=where
-        )
+        raise ImageError(f"{element_name(keyword)} has no single value", expected="a whole number")
     return int(found[0])
 
 
-def items(dataset: Dataset, keyword: str, where: str) -> list[Dataset]:
+def items(dataset: Dataset, keyword: str) -> list[Dataset]:
     """Return the items of a sequence, [] when it is absent, empty or no sequence."""
-    found = value(dataset, keyword, where)
+    found = value(dataset, keyword)
     return list(found) if isinstance(found, Sequence) else []
 
 
-def functional_group(dataset: Dataset, frame: int, keyword: str, where: str) -> Dataset | None:
+def functional_group(dataset: Dataset, frame: int, keyword: str) -> Dataset | None:
     """Return the item of a functional group for one frame: its own, else the shared one.
 
     Reference:
@@ -153,80 +153,84 @@ def functional_group(dataset: Dataset, frame: int, keyword: str, where: str) -> 
     """
     places = (("PerFrameFunctionalGroupsSequence", frame), ("SharedFunctionalGroupsSequence", 0))
     for sequence, index in places:
-        groups = value(dataset, sequence, where)
+        groups = value(dataset, sequence)
         if isinstance(groups, Sequence) and index < len(groups):
-            found = items(groups[index], keyword, where)
+            found = items(groups[index], keyword)
             if found:
                 return found[0]
     return None
 
 
-def pixel_format(dataset: Dataset, kind: str, where: str) -> tuple[PixelFormat, list[str]]:
+def group_or_top(dataset: Dataset, frame: int, keyword: str) -> Dataset:
+    """Return the item of a functional group for one frame, the data set where it has none."""
+    found = functional_group(dataset, frame, keyword)
+    return dataset if found is None else found
+
+
+def pixel_format(dataset: Dataset, kind: str) -> tuple[PixelFormat, list[str]]:
     """Return how the pixels are stored (PS3.3 C.7.6.3), and flags.
 
     Args:
         dataset: The header.
         kind: "integer", "float32" or "float64": what the pixel data element holds.
-        where: Name of the file.
 
     Raises:
         ImageError: A required element is missing or the elements contradict each other.
     """
     flags: list[str] = []
-    photometric = str(value(dataset, "PhotometricInterpretation", where) or "").strip().upper()
+    photometric = text(dataset, "PhotometricInterpretation").upper()
     if not photometric:
-        samples = integer(dataset, "SamplesPerPixel", where, 1)
+        samples = integer(dataset, "SamplesPerPixel", 1)
         photometric = "RGB" if samples == 3 else "MONOCHROME2"
         flags.append("no_photometric_interpretation")
-    samples = integer(dataset, "SamplesPerPixel", where, _SAMPLES.get(photometric, 1))
+    samples = integer(dataset, "SamplesPerPixel", _SAMPLES.get(photometric, 1))
     if _SAMPLES.get(photometric) != samples:
         raise ImageError(
             f"{element_name('PhotometricInterpretation')} is unknown or does not go with "
             f"{samples} samples per pixel",
             expected=f"one of {', '.join(_SAMPLES)}",
-            where=where,
         )
-    allocated = {"float32": 32, "float64": 64}.get(kind) or integer(dataset, "BitsAllocated", where)
-    stored = allocated if kind != "integer" else integer(dataset, "BitsStored", where, allocated)
+    allocated = {"float32": 32, "float64": 64}.get(kind) or integer(dataset, "BitsAllocated")
+    stored = allocated if kind != "integer" else integer(dataset, "BitsStored", allocated)
     if allocated not in (1, 8, 16, 32, 64) or not 1 <= stored <= allocated:
         raise ImageError(
             f"{stored} bits stored in {allocated} bits allocated",
             expected="1, 8, 16, 32 or 64 bits allocated and no more bits stored",
-            where=where,
         )
-    high_bit = integer(dataset, "HighBit", where, stored - 1)
+    high_bit = integer(dataset, "HighBit", stored - 1)
     if not stored - 1 <= high_bit < allocated:
         high_bit = stored - 1
         flags.append("high_bit_wrong")
     fmt = PixelFormat(
-        rows=integer(dataset, "Rows", where),
-        columns=integer(dataset, "Columns", where),
+        rows=integer(dataset, "Rows"),
+        columns=integer(dataset, "Columns"),
         samples=samples,
-        frames=max(integer(dataset, "NumberOfFrames", where, 1), 1),
+        frames=max(integer(dataset, "NumberOfFrames", 1), 1),
         bits_allocated=allocated,
         bits_stored=stored,
         high_bit=high_bit,
-        is_signed=integer(dataset, "PixelRepresentation", where, 0) == 1,
+        is_signed=integer(dataset, "PixelRepresentation", 0) == 1,
         photometric=photometric,
-        is_planar=integer(dataset, "PlanarConfiguration", where, 0) == 1,
+        is_planar=integer(dataset, "PlanarConfiguration", 0) == 1,
     )
     return fmt, flags
 
 
-def facts(dataset: Dataset, syntax: str, where: str) -> tuple[Mapping[str, str], list[str]]:
+def facts(file: DicomFile) -> tuple[dict[str, str], list[str]]:
     """Return the allow-listed facts of a header, and flags for the oddities they tell."""
+    dataset, syntax = file.dataset, file.transfer_syntax
     found: dict[str, str] = {"transfer_syntax": syntax} if _PLAIN_TEXT.fullmatch(syntax) else {}
     flags: list[str] = []
     for name, keyword in _FACTS.items():
         try:
-            text = _text(value(dataset, keyword, where))
+            fact = _plain(value(dataset, keyword))
         except ImageError:
             flags.append("unreadable_header_element")
             continue
-        if text:
-            found[name] = text
+        if fact:
+            found[name] = fact
     try:
-        age, is_known = age_years(value(dataset, "PatientAge", where))
+        age, is_known = age_years(value(dataset, "PatientAge"))
     except ImageError:
         age, is_known = None, False
     if age is not None:
@@ -237,16 +241,16 @@ def facts(dataset: Dataset, syntax: str, where: str) -> tuple[Mapping[str, str],
         flags.append("burned_in_annotation")
     if "LOCALIZER" in found.get("image_type", "").upper().split("\\"):
         flags.append("localizer")
-    return MappingProxyType(found), flags
+    return found, flags
 
 
-def _text(found: Any) -> str:
+def _plain(found: Any) -> str:
     """Return a value as short plain text, "" when it is absent or anything else."""
     if found is None:
         return ""
     parts = [found] if isinstance(found, str | int | float) else list(found)
-    text = "\\".join(str(part).strip() for part in parts)
-    return text if _PLAIN_TEXT.fullmatch(text) else ""
+    plain = "\\".join(str(part).strip() for part in parts)
+    return plain if _PLAIN_TEXT.fullmatch(plain) else ""
 
 
 def age_years(text: Any) -> tuple[float | None, bool]:
@@ -286,14 +290,14 @@ class Geometry:
     flags: tuple[str, ...]
 
 
-def geometry(dataset: Dataset, frames: int, where: str) -> Geometry:
+def geometry(dataset: Dataset, frames: int) -> Geometry:
     """Return the geometry of an image with that many frames."""
-    in_plane, flags = _in_plane(dataset, where)
-    order, places, axes, odd = _stack(dataset, frames, where)
+    in_plane, flags = _in_plane(dataset)
+    order, places, axes, odd = _stack(dataset, frames)
     flags += odd
     between = None
     if frames > 1:
-        between, odd = _slice_distance(dataset, places, axes, where)
+        between, odd = _slice_distance(dataset, places, axes)
         flags += odd
     affine = None
     if axes is not None and places is not None and in_plane is not None:
@@ -320,14 +324,14 @@ def coarser(place: Geometry, shape: tuple[int, int], reduced: tuple[int, ...]) -
     return replace(place, in_plane=in_plane, affine=affine)
 
 
-def _in_plane(dataset: Dataset, where: str) -> tuple[tuple[float, float] | None, list[str]]:
+def _in_plane(dataset: Dataset) -> tuple[tuple[float, float] | None, list[str]]:
     """Return row and column spacing in mm from the first element that has it, and flags.
 
     Reference:
         PS3.3 10.7.1.3 (Pixel Spacing is at the patient, Imager Pixel Spacing at the detector and
         so larger than the anatomy), C.8.12.4.1.
     """
-    measures = functional_group(dataset, 0, "PixelMeasuresSequence", where)
+    measures = functional_group(dataset, 0, "PixelMeasuresSequence")
     sources = [
         (measures or dataset, "PixelSpacing", ""),
         (dataset, "ImagerPixelSpacing", "spacing_from_imager"),
@@ -336,19 +340,19 @@ def _in_plane(dataset: Dataset, where: str) -> tuple[tuple[float, float] | None,
     flags: list[str] = []
     for source, keyword, flag in sources:
         try:
-            found = numbers(source, keyword, where)
+            found = numbers(source, keyword)
         except ImageError:
             found = (0.0,)
         if len(found) == 2 and min(found) > 0:
             return (found[0], found[1]), [*flags, flag] if flag else flags
         if found:
             flags.append("bad_spacing")
-    aspect = value(dataset, "PixelAspectRatio", where)
+    aspect = value(dataset, "PixelAspectRatio")
     return None, [*flags, "no_spacing" if aspect is None else "spacing_only_as_aspect_ratio"]
 
 
 def _stack(
-    dataset: Dataset, frames: int, where: str
+    dataset: Dataset, frames: int
 ) -> tuple[tuple[int, ...], FloatArray | None, FloatArray | None, list[str]]:
     """Return frame order, positions `(F, 3)` in that order, axes `(3, 3)` (LPS) and flags.
 
@@ -356,18 +360,16 @@ def _stack(
     stack (no positions, several orientations, one place twice) keep their stored order.
     """
     stored = tuple(range(frames))
-    if frames > 1 and len(items(dataset, "PerFrameFunctionalGroupsSequence", where)) != frames:
+    if frames > 1 and len(items(dataset, "PerFrameFunctionalGroupsSequence")) != frames:
         return stored, None, None, []
-    groups = [(functional_group(dataset, k, "PlanePositionSequence", where), k) for k in stored]
+    groups = [(functional_group(dataset, k, "PlanePositionSequence"), k) for k in stored]
     if frames == 1 and groups[0][0] is None:
         groups = [(dataset, 0)]
     if any(group is None for group, _ in groups):
         return stored, None, None, []
     try:
-        places = np.array(
-            [numbers(group, "ImagePositionPatient", where) for group, _ in groups if group]
-        )
-        turns = np.array([_orientation(dataset, k, where) for k in stored])
+        places = np.array([numbers(group, "ImagePositionPatient") for group, _ in groups if group])
+        turns = np.array([_orientation(dataset, k) for k in stored])
     except (ImageError, ValueError):
         return stored, None, None, ["bad_orientation"]
     if places.shape != (frames, 3) or turns.shape != (frames, 6):
@@ -384,18 +386,18 @@ def _stack(
     return order, places[list(order)], np.stack([normal, down, across]), []
 
 
-def _orientation(dataset: Dataset, frame: int, where: str) -> tuple[float, ...]:
+def _orientation(dataset: Dataset, frame: int) -> tuple[float, ...]:
     """Return the six direction cosines of a frame (PS3.3 C.7.6.2.1.1), () when there are none."""
-    group = functional_group(dataset, frame, "PlaneOrientationSequence", where)
-    return numbers(group or dataset, "ImageOrientationPatient", where)
+    group = functional_group(dataset, frame, "PlaneOrientationSequence")
+    return numbers(group or dataset, "ImageOrientationPatient")
 
 
 def _slice_distance(
-    dataset: Dataset, places: FloatArray | None, axes: FloatArray | None, where: str
+    dataset: Dataset, places: FloatArray | None, axes: FloatArray | None
 ) -> tuple[float | None, list[str]]:
     """Return the distance between neighbouring frames in mm, None when it is not one number."""
     if places is None or axes is None:
-        stated = numbers(dataset, "SpacingBetweenSlices", where)
+        stated = numbers(dataset, "SpacingBetweenSlices")
         return (abs(stated[0]) or None) if len(stated) == 1 else None, []
     steps = np.diff(places @ axes[0])
     step = float(np.median(steps))

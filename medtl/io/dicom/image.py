@@ -17,8 +17,9 @@ exact mask for statistics.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -29,19 +30,20 @@ from pydicom.pixels.processing import apply_color_lut
 from pydicom.uid import MediaStorageDirectoryStorage
 
 from medtl.errors import ImageError
-from medtl.io.cost import DEFAULT_LIMITS, Limits, check_declared, name_of
+from medtl.io.cost import DEFAULT_LIMITS, Limits, check_declared
 from medtl.io.dicom.decode import PixelFormat, StoredArray, decode_frames
 from medtl.io.dicom.file import DicomFile, PixelElement, heard_warnings, open_dicom
 from medtl.io.dicom.header import (
     Geometry,
     coarser,
     facts,
-    functional_group,
     geometry,
+    group_or_top,
     integer,
     items,
     numbers,
     pixel_format,
+    text,
     value,
 )
 from medtl.io.dicom.luts import LookupTable, Rescale, Window, invert, is_padding, lookup_table
@@ -52,18 +54,37 @@ _PADDING_STEP = 1e-6
 
 
 @dataclass
-class _Record:
-    """What was done and what was odd, collected while one file is read."""
+class DicomImage:
+    """One image while it is read: its file and format, and what was done and was odd so far.
 
+    Attributes:
+        file: Parsed header and place of the pixel data.
+        format: How the pixels are stored.
+        frames: Stored numbers of the frames that are read, in the order of the array.
+        header: Facts that the image keeps.
+        flags, notes: Of the image, in the order of the steps.
+    """
+
+    file: DicomFile
+    format: PixelFormat
+    frames: list[int]
+    header: dict[str, str]
+    flags: list[str]
     notes: list[str] = field(default_factory=list)
-    flags: list[str] = field(default_factory=list)
-    header: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def dataset(self) -> Dataset:
+        """The header's elements."""
+        return self.file.dataset
 
 
 def read_header(
-    path: Path, *, root: Path | None = None, limits: Limits = DEFAULT_LIMITS
+    path: str | PathLike[str],
+    *,
+    root: str | PathLike[str] | None = None,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Mapping[str, str]:
-    """Return the allow-listed facts of a DICOM header, without reading pixels.
+    r"""Return the allow-listed facts of a DICOM header, without reading pixels.
 
     Args:
         path: The file.
@@ -76,16 +97,20 @@ def read_header(
 
     Raises:
         ImageError: Not a DICOM file, or its header cannot be parsed.
+
+    >>> from pydicom.data import get_testdata_file
+    >>> header = read_header(get_testdata_file("CT_small.dcm"))
+    >>> header["modality"], header["rows"], header["pixel_spacing"]
+    ('CT', '128', '0.661468\\0.661468')
     """
-    where = name_of(path, root)
-    with heard_warnings(), open_dicom(path, where, limits) as file:
-        return facts(file.dataset, file.transfer_syntax, where)[0]
+    with heard_warnings(), open_dicom(Path(path), limits, root=root) as file:
+        return facts(file)[0]
 
 
 def read_dicom(
-    path: Path,
+    path: str | PathLike[str],
     *,
-    root: Path | None = None,
+    root: str | PathLike[str] | None = None,
     voi: bool = False,
     frame: int | None = None,
     at_least: int | None = None,
@@ -110,110 +135,101 @@ def read_dicom(
     Raises:
         ImageError: The file is no DICOM image, or is corrupt, truncated, over the limits or in a
             transfer syntax that has no decoder.
+
+    >>> from pydicom.data import get_testdata_file
+    >>> slice_of_ct = read_dicom(get_testdata_file("CT_small.dcm"))
+    >>> slice_of_ct.array.shape, slice_of_ct.spacing
+    ((1, 128, 128), (0.661468, 0.661468))
+    >>> float(slice_of_ct.array.min()), float(slice_of_ct.array.max())  # Hounsfield units
+    (-896.0, 1167.0)
     """
-    where = name_of(path, root)
-    with heard_warnings() as heard, open_dicom(path, where, limits) as file:
-        if file.pixels is not None and value(file.dataset, "PixelPaddingValue", where) is not None:
-            at_least = None  # an average of padding and picture is neither
-        image = _read(file, voi, frame, at_least, limits, where)
+    with heard_warnings() as heard, open_dicom(Path(path), limits, root=root) as file:
+        image = _read(file, voi, frame, at_least, limits)
     if not heard:
         return image
     # The messages themselves may quote tag values, so only their number is kept.
-    notes = (*image.notes, f"{len(heard)} warning(s) while the header was parsed")
+    note = f"{len(heard)} warning(s) while the header was parsed"
     flags = (*image.flags, "header_not_conformant")
-    return Image(
-        image.array, image.spacing, image.affine, image.modality, notes, flags, image.header
-    )
+    return replace(image, notes=(*image.notes, note), flags=flags)
 
 
 def _read(
-    file: DicomFile,
-    voi: bool,
-    frame: int | None,
-    at_least: int | None,
-    limits: Limits,
-    where: str,
+    file: DicomFile, voi: bool, frame: int | None, at_least: int | None, limits: Limits
 ) -> Image:
     """Run the steps on an open file."""
     dataset = file.dataset
     if file.pixels is None:
-        raise _without_pixels(dataset, where)
-    known, odd = facts(dataset, file.transfer_syntax, where)
-    record = _Record(flags=[*file.flags, *odd], header=dict(known))
-    fmt, odd = pixel_format(dataset, file.pixels.kind, where)
-    record.flags += odd
-    _check_size(fmt, file.pixels, frame, limits, where)
-    place = geometry(dataset, fmt.frames, where)
-    frames = _chosen(place, frame, fmt, where)
-    stored, odd = decode_frames(
-        file.pixels, fmt, file.transfer_syntax, sorted(frames), where, at_least=at_least
+        raise _without_pixels(dataset)
+    if value(dataset, "PixelPaddingValue") is not None:
+        at_least = None  # an average of padding and picture is neither
+    header, flags = facts(file)
+    fmt, odd_format = pixel_format(dataset, file.pixels.kind)
+    _check_size(fmt, file.pixels, frame, limits)
+    place = geometry(dataset, fmt.frames)
+    frames = _chosen(place, frame, fmt)
+    stored, odd_pixels = decode_frames(
+        file.pixels, fmt, file.transfer_syntax, sorted(frames), at_least=at_least
     )
-    record.flags += odd
+    flags = [*file.flags, *flags, *odd_format, *odd_pixels]
+    image = DicomImage(file, fmt, frames, header, flags)
     if stored.shape[1:3] != (fmt.rows, fmt.columns):
         place = coarser(place, (fmt.rows, fmt.columns), stored.shape[1:3])
-        record.flags.append("reduced_resolution")
-        record.notes.append(f"decoded at {stored.shape[1]} x {stored.shape[2]} pixels")
-    record.notes.append(f"decoded transfer syntax {known.get('transfer_syntax', 'unknown')}")
-    if list(frames) != sorted(frames):
+        image.flags.append("reduced_resolution")
+        image.notes.append(f"decoded at {stored.shape[1]} x {stored.shape[2]} pixels")
+    image.notes.append(f"decoded transfer syntax {header.get('transfer_syntax', 'unknown')}")
+    if frames != sorted(frames):
         stored = stored[np.argsort(np.argsort(frames))]
-        record.notes.append("frames sorted by position along their normal")
+        image.notes.append("frames sorted by position along their normal")
     if fmt.samples == 1 and fmt.photometric != "PALETTE COLOR":
-        values = _grey(stored[..., 0], file, fmt, frames, voi, record, where)[..., None]
+        values = _grey(image, stored[..., 0], voi)[..., None]
     else:
-        values = _colour(stored, dataset, fmt, record, where)
-    return _assemble(values, place, frame, record)
+        values = _colour(image, stored)
+    return _assemble(image, values, place, frame)
 
 
-def _check_size(
-    fmt: PixelFormat, pixels: PixelElement, frame: int | None, limits: Limits, where: str
-) -> None:
+def _check_size(fmt: PixelFormat, pixels: PixelElement, frame: int | None, limits: Limits) -> None:
     """Refuse more pixels than the limits, or more frames than the file has bytes."""
     count = fmt.frames if frame is None else 1
     check_declared(
         (count, fmt.rows, fmt.columns) if count > 1 else (fmt.rows, fmt.columns),
         3 if fmt.photometric == "PALETTE COLOR" else fmt.samples,
         fmt.bits_allocated // 8,
-        where=where,
         limits=limits,
     )
     if fmt.frames > max(pixels.available, 1):
         raise ImageError(
             f"{fmt.frames} frames are declared in {pixels.available} bytes of pixel data",
             expected="a Number of Frames (0028,0008) that the length allows",
-            where=where,
         )
 
 
-def _without_pixels(dataset: Dataset, where: str) -> ImageError:
+def _without_pixels(dataset: Dataset) -> ImageError:
     """Return the error for a DICOM file that holds no image."""
-    if value(dataset, "DirectoryRecordSequence", where) is not None or (
-        value(dataset, "MediaStorageSOPClassUID", where) == MediaStorageDirectoryStorage
+    if value(dataset, "DirectoryRecordSequence") is not None or (
+        value(dataset, "MediaStorageSOPClassUID") == MediaStorageDirectoryStorage
     ):
-        return ImageError("a DICOMDIR, an index of images and no image itself", where=where)
+        return ImageError("a DICOMDIR, an index of images and no image itself")
     return ImageError(
         "no pixel data: the DICOM file is truncated before them, or is no image "
         "(a report, a structure set, a plan)",
-        where=where,
         fix="Take it out of the manifest, or copy it again from its source.",
     )
 
 
-def _chosen(place: Geometry, frame: int | None, fmt: PixelFormat, where: str) -> list[int]:
+def _chosen(place: Geometry, frame: int | None, fmt: PixelFormat) -> list[int]:
     """Return the stored numbers of the frames to read, in the order of the array."""
     if frame is None:
         return list(place.order)
     if not 0 <= frame < fmt.frames:
-        raise ImageError(
-            f"frame {frame} is asked for", expected=f"0 to {fmt.frames - 1}", where=where
-        )
+        raise ImageError(f"frame {frame} is asked for", expected=f"0 to {fmt.frames - 1}")
     return [place.order[frame]]
 
 
 def _assemble(
-    values: NDArray[np.float32], place: Geometry, frame: int | None, record: _Record
+    image: DicomImage, values: NDArray[np.float32], place: Geometry, frame: int | None
 ) -> Image:
     """Return the image: channels first, its spacing and affine for the frames read."""
-    flags = list(record.flags) + list(place.flags)
+    flags = [*image.flags, *place.flags]
     array = np.moveaxis(values, -1, 0)
     spacing: tuple[float, ...] | None = place.in_plane
     affine = place.affine
@@ -230,116 +246,99 @@ def _assemble(
             spacing = None
             flags.append("no_slice_spacing")
     if frame is not None and len(place.order) > 1:
-        record.notes.append(f"took frame {frame} of {len(place.order)}")
+        image.notes.append(f"took frame {frame} of {len(place.order)}")
     if spacing is not None:
-        record.notes.append("spacing " + " x ".join(f"{mm:g}" for mm in spacing) + " mm")
+        image.notes.append("spacing " + " x ".join(f"{mm:g}" for mm in spacing) + " mm")
     return Image(
         np.ascontiguousarray(array),
         spacing,
         affine,
-        record.header.get("modality", "").lower(),
-        tuple(record.notes),
+        image.header.get("modality", "").lower(),
+        tuple(image.notes),
         tuple(dict.fromkeys(flags)),
-        record.header,
+        image.header,
     )
 
 
 # ------------------------------------------------------------------------ grey
 
 
-def _grey(
-    stored: StoredArray,
-    file: DicomFile,
-    fmt: PixelFormat,
-    frames: Sequence[int],
-    voi: bool,
-    record: _Record,
-    where: str,
-) -> NDArray[np.float32]:
+def _grey(image: DicomImage, stored: StoredArray, voi: bool) -> NDArray[np.float32]:
     """Return `(F, R, C)` float32 after modality, VOI, polarity and padding."""
-    dataset = file.dataset
-    padding = _padding(stored, dataset, fmt, where)
-    modality = _modality(dataset, fmt, frames, record, where)
-    is_same = all(one == modality[0] for one in modality)
-    if is_same:
+    padding = _padding(image, stored)
+    modality = _modality(image)
+    if all(one == modality[0] for one in modality):
         values = modality[0](stored)
     else:
         values = np.stack([to(one) for to, one in zip(modality, stored, strict=True)])
-        record.notes.append("each frame rescaled by its own slope and intercept")
-    inverts = _inverts(dataset, fmt, voi, record, where)
+        image.notes.append("each frame rescaled by its own slope and intercept")
+    inverts = _inverts(image, voi)
     if voi:
-        _apply_voi(values, padding, file, frames, record, where)
+        _apply_voi(image, values, padding)
         if inverts:
             invert(values, 0.0, 1.0)
     else:
-        _, _, flag = _voi(dataset, frames[0], False, where)
-        record.flags += [flag] if flag.startswith("broken") else []
+        _, _, flag = _voi(image, image.frames[0], False)
+        image.flags += [flag] if flag.startswith("broken") else []
         for one, to in zip(values, modality, strict=True) if inverts else ():
             is_float = stored.dtype.kind == "f"
-            ends = (float(one.min()), float(one.max())) if is_float else _range(to, fmt)
+            ends = (float(one.min()), float(one.max())) if is_float else _range(to, image.format)
             invert(one, *ends)
     if padding is not None:
-        _set_padding(values, padding, record, where)
+        _set_padding(image, values, padding)
     return values
 
 
-def _modality(
-    dataset: Dataset, fmt: PixelFormat, frames: Sequence[int], record: _Record, where: str
-) -> list[Rescale | LookupTable]:
+def _modality(image: DicomImage) -> list[Rescale | LookupTable]:
     """Return the modality transformation of every frame (PS3.3 C.11.1)."""
-    sequence = items(dataset, "ModalityLUTSequence", where)
+    dataset, frames = image.dataset, image.frames
+    sequence = items(dataset, "ModalityLUTSequence")
     if sequence:
-        table = _table(sequence[0], dataset, fmt.is_signed, where)
+        table = _table(sequence[0], dataset, image.format.is_signed)
         if table is None:
-            raise ImageError("the Modality LUT (0028,3000) is broken", where=where)
-        record.notes.append("modality LUT applied")
+            raise ImageError("the Modality LUT (0028,3000) is broken")
+        image.notes.append("modality LUT applied")
         return [table] * len(frames)
     transforms: list[Rescale | LookupTable] = []
     is_per_frame = "PerFrameFunctionalGroupsSequence" in dataset
     for number in frames if is_per_frame else frames[:1]:
-        group = functional_group(dataset, number, "PixelValueTransformationSequence", where)
-        source = group if group is not None else dataset
-        slope = numbers(source, "RescaleSlope", where)
-        intercept = numbers(source, "RescaleIntercept", where)
+        source = group_or_top(dataset, number, "PixelValueTransformationSequence")
+        slope, intercept = numbers(source, "RescaleSlope"), numbers(source, "RescaleIntercept")
         if (slope == ()) != (intercept == ()):
-            record.flags.append("incomplete_rescale")
+            image.flags.append("incomplete_rescale")
         rescale = Rescale(slope[0] if slope else 1.0, intercept[0] if intercept else 0.0)
         if rescale.slope == 0.0:
-            raise ImageError(
-                "Rescale Slope (0028,1053) is zero: every pixel would be the same", where=where
-            )
+            raise ImageError("Rescale Slope (0028,1053) is zero: every pixel would be the same")
         transforms.append(rescale)
     if transforms[0] != Rescale():
-        record.notes.append("rescale slope and intercept applied")
+        image.notes.append("rescale slope and intercept applied")
     return transforms if is_per_frame else transforms * len(frames)
 
 
-def _table(item: Dataset, dataset: Dataset, is_signed: bool, where: str) -> LookupTable | None:
+def _table(item: Dataset, dataset: Dataset, is_signed: bool) -> LookupTable | None:
     """Return the table of a LUT sequence item, None when it is broken."""
     try:
-        descriptor = value(item, "LUTDescriptor", where)
-        data = value(item, "LUTData", where)
+        descriptor, data = value(item, "LUTDescriptor"), value(item, "LUTData")
         is_little = bool(dataset.original_encoding[1])
         return lookup_table(descriptor, data, is_signed=is_signed, is_little=is_little)
     except (ImageError, TypeError, ValueError):
         return None
 
 
-def _inverts(dataset: Dataset, fmt: PixelFormat, voi: bool, record: _Record, where: str) -> bool:
+def _inverts(image: DicomImage, voi: bool) -> bool:
     """Return whether the values are mirrored, and record it. Asked exactly once per file."""
-    is_monochrome1 = fmt.photometric == "MONOCHROME1"
-    shape = str(value(dataset, "PresentationLUTShape", where) or "").strip()
+    is_monochrome1 = image.format.photometric == "MONOCHROME1"
+    shape = text(image.dataset, "PresentationLUTShape")
     if shape and (shape == "INVERSE") != is_monochrome1:  # PS3.3 C.11.6 ties the two together
-        record.flags.append("presentation_lut_shape_contradicts_photometric_interpretation")
+        image.flags.append("presentation_lut_shape_contradicts_photometric_interpretation")
     if not is_monochrome1:
         return False
-    group = functional_group(dataset, 0, "PixelValueTransformationSequence", where)
-    source = group if group is not None else dataset
-    if not voi and str(value(source, "RescaleType", where) or "").strip() == "HU":
-        record.flags.append("monochrome1_in_hounsfield_units")
-        record.notes.append("MONOCHROME1 not inverted: the values are Hounsfield units")
+    source = group_or_top(image.dataset, 0, "PixelValueTransformationSequence")
+    if not voi and text(source, "RescaleType") == "HU":
+        image.flags.append("monochrome1_in_hounsfield_units")
+        image.notes.append("MONOCHROME1 not inverted: the values are Hounsfield units")
         return False
-    record.notes.append("inverted MONOCHROME1")
+    image.notes.append("inverted MONOCHROME1")
     return True
 
 
@@ -352,55 +351,46 @@ def _range(modality: Rescale | LookupTable, fmt: PixelFormat) -> tuple[float, fl
     return modality.slope * low + modality.intercept, modality.slope * high + modality.intercept
 
 
-def _padding(
-    stored: StoredArray, dataset: Dataset, fmt: PixelFormat, where: str
-) -> NDArray[np.bool_] | None:
+def _padding(image: DicomImage, stored: StoredArray) -> NDArray[np.bool_] | None:
     """Return where the pixels are padding; None when none are (PS3.3 C.7.5.1.1.2)."""
-    if value(dataset, "PixelPaddingValue", where) is None or stored.dtype.kind == "f":
+    if value(image.dataset, "PixelPaddingValue") is None or stored.dtype.kind == "f":
         return None
 
-    def as_stored(number: int) -> int:
+    def as_stored(keyword: str) -> int:
         """Return the value in the sign of the pixels: its VR is often the wrong one of US, SS."""
-        wrapped = number % (1 << 16)
-        return wrapped - (1 << 16) if fmt.is_signed and wrapped >= 1 << 15 else wrapped
+        wrapped = integer(image.dataset, keyword) % (1 << 16)
+        return wrapped - (1 << 16) if image.format.is_signed and wrapped >= 1 << 15 else wrapped
 
-    first = as_stored(integer(dataset, "PixelPaddingValue", where))
-    limit: int | None = None
-    if value(dataset, "PixelPaddingRangeLimit", where) is not None:
-        limit = as_stored(integer(dataset, "PixelPaddingRangeLimit", where))
-    mask = is_padding(stored, first, limit)
+    first = as_stored("PixelPaddingValue")
+    has_limit = value(image.dataset, "PixelPaddingRangeLimit") is not None
+    mask = is_padding(stored, first, as_stored("PixelPaddingRangeLimit") if has_limit else None)
     return mask if mask.any() else None
 
 
 def _set_padding(
-    values: NDArray[np.float32], padding: NDArray[np.bool_], record: _Record, where: str
+    image: DicomImage, values: NDArray[np.float32], padding: NDArray[np.bool_]
 ) -> None:
     """Set padded pixels just below the smallest real value and record that value."""
     count = int(padding.sum())
     if count == padding.size:
-        raise ImageError("every pixel is padding: the image is empty", where=where)
+        raise ImageError("every pixel is padding: the image is empty")
     floor = float(np.min(values, where=~padding, initial=np.inf))
     fill = np.float32(floor - max(abs(floor), 1.0) * _PADDING_STEP)
     np.copyto(values, fill, where=padding)
-    record.header["padding_value"] = repr(float(fill))
-    record.notes.append(f"{count} padded pixel(s) set below the smallest real value")
-    record.flags.append("pixel_padding")
+    image.header["padding_value"] = repr(float(fill))
+    image.notes.append(f"{count} padded pixel(s) set below the smallest real value")
+    image.flags.append("pixel_padding")
 
 
 # ------------------------------------------------------------------------- VOI
 
 
 def _apply_voi(
-    values: NDArray[np.float32],
-    padding: NDArray[np.bool_] | None,
-    file: DicomFile,
-    frames: Sequence[int],
-    record: _Record,
-    where: str,
+    image: DicomImage, values: NDArray[np.float32], padding: NDArray[np.bool_] | None
 ) -> None:
     """Turn real-world values into display values, in place, frame by frame (PS3.3 C.11.2)."""
-    for place, number in enumerate(frames):
-        transform, note, flag = _voi(file.dataset, number, float(values[place].min()) < 0, where)
+    for place, number in enumerate(image.frames):
+        transform, note, flag = _voi(image, number, float(values[place].min()) < 0)
         if transform is None:
             real = True if padding is None else ~padding[place]
             low = float(np.min(values[place], where=real, initial=np.inf))
@@ -412,36 +402,34 @@ def _apply_voi(
             values[place] = transform(values[place]) / np.float32((1 << transform.bits) - 1)
         else:
             transform(values[place])
-        if note not in record.notes:
-            record.notes.append(note)
+        if note not in image.notes:
+            image.notes.append(note)
         if flag:
-            record.flags.append(flag)
+            image.flags.append(flag)
 
 
 def _voi(
-    dataset: Dataset, frame: int, is_signed: bool, where: str
+    image: DicomImage, frame: int, is_signed: bool
 ) -> tuple[Window | LookupTable | None, str, str]:
     """Return the VOI transformation of a frame with its note and flag; None: full range of data.
 
     A VOI LUT goes before a window, the first of several windows is taken, and a broken one is
     ignored with a flag.
     """
-    sequence = items(dataset, "VOILUTSequence", where)
+    sequence = items(image.dataset, "VOILUTSequence")
     if sequence:
-        table = _table(sequence[0], dataset, is_signed, where)
+        table = _table(sequence[0], image.dataset, is_signed)
         if table is not None:
             return table, "VOI LUT applied", ""
         return None, "VOI LUT is broken: shown from smallest to largest value", "broken_voi_lut"
-    group = functional_group(dataset, frame, "FrameVOILUTSequence", where)
-    source = group if group is not None else dataset
+    source = group_or_top(image.dataset, frame, "FrameVOILUTSequence")
     try:
-        center = numbers(source, "WindowCenter", where)
-        width = numbers(source, "WindowWidth", where)
+        center, width = numbers(source, "WindowCenter"), numbers(source, "WindowWidth")
     except ImageError:
         center, width = (0.0,), (0.0,)
     if not center and not width:
         return None, "no VOI in the header: shown from smallest to largest value", "no_voi"
-    function = str(value(source, "VOILUTFunction", where) or "LINEAR").strip()
+    function = text(source, "VOILUTFunction") or "LINEAR"
     window = Window(center[0], width[0], function) if center and width else Window(0.0, 0.0)
     if window.fault:
         return None, f"{window.fault}: shown from smallest to largest value", "broken_window"
@@ -451,19 +439,18 @@ def _voi(
 # ---------------------------------------------------------------------- colour
 
 
-def _colour(
-    stored: StoredArray, dataset: Dataset, fmt: PixelFormat, record: _Record, where: str
-) -> NDArray[np.float32]:
+def _colour(image: DicomImage, stored: StoredArray) -> NDArray[np.float32]:
     """Return `(F, R, C, 3)` RGB in stored units; palette entries looked up (PS3.3 C.7.6.3.1.5)."""
-    if fmt.photometric == "PALETTE COLOR":
+    photometric = image.format.photometric
+    if photometric == "PALETTE COLOR":
         try:
-            colours: NDArray[Any] = apply_color_lut(stored[..., 0], dataset)
+            colours: NDArray[Any] = apply_color_lut(stored[..., 0], image.dataset)
         except Exception as fault:  # pydicom raises what a broken palette leads it into
             raise ImageError(
-                f"the colour palette cannot be applied ({type(fault).__name__})", where=where
+                f"the colour palette cannot be applied ({type(fault).__name__})"
             ) from None
-        record.notes.append("colour palette applied")
+        image.notes.append("colour palette applied")
         return colours[..., :3].astype(np.float32)
-    if fmt.photometric.startswith("YBR"):
-        record.notes.append(f"{fmt.photometric} converted to RGB")
+    if photometric.startswith("YBR"):
+        image.notes.append(f"{photometric} converted to RGB")
     return stored.astype(np.float32)

@@ -20,10 +20,18 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from medtl.errors import ImageError
-from medtl.io.cost import DEFAULT_LIMITS, Limits, check_declared
+from medtl.io.cost import Limits, check_declared
 from medtl.io.dicom.decode import decode_frames
 from medtl.io.dicom.file import DicomFile, heard_warnings, open_dicom
-from medtl.io.dicom.header import functional_group, integer, items, numbers, pixel_format, value
+from medtl.io.dicom.header import (
+    functional_group,
+    integer,
+    items,
+    numbers,
+    pixel_format,
+    text,
+    value,
+)
 from medtl.io.pairs import Mask
 from medtl.types import BoolArray, FloatArray, Image
 
@@ -47,7 +55,7 @@ def read_dicom_mask(
     labels: Mapping[int, str] | None,
     multi_label: bool,
     source: Path | None,
-    where: str,
+    root: Path | None,
     limits: Limits,
 ) -> Mask | None:
     """Return the mask in a SEG or RTSTRUCT file, None for any other DICOM file.
@@ -58,7 +66,7 @@ def read_dicom_mask(
         labels: Value -> name of each structure; None takes the numbers of a SEG.
         multi_label: Return `(K, *S)`; else structures that overlap are refused.
         source: File or folder of the image, whose patient and frame of reference must be the same.
-        where: Name of the file.
+        root: Folder that messages name the file from.
         limits: What the file may cost.
 
     Raises:
@@ -68,31 +76,30 @@ def read_dicom_mask(
     Reference:
         PS3.3 C.8.20 (segmentation), C.8.8.5 and C.8.8.6 (structure set, ROI contour).
     """
-    with heard_warnings(), open_dicom(path, where, limits) as file:
-        modality = str(value(file.dataset, "Modality", where) or "").strip()
+    with heard_warnings(), open_dicom(path, limits, root=root) as file:
+        modality = text(file.dataset, "Modality")
         if modality not in ("SEG", "RTSTRUCT"):
             return None
         if image.affine is None:
             raise ImageError(
                 "the image has no position in the patient, so the mask cannot be placed on it",
                 expected="an image with an affine: a DICOM image or series, or a NIfTI file",
-                where=where,
             )
         if source is not None:
-            _require_same_patient(file.dataset, source, where)
+            _require_same_patient(file.dataset, source)
         if modality == "SEG":
-            planes, flags = _segments(file, image, labels, where, limits)
+            planes, flags = _segments(file, image, labels, limits)
         else:
-            planes, flags = _regions(file.dataset, image, labels, where)
-    return _composed(planes, flags, image, multi_label, where)
+            planes, flags = _regions(file.dataset, image, labels)
+        return _composed(planes, flags, image, multi_label)
 
 
-def _require_same_patient(dataset: Dataset, source: Path, where: str) -> None:
+def _require_same_patient(dataset: Dataset, source: Path) -> None:
     """Refuse a mask whose patient or frame of reference is not that of the image."""
     files = sorted(source.iterdir()) if source.is_dir() else [source]
     for path in files:
         try:
-            with open_dicom(path, path.name, DEFAULT_LIMITS) as other:
+            with open_dicom(path) as other:
                 if other.pixels is None:
                     continue
                 pairs = {
@@ -109,19 +116,17 @@ def _require_same_patient(dataset: Dataset, source: Path, where: str) -> None:
         return
     for name, (ours, theirs) in pairs.items():
         if ours and theirs and not ours & theirs:
-            raise ImageError(f"the mask is of another {name} than the image", where=where)
+            raise ImageError(f"the mask is of another {name} than the image")
 
 
 def _ids(dataset: Dataset, keyword: str) -> set[str]:
     """Return the values of an element at the top and, for a structure set, in its references."""
-    below = items(dataset, "ReferencedFrameOfReferenceSequence", "")
-    found = (value(one, keyword, "") for one in (dataset, *below))
+    below = items(dataset, "ReferencedFrameOfReferenceSequence")
+    found = (value(one, keyword) for one in (dataset, *below))
     return {str(text).strip() for text in found if text is not None}
 
 
-def _composed(
-    planes: _Planes, flags: Sequence[str], image: Image, multi_label: bool, where: str
-) -> Mask:
+def _composed(planes: _Planes, flags: Sequence[str], image: Image, multi_label: bool) -> Mask:
     """Return the mask of the structures; overlaps are refused where a voxel has one label."""
     shape = image.array.shape[1:]
     values = tuple(sorted(planes))
@@ -139,7 +144,6 @@ def _composed(
             raise ImageError(
                 f"structure {label} overlaps another one in {shared} voxels",
                 expected="structures that do not overlap",
-                where=where,
                 fix="State that the structures may overlap (multi-label)",
             )
         array[plane] = label
@@ -147,7 +151,7 @@ def _composed(
 
 
 def _numbers_of(
-    known: Mapping[int, str], labels: Mapping[int, str] | None, what: str, where: str
+    known: Mapping[int, str], labels: Mapping[int, str] | None, what: str
 ) -> tuple[dict[int, int], list[str]]:
     """Return number in the file -> label, found by name, and flags.
 
@@ -155,7 +159,6 @@ def _numbers_of(
         known: Number -> name of the structures in the file.
         labels: Value -> name of the structures asked for; None takes the numbers.
         what: "segment" or "region".
-        where: Name of the file.
     """
     if labels is None:
         return {number: number for number in known}, []
@@ -169,7 +172,6 @@ def _numbers_of(
         raise ImageError(
             f"none of the {len(known)} {what}s has the name of a structure",
             expected=f"one of {', '.join(labels[label] for label in sorted(wanted.values()))}",
-            where=where,
             fix="Write the labels of the sidecar as the file names them",
         )
     absent = set(wanted.values()) - set(chosen.values())
@@ -186,34 +188,30 @@ def _grid_shape(image: Image) -> tuple[int, int, int]:
 
 
 def _segments(
-    file: DicomFile,
-    image: Image,
-    labels: Mapping[int, str] | None,
-    where: str,
-    limits: Limits,
+    file: DicomFile, image: Image, labels: Mapping[int, str] | None, limits: Limits
 ) -> tuple[_Planes, list[str]]:
     """Return the voxels of each segment of a SEG, and flags."""
     dataset = file.dataset
     known = {
-        integer(item, "SegmentNumber", where): str(value(item, "SegmentLabel", where) or "")
-        for item in items(dataset, "SegmentSequence", where)
+        integer(item, "SegmentNumber"): str(value(item, "SegmentLabel") or "")
+        for item in items(dataset, "SegmentSequence")
     }
     known.pop(0, None)  # a LABELMAP may describe its background
-    chosen, flags = _numbers_of(known, labels, "segment", where)
-    kind = str(value(dataset, "SegmentationType", where) or "").strip()
-    frames, odd = _frames(file, kind, where, limits)
+    chosen, flags = _numbers_of(known, labels, "segment")
+    kind = text(dataset, "SegmentationType")
+    frames, odd = _frames(file, kind, limits)
     planes = {label: np.zeros(_grid_shape(image), bool) for label in _labels(chosen, labels)}
     for number, pixels in enumerate(frames):
         if kind == "LABELMAP":
             parts = {segment: pixels == segment for segment in chosen}
         else:
-            group = functional_group(dataset, number, "SegmentIdentificationSequence", where)
-            segment = integer(group or dataset, "ReferencedSegmentNumber", where)
+            group = functional_group(dataset, number, "SegmentIdentificationSequence")
+            segment = integer(group or dataset, "ReferencedSegmentNumber")
             parts = {segment: pixels} if segment in chosen else {}
-        affine = _frame_affine(dataset, number, where) if parts else np.eye(4)
+        affine = _frame_affine(dataset, number) if parts else np.eye(4)
         for segment, part in parts.items():
             if part.any():
-                _place(planes[chosen[segment]], part, affine, image, where)
+                _place(planes[chosen[segment]], part, affine, image)
     return planes, [*flags, *odd]
 
 
@@ -222,33 +220,29 @@ def _labels(chosen: Mapping[int, int], labels: Mapping[int, str] | None) -> set[
     return set(chosen.values()) if labels is None else set(labels) - {0}
 
 
-def _frames(
-    file: DicomFile, kind: str, where: str, limits: Limits
-) -> tuple[NDArray[np.generic], list[str]]:
+def _frames(file: DicomFile, kind: str, limits: Limits) -> tuple[NDArray[np.generic], list[str]]:
     """Return `(F, R, C)` bool, or the segment numbers of a LABELMAP, and flags."""
     dataset = file.dataset
     if kind not in ("BINARY", "FRACTIONAL", "LABELMAP"):
         raise ImageError(
-            "an unknown Segmentation Type (0062,0001)",
-            expected="BINARY, FRACTIONAL or LABELMAP",
-            where=where,
+            "an unknown Segmentation Type (0062,0001)", expected="BINARY, FRACTIONAL or LABELMAP"
         )
     if file.pixels is None:
-        raise ImageError("the segmentation has no pixel data", where=where)
-    fmt, flags = pixel_format(dataset, file.pixels.kind, where)
+        raise ImageError("the segmentation has no pixel data")
+    fmt, flags = pixel_format(dataset, file.pixels.kind)
     size = (fmt.frames, fmt.rows, fmt.columns)
-    check_declared(size, 1, fmt.bits_allocated // 8, where=where, limits=limits)
-    stored, odd = decode_frames(file.pixels, fmt, file.transfer_syntax, range(fmt.frames), where)
+    check_declared(size, 1, fmt.bits_allocated // 8, limits=limits)
+    stored, odd = decode_frames(file.pixels, fmt, file.transfer_syntax, range(fmt.frames))
     pixels = stored[..., 0]
     if kind == "LABELMAP":
         return pixels, [*flags, *odd]
     if kind == "BINARY":
         return pixels != 0, [*flags, *odd]
-    whole = integer(dataset, "MaximumFractionalValue", where)
+    whole = integer(dataset, "MaximumFractionalValue")
     return pixels * 2.0 >= whole, [*flags, *odd, "fractional_segmentation_cut_at_one_half"]
 
 
-def _frame_affine(dataset: Dataset, frame: int, where: str) -> FloatArray:
+def _frame_affine(dataset: Dataset, frame: int) -> FloatArray:
     """Return (row, column, 0) of a frame to RAS+ mm (PS3.3 C.7.6.2.1.1)."""
     found = []
     for sequence, keyword, length in (
@@ -256,10 +250,10 @@ def _frame_affine(dataset: Dataset, frame: int, where: str) -> FloatArray:
         ("PlaneOrientationSequence", "ImageOrientationPatient", 6),
         ("PixelMeasuresSequence", "PixelSpacing", 2),
     ):
-        group = functional_group(dataset, frame, sequence, where)
-        part = () if group is None else numbers(group, keyword, where)
+        group = functional_group(dataset, frame, sequence)
+        part = () if group is None else numbers(group, keyword)
         if len(part) != length:
-            raise ImageError(f"frame {frame} has no {keyword}", where=where)
+            raise ImageError(f"frame {frame} has no {keyword}")
         found.append(np.array(part))
     place, turn, spacing = found
     affine = np.eye(4)
@@ -270,9 +264,7 @@ def _frame_affine(dataset: Dataset, frame: int, where: str) -> FloatArray:
     return affine
 
 
-def _place(
-    plane: BoolArray, pixels: NDArray[np.generic], affine: FloatArray, image: Image, where: str
-) -> None:
+def _place(plane: BoolArray, pixels: NDArray[np.generic], affine: FloatArray, image: Image) -> None:
     """Set the voxels of the image that a frame's pixels are, in place.
 
     Raises:
@@ -293,15 +285,12 @@ def _place(
             f"the grid of the segmentation is not that of the image: pixels lie {off:.2g} voxels "
             f"off, and are {steps.max(axis=0).min():.3g} to {steps.max():.3g} voxels large",
             expected=f"the same grid within {GRID_TOLERANCE:g} voxels",
-            where=where,
             fix="Use the image that the segmentation was drawn on",
         )
     shape = np.array(plane.shape)[:, None]
     inside = ((voxels >= 0) & (voxels < shape)).all(axis=0)
     if not inside.all():
-        raise ImageError(
-            f"{int((~inside).sum())} pixels of the segmentation lie outside the image", where=where
-        )
+        raise ImageError(f"{int((~inside).sum())} pixels of the segmentation lie outside the image")
     plane[tuple(voxels)] = True
 
 
@@ -309,47 +298,44 @@ def _place(
 
 
 def _regions(
-    dataset: Dataset, image: Image, labels: Mapping[int, str] | None, where: str
+    dataset: Dataset, image: Image, labels: Mapping[int, str] | None
 ) -> tuple[_Planes, list[str]]:
     """Return the voxels of each region of a structure set, and flags."""
     if labels is None:
         raise ImageError(
             "an RTSTRUCT needs the names of the regions to read",
-            where=where,
             fix="Write value and name of each structure as `labels` into the manifest's sidecar",
         )
     known = {
-        integer(item, "ROINumber", where): str(value(item, "ROIName", where) or "")
-        for item in items(dataset, "StructureSetROISequence", where)
+        integer(item, "ROINumber"): str(value(item, "ROIName") or "")
+        for item in items(dataset, "StructureSetROISequence")
     }
-    chosen, flags = _numbers_of(known, labels, "region", where)
+    chosen, flags = _numbers_of(known, labels, "region")
     to_voxels = np.linalg.inv(np.asarray(image.affine))
     contours: dict[int, list[FloatArray]] = defaultdict(list)
-    for item in items(dataset, "ROIContourSequence", where):
-        number = integer(item, "ReferencedROINumber", where)
+    for item in items(dataset, "ROIContourSequence"):
+        number = integer(item, "ReferencedROINumber")
         if number in chosen:
-            points, odd = _contours(item, to_voxels, where)
+            points, odd = _contours(item, to_voxels)
             contours[chosen[number]] += points
             flags += odd
     planes: _Planes = {}
-    across = _plane_axis([one for several in contours.values() for one in several], where)
+    across = _plane_axis([one for several in contours.values() for one in several])
     for label in _labels(chosen, labels):
-        planes[label], odd = rasterise(contours[label], _grid_shape(image), across, where)
+        planes[label], odd = rasterise(contours[label], _grid_shape(image), across)
         flags += odd
     return planes, list(dict.fromkeys(flags))
 
 
-def _contours(
-    item: Dataset, to_voxels: FloatArray, where: str
-) -> tuple[list[FloatArray], list[str]]:
+def _contours(item: Dataset, to_voxels: FloatArray) -> tuple[list[FloatArray], list[str]]:
     """Return the closed contours of a region, each `(N, 3)` in voxels, and flags."""
     found: list[FloatArray] = []
     flags: list[str] = []
-    for contour in items(item, "ContourSequence", where):
-        kind = str(value(contour, "ContourGeometricType", where) or "").strip()
-        data = np.array(numbers(contour, "ContourData", where))
+    for contour in items(item, "ContourSequence"):
+        kind = text(contour, "ContourGeometricType")
+        data = np.array(numbers(contour, "ContourData"))
         if len(data) % 3:
-            raise ImageError("a contour has a point without its three coordinates", where=where)
+            raise ImageError("a contour has a point without its three coordinates")
         if kind not in _FILLED or len(data) < 9:
             flags.append("contours_that_enclose_nothing_left_out")
             continue
@@ -358,7 +344,7 @@ def _contours(
     return found, flags
 
 
-def _plane_axis(contours: Sequence[FloatArray], where: str) -> int:
+def _plane_axis(contours: Sequence[FloatArray]) -> int:
     """Return the axis of the image along which every contour is flat."""
     if not contours:
         return 0
@@ -368,14 +354,13 @@ def _plane_axis(contours: Sequence[FloatArray], where: str) -> int:
         raise ImageError(
             f"a contour rises over {heights[axis]:.3g} slices",
             expected="contours in the planes of the image",
-            where=where,
             fix="Use the image series that the contours were drawn on",
         )
     return axis
 
 
 def rasterise(
-    contours: Sequence[FloatArray], shape: tuple[int, int, int], across: int, where: str
+    contours: Sequence[FloatArray], shape: tuple[int, int, int], across: int
 ) -> tuple[BoolArray, list[str]]:
     """Return the voxels whose centre is inside the contours by the even-odd rule, and flags.
 
@@ -383,7 +368,6 @@ def rasterise(
         contours: Each `(N, 3)` in voxels, closed from its last point to its first.
         shape: Of the image's grid.
         across: Axis along which the contours are flat: that of the slices.
-        where: Name of the file.
 
     Raises:
         ImageError: A contour lies between two slices.
@@ -402,7 +386,6 @@ def rasterise(
             raise ImageError(
                 f"a contour lies {abs(height - number):.2g} slices beside the nearest slice",
                 expected="contours on the slices of the image",
-                where=where,
                 fix="Use the image series that the contours were drawn on",
             )
         used.add(number)

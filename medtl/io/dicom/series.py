@@ -15,12 +15,13 @@ import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medtl.errors import ImageError
+from medtl.errors import ImageError, located
 from medtl.io.cost import DEFAULT_LIMITS, Limits, check_declared, name_of
 from medtl.io.dicom.file import heard_warnings
 from medtl.io.dicom.header import SPACING_TOLERANCE
@@ -55,9 +56,9 @@ class _Stack:
 
 
 def read_series(
-    source: Path | Sequence[Path],
+    source: str | PathLike[str] | Sequence[Path],
     *,
-    root: Path | None = None,
+    root: str | PathLike[str] | None = None,
     voi: bool = False,
     frame: int | None = None,
     limits: Limits = DEFAULT_LIMITS,
@@ -84,57 +85,53 @@ def read_series(
         PS3.3 C.7.6.2.1.1 (position and orientation, LPS), C.7.6.16 (functional groups).
     """
     where, paths = _files(source, root)
-    with heard_warnings():
-        slices, skipped = read_slices(paths, where, root, limits)
-    stack = _stack(slices, where)
-    if voi:
-        _require_one_window(stack.slices, where)
-    rows, columns = stack.slices[0].size
-    size = (len(slices) if frame is None else 1, rows, columns)
-    check_declared(size, stack.slices[0].samples, 4, where=where, limits=limits)
-    if frame is not None:
-        return _one_slice(stack, frame, skipped, where, root=root, voi=voi, limits=limits)
-    return _volume(stack, skipped, root=root, voi=voi, limits=limits)
+    with located(where):
+        if not paths:
+            raise ImageError("the series has no files", expected="DICOM images")
+        with heard_warnings():
+            slices, skipped = read_slices(paths, root, limits)
+        stack = _stack(slices)
+        if voi:
+            _require_one_window(stack.slices)
+        size = (len(slices) if frame is None else 1, *stack.slices[0].size)
+        check_declared(size, stack.slices[0].samples, 4, limits=limits)
+        if frame is not None:
+            return _one_slice(stack, frame, skipped, root=root, voi=voi, limits=limits)
+        return _volume(stack, skipped, root=root, voi=voi, limits=limits)
 
 
-def _files(source: Path | Sequence[Path], root: Path | None) -> tuple[str, list[Path]]:
+def _files(
+    source: str | PathLike[str] | Sequence[Path], root: str | PathLike[str] | None
+) -> tuple[str, list[Path]]:
     """Return the name of the series in messages and its files, sorted."""
-    if not isinstance(source, Path):
+    if not isinstance(source, str | PathLike):
         paths = sorted(source)
-        where = name_of(paths[0].parent, root) if paths else "series"
-    elif source.is_dir():
-        where = name_of(source, root)
-        paths = [path for path in sorted(source.iterdir()) if path.is_file() and _counts(path)]
-    else:
-        where, paths = name_of(source, root), [source]
-    if not paths:
-        raise ImageError("the series has no files", expected="DICOM images", where=where)
-    return where, paths
-
-
-def _counts(path: Path) -> bool:
-    """Return whether a file of the folder could be a slice."""
-    return path.name not in _NOT_SLICES and not path.name.startswith(".")
+        return name_of(paths[0].parent, root) if paths else "series", paths
+    folder = Path(source)
+    if not folder.is_dir():
+        return name_of(folder, root), [folder]
+    files = (path for path in sorted(folder.iterdir()) if path.is_file())
+    counted = [path for path in files if path.name not in _NOT_SLICES and path.name[0] != "."]
+    return name_of(folder, root), counted
 
 
 # -------------------------------------------------------------------- geometry
 
 
-def _stack(slices: Sequence[Slice], where: str) -> _Stack:
+def _stack(slices: Sequence[Slice]) -> _Stack:
     """Return the slices in order with their common geometry.
 
     Raises:
         ImageError: They are not one regular stack; the message says which rule is broken.
     """
-    _require_one_source(slices, where)
-    _require_positions(slices, where)
+    _require_one_source(slices)
+    _require_positions(slices)
     turns = np.array([one.orientation for one in slices])
     apart = float(np.abs(turns - turns[0]).max())
     if apart > _DIRECTION_TOLERANCE:
         raise ImageError(
             f"the slices have several orientations, up to {apart:.3g} apart in a direction cosine",
             expected=f"one Image Orientation (0020,0037) within {_DIRECTION_TOLERANCE:g}",
-            where=where,
             fix="Take the localizer or the other plane out of the folder",
         )
     across, down = turns[0, :3], turns[0, 3:]
@@ -142,7 +139,7 @@ def _stack(slices: Sequence[Slice], where: str) -> _Stack:
     places = np.array([one.position for one in slices])
     order = np.argsort(places @ normal, kind="stable")
     ordered, places = tuple(slices[k] for k in order), places[order]
-    between, flags = _distance(ordered, places, normal, where)
+    between, flags = _distance(ordered, places, normal)
     rows, columns = ordered[0].spacing
     affine = np.eye(4)
     affine[:3, :3] = np.stack([between * normal, rows * down, columns * across], axis=1)
@@ -151,7 +148,7 @@ def _stack(slices: Sequence[Slice], where: str) -> _Stack:
     return _Stack(ordered, (between, rows, columns), affine, flags)
 
 
-def _require_one_source(slices: Sequence[Slice], where: str) -> None:
+def _require_one_source(slices: Sequence[Slice]) -> None:
     """Refuse slices of several series, patients, sizes, spacings or kinds of value."""
     rules: tuple[tuple[str, str, Callable[[Slice], Hashable]], ...] = (
         ("series", "one Series Instance UID (0020,000E)", lambda one: one.ids[0]),
@@ -166,18 +163,17 @@ def _require_one_source(slices: Sequence[Slice], where: str) -> None:
             raise ImageError(
                 f"{len(counts)} {name} among the slices ({sizes} slices each)",
                 expected=expected,
-                where=where,
                 fix="Put every series into a folder of its own",
             )
     localizers = [one for one in slices if one.is_localizer]
     if 0 < len(localizers) < len(slices):
         raise ImageError(
             f"{len(localizers)} of {len(slices)} slices is a localizer, of its own orientation",
-            where=localizers[0].where,
+            where=localizers[0].name,
             fix="Take it out of the folder of the series",
         )
     for name, key in (("size in rows and columns", _size), ("Pixel Spacing (0028,0030)", _spacing)):
-        _require_one_value(slices, name, key, where)
+        _require_one_value(slices, name, key)
 
 
 def _size(one: Slice) -> str:
@@ -190,9 +186,7 @@ def _spacing(one: Slice) -> str:
     return " x ".join(f"{round(mm, _SPACING_DIGITS):g}" for mm in one.spacing) + " mm"
 
 
-def _require_one_value(
-    slices: Sequence[Slice], name: str, key: Callable[[Slice], str], where: str
-) -> None:
+def _require_one_value(slices: Sequence[Slice], name: str, key: Callable[[Slice], str]) -> None:
     """Refuse slices that differ in a quantity; the odd one is named, with both values."""
     counts = Counter(key(one) for one in slices).most_common()
     if len(counts) > 1:
@@ -200,11 +194,10 @@ def _require_one_value(
         raise ImageError(
             f"the {name} is {key(odd)} in {odd.path.name} and {counts[0][0]} in most slices",
             expected=f"one {name} in the whole series",
-            where=where,
         )
 
 
-def _require_positions(slices: Sequence[Slice], where: str) -> None:
+def _require_positions(slices: Sequence[Slice]) -> None:
     """Refuse slices whose place, direction or spacing is missing or cannot be one."""
     for one in slices:
         turn = np.array(one.orientation)
@@ -215,25 +208,22 @@ def _require_positions(slices: Sequence[Slice], where: str) -> None:
             raise ImageError(
                 f"{one.path.name} has no Image {missing}, so its place is unknown",
                 expected="a position and an orientation in every slice",
-                where=where,
                 fix="Name single files in the manifest, or convert the series with a trusted tool",
             )
         skew = (np.linalg.norm(turn[:3]) - 1, np.linalg.norm(turn[3:]) - 1, turn[:3] @ turn[3:])
         if np.abs(skew).max() > 10 * _DIRECTION_TOLERANCE:
             raise ImageError(
-                f"the orientation of {one.path.name} is not two unit vectors at right angles",
-                where=where,
+                f"the orientation of {one.path.name} is not two unit vectors at right angles"
             )
         if len(one.spacing) != 2 or min(one.spacing) <= 0:
             raise ImageError(
                 f"{one.path.name} has no usable Pixel Spacing (0028,0030)",
                 expected="two positive numbers",
-                where=where,
             )
 
 
 def _distance(
-    slices: Sequence[Slice], places: FloatArray, normal: FloatArray, where: str
+    slices: Sequence[Slice], places: FloatArray, normal: FloatArray
 ) -> tuple[float, tuple[str, ...]]:
     """Return the distance between slices in mm, and flags.
 
@@ -243,12 +233,11 @@ def _distance(
     if len(slices) == 1:
         if slices[0].thickness is None:
             raise ImageError(
-                "a single slice without Slice Thickness (0018,0050): its spacing is unknown",
-                where=where,
+                "a single slice without Slice Thickness (0018,0050): its spacing is unknown"
             )
         return slices[0].thickness, ("single_slice_spacing_from_thickness",)
     steps = np.diff(places @ normal)
-    _require_apart(slices, steps, where)
+    _require_apart(slices, steps)
     step = float(np.median(steps))
     tolerance = max(SPACING_TOLERANCE * step, SPACING_TOLERANCE_MM)
     worst = int(np.abs(steps - step).argmax())
@@ -260,7 +249,6 @@ def _distance(
             f"irregular slice spacing: {gap} between {slices[worst].path.name} and "
             f"{slices[worst + 1].path.name}, {step:.4g} mm elsewhere{count}",
             expected=f"one distance within {tolerance:.2g} mm",
-            where=where,
             fix="Export the whole series again, or resample it with a trusted tool",
         )
     along = float(steps.sum())
@@ -271,13 +259,12 @@ def _distance(
             f"the stack is tilted by {angle:.1f} degrees (gantry tilt): its slices shift along "
             "their plane, so the volume is sheared, not orthogonal",
             expected="positions along the normal of the slices",
-            where=where,
             fix="Correct the tilt (dcm2niix does) and use the NIfTI file",
         )
     return along / len(steps), ()
 
 
-def _require_apart(slices: Sequence[Slice], steps: NDArray[np.floating], where: str) -> None:
+def _require_apart(slices: Sequence[Slice], steps: NDArray[np.floating]) -> None:
     """Refuse two slices at the same position."""
     same = np.flatnonzero(steps < _SAME_PLACE_MM)
     if len(same):
@@ -286,7 +273,6 @@ def _require_apart(slices: Sequence[Slice], steps: NDArray[np.floating], where: 
             f"{len(same)} pair(s) of slices at the same position (duplicate or second time "
             f"point): {slices[first].path.name} and {slices[first + 1].path.name}",
             expected="one slice per position",
-            where=where,
             fix="Keep one time point or contrast per folder",
         )
 
@@ -294,20 +280,24 @@ def _require_apart(slices: Sequence[Slice], steps: NDArray[np.floating], where: 
 # ---------------------------------------------------------------------- pixels
 
 
-def _require_one_window(slices: Sequence[Slice], where: str) -> None:
+def _require_one_window(slices: Sequence[Slice]) -> None:
     """Refuse to apply windows that would make equal tissue differ between slices."""
     windows = Counter(one.window for one in slices)
     if len(windows) > 1 or not all(next(iter(windows))):
         raise ImageError(
             "no window in the header" if len(windows) == 1 else f"{len(windows)} different windows",
             expected="one window in all slices, when the window of the header is asked for",
-            where=where,
             fix="State a window in the recipe, or scale by percentiles",
         )
 
 
 def _volume(
-    stack: _Stack, skipped: Sequence[str], *, root: Path | None, voi: bool, limits: Limits
+    stack: _Stack,
+    skipped: Sequence[str],
+    *,
+    root: str | PathLike[str] | None,
+    voi: bool,
+    limits: Limits,
 ) -> Image:
     """Return the slices decoded and stacked."""
     first = stack.slices[0]
@@ -363,17 +353,14 @@ def _one_slice(
     stack: _Stack,
     frame: int,
     skipped: Sequence[str],
-    where: str,
     *,
-    root: Path | None,
+    root: str | PathLike[str] | None,
     voi: bool,
     limits: Limits,
 ) -> Image:
     """Return one slice as a 2D image."""
     if not 0 <= frame < len(stack.slices):
-        raise ImageError(
-            f"slice {frame} is asked for", expected=f"0 to {len(stack.slices) - 1}", where=where
-        )
+        raise ImageError(f"slice {frame} is asked for", expected=f"0 to {len(stack.slices) - 1}")
     chosen = stack.slices[frame]
     inside = None if chosen.frame is None else frame  # frames count by position there too
     image = read_dicom(chosen.path, root=root, voi=voi, frame=inside, limits=limits)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 
 from pydicom.dataset import Dataset
 
-from medtl.errors import ImageError
+from medtl.errors import ImageError, located
 from medtl.io.cost import Limits, check_regular, name_of
 from medtl.io.dicom.file import looks_like_dicom, open_dicom
-from medtl.io.dicom.header import functional_group, integer, items, numbers, value
+from medtl.io.dicom.header import group_or_top, integer, items, numbers, text, value
 
 _OTHER_OBJECTS = frozenset({"SEG", "RTSTRUCT", "RTPLAN", "RTDOSE", "SR", "PR", "KO", "REG"})
 """Modalities of objects that point at images and may lie beside them."""
@@ -22,7 +23,7 @@ class Slice:
     """What the header says about one slice: a file, or a frame of a multi-frame file."""
 
     path: Path
-    where: str
+    name: str
     frame: int | None
     ids: tuple[str, str, str]
     size: tuple[int, int]
@@ -37,7 +38,7 @@ class Slice:
 
 
 def read_slices(
-    paths: Sequence[Path], where: str, root: Path | None, limits: Limits
+    paths: Sequence[Path], root: str | PathLike[str] | None, limits: Limits
 ) -> tuple[list[Slice], list[str]]:
     """Return the slices of all files, and the names of the files that are none.
 
@@ -47,90 +48,82 @@ def read_slices(
     skipped: list[str] = []
     for path in paths:
         name = name_of(path, root)
-        check_regular(path, name)
+        with located(name):
+            check_regular(path)
         with path.open("rb") as file:
             is_dicom = looks_like_dicom(file.read(132))
-        found = _slices_of(path, name, limits) if is_dicom else []
+        found = _slices_of(path, root, limits) if is_dicom else []
         slices += found
         if not found:
             skipped.append(name)
     if not slices:
         raise ImageError(
-            f"none of {len(paths)} file(s) is a DICOM image",
-            expected="the slices of one series",
-            where=where,
+            f"none of {len(paths)} file(s) is a DICOM image", expected="the slices of one series"
         )
     if len(paths) - len(skipped) > 1 and any(one.frame is not None for one in slices):
         raise ImageError(
             "a multi-frame file lies among other images of the series",
             expected="single slices, or one multi-frame file",
-            where=where,
             fix="Name the multi-frame file itself in the manifest",
         )
     return slices, skipped
 
 
-def _slices_of(path: Path, where: str, limits: Limits) -> list[Slice]:
+def _slices_of(path: Path, root: str | PathLike[str] | None, limits: Limits) -> list[Slice]:
     """Return the slices in a file, [] for an object that points at images."""
-    with open_dicom(path, where, limits) as file:
-        dataset = file.dataset
-        if str(value(dataset, "Modality", where) or "").strip() in _OTHER_OBJECTS:
+    with open_dicom(path, limits, root=root) as file:
+        dataset, name = file.dataset, name_of(path, root)
+        if text(dataset, "Modality") in _OTHER_OBJECTS:
             return []
         if file.pixels is None:
             raise ImageError(
                 "no pixel data: the file is truncated before them, or is no image",
-                where=where,
                 fix="Copy it again from its source, or take it out of the folder of the series",
             )
-        frames = max(integer(dataset, "NumberOfFrames", where, 1), 1)
-        groups = items(dataset, "PerFrameFunctionalGroupsSequence", where)
+        frames = max(integer(dataset, "NumberOfFrames", 1), 1)
+        groups = items(dataset, "PerFrameFunctionalGroupsSequence")
         if frames == 1 and not groups:
-            return [_slice(dataset, path, where, None)]
+            return [_slice(dataset, path, name, None)]
         if len(groups) != frames:
             raise ImageError(
                 f"{frames} frames with {len(groups)} positions",
                 expected="a functional group with Image Position (0020,0032) for every frame",
-                where=where,
                 fix="Name single frames in a 'frame' column, or convert the file to NIfTI",
             )
-        return [_slice(dataset, path, where, number) for number in range(frames)]
+        return [_slice(dataset, path, name, number) for number in range(frames)]
 
 
-def _slice(dataset: Dataset, path: Path, where: str, frame: int | None) -> Slice:
+def _slice(dataset: Dataset, path: Path, name: str, frame: int | None) -> Slice:
     """Return what the header says about one slice."""
 
     def group(keyword: str) -> Dataset:
-        found = None if frame is None else functional_group(dataset, frame, keyword, where)
-        return dataset if found is None else found
-
-    def text(source: Dataset, keyword: str) -> str:
-        return str(value(source, keyword, where) or "").strip()
+        return dataset if frame is None else group_or_top(dataset, frame, keyword)
 
     measures, rescale = group("PixelMeasuresSequence"), group("PixelValueTransformationSequence")
-    image_type = value(dataset, "ImageType", where) or ()
-    frame_type = value(group("CTImageFrameTypeSequence"), "FrameType", where) or image_type
+    image_type = value(dataset, "ImageType") or ()
+    frame_type = value(group("CTImageFrameTypeSequence"), "FrameType") or image_type
     window = group("FrameVOILUTSequence")
-    thickness = numbers(measures, "SliceThickness", where)
+    thickness = numbers(measures, "SliceThickness")
     return Slice(
         path=path,
-        where=where,
+        name=name,
         frame=frame,
         ids=(
             text(dataset, "SeriesInstanceUID"),
             text(dataset, "PatientID"),
             text(dataset, "FrameOfReferenceUID"),
         ),
-        size=(integer(dataset, "Rows", where), integer(dataset, "Columns", where)),
-        samples=integer(dataset, "SamplesPerPixel", where, 1),
+        size=(integer(dataset, "Rows"), integer(dataset, "Columns")),
+        samples=integer(dataset, "SamplesPerPixel", 1),
         kind=(
             text(dataset, "Modality"),
             text(dataset, "PhotometricInterpretation"),
             text(rescale, "RescaleType"),
         ),
         is_localizer="LOCALIZER" in {str(part).strip().upper() for part in frame_type},
-        window=tuple(numbers(window, key, where) for key in ("WindowCenter", "WindowWidth")),
-        spacing=numbers(measures, "PixelSpacing", where),
-        orientation=numbers(group("PlaneOrientationSequence"), "ImageOrientationPatient", where),
-        position=numbers(group("PlanePositionSequence"), "ImagePositionPatient", where),
+        window=tuple(numbers(window, key) for key in ("WindowCenter", "WindowWidth")),
+        spacing=numbers(measures, "PixelSpacing"),
+        orientation=numbers(group("PlaneOrientationSequence"), "ImageOrientationPatient"),
+        position=numbers(group("PlanePositionSequence"), "ImagePositionPatient"),
         thickness=thickness[0] if len(thickness) == 1 and thickness[0] > 0 else None,
     )

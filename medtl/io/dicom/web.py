@@ -24,7 +24,6 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from medtl.errors import ImageError, MedtlError
-from medtl.io.cost import DEFAULT_LIMITS
 from medtl.io.dicom.file import heard_warnings, open_dicom
 from medtl.storage.atomic import atomic_path
 
@@ -297,7 +296,7 @@ def _sorted_out(paths: list[Path], study: str, where: str) -> Fetched:
     images, left_out = [], dict[str, int]()
     for path in paths:
         try:
-            with heard_warnings(), open_dicom(path, where, DEFAULT_LIMITS) as file:
+            with heard_warnings(), open_dicom(path) as file:
                 header, has_pixels = file.dataset, file.pixels is not None
                 found = [str(header.get(f"{name}InstanceUID", "")) for name in ("Study", "SOP")]
                 made_by, modality = header.get("Manufacturer"), header.get("Modality")
