@@ -19,6 +19,7 @@ from PIL import Image as Pillow
 from medtl.errors import ImageError, located
 from medtl.io.codestream import jpeg_header, jpeg_is_cut
 from medtl.io.cost import COPY_AGAIN, DEFAULT_LIMITS, Limits, check_declared, check_regular, name_of
+from medtl.io.tiff import is_tiff, read_deep_tiff
 from medtl.types import Image
 
 FORMATS = ("PNG", "JPEG", "TIFF")
@@ -103,6 +104,15 @@ def _decoded(
         raise ImageError(
             f"the file has {size} bytes", expected=f"at most the limit of {limits.decoded_bytes}"
         )
+    with path.open("rb") as source:
+        head = source.read(4)
+    if is_tiff(head):
+        values, orientation = read_deep_tiff(path, frame, limits, notes, flags)
+        if values is not None:
+            if orientation in _UPRIGHT:
+                values = _UPRIGHT[orientation](values)
+                notes.append(f"turned upright from EXIF orientation {orientation}")
+            return "TIFF", values
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Pillow.DecompressionBombWarning)
@@ -149,11 +159,9 @@ def _pixels(
     if picture.format in ("JPEG", "MPO"):
         _refuse_cut_jpeg(path.read_bytes(), values, part)
     after = picture.getexif().get(_ORIENTATION, 1)  # Pillow turns TIFF itself while loading
-    if after in _UPRIGHT:
-        values = _UPRIGHT[after](values)
     if before in _UPRIGHT:
         notes.append(f"turned upright from EXIF orientation {before}")
-    return values
+    return _UPRIGHT[after](values) if after in _UPRIGHT else values
 
 
 def _choose_page(picture: Pillow.Image, frame: int | None) -> None:

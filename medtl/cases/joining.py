@@ -1,0 +1,147 @@
+"""Joining a hospital's sheet to its images: by which id the two belong together, and what does not.
+
+A sheet says "accession number 4711: pneumonia"; a DICOM header, a file name or a folder name says
+4711. Which of them it is, is seen from how many rows find images. It happens before pseudonyms are
+made, and no message quotes an id.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from medtl.cases.spellings import folded, folded_id, is_rounded
+from medtl.errors import ManifestError
+
+_LISTED = 10
+"""Rows or images that a message names."""
+
+
+@dataclass(frozen=True)
+class Join:
+    """Which row of a sheet each image belongs to.
+
+    Attributes:
+        by: What of the images the sheet's column holds ("accession number").
+        rows: For each image the index of its row in the sheet, or None.
+        lonely_rows: Indices of the rows that no image belongs to.
+        notes: What was taken, and how many on either side found no partner.
+    """
+
+    by: str
+    rows: tuple[int | None, ...]
+    lonely_rows: tuple[int, ...]
+    notes: tuple[str, ...]
+
+
+def join_sheet(
+    keys: Sequence[str], images: Sequence[Mapping[str, Sequence[str]]], *, column: str
+) -> Join:
+    """Return which row each image belongs to, by the id that most rows find images by.
+
+    Args:
+        keys: Cells of the sheet's key column, one a row.
+        images: For each image, kind of id -> what it may be called by ("folder" may be several).
+        column: Name of the key column, for messages.
+
+    Raises:
+        ManifestError: When a key stands in two rows, a spreadsheet has rounded the keys, no id
+            fits, or two kinds of id fit equally well and join the images differently.
+
+    >>> images = [{"accession number": ["4711"], "patient id": ["P1"]},
+    ...           {"accession number": ["4712"], "patient id": ["P1"]}]
+    >>> join_sheet(["4712", "4711"], images, column="Fall").rows
+    (1, 0)
+    """
+    row_of = _row_of(keys, column)
+    kinds = list(dict.fromkeys(kind for image in images for kind in image))
+    tried = {kind: _rows_by(kind, row_of, images) for kind in kinds}
+    counts = {kind: len({row for row in rows if row is not None}) for kind, rows in tried.items()}
+    best = max(counts.values(), default=0)
+    if best == 0:
+        raise ManifestError(
+            f"none of the {len(row_of)} ids in column '{column}' belongs to one of "
+            f"{len(images)} images",
+            expected=f"what the images are called by: {', '.join(kinds)}",
+            fix="Name another column with --key",
+        )
+    fitting = [kind for kind in kinds if counts[kind] == best]
+    if any(tried[kind] != tried[fitting[0]] for kind in fitting):
+        raise ManifestError(
+            f"column '{column}' fits {' and '.join(fitting)} equally well ({best} rows each), and "
+            "they join the images differently",
+            fix=f"Say which with --match, for example --match '{fitting[0]}'",
+        )
+    rows = tried[fitting[0]]
+    lonely = tuple(sorted(set(row_of.values()) - set(rows)))
+    notes = _notes(fitting[0], column, keys, rows, lonely)
+    written = {key.strip() for key in keys}
+    exact = [written & set(image.get(fitting[0], ())) for image in images]
+    if any(row is not None and not same for row, same in zip(rows, exact, strict=True)):
+        notes += (f"ids were compared without case, blanks and leading zeros ('{column}')",)
+    return Join(fitting[0], rows, lonely, notes)
+
+
+def _row_of(keys: Sequence[str], column: str) -> dict[str, int]:
+    """Folded key -> index of its row."""
+    rows: dict[str, list[int]] = defaultdict(list)
+    for index, key in enumerate(keys):
+        if key.strip():
+            rows[folded_id(key)].append(index)
+    rounded = [index for index, key in enumerate(keys) if is_rounded(key)]
+    if rounded:
+        raise ManifestError(
+            f"{len(rounded)} ids in column '{column}' were rounded by a spreadsheet (2.0231E+11)",
+            where=_places(rounded),
+            fix="Format the column as text in the spreadsheet, and export the sheet again",
+        )
+    twice = [group for group in rows.values() if len(group) > 1]
+    if twice:
+        raise ManifestError(
+            f"{len(twice)} ids of column '{column}' stand in more than one row",
+            where=_places([index for group in twice for index in group]),
+            fix="Leave one row an id, or name a column with --key whose ids differ",
+        )
+    return {key: group[0] for key, group in rows.items()}
+
+
+def _rows_by(
+    kind: str, row_of: Mapping[str, int], images: Sequence[Mapping[str, Sequence[str]]]
+) -> tuple[int | None, ...]:
+    """Each image's row by one kind of id; None where no row, or more than one, has it."""
+    found = ({row_of.get(folded_id(name)) for name in image.get(kind, ())} for image in images)
+    known = [rows - {None} for rows in found]
+    return tuple(next(iter(rows)) if len(rows) == 1 else None for rows in known)
+
+
+def _notes(
+    kind: str,
+    column: str,
+    keys: Sequence[str],
+    rows: Sequence[int | None],
+    lonely: Sequence[int],
+) -> tuple[str, ...]:
+    """What was taken, and what has no partner on either side."""
+    joined = [row for row in rows if row is not None]
+    notes = [
+        f"'{column}' is the {kind} of the images: {len(joined)} of {len(rows)} images belong to "
+        f"{len(set(joined))} of {len(keys)} rows"
+    ]
+    if len(joined) > len(set(joined)):
+        notes.append("rows with several images give each of them the same label")
+    if lonely:
+        notes.append(f"{len(lonely)} rows have no image: {_places(lonely)}")
+    empty = sum(not folded(key) for key in keys)
+    if empty:
+        notes.append(f"{empty} rows have no '{column}'")
+    if len(joined) < len(rows):
+        notes.append(f"{len(rows) - len(joined)} images have no row and are left out")
+    return tuple(notes)
+
+
+def _places(indices: Sequence[int]) -> str:
+    """Row numbers as a spreadsheet counts them, the header being row 1."""
+    shown = ", ".join(str(index + 2) for index in indices[:_LISTED])
+    more = f" and {len(indices) - _LISTED} more" if len(indices) > _LISTED else ""
+    return f"{'row' if len(indices) == 1 else 'rows'} {shown}{more}"

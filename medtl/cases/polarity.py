@@ -1,0 +1,91 @@
+"""Which of two class words is the finding, and which says that it is not there.
+
+A wrong answer turns a whole study round, so there are three answers: one word, the other, or none:
+then the user is asked. The words of ten languages stand in `absence.yaml`.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import cache
+from importlib.resources import as_file, files
+
+from medtl.storage.yaml import load_yaml
+
+
+def finding_of(first: str, second: str) -> str | None:
+    """Return the one of two class words that names a finding, or None when that is not certain.
+
+    Args:
+        first: A value of the label column, or the name of a class folder.
+        second: The other one.
+
+    >>> finding_of("ja", "nein"), finding_of("No fracture", "Fracture")
+    ('ja', 'Fracture')
+    >>> finding_of("CT_NonCOVID", "CT_COVID"), finding_of("음성", "양성")
+    ('CT_COVID', '양성')
+    >>> finding_of("AD", "CN") is None, finding_of("healed", "not healed") is None
+    (True, True)
+    """
+    words = _without_common_start(_fold(first), _fold(second))
+    absent = [_is_absence(words[0], words[1]), _is_absence(words[1], words[0])]
+    if None in absent or absent[0] == absent[1]:
+        return None
+    return second if absent[0] else first
+
+
+def _is_absence(word: str, other: str) -> bool | None:
+    """Whether a folded word says that something is not there; None when it may or may not."""
+    lists = _lists()
+    if word in lists["absence"]:
+        return True
+    rest = _without_negation(word, other, lists)
+    if rest is None:
+        return False
+    if rest in lists["absence"]:
+        return False  # "not normal"
+    return None if rest in lists["wellness"] else True
+
+
+def _without_negation(word: str, other: str, lists: dict[str, frozenset[str]]) -> str | None:
+    """What a word denies ("effusion" of "no effusion"); None when it denies nothing."""
+    start, _, rest = word.partition(" ")
+    if rest and start in lists["negations"]:
+        return rest
+    for ending in lists["endings"]:
+        if word.endswith(ending) and word != ending:
+            return word.removesuffix(ending).strip()
+    for prefix in lists["glued"]:
+        # Only beside the very word that it denies: "nonspecific" alone denies nothing.
+        if other and word == prefix + other:
+            return other
+    return None
+
+
+def _without_common_start(first: str, second: str) -> tuple[str, str]:
+    """Two phrases without the words that both begin with ("ct covid", "ct noncovid")."""
+    words, others = first.split(), second.split()
+    while len(words) > 1 and len(others) > 1 and words[0] == others[0]:
+        words, others = words[1:], others[1:]
+    return " ".join(words), " ".join(others)
+
+
+def _fold(text: str) -> str:
+    """A text without case, accents, invisible signs and separators."""
+    if text.strip() in ("-", "\u2212", "\u2013"):  # minus signs stand for "negative" in tables
+        return "negative"
+    plain = unicodedata.normalize("NFD", unicodedata.normalize("NFKC", text).casefold())
+    seen = "".join(sign for sign in plain if unicodedata.category(sign) not in ("Mn", "Cf"))
+    return " ".join(re.split(r"[\s_\-.,:;()/]+", unicodedata.normalize("NFC", seen))).strip()
+
+
+@cache
+def _lists() -> dict[str, frozenset[str]]:
+    """Name of a list in `absence.yaml` -> its words of all languages, folded."""
+    with as_file(files("medtl.cases") / "absence.yaml") as path:
+        table = load_yaml(path)
+    return {
+        name: frozenset(_fold(str(word)) for words in by_language.values() for word in words)
+        for name, by_language in table.items()
+    }

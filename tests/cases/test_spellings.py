@@ -1,0 +1,48 @@
+"""Cells that are the same to a reader are found; cells that are not, are not."""
+
+from __future__ import annotations
+
+import pytest
+
+from medtl.cases.spellings import folded, folded_id, is_rounded, spelled_alike
+
+SAME_PERSON = [
+    ("12", "12.0"), ("00012", "12"), ("p0003", "P0003"), ("P 3", "P\u00a03"), ("P3", "P\u200b3"),
+    ("P 3", "P3"), ("１２", "12"), ("12", "12,0"), ("P-1-01", "P-1-1"), ("A\ufeff7", "a7"),
+]  # fmt: skip
+TWO_PERSONS = [
+    ("12", "120"), ("P-1-10", "P-11-0"), ("1.5", "1.50x"), ("p3", "q3"), ("10", "1"), ("0", "00a"),
+    ("1-2", "12"), ("1.20", "1.2"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("pair", SAME_PERSON)
+def test_one_person_in_two_spellings(pair: tuple[str, str]) -> None:
+    assert folded_id(pair[0]) == folded_id(pair[1])
+    assert spelled_alike(pair, ids=True) == [pair]
+
+
+@pytest.mark.parametrize("pair", TWO_PERSONS)
+def test_two_persons_stay_two(pair: tuple[str, str]) -> None:
+    assert folded_id(pair[0]) != folded_id(pair[1])
+    assert spelled_alike(pair, ids=True) == []
+
+
+def test_labels_keep_their_zeros() -> None:
+    assert folded("01") != folded("1")
+    assert folded("1.0") == folded("1")
+    assert folded("Pneumonia ") == folded("pneumonia\u200b") == folded("PNEUMONIA")
+
+
+def test_the_same_cell_twice_is_one_spelling() -> None:
+    assert spelled_alike(["a", "a", "", "b", ""]) == []
+
+
+@pytest.mark.parametrize("text", ["2.0231E+11", "2,0231E+11", "1E+5", "2.02311e11"])
+def test_rounded_by_a_spreadsheet(text: str) -> None:
+    assert is_rounded(text)
+
+
+@pytest.mark.parametrize("text", ["202310000017", "E11", "12.5", "1E", "P1E5", "2.0231E-11"])
+def test_not_rounded(text: str) -> None:
+    assert not is_rounded(text)
