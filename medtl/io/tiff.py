@@ -7,6 +7,7 @@ size has been checked.
 
 from __future__ import annotations
 
+import logging
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -66,17 +67,16 @@ def read_deep_tiff(
     """
     import tifffile
 
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # errors say it, in our words
+    is_deep = False
     try:
-        file = tifffile.TiffFile(path)
-    except tifffile.TiffFileError:
-        return None, 1
-    try:
-        with file:
+        with tifffile.TiffFile(path) as file:
             page: Any = file.pages[0]
             samples, stored, photometric = page.samplesperpixel, page.dtype, page.photometric
             is_usual = not file.is_bigtiff and page.compression in _USUAL_COMPRESSION
             if stored is None or (is_usual and _is_pillows(stored, samples, photometric)):
                 return None, 1
+            is_deep = True
             page = _page(file.pages, frame)
             shape = (page.imagelength, page.imagewidth)
             check_declared(shape, samples, stored.itemsize, limits=limits)
@@ -90,6 +90,8 @@ def read_deep_tiff(
     except ImageError:
         raise
     except Exception as fault:  # what the bytes lead tifffile and its codecs into
+        if not is_deep:
+            return None, 1  # Pillow says what is wrong
         raise ImageError(
             f"the TIFF cannot be decoded ({type(fault).__name__})",
             expected="a whole TIFF",
