@@ -7,12 +7,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medtl import __version__
-from medtl.report.language.numbers import count_text, number, reason_of, sentence, threshold_text
+from medtl.report.language.numbers import (
+    count_text,
+    number,
+    reason_of,
+    sentence,
+    subset_text,
+    threshold_text,
+)
 from medtl.report.language.texts import plain, spoken
 from medtl.report.page.caveats import PERSON_FIELDS
+from medtl.report.page.drawings import BY_SUBGROUP
 from medtl.report.page.finding import Finding, show
-from medtl.report.svg.drawings import BY_SUBGROUP
-from medtl.report.svg.panels import subset_text
 
 SCHEMA = "medtl-model-card/1"
 

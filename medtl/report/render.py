@@ -28,11 +28,11 @@ from medtl.report.language.numbers import (
 )
 from medtl.report.language.texts import fill, speaking, spoken, translated
 from medtl.report.page import caveats as limits
+from medtl.report.page import drawings, headline, models, slider
 from medtl.report.page import finding as view
-from medtl.report.page import headline, models, slider
 from medtl.report.page import sections as records
 from medtl.report.page.checklist import checklist
-from medtl.report.svg import drawings, panels
+from medtl.report.svg import panels
 from medtl.storage.atomic import write_json, write_text
 from medtl.storage.yaml import load_yaml
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import pytest
 
-from medtl.report.svg import figures, panels, scatter
+from medtl.report.svg import figures, panels, plot
 
 
 def test_frame_maps_the_corners_and_keeps_inside() -> None:
-    frame = figures.Frame(width=100, height=100, left=20, right=10, top=10, bottom=20)
+    frame = plot.Frame(width=100, height=100, left=20, right=10, top=10, bottom=20)
     assert (frame.x(0), frame.x(1), frame.y(0), frame.y(1)) == (20, 90, 80, 10)
     assert (frame.x(0.5), frame.y(0.5)) == (55, 45)
     assert (frame.x(7), frame.y(-3)) == (90, 80)
@@ -26,14 +27,14 @@ def test_frame_maps_the_corners_and_keeps_inside() -> None:
     ],
 )
 def test_ticks_are_round_numbers(low: float, high: float, ticks: list[float]) -> None:
-    assert figures.nice_ticks(low, high) == pytest.approx(ticks)
+    assert plot.nice_ticks(low, high) == pytest.approx(ticks)
 
 
 def test_thinning_keeps_both_ends() -> None:
-    kept = figures.thin(1000, 9)
+    kept = plot.thin(1000, 9)
     assert len(kept) == 9
     assert (kept[0], kept[-1]) == (0, 999)
-    assert figures.thin(3, 9) == [0, 1, 2]
+    assert plot.thin(3, 9) == [0, 1, 2]
 
 
 def test_curve_drops_points_that_are_not_numbers() -> None:
@@ -43,17 +44,17 @@ def test_curve_drops_points_that_are_not_numbers() -> None:
 
 def test_roc_marks_the_operating_point_where_it_lies() -> None:
     curve = {"x": [0, 0.25, 1], "y": [0, 0.75, 1], "threshold": ["inf", 0.5, 0.1]}
-    figure = figures.roc(curve, ident="a", finding="x", frozen=(0.25, 0.75))
-    frame = figures.Frame(height=340.0)
+    figure = figures.roc(curve, frozen=(0.25, 0.75)).draw("a", finding="x")
+    frame = plot.Frame(height=340.0)
     x, y = frame.x(0.25), frame.y(0.75)
     assert f'cx="{x:.1f}" cy="{y:.1f}"' in figure.svg
-    assert f'class="frozen" d="M{x:.1f} {y - 6.5:.1f}' in figure.svg
+    assert f'class="frozen" d="M{x:.1f} {y:.1f}m0 -6.5' in figure.svg
     assert figure.rows[1] == ("0.25", "0.75", "0.5")
 
 
 def test_histogram_bars_grow_from_the_middle_line() -> None:
     curve = {"x": [0, 0.5], "positive": [1, 3], "negative": [4, 0]}
-    figure = figures.histogram(curve, ident="a", finding="x", threshold=0.5)
+    figure = figures.histogram(curve, finding="x", threshold=0.5).draw("a", finding="x")
     bars = re.findall(r'class="bar (\w+)" x="([\d.]+)" y="([\d.]+)"', figure.svg)
     assert [side for side, _, _ in bars] == ["with", "without", "with", "without"]
     assert float(bars[2][2]) < float(bars[0][2]) < float(bars[1][2])
@@ -86,10 +87,12 @@ def test_small_groups_are_hollow_and_undefined_ones_say_so() -> None:
     assert "<b>" not in figure.svg
 
 
-@pytest.mark.parametrize("draw", [figures.reliability, figures.decision])
-def test_curves_with_one_class_or_no_band_are_drawn(draw: object) -> None:
+@pytest.mark.parametrize("figure_of", [figures.reliability, figures.decision])
+def test_curves_with_one_class_or_no_band_are_drawn(
+    figure_of: Callable[[figures.Curve], plot.Plot],
+) -> None:
     curve = {"x": [0.1, 0.2], "y": [0.0, -0.4], "treat_all": [-0.2, -0.5], "count": [5, 6]}
-    figure = draw(curve, ident="a", finding="<i>")  # type: ignore[operator]
+    figure = figure_of(curve).draw("a", finding="<i>")
     assert "NaN" not in figure.svg
     assert "<i>" not in figure.svg
 
@@ -100,5 +103,5 @@ def test_curves_with_one_class_or_no_band_are_drawn(draw: object) -> None:
 def test_limits_of_agreement_have_digits_for_their_range(scale: float, shown: str) -> None:
     curve = {"x": [10.0, 20.0], "y": [-12.0 * scale, 14.0 * scale]}
     lines = [0.0, -12.0 * scale, 12.0 * scale]
-    figure = scatter.bland_altman(curve, ident="a", finding="volume", lines=lines)
+    figure = figures.bland_altman(curve, lines=lines).draw("a", finding="volume")
     assert f">{shown}<" in figure.svg

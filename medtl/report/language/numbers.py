@@ -215,6 +215,50 @@ def count_text(value: object) -> str:
     return "–" if result is None else f"{result:,.0f}"
 
 
+def cell(value: object) -> str:
+    """What stands in a table beside a figure: text, four figures of a number, or an en dash."""
+    if isinstance(value, str):
+        return value
+    result = number(value)
+    return "–" if result is None else f"{result:.4g}".replace("-", "−")
+
+
+def shortened(text: str, most: int) -> str:
+    """A text of at most `most` letters, the last one an ellipsis where some are left out."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def subset_words(subset: str) -> tuple[str, str]:
+    """Column and value of a subset in words ("sex=F"); the whole set has no column."""
+    if subset == "all":
+        return "", plain("word.all")
+    column, _, value = subset.partition("=")
+    title = plain(f"column.{column}") if knows(f"column.{column}") else column.replace("_", " ")
+    return title, plain("sub.unknown") if value in ("", "unknown") else value
+
+
+def subset_text(subset: str) -> str:
+    """A subset in words ("sex=F" as "sex: F"); an empty value is said to be unknown."""
+    return ": ".join(word for word in subset_words(subset) if word)
+
+
+def difference_text(row: Mapping[str, Any]) -> str:
+    """A difference with its sign and interval; shares differ by points of 100."""
+    kind = describe(str(row["name"]).removesuffix("_gap").removesuffix("_difference"))[1]
+    value, low, high = (number(row.get(name)) for name in ("value", "low", "high"))
+    if value is None:
+        return plain("not_estimable", reason=reason_of(row))
+    factor, digits = (100, ".1f") if kind == "share" else (1, ".3f" if kind == "score" else ".2f")
+
+    def signed(difference: float) -> str:
+        return format(factor * difference, f"+{digits}").replace("-", "−")
+
+    shown = signed(value)
+    if low is not None and high is not None:
+        shown += f" ({plain('interval', low=signed(low), high=signed(high))})"
+    return plain("value.points", n=shown) if kind == "share" else shown
+
+
 def sentence(text: str) -> str:
     """Return a label as the start of a sentence: only its first letter changes ("NA" stays)."""
     return text[:1].upper() + text[1:]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from medtl.report.language.numbers import number, percent
+from medtl.report.language.numbers import number, percent, subset_text
 from medtl.report.language.texts import plain
 from medtl.report.page.finding import CALIBRATION, DISCRIMINATION, Finding, group_sizes, show
-from medtl.report.svg.panels import is_small, subset_text
+from medtl.report.svg.panels import is_small
 
 FEW_WITH_FINDING = 50
 """With fewer tested cases that have the finding, the rates are called imprecise."""

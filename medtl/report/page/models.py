@@ -6,14 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from medtl.report.language.numbers import count_text, describe, finding_name, number, p_text
+from medtl.report.language.numbers import (
+    count_text,
+    describe,
+    difference_text,
+    finding_name,
+    number,
+    p_text,
+)
 from medtl.report.language.texts import plain, translated
 from medtl.report.page.finding import Shown, show
-from medtl.report.svg.figures import Figure, Frame, axes, line, picture, text
-from medtl.report.svg.panels import difference_text
-
-LINES = ("main", "reference", "nobody", "train", "fourth")
-"""Styles of the curves of the first models; they differ by dash, not by colour alone."""
+from medtl.report.svg.figures import roc_of_models
+from medtl.report.svg.plot import Figure
 
 Row = Mapping[str, Any]
 
@@ -74,23 +78,7 @@ def _roc_of_models(comparison: Row, label: str, index: int) -> list[Figure]:
     curves = [c for c in comparison.get("curves") or [] if c["label"] == label]
     if len(curves) < 2:
         return []
-    frame, ident = Frame(height=340.0), f"models-{index}"
-    body = axes(frame, plain("fig.roc.x"), plain("fig.roc.y"))
-    for place, curve in enumerate(curves[: len(LINES)]):
-        css = LINES[place]
-        body += line(frame, zip(curve["x"], curve["y"], strict=True), css)
-        y = frame.y(0.06) - 18 * (min(len(curves), len(LINES)) - 1 - place)
-        body += f'<path class="line {css}" d="M{frame.x(0.52):.1f} {y - 4:.1f}h26"/>'
-        body += text(frame.x(0.52) + 33, y, str(curve["model"])[:18], "note")
-    title, caption = plain("fig.models"), plain("fig.models.desc", finding=finding_name(label))
-    svg = picture(frame, body, key="models", ident=ident, title=title, caption=caption)
-    rows = tuple(
-        (str(curve["model"]), f"{x:.4g}", f"{y:.4g}")
-        for curve in curves[: len(LINES)]
-        for x, y in list(zip(curve["x"], curve["y"], strict=True))[:: max(len(curve["x"]) // 8, 1)]
-    )
-    head = (plain("models.model"), plain("fig.roc.x"), plain("fig.roc.y"))
-    return [Figure(svg, title, caption, head, rows, "models")]
+    return [roc_of_models(curves).draw(f"models-{index}", finding=finding_name(label))]
 
 
 def readers_of(metrics: Row, label: str) -> list[dict[str, Any]]:

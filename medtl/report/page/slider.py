@@ -6,7 +6,7 @@ from typing import Any
 
 from medtl.report.language.numbers import count_text, number, of_100, percent, threshold_text
 from medtl.report.page.finding import Finding
-from medtl.report.svg.figures import thin
+from medtl.report.svg.plot import thin
 
 SLIDER_POINTS = 400
 """At most this many thresholds per finding go into the page."""

@@ -1,7 +1,8 @@
-"""Figures that are not curves of a score: 1000 patients, subgroups, the course of training."""
+"""Figures that are not of one score: 1000 patients, subgroups, the course of training."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,30 +10,27 @@ from markupsafe import Markup, escape
 
 from medtl.report.language.numbers import (
     Kind,
+    bare_text,
     count_text,
     describe,
     interval_text,
     number,
-    reason_of,
+    shortened,
+    subset_text,
+    subset_words,
     value_text,
 )
-from medtl.report.language.texts import knows, plain, translated
-from medtl.report.svg.figures import (
-    Figure,
-    Frame,
-    axes,
-    diamond,
-    legend,
-    line,
-    nice_ticks,
-    picture,
-    text,
-    thin,
-    tick_text,
-)
+from medtl.report.language.texts import plain
+from medtl.report.svg import plot
+from medtl.report.svg.plot import Figure, Frame, Line, Mark, Marks, Plot, Words
 
 FEW_CASES, FEW_POSITIVES = 30, 10
 """A subgroup with fewer cases, or fewer with the finding, is shown in grey and not compared."""
+
+COURSE_ROWS = 40
+"""The table beside the course of training holds at most this many epochs."""
+
+Row = Mapping[str, Any]
 
 _COLUMNS, _STEP = 50, 7.2
 _ICONS: Mapping[str, tuple[float, str]] = {
@@ -70,39 +68,18 @@ def thousand(counts: Mapping[str, int], *, ident: str, finding: str) -> Markup:
     )
 
 
-def is_small(size: Mapping[str, Any]) -> bool:
+def is_small(size: Row) -> bool:
     """True when a subgroup is too small to be compared; `size` is a measure over all its rows."""
-    positives = number(size["n_positive"])
-    return (number(size["n"]) or 0) < FEW_CASES or (
-        positives is not None and positives < FEW_POSITIVES
-    )
-
-
-def subset_text(subset: str) -> str:
-    """A subset in words ("sex=F" as "sex: F"); an empty value is said to be unknown."""
-    if subset == "all":
-        return plain("word.all")
-    column, _, value = subset.partition("=")
-    return f"{_column_text(column)}: {_value_text(value)}"
-
-
-def _column_text(column: str) -> str:
-    """The name of a column of groups; the known ones are in the language of the report."""
-    key = f"column.{column}"
-    return plain(key) if knows(key) else column.replace("_", " ")
-
-
-def _value_text(value: str) -> str:
-    """The name of a group."""
-    return plain("sub.unknown") if value in ("", "unknown") else value
+    cases, positives = number(size["n"]), number(size["n_positive"])
+    return (cases or 0) < FEW_CASES or (positives is not None and positives < FEW_POSITIVES)
 
 
 def forest(
     name: str,
-    overall: Mapping[str, Any] | None,
-    rows: Sequence[Mapping[str, Any]],
+    overall: Row | None,
+    rows: Sequence[Row],
     *,
-    sizes: Mapping[str, Mapping[str, Any]],
+    sizes: Mapping[str, Row],
     ident: str,
 ) -> Figure:
     """One measure in every subgroup as marks with intervals, the whole test set on top.
@@ -115,54 +92,31 @@ def forest(
         ident: Unique id in the page.
     """
     title, kind = describe(name)
-    lines = _forest_lines(overall, rows)
-    measured = [measure for _, measure in lines if measure is not None]
-    floor, ceiling = _forest_range(measured, kind)
-    height = 26.0 * len(lines) + 44
-    frame = Frame(floor, ceiling, height=height, left=108.0, right=118.0, top=8.0, bottom=36.0)
-    body = ""
-    for tick in nice_ticks(floor, ceiling, 3):
-        x = frame.x(tick)
-        body += f'<path class="grid" d="M{x:.1f} {frame.top}V{height - frame.bottom}"/>'
-        body += text(x, height - frame.bottom + 16, tick_text(tick), "tick", "middle")
+    measured = [*([overall] if overall else []), *rows]
+    marks: list[Mark] = []
     if overall and (centre := number(overall.get("value"))) is not None:
-        x = frame.x(centre)
-        body += f'<path class="line reference" d="M{x:.1f} {frame.top}V{height - frame.bottom}"/>'
-    for index, (label, measure) in enumerate(lines):
-        y = 20.0 + 26 * index
-        if measure is None:
-            body += text(0, y + 6, label, "row group")
-            continue
-        small = is_small(sizes[measure["subset"]])
-        body += _forest_row(frame, y, label, measure, kind=kind, small=small)
-    caption = plain("fig.forest.desc", measure=title)
-    table = tuple(
-        _forest_cells(subset_text(str(measure["subset"])), measure, kind, sizes[measure["subset"]])
-        for measure in measured
-    )
-    head = (plain("sub.subgroup"), plain("sub.n"), title)
-    svg = picture(frame, body, key="forest", ident=ident, title=title, caption=caption)
-    return Figure(svg, title, caption, head, table, "forest")
-
-
-def _forest_lines(
-    overall: Mapping[str, Any] | None, rows: Sequence[Mapping[str, Any]]
-) -> list[tuple[str, Mapping[str, Any] | None]]:
-    """The lines of a forest plot: all, then each column (its name, no measure) and its groups."""
-    lines: list[tuple[str, Mapping[str, Any] | None]] = []
-    if overall:
-        lines.append((plain("word.all"), overall))
-    before = ""
-    for row in rows:
-        column, _, value = str(row["subset"]).partition("=")
+        marks.append(Line([(centre, math.inf), (centre, -math.inf)], "line reference"))
+    before, place = "", 0
+    for row in measured:
+        column, value = subset_words(str(row["subset"]))
         if column != before:
-            lines.append((_column_text(column), None))
-        lines.append((_value_text(value), row))
-        before = column
-    return lines
+            marks.append(Words((-math.inf, place), column, "row group", shift=(-108, 6)))
+            before, place = column, place + 1
+        css = "small" if is_small(sizes[row["subset"]]) else "fair"
+        marks += _forest_row(place, value, row, kind=kind, css=css)
+        place += 1
+    # One line is 26 units high, and its middle lies 12 below its upper edge.
+    low, high = _forest_range(measured, kind)
+    margins = {"left": 108.0, "right": 118.0, "top": 8.0, "bottom": 36.0}
+    frame = Frame(low, high, place - 12 / 26, -12 / 26, height=26.0 * place + 44, **margins)
+    head = ("sub.subgroup", "sub.n", title)
+    table = [_forest_cells(row, kind, sizes[row["subset"]]) for row in measured]
+    x, y = plot.Axis(ticks=3), plot.Axis(ticks=0)
+    drawn = Plot("forest", frame, marks, head, table, x, y, title=title, most=len(table))
+    return drawn.draw(ident, measure=title)
 
 
-def _forest_range(measures: Sequence[Mapping[str, Any]], kind: Kind) -> tuple[float, float]:
+def _forest_range(measures: Sequence[Row], kind: Kind) -> tuple[float, float]:
     """The ends of the scale: shares and scores end at 1 and start at 0 or at one half."""
     values = [
         value
@@ -175,156 +129,95 @@ def _forest_range(measures: Sequence[Mapping[str, Any]], kind: Kind) -> tuple[fl
     return min([0.0, *values]), max(values, default=1.0)
 
 
-def _forest_row(
-    frame: Frame, y: float, label: str, measure: Mapping[str, Any], *, kind: Kind, small: bool
-) -> str:
+def _forest_row(place: int, label: str, measure: Row, *, kind: Kind, css: str) -> list[Mark]:
     """One line of a forest plot: name, mark with whiskers, value."""
-    css = "small" if small else "fair"
-    short = label if len(label) <= 17 else label[:16] + "…"
-    body = text(8, y + 4, short, f"row {css}")
-    value = number(measure.get("value"))
-    edge = frame.width - frame.right + 9
-    if value is None:
-        return body + text(edge, y + 4, plain("undefined.short"), f"row {css}")
-    low, high = number(measure.get("low")), number(measure.get("high"))
-    if low is not None and high is not None:
-        body += f'<path class="whisker {css}" d="M{frame.x(low):.1f} {y}H{frame.x(high):.1f}"/>'
-    if css == "small":
-        body += f'<circle class="dot small" cx="{frame.x(value):.1f}" cy="{y}" r="4"/>'
-    else:
-        body += diamond(frame.x(value), y, "dot fair", 5.5)
-    interval = "" if low is None or high is None else f" ({_bare(low, kind)}–{_bare(high, kind)})"
-    return body + text(edge, y + 4, f"{_bare(value, kind)}{interval}", f"row value {css}")
+    value, low, high = (number(measure.get(name)) for name in ("value", "low", "high"))
+    shown, css_value = plain("undefined.short"), f"row {css}"
+    marks: list[Mark] = [
+        Words((-math.inf, place), shortened(label, 17), f"row {css}", shift=(-100, 4))
+    ]
+    if value is not None:
+        shown, css_value = _bare(value, kind), f"row value {css}"
+        if low is not None and high is not None:
+            marks.append(Line([(low, place), (high, place)], f"whisker {css}"))
+            shown += f" ({_bare(low, kind)}–{_bare(high, kind)})"
+        outline = plot.dot(4) if css == "small" else plot.diamond(5.5)
+        marks.append(Marks([(value, place)], outline, f"dot {css}"))
+    return [*marks, Words((math.inf, place), shown, css_value, shift=(9, 4))]
 
 
 def _bare(value: float, kind: Kind) -> str:
-    """A value without its unit, short enough for a forest plot."""
-    return value_text(value, kind).removesuffix("%") if kind == "share" else f"{value:.2f}"
+    """A value without its unit, short enough to stand beside a forest plot."""
+    return f"{value:.2f}" if kind == "score" else bare_text(value, kind).removesuffix("%")
 
 
-def _forest_cells(
-    label: str, measure: Mapping[str, Any], kind: Kind, size: Mapping[str, Any]
-) -> tuple[str, ...]:
+def _forest_cells(measure: Row, kind: Kind, size: Row) -> tuple[str, ...]:
     """One row of a forest plot's table."""
     value = number(measure.get("value"))
     shown = plain("undefined.short") if value is None else value_text(value, kind)
     interval = interval_text(measure, kind)
     cases = f"{count_text(size['n'])} ({count_text(size['n_positive'])})"
+    label = subset_text(str(measure["subset"]))
     return label, cases, f"{shown} ({interval})" if interval else shown
 
 
-def gap_cells(row: Mapping[str, Any]) -> dict[str, str]:
-    """A difference between groups as text."""
-    return {
-        "measure": describe(str(row["name"]).removesuffix("_gap"))[0],
-        "group": subset_text(str(row["subset"])),
-        "value": difference_text(row),
-        "method": translated(row["method"]),
-    }
-
-
-def difference_text(row: Mapping[str, Any]) -> str:
-    """A difference with its sign and interval; shares differ by points of 100."""
-    kind = describe(str(row["name"]).removesuffix("_gap").removesuffix("_difference"))[1]
-    value = number(row.get("value"))
-    if value is None:
-        return plain("not_estimable", reason=reason_of(row))
-    factor, digits = (100, ".1f") if kind == "share" else (1, ".3f" if kind == "score" else ".2f")
-
-    def signed(difference: float) -> str:
-        return format(factor * difference, f"+{digits}").replace("-", "−")
-
-    shown = signed(value)
-    low, high = number(row.get("low")), number(row.get("high"))
-    if low is not None and high is not None:
-        shown += f" ({plain('interval', low=signed(low), high=signed(high))})"
-    return plain("value.points", n=shown) if kind == "share" else shown
-
-
-def course(history: Sequence[Mapping[str, Any]]) -> list[Figure]:
+def course(history: Sequence[Row]) -> list[Figure]:
     """Loss and watched measure by epoch, the stages shaded and the kept epoch marked."""
-    figures = []
-    series = [("train_loss", "train", "fig.train"), ("val_loss", "main", "fig.val")]
-    figures.append(_course(history, series, key="loss", ident="history-loss"))
+    series = {"train_loss": ("train", "fig.train"), "val_loss": ("main", "fig.val")}
+    figures = [_course(history, series, key="loss")]
     if any(number(row.get("val_metric")) is not None for row in history):
-        watched = [("val_metric", "main", "fig.val")]
-        figures.append(_course(history, watched, key="metric", ident="history-metric"))
+        figures.append(_course(history, {"val_metric": ("main", "fig.val")}, key="metric"))
     return figures
 
 
-def _course(
-    history: Sequence[Mapping[str, Any]],
-    series: Sequence[tuple[str, str, str]],
-    *,
-    key: str,
-    ident: str,
-) -> Figure:
-    """One panel of the course of training."""
-    values = [
-        v for name, _, _ in series for row in history if (v := number(row.get(name))) is not None
-    ]
-    low, high = min(values or [0.0]), max(values or [1.0])
-    pad = 0.08 * ((high - low) or 1.0)
-    frame = Frame(
-        0.5, len(history) + 0.5, low - pad, high + 3 * pad, height=300.0, left=58.0, bottom=48.0
-    )
-    body = _stage_columns(frame, history)
-    body += axes(frame, plain("fig.epoch"), plain(f"fig.{key}.y"))
-    for name, css, _ in series:
-        points = [
-            (float(index), value)
-            for index, row in enumerate(history, start=1)
+def _course(history: Sequence[Row], series: Mapping[str, tuple[str, str]], *, key: str) -> Figure:
+    """One panel of the course of training; `series` is column -> css and key of its name."""
+    values = {
+        name: {
+            epoch: value
+            for epoch, row in enumerate(history, start=1)
             if (value := number(row.get(name))) is not None
-        ]
-        body += line(frame, points, css)
-    kept = [index for index, row in enumerate(history, start=1) if number(row.get("best")) == 1]
-    if kept and (value := number(history[kept[-1] - 1].get(series[-1][0]))) is not None:
-        x, y = frame.x(kept[-1]), frame.y(value)
-        body += diamond(x, y, "frozen") + text(x, y - 11, plain("fig.best"), "mark-label", "middle")
+        }
+        for name in series
+    }
+    known = [value for column in values.values() for value in column.values()]
+    low, high = min(known, default=0.0), max(known, default=1.0)
+    pad = 0.08 * ((high - low) or 1.0)
+    frame = Frame(0.5, len(history) + 0.5, low - pad, high + 3 * pad, height=300.0, left=58.0)
+    marks: list[Mark] = [
+        Line(values[name].items(), f"line {css}") for name, (css, _) in series.items()
+    ]
+    watched = values[list(series)[-1]]
+    kept = [epoch for epoch, row in enumerate(history, start=1) if number(row.get("best")) == 1]
+    if kept and kept[-1] in watched:
+        at = (kept[-1], watched[kept[-1]])
+        marks.append(Marks([at], plot.diamond(), "frozen"))
+        marks.append(Words(at, plain("fig.best"), "mark-label", "middle", (0, -11)))
+    names = [words for _, words in series.values()]
     if len(series) > 1:
-        body += legend(frame, [(css, words) for _, css, words in series])
-    title, caption = plain(f"fig.{key}"), plain(f"fig.{key}.desc")
-    chosen = thin(len(history), 40)
-    rows = tuple(
-        (
-            str(index + 1),
-            str(history[index].get("stage", "")),
-            *(_short(history[index].get(name)) for name, _, _ in series),
-        )
-        for index in chosen
-    )
-    head = (
-        plain("fig.epoch"),
-        plain("learning.stage"),
-        *(plain(words) for _, _, words in series),
-    )
-    svg = picture(frame, body, key=key, ident=ident, title=title, caption=caption)
-    return Figure(svg, title, caption, head, rows, key)
+        marks += plot.legend([(css, plain(words)) for css, words in series.values()])
+    rows = [
+        (str(epoch), str(row.get("stage", "")), *(values[name].get(epoch) for name in series))
+        for epoch, row in enumerate(history, start=1)
+    ]
+    head, x, y = ("fig.epoch", "learning.stage", *names), "fig.epoch", f"fig.{key}.y"
+    under, most = _stage_columns(frame, history), COURSE_ROWS
+    drawn = Plot(key, frame, marks, head, rows, plot.Axis(x), plot.Axis(y), under, most=most)
+    return drawn.draw(f"history-{key}")
 
 
-def _short(value: object) -> str:
-    """A number with four figures, or a dash."""
-    result = number(value)
-    return "–" if result is None else f"{result:.4g}".replace("-", "−")
-
-
-def _stage_columns(frame: Frame, history: Sequence[Mapping[str, Any]]) -> str:
+def _stage_columns(frame: Frame, history: Sequence[Row]) -> list[Mark]:
     """Shaded columns, one per stage, with the stage's name at the foot of the plot."""
-    body, start = "", 0
-    for index in range(1, len(history) + 1):
-        ends = index == len(history) or history[index].get("stage") != history[start].get("stage")
-        if not ends:
+    marks, start = list[Mark](), 0
+    stages = [str(row.get("stage", "")) for row in history]
+    for end, stage in enumerate(stages, start=1):
+        if stages[end : end + 1] == [stage]:
             continue
-        left, right = frame.x(start + 0.5), frame.x(index + 0.5)
-        floor = frame.height - frame.bottom
-        css = "even" if len({str(r.get("stage")) for r in history[:index]}) % 2 else "odd"
-        body += (
-            f'<rect class="stage {css}" x="{left:.1f}" y="{frame.top}" '
-            f'width="{right - left:.1f}" height="{floor - frame.top:.1f}"/>'
-        )
-        name = str(history[start].get("stage", ""))
-        room = max(int((right - left) / 6.5), 2)
-        short = name if len(name) <= room else name[: room - 1] + "…"
-        body += text((left + right) / 2, floor - 6, short, "note", "middle")
-        start = index
-    return body
+        left, right = start + 0.5, end + 0.5
+        css = "even" if len(set(stages[:end])) % 2 else "odd"
+        room = max(int((frame.x(right) - frame.x(left)) / 6.5), 2)
+        marks.append(plot.Bar((left, math.inf), (right, -math.inf), f"stage {css}"))
+        foot = ((left + right) / 2, -math.inf)
+        marks.append(Words(foot, shortened(stage, room), anchor="middle", shift=(0, -6)))
+        start = end
+    return marks

@@ -1,0 +1,102 @@
+"""Which figures a finding gets from its curves and its subgroups."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from medtl.report.language.numbers import describe, difference_text, number, p_text, subset_text
+from medtl.report.language.texts import translated
+from medtl.report.page.finding import Finding, group_sizes
+from medtl.report.svg import figures
+from medtl.report.svg.figures import Reading
+from medtl.report.svg.panels import forest
+from medtl.report.svg.plot import Figure, Plot, Point
+
+BY_SUBGROUP = ("sensitivity", "specificity", "auroc", "mae_months", "bias_months", "dice")
+"""Measures that get a forest plot, in this order."""
+
+
+def draw(finding: Finding, readers: Sequence[Reading] = ()) -> dict[str, Figure]:
+    """The figures of a finding, by kind; a curve that metrics.json lacks is absent.
+
+    Args:
+        finding: Of the report.
+        readers: Name and (1 - specificity, sensitivity) of human readers, for the ROC.
+    """
+    on_roc, on_pr = _places(finding)
+
+    def agreement(key: str, name: str, unit: str) -> Callable[..., Plot]:
+        """A plot of agreement with bias and limits, as far as they are known."""
+        names = (f"{name}{part}_{unit}" for part in ("bias", "loa_low", "loa_high"))
+        lines = [number(finding.measures.get(measure, {}).get("value")) for measure in names]
+        return partial(figures.bland_altman, key=key, lines=lines)
+
+    histogram = partial(figures.histogram, finding=finding.name, threshold=finding.threshold)
+    drawers: dict[str, tuple[str, Callable[..., Plot]]] = {
+        "identity": ("bland_altman", figures.identity),
+        "bland": ("bland_altman", agreement("bland", "", "months")),
+        "roc": ("roc", partial(figures.roc, frozen=on_roc, readers=readers)),
+        "pr": ("precision_recall", partial(figures.precision_recall, frozen=on_pr)),
+        "hist": ("score_histogram", histogram),
+        "rel": ("reliability", figures.reliability),
+        "dec": ("decision", figures.decision),
+        "strip": ("dice_of_cases", partial(figures.strip, key="strip", top=1.0)),
+        "hd95": ("hd95_mm_of_cases", partial(figures.strip, key="hd95")),
+        "volume": ("volume_bland_altman", agreement("volume", "volume_", "ml")),
+        "area": ("area_bland_altman", agreement("area", "area_", "cm2")),
+    }
+    drawn: dict[str, Figure] = {}
+    for key, (name, drawer) in drawers.items():
+        curve = finding.curves.get(name, {})
+        if len(curve.get("truth" if key == "identity" else "x") or []) > 1:
+            drawn[key] = drawer(curve).draw(f"{finding.ident}-{key}", finding=finding.name)
+    return drawn
+
+
+def _places(finding: Finding) -> tuple[Point | None, Point | None]:
+    """Where the frozen threshold lies on the ROC and on the precision-recall curve."""
+    if finding.counts is None or finding.point is None:
+        return None, None
+    tp, fp, fn, tn = (finding.counts[name] for name in ("tp", "fp", "fn", "tn"))
+    roc = (fp / (fp + tn), tp / (tp + fn)) if tp + fn and fp + tn else None
+    recall = (tp / (tp + fn), tp / (tp + fp)) if tp + fn and tp + fp else None
+    return roc, recall
+
+
+def forests(finding: Finding) -> list[Figure]:
+    """One forest plot per measure that was reported by subgroup."""
+    sizes, drawn = group_sizes(finding), list[Figure]()
+    for name in BY_SUBGROUP:
+        rows = [row for row in finding.subsets if row["name"] == name]
+        rows.sort(key=lambda row: natural(str(row["subset"])))
+        if rows:
+            ident = f"{finding.ident}-forest-{name}"
+            drawn.append(forest(name, finding.measures.get(name), rows, sizes=sizes, ident=ident))
+    return drawn
+
+
+def natural(text: str) -> tuple[tuple[bool, float, str], ...]:
+    """A key that sorts "9-17" before "10-19", and what begins with "<" first."""
+    parts = re.findall(r"\d+(?:\.\d+)?|\D+", text.replace("=<", "= 0 <"))
+    return tuple(
+        (False, float(part), "") if part[0].isdigit() else (True, 0.0, part) for part in parts
+    )
+
+
+def gaps(finding: Finding) -> list[dict[str, str]]:
+    """The differences between groups as rows of text: measure, group, difference, p, method."""
+    found = {(row["name"], row["subset"]): row["value"] for row in finding.subsets}
+    return [
+        {
+            "measure": describe(name.removesuffix("_gap"))[0],
+            "group": subset_text(str(row["subset"])),
+            "value": difference_text(row),
+            "method": translated(row["method"]),
+            "p": p_text(found.get((f"{name}_p", row["subset"]))),
+            "p_holm": p_text(found.get((f"{name}_p_holm", row["subset"]))),
+        }
+        for row in finding.subsets
+        if (name := str(row["name"])).endswith("_gap")
+    ]
