@@ -86,7 +86,7 @@ def _write_case(
             where=f"row {case.row}",
         )
     assert case.mask is not None
-    mask = read_mask(case.mask, image=image, labels=labels or None, source=case.image, root=root)
+    mask = read_mask(case.mask, like=image, labels=labels or None, source=case.image, root=root)
     part = "Ts" if case.split == "test" else "Tr"
     if layout == "nnunet":
         names = [f"{case.case_id}_{channel:04d}{_ENDING}" for channel in range(len(image.array))]

@@ -109,7 +109,7 @@ class ImageReader:
             raise ImageError("the case has no mask", where=f"row {case.row}")
         return read_mask(
             case.mask,
-            image=image,
+            like=image,
             labels=self.labels,
             multi_label=self.overlapping,
             frame=case.frame,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,9 +23,10 @@ from medtl.export.identity import Algorithm, Kind, write_object
 from medtl.export.matching import Source, find_sources
 from medtl.export.pictures import read_picture, secondary_capture
 from medtl.export.results import Result, read_algorithm, read_labels, read_results
-from medtl.export.segmentation import on_series, read_mask, segmentation
+from medtl.export.segmentation import on_series, segmentation
 from medtl.export.source import read_source
 from medtl.export.structured_report import structured_report
+from medtl.io.masks import read_mask
 from medtl.storage.atomic import write_json
 from medtl.storage.yaml import load_yaml
 
@@ -148,7 +149,7 @@ class _Exporter:
                 structured_report(result.findings, headers, self.algorithm, frame=source.frame),
             )
         if result.masks:
-            masks = [_mask_on(path, headers) for path in result.masks]
+            masks = [_mask_on(path, headers, self.labels) for path in result.masks]
             yield "SEG", segmentation(masks, headers, self.algorithm, labels=self.labels)
         scores = {finding.label: finding.score for finding in result.findings}
         for label, path in result.pictures:
@@ -180,10 +181,12 @@ def _headers(path: Path) -> list[Dataset]:
     return max(series.values(), key=len)
 
 
-def _mask_on(path: Path, headers: Sequence[Dataset]) -> NDArray[np.integer]:
+def _mask_on(
+    path: Path, headers: Sequence[Dataset], labels: Mapping[int, str]
+) -> NDArray[np.integer]:
     """A mask file's values in the order of the images."""
-    mask, affine = read_mask(path)
-    return mask if affine is None else on_series(mask, affine, headers)
+    mask = read_mask(path, labels=labels)
+    return mask.array if mask.affine is None else on_series(mask.array, mask.affine, headers)
 
 
 def _require_highdicom() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -72,25 +71,6 @@ def segmentation(
         if "ImagePositionPatient" not in sources[0]:  # a projection
             made.PatientOrientation = sources[0].get("PatientOrientation") or ""
         return stamp(made, algorithm)
-
-
-def read_mask(path: Path) -> tuple[NDArray[np.integer], FloatArray | None]:
-    """Return a mask file's values, `(rows, columns)` or `(i, j, k)`, and its affine to RAS+ mm.
-
-    Args:
-        path: PNG or NIfTI.
-
-    Raises:
-        ImageError: When the file cannot be read, or holds values that are no whole numbers.
-    """
-    from medtl.io.read import read_image
-
-    image = read_image(path)
-    values = image.array[0]
-    whole = np.rint(values)
-    if image.array.shape[0] != 1 or not np.array_equal(whole, values):
-        raise ImageError("a mask holds one whole number per voxel", where=path.name)
-    return whole.astype(np.int64), image.affine
 
 
 def on_series(

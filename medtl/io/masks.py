@@ -1,15 +1,17 @@
 """Masks from every format that hospitals and challenges use, on the grid of their image, and back.
 
-NIfTI and PNG hold the labels themselves; DICOM SEG and RTSTRUCT (`dicom_masks`) hold structures
-that are placed on the image's grid. What is written lies exactly on the image it was made for.
+NIfTI and PNG hold the labels themselves; DICOM SEG and RTSTRUCT (`io.dicom.segmentations`) hold
+structures that are placed on the image's grid. What is written lies exactly on the image it was
+made for. This is the only reader of masks: training, evaluation, drawing and export ask it.
 """
 
 from __future__ import annotations
 
 import gzip
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from io import BytesIO
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medtl.errors import ImageError, MedtlError, located
-from medtl.io.cost import check_regular, limits_beside, name_of
+from medtl.io.cost import DEFAULT_LIMITS, check_regular, limits_beside, name_of
 from medtl.io.dicom.file import looks_like_dicom
-from medtl.io.pairs import Mask, check_pair
+from medtl.io.pairs import Mask, check_pair, labels_of
 from medtl.io.read import read_image
 from medtl.storage.atomic import write_bytes
 from medtl.types import FloatArray, Image
 
-_WHITE = 255
+WHITE = 255
 """What a mask of one structure is drawn with in a picture."""
 
 _QFORM_TOLERANCE_MM = 1e-3
@@ -32,20 +34,24 @@ _QFORM_TOLERANCE_MM = 1e-3
 
 
 def read_mask(
-    path: Path,
+    path: str | PathLike[str],
+    like: Image | Mask | None = None,
     *,
-    image: Image,
     labels: Mapping[int, str] | None = None,
     multi_label: bool = False,
     frame: int | None = None,
     source: Path | None = None,
     root: Path | None = None,
 ) -> Mask:
-    """Return the mask of an image, on the image's grid.
+    """Return the labels in a mask file, on the grid of its image or of another mask.
+
+    A file whose axes are stored in another order or direction is turned, by its affine and exactly;
+    nothing is interpolated or moved.
 
     Args:
         path: A NIfTI, PNG or TIFF file of labels, a DICOM SEG, or an RTSTRUCT.
-        image: The image it belongs to, as `read_image` returned it.
+        like: The image it belongs to, as `read_image` returned it, or the mask (of one label per
+            voxel) that it is compared with. None: the file's own grid; a SEG or RTSTRUCT has none.
         labels: Value -> name of each structure. Values of a NIfTI or picture must be among them;
             segments of a SEG and regions of an RTSTRUCT are found by name, whatever their number.
             None takes all labels of a file, and the numbers of a SEG; an RTSTRUCT needs names.
@@ -55,17 +61,28 @@ def read_mask(
         root: Folder that messages name files from.
 
     Raises:
-        ImageError: The file is no mask, does not lie on the image's grid, or holds values that are
-            no labels.
+        ImageError: The file is no mask, does not lie on the grid of `like`, or holds values that
+            are no labels.
+
+    Example:
+        >>> import tempfile
+        >>> film = Image(np.zeros((1, 4, 4), np.float32), spacing=(0.5, 0.5))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_mask(Path(folder, "lung.png"), np.eye(4, dtype=np.uint8), like=film)
+        ...     read_mask(Path(folder, "lung.png"), film, labels={1: "lung"})
+        Mask(4 x 4, labels 1)
     """
+    path = Path(path)
     where = name_of(path, root)
-    limits = limits_beside(image.array.shape)
-    if _is_dicom(path, where):
+    if isinstance(like, Mask):
+        like = _empty_image_on(like)
+    limits = DEFAULT_LIMITS if like is None else limits_beside(like.array.shape)
+    if like is not None and _is_dicom(path, where):
         from medtl.io.dicom.segmentations import read_dicom_mask
 
         placed = read_dicom_mask(
             path,
-            image=image,
+            image=like,
             labels=labels,
             multi_label=multi_label,
             source=source,
@@ -75,10 +92,16 @@ def read_mask(
         if placed is not None:
             return placed
     drawn = read_image(path, root=root, color="keep", frame=frame, limits=limits)
-    drawn = _on_axes_of(image, _one_structure(drawn, where))
-    mask = check_pair(image, drawn, labels=labels, where=where)
+    drawn = _one_structure(drawn, labels or (), where)
+    if like is None:
+        mask = labels_of(drawn, labels=labels, where=where)
+    else:
+        mask = check_pair(like, _on_axes_of(like, drawn), labels=labels, where=where)
+    is_planes = len(drawn.array) > 1
     return (
-        _as_planes(mask, image, labels, where) if multi_label else _as_classes(mask, image, where)
+        _as_planes(mask, is_planes, labels, where)
+        if multi_label
+        else _as_classes(mask, is_planes, where)
     )
 
 
@@ -155,7 +178,13 @@ def _is_dicom(path: Path, where: str) -> bool:
         raise ImageError(f"the file cannot be opened: {fault.strerror}", where=where) from None
 
 
-def _one_structure(drawn: Image, where: str) -> Image:
+def _empty_image_on(mask: Mask) -> Image:
+    """Return an image of zeros on the grid of a mask of one label per voxel; it takes no memory."""
+    nothing = np.broadcast_to(np.float32(0), (1, *mask.array.shape))
+    return Image(nothing, mask.spacing, mask.affine)
+
+
+def _one_structure(drawn: Image, labels: Collection[int], where: str) -> Image:
     """Return a picture's mask with one plane, and white (255) as the label 1 if it is all it has.
 
     PNG masks are drawn in black and white because 1 on 0 cannot be seen.
@@ -169,36 +198,36 @@ def _one_structure(drawn: Image, where: str) -> Image:
             )
         drawn = replace(drawn, array=drawn.array[:1])
     values = np.unique(drawn.array)
-    if values[-1] == _WHITE and len(values) <= 2 and values[0] in (0, _WHITE):
-        white = (drawn.array == _WHITE).astype(np.float32)
+    if WHITE not in labels and values[-1] == WHITE and set(values) <= {0, WHITE}:
+        white = (drawn.array == WHITE).astype(np.float32)
         return replace(drawn, array=white, notes=(*drawn.notes, "255 read as label 1"))
     return drawn
 
 
 def _on_axes_of(image: Image, drawn: Image) -> Image:
-    """Return a NIfTI mask of a DICOM image with the axes of that image: an exact turn, no copy.
+    """Return a mask with the axes of its image: an exact turn, no copy.
 
-    The axes of a DICOM series are `(slice, row, column)` here and the converter's choice in NIfTI;
-    the two grids are compared afterwards. Between two NIfTI files nothing is turned.
+    Order and direction of the axes are the writer's choice: `(slice, row, column)` here for a DICOM
+    series, any in NIfTI. Whether the voxels then lie in the same places is checked afterwards.
     """
-    formats = (image.header.get("format"), drawn.header.get("format"))
-    if formats == ("NIfTI", "NIfTI") or image.affine is None or drawn.affine is None:
+    if image.affine is None or drawn.affine is None or drawn.array.ndim != image.array.ndim:
         return drawn
-    if drawn.array.ndim != 4 or image.array.ndim != 4:
+    axes = image.array.ndim - 1
+    turn = np.rint(np.linalg.inv(image.affine) @ drawn.affine)[:axes, :axes]
+    if not _is_turn(turn) or (turn == np.eye(axes)).all():
         return drawn
-    turn = np.rint(np.linalg.inv(image.affine) @ drawn.affine)[:3, :3]
-    if not _is_turn(turn) or (turn == np.eye(3)).all():
-        return drawn
-    axes = [int(np.abs(turn[axis]).argmax()) for axis in range(3)]
-    array = drawn.array.transpose(0, *(axis + 1 for axis in axes))
-    affine = drawn.affine[:, [*axes, 3]].copy()
-    for axis in range(3):
-        if turn[axis, axes[axis]] < 0:
+    order = [int(np.abs(row).argmax()) for row in turn]
+    array = drawn.array.transpose(0, *(axis + 1 for axis in order))
+    affine = drawn.affine.copy()
+    affine[:, :axes] = drawn.affine[:, order]
+    for axis in range(axes):
+        if turn[axis, order[axis]] < 0:
             array = np.flip(array, axis + 1)
             affine[:, 3] += affine[:, axis] * (array.shape[axis + 1] - 1)
             affine[:, axis] *= -1
-    note = "axes of the NIfTI mask turned to those of the DICOM image"
-    return replace(drawn, array=array, affine=affine, notes=(*drawn.notes, note))
+    spacing = drawn.spacing and tuple(drawn.spacing[axis] for axis in order)
+    notes = (*drawn.notes, "axes of the mask turned to those of the image")
+    return replace(drawn, array=array, affine=affine, spacing=spacing, notes=notes)
 
 
 def _is_turn(matrix: FloatArray) -> bool:
@@ -208,9 +237,9 @@ def _is_turn(matrix: FloatArray) -> bool:
     return bool(is_single and (matrix[~ones] == 0).all())
 
 
-def _as_classes(mask: Mask, image: Image, where: str) -> Mask:
+def _as_classes(mask: Mask, is_planes: bool, where: str) -> Mask:
     """Return a mask of one label per voxel; planes are refused."""
-    if mask.array.ndim == image.array.ndim:
+    if is_planes:
         raise ImageError(
             f"the mask has {len(mask.array)} planes",
             expected="one label per voxel",
@@ -220,15 +249,15 @@ def _as_classes(mask: Mask, image: Image, where: str) -> Mask:
     return mask
 
 
-def _as_planes(mask: Mask, image: Image, labels: Mapping[int, str] | None, where: str) -> Mask:
+def _as_planes(mask: Mask, is_planes: bool, labels: Mapping[int, str] | None, where: str) -> Mask:
     """Return a mask of one plane per label."""
-    if mask.array.ndim == image.array.ndim:
+    if is_planes:
         return mask
     values = tuple(sorted(set(labels or mask.labels) - {0}))
     if not values:
         raise ImageError("the mask is empty and no labels are stated", where=where)
     planes = np.stack([mask.array == label for label in values]).astype(np.uint8)
-    return Mask(planes, values, mask.notes, mask.flags)
+    return replace(mask, array=planes, labels=values)
 
 
 def _png(labels: NDArray[np.uint8]) -> bytes:
@@ -236,7 +265,7 @@ def _png(labels: NDArray[np.uint8]) -> bytes:
     from PIL import Image as Picture
 
     buffer = BytesIO()
-    Picture.fromarray(labels * np.uint8(_WHITE) if labels.max() == 1 else labels).save(
+    Picture.fromarray(labels * np.uint8(WHITE) if labels.max() == 1 else labels).save(
         buffer, format="PNG"
     )
     return buffer.getvalue()

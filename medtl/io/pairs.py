@@ -1,13 +1,13 @@
 """An image and its mask: the same grid, whole-number labels, and only labels that are known.
 
-A mask that is mirrored, shifted or interpolated trains a network on wrong truth without an error
-anywhere, so nothing here is repaired: a pair that does not agree is refused.
+A mask that is shifted or interpolated trains a network on wrong truth, and gives wrong figures,
+without an error anywhere. So nothing here is repaired: a pair that does not agree is refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,26 +21,41 @@ AFFINE_TOLERANCE_MM = 1e-3
 AFFINE_TOLERANCE_RELATIVE = 1e-5
 """The same as a fraction of the image's extent: a NIfTI affine is stored in float32."""
 
+ROUNDING_VOXELS = 0.05
+"""How far a corner voxel may lie from its place when a program rounded the header: it is flagged.
+
+Programs that keep direction cosines apart from the spacing write an oblique affine back with other
+last digits, which add up to tenths of a millimetre at the far corner.
+"""
+
 _MAX_LABEL = np.iinfo(np.uint16).max
 _LISTED = 10
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Mask:
-    """The labels of an image's voxels.
+    """The labels of the voxels of a grid, and where the grid lies.
 
     Attributes:
         array: `(*S)` labels, 0 the background, uint8 or uint16; or `(K, *S)` of 0 and 1 where
             structures may overlap, one plane per label in ascending order.
         labels: Values of the planes, or of the voxels above 0 that were found; ascending.
-        notes: What was done while reading ("255 read as 1").
+        spacing: Millimetres per axis, by the file's affine where it has one; None if it says none.
+        affine: `(4, 4)` voxel to RAS+ mm, or None.
+        notes: What was done while reading ("255 read as label 1").
         flags: Oddities for the data-quality report.
     """
 
     array: NDArray[np.uint8] | NDArray[np.uint16]
     labels: tuple[int, ...]
+    spacing: tuple[float, ...] | None = None
+    affine: FloatArray | None = None
     notes: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """The shape and the labels, never the voxels."""
+        return f"Mask({_times(self.array.shape)}, labels {', '.join(map(str, self.labels))})"
 
 
 def check_pair(
@@ -57,9 +72,25 @@ def check_pair(
     Raises:
         ImageError: Shape or affine differ, a value is no whole number or not finite, or a label
             is unknown.
+
+    Example:
+        >>> import numpy as np
+        >>> image = Image(np.zeros((1, 2, 3), np.float32))
+        >>> check_pair(image, Image(np.eye(2, 3, dtype=np.float32)[None]))
+        Mask(2 x 3, labels 1)
+        >>> check_pair(image, Image(np.full((1, 2, 3), 0.5, np.float32)))
+        Traceback (most recent call last):
+        ...
+        medtl.errors.ImageError: mask: 6 voxels of the mask are no integer labels ...
     """
     _require_shape(image, mask, where)
-    flags = _affine_flags(image.affine, mask.affine, image.array.shape[1:], where)
+    flags = _affine_flags(image, mask, where)
+    found = labels_of(mask, labels=labels, where=where)
+    return replace(found, flags=(*flags, *found.flags))
+
+
+def labels_of(mask: Image, *, labels: Collection[int] | None = None, where: str = "mask") -> Mask:
+    """Return what a mask file holds as whole numbers. Arguments and errors as `check_pair`."""
     if {"nan_voxels", "infinite_voxels"} & set(mask.flags):
         raise ImageError("the mask has voxels that are not finite, and no label", where=where)
     planes = len(mask.array)
@@ -75,9 +106,8 @@ def check_pair(
         found = tuple(sorted(allowed - {0})) if allowed else tuple(range(1, planes + 1))
     elif allowed is not None:
         _require_known(found, allowed, where)
-    if not array.any():
-        flags.append("mask_empty")
-    return Mask(array, found, tuple(mask.notes), tuple(flags))
+    flags = () if array.any() else ("mask_empty",)
+    return Mask(array, found, mask.spacing, mask.affine, mask.notes, flags)
 
 
 def whole_labels(array: FloatArray, where: str) -> NDArray[np.uint8] | NDArray[np.uint16]:
@@ -111,15 +141,27 @@ def label_values(array: NDArray[np.integer]) -> tuple[int, ...]:
 
 
 def grid_distance_mm(ours: FloatArray, other: FloatArray, shape: tuple[int, ...]) -> float:
-    """Return the largest distance in mm between the places that two affines give a corner voxel."""
+    """Return the largest distance in mm between the places that two affines give a corner voxel.
+
+    Example:
+        >>> import numpy as np
+        >>> moved = np.eye(4)
+        >>> moved[0, 3] = 100
+        >>> grid_distance_mm(np.eye(4), moved, (6, 5, 4))
+        100.0
+    """
+    return float(np.linalg.norm(_corner_shifts(ours, other, shape), axis=0).max())
+
+
+def _corner_shifts(ours: FloatArray, other: FloatArray, shape: tuple[int, ...]) -> FloatArray:
+    """Return `(3, corners)` mm from the place that one affine gives a corner to the other's."""
     corners = np.array(np.meshgrid(*([0, n - 1] for n in shape), indexing="ij")).reshape(
         len(shape), -1
     )
     index = np.ones((4, corners.shape[1]))
     index[:3] = 0
     index[: len(shape)] = corners
-    moved = (np.asarray(ours) - np.asarray(other))[:3] @ index
-    return float(np.linalg.norm(moved, axis=0).max())
+    return np.asarray((np.asarray(other) - np.asarray(ours))[:3] @ index)
 
 
 def _require_shape(image: Image, mask: Image, where: str) -> None:
@@ -134,31 +176,34 @@ def _require_shape(image: Image, mask: Image, where: str) -> None:
         )
 
 
-def _affine_flags(
-    ours: FloatArray | None, other: FloatArray | None, shape: tuple[int, ...], where: str
-) -> list[str]:
-    """Return flags for places that cannot be compared; refuse places that differ."""
-    if (ours is None) != (other is None):
-        return ["mask_place_not_comparable"]
+def _affine_flags(image: Image, mask: Image, where: str) -> tuple[str, ...]:
+    """Return flags for places that differ by rounding or cannot be compared; refuse others."""
+    ours, other, shape = image.affine, mask.affine, image.array.shape[1:]
     if ours is None or other is None:
-        return []
+        return () if ours is other else ("mask_place_not_comparable",)
     distance = grid_distance_mm(ours, other, shape)
-    edges = np.linalg.norm(np.asarray(ours)[:3, : len(shape)] * np.array(shape), axis=0)
+    edges = np.linalg.norm(ours[:3, : len(shape)] * np.array(shape), axis=0)
     allowed = max(
         AFFINE_TOLERANCE_MM,
         AFFINE_TOLERANCE_RELATIVE * float(np.linalg.norm(edges)),
-        AFFINE_TOLERANCE_RELATIVE * float(np.abs(np.asarray(ours)[:3, 3]).max()),
+        AFFINE_TOLERANCE_RELATIVE * float(np.abs(ours[:3, 3]).max()),
     )
-    if distance > allowed:
-        mirrored = np.linalg.det(np.asarray(ours)[:3, :3] @ np.asarray(other)[:3, :3]) < 0
-        raise ImageError(
-            f"affine mismatch: voxels of the mask lie up to {distance:.4g} mm from those of the "
-            "image" + (", and the orientation is mirrored" if mirrored else ""),
-            expected=f"at most {allowed:.2g} mm",
-            where=where,
-            fix="Save the mask with the header of its image, after looking at both in a viewer",
-        )
-    return []
+    if distance <= allowed:
+        return ()
+    voxels = np.linalg.solve(ours[:3, :3], _corner_shifts(ours, other, shape))
+    if np.abs(voxels).max() <= ROUNDING_VOXELS:
+        return ("mask_place_rounded",)
+    mirrored = np.linalg.det(ours[:3, :3] @ other[:3, :3]) < 0
+    sizes = [np.linalg.norm(affine[:3, : len(shape)], axis=0) for affine in (other, ours)]
+    resized = not np.allclose(*sizes, rtol=1e-3)
+    raise ImageError(
+        f"affine mismatch: voxels of the mask lie up to {distance:.4g} mm from those of the image"
+        + (", and the orientation is mirrored" if mirrored else "")
+        + (", and they have other voxel sizes" if resized else ""),
+        expected=f"at most {allowed:.2g} mm, or 1/20 voxel where a header was rounded",
+        where=where,
+        fix="Save the mask with the header of its image, after looking at both in a viewer",
+    )
 
 
 def _require_known(found: tuple[int, ...], allowed: set[int], where: str) -> None:

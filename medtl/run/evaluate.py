@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,19 +16,20 @@ from medtl.cases.predictions import read_predictions
 from medtl.errors import MedtlError, PredictionsError
 from medtl.evaluation.assemble import evaluate, measures_from_json
 from medtl.evaluation.model_comparison import without_readers
-from medtl.io.read import read_image
+from medtl.io.masks import WHITE, read_mask
+from medtl.io.pairs import Mask
 from medtl.metrics.inputs import usable_rows
 from medtl.metrics.overlap import case_overlaps
 from medtl.report.render import write_report
 from medtl.storage.atomic import write_json, write_text
 from medtl.storage.yaml import load_yaml
-from medtl.types import SPLITS, IntArray, OperatingPoint
+from medtl.types import SPLITS, OperatingPoint
 
 if TYPE_CHECKING:
     import pandas as pd
 
-WHITE = 255
-"""What a mask of one label is drawn with in a picture."""
+PLACE_FLAGS = ("mask_place_rounded", "mask_place_not_comparable")
+"""Flags of a pair of masks that are said in `overlap.csv`."""
 
 HEADLINES = ("auroc", "sensitivity", "specificity", "mae_months", "dice")
 """Measures that the command line shows; all others are in the file."""
@@ -229,27 +230,32 @@ def overlap_table(rows: pd.DataFrame, table: Path) -> pd.DataFrame:
 
     structures = _structures_of(table)
     kept = [name for name in map(str, rows) if name not in ("truth", "prediction", "spacing_mm")]
-    found = []
+    found: list[dict[str, Any]] = []
     for _, row in rows.iterrows():
         own = _of_the_row(row, structures)
-        truth, spacing = _read_mask(row, "truth", table, own)
-        prediction, other = _read_mask(row, "prediction", table, own)
-        if spacing and other and not np.allclose(spacing, other, rtol=1e-3):
+        truth = _mask_of(row, "truth", table, own)
+        prediction = _mask_of(row, "prediction", table, own, like=truth)
+        where = f"{table.name}, {row['case_id']}"
+        stated = _stated_spacing(row, truth.array.ndim, where)
+        sizes = [mask.spacing for mask in (truth, prediction) if mask.spacing]
+        if not stated and len(sizes) == 2 and not np.allclose(*sizes, rtol=1e-3):
             raise PredictionsError(
-                f"truth and prediction of {row['case_id']} have other voxel sizes",
-                expected="masks on the same grid", where=table.name,
+                "truth and prediction have other voxel sizes", where=where,
+                expected="masks on the same grid",
                 fix="Resample the prediction to the truth's grid, nearest neighbour",
             )  # fmt: skip
         try:
             overlaps = case_overlaps(
-                truth, prediction, spacing, structures=own, tolerances_mm=TOLERANCES_MM
-            )
+                truth.array, prediction.array, stated or truth.spacing,
+                structures=own, tolerances_mm=TOLERANCES_MM,
+            )  # fmt: skip
         except PredictionsError as error:
             raise PredictionsError(
-                error.found, expected=error.expected, fix=error.fix,
-                where=f"{table.name}, {row['case_id']}",
-            ) from error  # fmt: skip
-        found += [{**{name: row[name] for name in kept}, **overlap} for overlap in overlaps]
+                error.found, expected=error.expected, fix=error.fix, where=where
+            ) from error
+        odd = [flag for flag in prediction.flags if flag in PLACE_FLAGS]
+        about = {**{name: row[name] for name in kept}, **({"flags": "; ".join(odd)} if odd else {})}
+        found += [{**about, **overlap} for overlap in overlaps]
     return pd.DataFrame(found)
 
 
@@ -278,31 +284,41 @@ def _of_the_row(row: pd.Series[Any], structures: Mapping[int, str]) -> Mapping[i
     return {value: name for value, name in structures.items() if name == named} or structures
 
 
-def _read_mask(
-    row: pd.Series[Any], column: str, table: Path, structures: Mapping[int, str]
-) -> tuple[IntArray, tuple[float, ...] | None]:
-    """Return a label map and its spacing in mm, None where neither file nor table says it."""
+def _mask_of(
+    row: pd.Series[Any],
+    column: str,
+    table: Path,
+    structures: Mapping[int, str],
+    *,
+    like: Mask | None = None,
+) -> Mask:
+    """Return the mask that a cell names, on the grid of another if one is given."""
     where = f"{table.name}, {column} of {row['case_id']}"
+    path = table.parent / str(row[column])
+    if not path.exists():
+        raise PredictionsError(
+            "the mask cannot be read: there is no such file",
+            expected="a path relative to the table",
+            where=where,
+        )
     try:
-        image = read_image(table.parent / str(row[column]))
+        # Labels are named only where white is one of them: others get this table's own message.
+        mask = read_mask(path, like, labels=structures if WHITE in structures else None)
     except MedtlError as error:
         raise PredictionsError(
-            f"the mask cannot be read ({error.found})", where=where,
-            expected="a path relative to the table",
-        ) from error  # fmt: skip
-    mask = np.rint(image.array[0]).astype(int)
-    if len(structures) == 1 and np.unique(mask).size <= 2:
-        mask = np.where(mask != 0, next(iter(structures)), 0)  # black and white, as 255 or as 1
-    elif WHITE not in structures and set(np.unique(mask).tolist()) <= {0, WHITE}:
-        mask = mask // WHITE  # a picture of the label 1 alone is drawn in white
-    unknown = sorted(set(np.unique(mask).tolist()) - {0, *structures})
+            error.found, expected=error.expected, where=where, fix=error.fix
+        ) from error
+    if len(structures) == 1 and len(mask.labels) == 1:
+        value = next(iter(structures))  # black and white, whatever white is
+        return replace(mask, array=np.where(mask.array != 0, value, 0).astype(np.uint16))
+    unknown = sorted(set(mask.labels) - {*structures})
     if unknown:
         raise PredictionsError(
             f"the mask holds the value {unknown[0]}", where=where,
             expected=f"0 or one of {', '.join(map(str, structures))}",
             fix=f"Name it in {table.with_suffix('.yaml').name}: labels: {{{unknown[0]}: NAME}}",
         )  # fmt: skip
-    return mask, _stated_spacing(row, mask.ndim, where) or image.spacing
+    return mask
 
 
 def _stated_spacing(row: pd.Series[Any], axes: int, where: str) -> tuple[float, ...]:

@@ -129,7 +129,7 @@ def draw_worst_masks(run: Path, cases: Mapping[str, Case], reader: ImageReader) 
         image = reader.read(cases[case_id])
         truth, predicted = (
             reader.preprocessor.mask_to_unit(
-                (read_mask(run / row[part], image=image).array == value_of[label]).astype(np.uint8),
+                (read_mask(run / row[part], like=image).array == value_of[label]).astype(np.uint8),
                 image,
             )
             for part in ("truth", "prediction")

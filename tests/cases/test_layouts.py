@@ -315,7 +315,7 @@ def test_the_shared_hippocampus_pairs_agree():
     manifest = read_manifest(folder / "manifest.csv", mask="label", salt=b"test")
     for case in manifest.cases[::20]:
         image = read_image(case.image)
-        mask = read_mask(case.mask, image=image, labels={1: "anterior", 2: "posterior"})
+        mask = read_mask(case.mask, like=image, labels={1: "anterior", 2: "posterior"})
         assert mask.labels == (1, 2)
         assert mask.flags == ()
 

@@ -33,7 +33,7 @@ def test_the_manifest_is_accepted_and_every_mask_lies_on_its_image(manifest: Pat
     for number, case in enumerate(found.cases):
         image = read_image(case.image)
         assert case.mask is not None
-        mask = read_mask(case.mask, image=image, labels={KIDNEY: "kidney", CYST: "cyst"})
+        mask = read_mask(case.mask, like=image, labels={KIDNEY: "kidney", CYST: "cyst"})
         drawn = draw_volume(3, number)
         assert np.array_equal(mask.array, drawn.labels)
         np.testing.assert_allclose(image.array, drawn.image.array, rtol=1e-6)

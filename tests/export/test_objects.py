@@ -18,7 +18,7 @@ from medtl.export.codes import label_code, structure_code
 from medtl.export.document import encapsulated_pdf
 from medtl.export.identity import RESEARCH_ONLY, stable_uid, write_object
 from medtl.export.pictures import read_picture, secondary_capture
-from medtl.export.segmentation import on_series, read_mask, segmentation
+from medtl.export.segmentation import on_series, segmentation
 from medtl.export.source import made_from, read_source
 from medtl.export.structured_report import Finding, structured_report
 
@@ -282,25 +282,6 @@ def test_a_volume_mask_on_another_grid_is_refused(tmp_path):
     del sources[0].PixelSpacing
     with pytest.raises(ImageError, match="a source image has no PixelSpacing"):
         on_series(np.ones((16, 12, 4), int), affine, sources)
-
-
-def test_mask_files_are_read_as_whole_numbers(tmp_path):
-    import nibabel
-    from PIL import Image
-
-    values = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    Image.fromarray(values).save(tmp_path / "m.png")
-    mask, affine = read_mask(tmp_path / "m.png")
-    np.testing.assert_array_equal(mask, values)
-    assert affine is None
-    volume = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
-    nibabel.save(nibabel.Nifti1Image(volume, np.diag([1.0, 2, 3, 1])), tmp_path / "m.nii.gz")
-    mask, affine = read_mask(tmp_path / "m.nii.gz")
-    np.testing.assert_array_equal(mask, volume)
-    np.testing.assert_allclose(affine, np.diag([1.0, 2, 3, 1]))
-    nibabel.save(nibabel.Nifti1Image(volume / 7.0, np.eye(4)), tmp_path / "f.nii.gz")
-    with pytest.raises(ImageError, match="one whole number per voxel"):
-        read_mask(tmp_path / "f.nii.gz")
 
 
 def test_a_picture_keeps_its_pixels_and_gets_a_caption(source):

@@ -15,6 +15,7 @@ from medtl.errors import ImageError, MedtlError
 from medtl.io.cost import Limits, limits_beside
 from medtl.io.dicom.segmentations import rasterise
 from medtl.io.masks import read_mask, write_mask
+from medtl.io.pairs import grid_distance_mm
 from medtl.io.read import read_image
 from medtl.types import Image
 
@@ -61,13 +62,13 @@ def test_a_written_mask_overlays_a_left_handed_nifti_voxel_for_voxel(tmp_path):
     assert (int(written.header["sform_code"]), int(written.header["qform_code"])) == (1, 1)
     assert written.header.get_data_dtype() == np.uint8
     np.testing.assert_array_equal(np.asarray(written.dataobj), LABELS)
-    back = read_mask(tmp_path / "mask.nii.gz", image=image, labels=NAMES)
+    back = read_mask(tmp_path / "mask.nii.gz", like=image, labels=NAMES)
     np.testing.assert_array_equal(back.array, LABELS)
     # negative control: the same labels with a flipped axis are refused
     flipped = affine @ np.diag([1, 1, -1, 1])
     nibabel.save(nibabel.Nifti1Image(LABELS, flipped), tmp_path / "wrong.nii")
     with pytest.raises(ImageError, match=r"wrong\.nii: affine mismatch"):
-        read_mask(tmp_path / "wrong.nii", image=image)
+        read_mask(tmp_path / "wrong.nii", like=image)
 
 
 def test_a_written_mask_overlays_a_dicom_series_voxel_for_voxel(tmp_path, image):
@@ -79,7 +80,7 @@ def test_a_written_mask_overlays_a_dicom_series_voxel_for_voxel(tmp_path, image)
         lps = place(voxel[0]) + np.array([0.7 * voxel[2], 0.8 * voxel[1], 0])
         index = np.linalg.inv(written.affine) @ (*(lps * (-1, -1, 1)), 1)
         assert data[tuple(np.rint(index[:3]).astype(int))] == LABELS[tuple(voxel)]
-    np.testing.assert_array_equal(read_mask(tmp_path / "mask.nii.gz", image=image).array, LABELS)
+    np.testing.assert_array_equal(read_mask(tmp_path / "mask.nii.gz", like=image).array, LABELS)
 
 
 def test_a_converted_mask_of_a_series_is_turned_back_exactly(tmp_path, image):
@@ -89,25 +90,113 @@ def test_a_converted_mask_of_a_series_is_turned_back_exactly(tmp_path, image):
     affine[:, 3] += affine[:, 1] * (array.shape[1] - 1)
     affine[:, 1] *= -1
     nibabel.save(nibabel.Nifti1Image(array, affine), tmp_path / "m.nii.gz")
-    mask = read_mask(tmp_path / "m.nii.gz", image=image, labels=NAMES)
+    mask = read_mask(tmp_path / "m.nii.gz", like=image, labels=NAMES)
     np.testing.assert_array_equal(mask.array, LABELS)
-    assert "axes of the NIfTI mask turned to those of the DICOM image" in mask.notes
+    assert "axes of the mask turned to those of the image" in mask.notes
     affine[0, 3] += 0.7  # negative control: one column to the side
     nibabel.save(nibabel.Nifti1Image(array, affine), tmp_path / "m.nii.gz")
     with pytest.raises(ImageError, match=r"up to 0\.7 mm"):
-        read_mask(tmp_path / "m.nii.gz", image=image)
+        read_mask(tmp_path / "m.nii.gz", like=image)
+
+
+TURNS = [
+    (order, flips)
+    for order in ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
+    for flips in ((1, 1, 1), (-1, 1, 1), (1, -1, 1), (1, 1, -1), (-1, -1, -1))
+]
+
+
+def turned(
+    array: np.ndarray, affine: np.ndarray, order: tuple[int, ...], flips: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same voxels in the same places, stored in another order of axes and directions."""
+    array, affine = array.transpose(order), affine[:, [*order, 3]].copy()
+    for axis, sign in enumerate(flips):
+        if sign < 0:
+            array = np.flip(array, axis)
+            affine[:, 3] += affine[:, axis] * (array.shape[axis] - 1)
+            affine[:, axis] *= -1
+    return array, affine
+
+
+@pytest.mark.parametrize(("order", "flips"), TURNS)
+def test_any_order_and_direction_of_axes_is_brought_onto_one_grid(tmp_path, order, flips):
+    path, affine = left_handed(tmp_path)
+    image = read_image(path)
+    nibabel.save(nibabel.Nifti1Image(*turned(LABELS, affine, order, flips)), tmp_path / "m.nii")
+    mask = read_mask(tmp_path / "m.nii", image)
+    np.testing.assert_array_equal(mask.array, LABELS)
+    np.testing.assert_allclose(mask.affine, affine, atol=1e-4)
+    assert mask.spacing == pytest.approx(image.spacing, abs=1e-4)
+    assert mask.flags == ()
+    moved = affine.copy()
+    moved[0, 3] += 5  # negative control: the same turn, 5 mm to the right
+    nibabel.save(nibabel.Nifti1Image(*turned(LABELS, moved, order, flips)), tmp_path / "m.nii")
+    with pytest.raises(ImageError, match="up to 5 mm"):
+        read_mask(tmp_path / "m.nii", image)
+
+
+def test_without_an_image_a_mask_says_where_it_lies_itself(tmp_path):
+    path, affine = left_handed(tmp_path)
+    write_mask(tmp_path / "m.nii", LABELS, like=read_image(path))
+    mask = read_mask(str(tmp_path / "m.nii"))
+    np.testing.assert_array_equal(mask.array, LABELS)
+    np.testing.assert_allclose(mask.affine, affine, atol=1e-5)
+    assert mask.spacing == pytest.approx(tuple(np.linalg.norm(affine[:3, :3], axis=0)), rel=1e-5)
+    assert (mask.labels, repr(mask)) == ((1, 2), "Mask(5 x 7 x 6, labels 1, 2)")
+    again = read_mask(tmp_path / "m.nii", mask)
+    np.testing.assert_array_equal(again.array, LABELS)
+
+
+def test_a_segmentation_object_is_placed_on_a_mask_too(tmp_path, image):
+    write_mask(tmp_path / "m.nii", LABELS, like=image)
+    path = seg(tmp_path / "seg.dcm", BINARY)
+    on_mask = read_mask(path, read_mask(tmp_path / "m.nii"), labels=NAMES)
+    np.testing.assert_array_equal(on_mask.array, LABELS)
+
+
+def test_a_header_rounded_by_another_program_is_accepted_and_flagged(tmp_path):
+    """Direction cosines of four decimals, kept apart from the spacing and made orthonormal."""
+    cosines = np.round(_rotation(0.21, -0.13, 0.09), 4)
+    affine, other = np.eye(4), np.eye(4)
+    steps = np.diag([-0.9375, -0.9375, 4.4])
+    affine[:3, :3], affine[:3, 3] = cosines @ steps, (100, 80, -60)
+    left, _, right = np.linalg.svd(cosines)
+    other[:3, :3], other[:3, 3] = left @ right @ steps, (100, 80, -60)
+    shape = (256, 256, 40)
+    distance = grid_distance_mm(affine, other, shape)
+    assert 0.003 < distance < 0.23
+    labels = np.zeros(shape, np.uint8)
+    labels[100:120, 90:130, 10:20] = 1
+    image = Image(np.zeros((1, *shape), np.float32), (0.9375, 0.9375, 4.4), affine)
+    nibabel.save(nibabel.Nifti1Image(labels, other), tmp_path / "m.nii")
+    mask = read_mask(tmp_path / "m.nii", image)
+    assert mask.flags == ("mask_place_rounded",)
+    np.testing.assert_array_equal(mask.array, labels)
+    other[0, 3] += 0.06 * 0.9375  # negative control: more than 1/20 voxel to the side
+    nibabel.save(nibabel.Nifti1Image(labels, other), tmp_path / "m.nii")
+    with pytest.raises(ImageError, match=r"m\.nii: affine mismatch: .* or 1/20 voxel"):
+        read_mask(tmp_path / "m.nii", image)
+
+
+def _rotation(a: float, b: float, c: float) -> np.ndarray:
+    """Turns about the three axes, in radians."""
+    (ca, cb, cc), (sa, sb, sc) = np.cos([a, b, c]), np.sin([a, b, c])
+    about_x = np.array([[1, 0, 0], [0, ca, -sa], [0, sa, ca]])
+    about_y = np.array([[cb, 0, sb], [0, 1, 0], [-sb, 0, cb]])
+    return about_x @ about_y @ np.array([[cc, -sc, 0], [sc, cc, 0], [0, 0, 1]])
 
 
 def test_planes_of_overlapping_structures_make_the_round_trip(tmp_path):
     image = read_image(left_handed(tmp_path)[0])
     planes = np.stack([LABELS == 1, LABELS > 0]).astype(np.uint8)
     write_mask(tmp_path / "m.nii", planes, like=image)
-    mask = read_mask(tmp_path / "m.nii", image=image, labels=NAMES, multi_label=True)
+    mask = read_mask(tmp_path / "m.nii", like=image, labels=NAMES, multi_label=True)
     np.testing.assert_array_equal(mask.array, planes)
     with pytest.raises(ImageError, match="the mask has 2 planes; expected one label per voxel"):
-        read_mask(tmp_path / "m.nii", image=image, labels=NAMES)
+        read_mask(tmp_path / "m.nii", like=image, labels=NAMES)
     write_mask(tmp_path / "c.nii", LABELS, like=image)
-    split = read_mask(tmp_path / "c.nii", image=image, labels=NAMES, multi_label=True)
+    split = read_mask(tmp_path / "c.nii", like=image, labels=NAMES, multi_label=True)
     np.testing.assert_array_equal(split.array, [LABELS == 1, LABELS == 2])
 
 
@@ -119,7 +208,7 @@ def test_a_sheared_affine_is_kept_in_the_sform_alone(tmp_path):
     written = nibabel.load(tmp_path / "m.nii")
     np.testing.assert_allclose(written.affine, affine)
     assert int(written.header["qform_code"]) == 0
-    assert read_mask(tmp_path / "m.nii", image=image).flags == ()
+    assert read_mask(tmp_path / "m.nii", like=image).flags == ()
 
 
 def test_an_image_without_a_place_gives_a_mask_without_one(tmp_path):
@@ -138,26 +227,29 @@ def test_white_in_a_picture_is_the_label_one(tmp_path):
 
     with Picture.open(tmp_path / "m.png") as picture:
         assert np.unique(np.asarray(picture)).tolist() == [0, 255]
-    mask = read_mask(tmp_path / "m.png", image=image, labels={1: "lung"})
+    mask = read_mask(tmp_path / "m.png", like=image, labels={1: "lung"})
     np.testing.assert_array_equal(mask.array, LABELS[2] == 1)
     assert "255 read as label 1" in mask.notes
     write_mask(tmp_path / "k.png", LABELS[2], like=image)
-    np.testing.assert_array_equal(read_mask(tmp_path / "k.png", image=image).array, LABELS[2])
+    np.testing.assert_array_equal(read_mask(tmp_path / "k.png", like=image).array, LABELS[2])
     Picture.fromarray(np.stack([LABELS[2] * 9] * 3, -1)).save(tmp_path / "rgb.png")
-    np.testing.assert_array_equal(read_mask(tmp_path / "rgb.png", image=image).array, LABELS[2] * 9)
+    np.testing.assert_array_equal(read_mask(tmp_path / "rgb.png", like=image).array, LABELS[2] * 9)
     Picture.fromarray(np.stack([LABELS[2], LABELS[2] * 0, LABELS[2]], -1)).save(tmp_path / "c.png")
+    grey = {255: "bone", 128: "marrow"}  # white is a label of its own here
+    Picture.fromarray((LABELS[2] == 1).astype(np.uint8) * 255).save(tmp_path / "w.png")
+    assert read_mask(tmp_path / "w.png", image, labels=grey).labels == (255,)
     with pytest.raises(ImageError, match="the mask is coloured"):
-        read_mask(tmp_path / "c.png", image=image)
+        read_mask(tmp_path / "c.png", like=image)
 
 
 def test_a_slice_of_a_volume_has_a_slice_of_its_mask(tmp_path):
     path, _ = left_handed(tmp_path)
     write_mask(tmp_path / "m.nii.gz", LABELS, like=read_image(path))
     image = read_image(path, frame=2)
-    mask = read_mask(tmp_path / "m.nii.gz", image=image, frame=2)
+    mask = read_mask(tmp_path / "m.nii.gz", like=image, frame=2)
     np.testing.assert_array_equal(mask.array, LABELS[:, :, 2])
     with pytest.raises(ImageError, match="affine mismatch"):  # another slice is another place
-        read_mask(tmp_path / "m.nii.gz", image=image, frame=3)
+        read_mask(tmp_path / "m.nii.gz", like=image, frame=3)
 
 
 @pytest.mark.parametrize(
@@ -180,9 +272,9 @@ def test_what_a_file_cannot_hold_is_not_written(tmp_path, name, labels, message)
 def test_an_empty_mask_without_labels_has_no_planes(tmp_path):
     image = read_image(left_handed(tmp_path)[0])
     write_mask(tmp_path / "m.nii", LABELS * 0, like=image)
-    assert read_mask(tmp_path / "m.nii", image=image).flags == ("mask_empty",)
+    assert read_mask(tmp_path / "m.nii", like=image).flags == ("mask_empty",)
     with pytest.raises(ImageError, match="the mask is empty and no labels are stated"):
-        read_mask(tmp_path / "m.nii", image=image, multi_label=True)
+        read_mask(tmp_path / "m.nii", like=image, multi_label=True)
 
 
 # -------------------------------------------------------------------------- SEG
@@ -238,30 +330,30 @@ BINARY = {1: LABELS == 2, 2: LABELS == 1}
 
 def test_segments_are_found_by_name_and_placed_by_position(tmp_path, image):
     path = seg(tmp_path / "seg.dcm", BINARY)
-    mask = read_mask(path, image=image, labels=NAMES, source=tmp_path / "s")
+    mask = read_mask(path, like=image, labels=NAMES, source=tmp_path / "s")
     np.testing.assert_array_equal(mask.array, LABELS)  # numbers in the file are swapped
     assert mask.array.dtype == np.uint8
     assert mask.flags == ()
-    by_number = read_mask(path, image=image)
+    by_number = read_mask(path, like=image)
     np.testing.assert_array_equal(by_number.array, np.choose(LABELS, [0, 2, 1]))
-    planes = read_mask(path, image=image, labels=NAMES, multi_label=True)
+    planes = read_mask(path, like=image, labels=NAMES, multi_label=True)
     np.testing.assert_array_equal(planes.array, [LABELS == 1, LABELS == 2])
 
 
 def test_a_slice_takes_its_frames_of_a_seg(tmp_path, image):
     one = read_image(tmp_path / "s", frame=2)
-    mask = read_mask(seg(tmp_path / "seg.dcm", BINARY), image=one, labels=NAMES)
+    mask = read_mask(seg(tmp_path / "seg.dcm", BINARY), like=one, labels=NAMES)
     np.testing.assert_array_equal(mask.array, LABELS[2])
 
 
 def test_a_label_map_and_a_fractional_segmentation(tmp_path, image):
     swapped = np.choose(LABELS, [0, 2, 1])
     path = seg(tmp_path / "map.dcm", {0: swapped}, "LABELMAP")
-    np.testing.assert_array_equal(read_mask(path, image=image, labels=NAMES).array, LABELS)
+    np.testing.assert_array_equal(read_mask(path, like=image, labels=NAMES).array, LABELS)
     fraction = np.where(LABELS == 1, 127, 0)
     fraction[2, 3, 2] = 128
     path = seg(tmp_path / "f.dcm", {2: fraction}, "FRACTIONAL", MaximumFractionalValue=255)
-    mask = read_mask(path, image=image, labels=NAMES)
+    mask = read_mask(path, like=image, labels=NAMES)
     assert np.argwhere(mask.array).tolist() == [[2, 3, 2]]
     assert "fractional_segmentation_cut_at_one_half" in mask.flags
     assert "structures_absent_taken_as_empty" not in mask.flags
@@ -294,7 +386,7 @@ def test_a_seg_written_by_highdicom_is_read(tmp_path, image):
         sources, stored, "BINARY", described, "1.2.7", 1, "1.2.8", 1, "m", "m", "1", "1"
     )
     made.save_as(tmp_path / "seg.dcm")
-    mask = read_mask(tmp_path / "seg.dcm", image=image, labels=NAMES)
+    mask = read_mask(tmp_path / "seg.dcm", like=image, labels=NAMES)
     np.testing.assert_array_equal(mask.array, LABELS)
 
 
@@ -312,7 +404,7 @@ def test_a_seg_written_by_highdicom_is_read(tmp_path, image):
 def test_a_seg_that_is_not_of_the_image_is_refused(tmp_path, image, changes, message):
     path = seg(tmp_path / "seg.dcm", BINARY, **changes)
     with pytest.raises(ImageError, match=message) as caught:
-        read_mask(path, image=image, source=tmp_path / "s", root=tmp_path)
+        read_mask(path, like=image, source=tmp_path / "s", root=tmp_path)
     assert "P2" not in str(caught.value)
     assert str(caught.value).startswith("seg.dcm: ")
 
@@ -321,19 +413,19 @@ def test_structures_that_overlap_or_are_not_there_are_refused(tmp_path, image):
     overlap = {1: LABELS == 1, 2: LABELS >= 1}
     path = seg(tmp_path / "seg.dcm", overlap)
     with pytest.raises(ImageError, match="structure 2 overlaps another one in 27 voxels"):
-        read_mask(path, image=image)
-    planes = read_mask(path, image=image, multi_label=True).array
+        read_mask(path, like=image)
+    planes = read_mask(path, like=image, multi_label=True).array
     np.testing.assert_array_equal(planes, [*overlap.values(), LABELS * 0])
     with pytest.raises(ImageError, match=r"none of the 3 segments has .* one of kidney"):
-        read_mask(path, image=image, labels={1: "kidney"})
-    one = read_mask(path, image=image, labels={5: "vessel", 6: "kidney"})
+        read_mask(path, like=image, labels={1: "kidney"})
+    one = read_mask(path, like=image, labels={5: "vessel", 6: "kidney"})
     assert one.flags == ("structures_absent_taken_as_empty", "mask_empty")
 
 
 def test_a_dicom_mask_needs_an_image_with_a_place(tmp_path):
     bare = Image(np.zeros((1, *SHAPE), np.float32))
     with pytest.raises(ImageError, match="the image has no position in the patient"):
-        read_mask(seg(tmp_path / "seg.dcm", BINARY), image=bare)
+        read_mask(seg(tmp_path / "seg.dcm", BINARY), like=bare)
 
 
 def test_a_frame_without_position_and_a_seg_without_pixels_are_refused(tmp_path, image):
@@ -344,11 +436,11 @@ def test_a_frame_without_position_and_a_seg_without_pixels_are_refused(tmp_path,
     del dataset.PerFrameFunctionalGroupsSequence[1].PlanePositionSequence
     dataset.save_as(path)
     with pytest.raises(ImageError, match="frame 1 has no ImagePositionPatient"):
-        read_mask(path, image=image)
+        read_mask(path, like=image)
     del dataset.PixelData
     dataset.save_as(path)
     with pytest.raises(ImageError, match="the segmentation has no pixel data"):
-        read_mask(path, image=image)
+        read_mask(path, like=image)
 
 
 # --------------------------------------------------------------------- RTSTRUCT
@@ -390,7 +482,7 @@ def test_contours_are_filled_and_inner_ones_cut_holes(tmp_path, image):
     liver = [(1, SQUARE, "CLOSED_PLANAR"), (1, hole, "CLOSED_PLANAR"), (2, SQUARE, "CLOSED_PLANAR")]
     spleen = [(0, SQUARE[:3], "CLOSEDPLANAR_XOR"), (3, SQUARE, "OPEN_PLANAR")]
     path = structures(tmp_path / "rt.dcm", {"LIVER": liver, "Spleen": spleen, "skin": spleen})
-    mask = read_mask(path, image=image, labels=NAMES, source=tmp_path / "s")
+    mask = read_mask(path, like=image, labels=NAMES, source=tmp_path / "s")
     expected = np.zeros(SHAPE, np.uint8)
     expected[1:3, 2:5, 2:5] = 1
     expected[1, 3, 3] = 0
@@ -426,10 +518,10 @@ def test_the_axis_of_the_slices_may_be_any(tmp_path, image):
 def test_odd_contours_are_flagged(tmp_path, image):
     closed = "CLOSED_PLANAR"
     path = structures(tmp_path / "rt.dcm", {"liver": [(n, SQUARE, closed) for n in (0, 2, 9)]})
-    mask = read_mask(path, image=image, labels={1: "liver"})
+    mask = read_mask(path, like=image, labels={1: "liver"})
     assert set(mask.flags) == {"contours_skip_slices", "contours_outside_the_image_left_out"}
     path = structures(tmp_path / "rt.dcm", {"liver": []})
-    assert read_mask(path, image=image, labels={1: "liver"}).flags == ("mask_empty",)
+    assert read_mask(path, like=image, labels={1: "liver"}).flags == ("mask_empty",)
 
 
 @pytest.mark.parametrize(
@@ -448,7 +540,7 @@ def test_contours_that_are_not_of_the_image_are_refused(
     regions = {"liver": [(z, points, "CLOSED_PLANAR") for z, points in contours]}
     path = structures(tmp_path / "rt.dcm", regions, **changes)
     with pytest.raises(ImageError, match=message):
-        read_mask(path, image=image, labels=labels, source=tmp_path / "s")
+        read_mask(path, like=image, labels=labels, source=tmp_path / "s")
 
 
 def test_contours_across_the_slices_are_refused(tmp_path, image):
@@ -460,13 +552,13 @@ def test_contours_across_the_slices_are_refused(tmp_path, image):
     contour.ContourData = [10, -20, 30, 12, -19, 32.5, 11, -18, 35]
     dataset.save_as(path)
     with pytest.raises(ImageError, match=r"a contour rises over \d+(\.\d+)? slices"):
-        read_mask(path, image=image, labels=NAMES)
+        read_mask(path, like=image, labels=NAMES)
 
 
 def test_another_dicom_image_can_be_a_mask(tmp_path):
     image = read_image(write(tmp_path / "i.dcm", VALUES[0]))
     path = write(tmp_path / "m.dcm", LABELS[2])
-    np.testing.assert_array_equal(read_mask(path, image=image).array, LABELS[2])
+    np.testing.assert_array_equal(read_mask(path, like=image).array, LABELS[2])
 
 
 def test_a_mask_may_cost_what_its_image_has_cost():

@@ -41,8 +41,17 @@ def test_a_voxel_shift_is_seen_at_the_far_corner():
     turned = AFFINE.copy()
     turned[:3, 0] *= 1.001  # 5 voxels of 1 mm: 5 um at the last one
     assert grid_distance_mm(AFFINE, turned, (6, 5, 4)) == pytest.approx(0.005)
-    with pytest.raises(ImageError, match=r"up to 0\.005 mm from those of the image; expected"):
+    assert check_pair(IMAGE, mask(affine=turned)).flags == ("mask_place_rounded",)
+    turned[:3, 0] *= 1.011  # 60 um: more than 1/20 of a voxel
+    with pytest.raises(ImageError, match=r"up to 0\.06\d+ mm from those of the image; expected"):
         check_pair(IMAGE, mask(affine=turned))
+
+
+def test_voxels_of_another_size_are_named():
+    other = AFFINE.copy()
+    other[:3, 0] *= 2
+    with pytest.raises(ImageError, match=r"up to 5 mm .*, and they have other voxel sizes"):
+        check_pair(IMAGE, mask(affine=other))
 
 
 def test_a_mirrored_mask_is_called_mirrored():

@@ -334,7 +334,7 @@ def test_the_mask_of_a_file_overlays_it_voxel_for_voxel(tmp_path, source):
         np.testing.assert_allclose(written.affine, plan.affine, atol=1e-4)
         data = np.asarray(written.dataobj)
         assert 2 * (data * truth).sum() / (data.sum() + truth.sum()) >= least
-        np.testing.assert_array_equal(read_mask(tmp_path / "mask.nii.gz", image=image).array, back)
+        np.testing.assert_array_equal(read_mask(tmp_path / "mask.nii.gz", like=image).array, back)
     # negative control: probabilities left on RAS axes fall beside the ball
     wrong = np.flip(back, 0)
     assert 2 * (wrong * truth).sum() / (wrong.sum() + truth.sum()) < 0.8

@@ -130,12 +130,13 @@ def _composed(planes: _Planes, flags: Sequence[str], image: Image, multi_label: 
     """Return the mask of the structures; overlaps are refused where a voxel has one label."""
     shape = image.array.shape[1:]
     values = tuple(sorted(planes))
+    place = (image.spacing, image.affine)
     all_flags = list(flags)
     if not any(plane.any() for plane in planes.values()):
         all_flags.append("mask_empty")
     if multi_label:
         stacked = np.stack([planes[label].reshape(shape) for label in values])
-        return Mask(stacked.astype(np.uint8), values, (), tuple(all_flags))
+        return Mask(stacked.astype(np.uint8), values, *place, flags=tuple(all_flags))
     array = np.zeros(shape, np.uint16 if max(values) > np.iinfo(np.uint8).max else np.uint8)
     for label in values:
         plane = planes[label].reshape(shape)
@@ -147,7 +148,7 @@ def _composed(planes: _Planes, flags: Sequence[str], image: Image, multi_label: 
                 fix="State that the structures may overlap (multi-label)",
             )
         array[plane] = label
-    return Mask(array, values, (), tuple(all_flags))
+    return Mask(array, values, *place, flags=tuple(all_flags))
 
 
 def _numbers_of(
