@@ -15,7 +15,7 @@ from medtl.run.evaluate import evaluate_table, overlap_table
 
 AFFINE = np.diag([1.0, 2.0, 3.0, 1.0])
 TRUTH = np.zeros((12, 10, 8), np.uint8)
-TRUTH[3:9, 2:7, 1:5] = 1
+TRUTH[1:7, 2:7, 1:5] = 1
 PREDICTION = np.roll(TRUTH, 1, axis=0)
 """One voxel to the side: overlap 5/6, 1 mm away."""
 
