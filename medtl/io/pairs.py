@@ -194,8 +194,8 @@ def _affine_flags(image: Image, mask: Image, where: str) -> tuple[str, ...]:
     if np.abs(voxels).max() <= ROUNDING_VOXELS:
         return ("mask_place_rounded",)
     mirrored = np.linalg.det(ours[:3, :3] @ other[:3, :3]) < 0
-    sizes = [np.linalg.norm(affine[:3, : len(shape)], axis=0) for affine in (other, ours)]
-    resized = not np.allclose(*sizes, rtol=1e-3)
+    sizes, others = (np.linalg.norm(a[:3, : len(shape)], axis=0) for a in (ours, other))
+    resized = not np.allclose(others, sizes, rtol=1e-3)
     raise ImageError(
         f"affine mismatch: voxels of the mask lie up to {distance:.4g} mm from those of the image"
         + (", and the orientation is mirrored" if mirrored else "")

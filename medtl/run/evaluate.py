@@ -237,8 +237,8 @@ def overlap_table(rows: pd.DataFrame, table: Path) -> pd.DataFrame:
         prediction = _mask_of(row, "prediction", table, own, like=truth)
         where = f"{table.name}, {row['case_id']}"
         stated = _stated_spacing(row, truth.array.ndim, where)
-        sizes = [mask.spacing for mask in (truth, prediction) if mask.spacing]
-        if not stated and len(sizes) == 2 and not np.allclose(*sizes, rtol=1e-3):
+        sizes, others = truth.spacing, prediction.spacing
+        if not stated and sizes and others and not np.allclose(sizes, others, rtol=1e-3):
             raise PredictionsError(
                 "truth and prediction have other voxel sizes", where=where,
                 expected="masks on the same grid",

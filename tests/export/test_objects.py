@@ -17,10 +17,13 @@ from medtl.errors import ImageError, MedtlError, PredictionsError
 from medtl.export.codes import label_code, structure_code
 from medtl.export.document import encapsulated_pdf
 from medtl.export.identity import RESEARCH_ONLY, stable_uid, write_object
+from medtl.export.objects import _mask_on
 from medtl.export.pictures import read_picture, secondary_capture
 from medtl.export.segmentation import on_series, segmentation
 from medtl.export.source import made_from, read_source
 from medtl.export.structured_report import Finding, structured_report
+from medtl.io.masks import write_mask
+from medtl.types import Image
 
 FINDINGS = (Finding("pneumonia", 0.8312345678901, 0.4), Finding("흉수", 0.1, 0.3))
 PICTURE = np.random.default_rng(0).integers(0, 255, (100, 80, 3)).astype(np.uint8)
@@ -282,6 +285,19 @@ def test_a_volume_mask_on_another_grid_is_refused(tmp_path):
     del sources[0].PixelSpacing
     with pytest.raises(ImageError, match="a source image has no PixelSpacing"):
         on_series(np.ones((16, 12, 4), int), affine, sources)
+
+
+def test_a_mask_that_a_run_drew_in_white_is_its_label_one(tmp_path, source):
+    image = Image(np.zeros((1, source.Rows, source.Columns), np.float32))
+    drawn = np.zeros((source.Rows, source.Columns), np.uint8)
+    drawn[2:5, 3:9] = 1
+    write_mask(tmp_path / "m.png", drawn, like=image)
+    mask = _mask_on(tmp_path / "m.png", [source], {1: "lung"})
+    np.testing.assert_array_equal(mask, drawn)
+    made = segmentation([mask], [source], ALGORITHM, labels={1: "lung"})
+    np.testing.assert_array_equal(made.pixel_array.reshape(drawn.shape), drawn)
+    with pytest.raises(ImageError, match="unknown label 1 in the mask"):  # negative control
+        _mask_on(tmp_path / "m.png", [source], {2: "lung"})
 
 
 def test_a_picture_keeps_its_pixels_and_gets_a_caption(source):
