@@ -73,36 +73,39 @@ def read_mask(
         Mask(4 x 4, labels 1)
     """
     path = Path(path)
-    where = name_of(path, root)
     if isinstance(like, Mask):
         like = _empty_image_on(like)
     limits = DEFAULT_LIMITS if like is None else limits_beside(like.array.shape)
-    if like is not None and _is_dicom(path, where):
-        from medtl.io.dicom.segmentations import read_dicom_mask
+    where = name_of(path, root)
+    with located(where):
+        if like is not None and _is_dicom(path):
+            from medtl.io.dicom.segmentations import read_dicom_mask
 
-        placed = read_dicom_mask(
-            path,
-            image=like,
-            labels=labels,
-            multi_label=multi_label,
-            source=source,
-            root=root,
-            limits=limits,
-        )
-        if placed is not None:
-            return placed
-    drawn = read_image(path, root=root, color="keep", frame=frame, limits=limits)
-    drawn = _one_structure(drawn, labels or (), where)
-    if like is None:
-        mask = labels_of(drawn, labels=labels, where=where)
-    else:
-        mask = check_pair(like, _on_axes_of(like, drawn), labels=labels, where=where)
-    is_planes = len(drawn.array) > 1
-    return (
-        _as_planes(mask, is_planes, labels, where)
-        if multi_label
-        else _as_classes(mask, is_planes, where)
-    )
+            placed = read_dicom_mask(
+                path,
+                image=like,
+                labels=labels,
+                multi_label=multi_label,
+                source=source,
+                root=root,
+                limits=limits,
+            )
+            if placed is not None:
+                return placed
+        drawn = read_image(path, root=root, color="keep", frame=frame, limits=limits)
+        drawn = _one_structure(drawn, labels or ())
+        if like is None:
+            mask = labels_of(drawn, labels)
+        else:
+            mask = check_pair(like, _on_axes_of(like, drawn), labels=labels, where=where)
+        has_planes = len(drawn.array) > 1
+        if has_planes and not multi_label:
+            raise ImageError(
+                f"the mask has {len(drawn.array)} planes",
+                expected="one label per voxel",
+                fix="State that the structures may overlap (multi-label)",
+            )
+        return mask if has_planes or not multi_label else _as_planes(mask, labels)
 
 
 def write_mask(path: Path, labels: NDArray[np.integer], *, like: Image) -> None:
@@ -165,17 +168,16 @@ def nifti_bytes(array: NDArray[Any], like: Image) -> bytes:
     return bytes(picture.to_bytes())
 
 
-def _is_dicom(path: Path, where: str) -> bool:
+def _is_dicom(path: Path) -> bool:
     """Return whether the file is DICOM by its bytes."""
     if path.is_dir():
         return False
-    with located(where):
-        check_regular(path)
+    check_regular(path)
     try:
         with path.open("rb") as file:
             return looks_like_dicom(file.read(132))
     except OSError as fault:
-        raise ImageError(f"the file cannot be opened: {fault.strerror}", where=where) from None
+        raise ImageError(f"the file cannot be opened: {fault.strerror}") from None
 
 
 def _empty_image_on(mask: Mask) -> Image:
@@ -184,7 +186,7 @@ def _empty_image_on(mask: Mask) -> Image:
     return Image(nothing, mask.spacing, mask.affine)
 
 
-def _one_structure(drawn: Image, labels: Collection[int], where: str) -> Image:
+def _one_structure(drawn: Image, labels: Collection[int]) -> Image:
     """Return a picture's mask with one plane, and white (255) as the label 1 if it is all it has.
 
     PNG masks are drawn in black and white because 1 on 0 cannot be seen.
@@ -193,9 +195,7 @@ def _one_structure(drawn: Image, labels: Collection[int], where: str) -> Image:
         return drawn
     if len(drawn.array) > 1:
         if not (drawn.array == drawn.array[:1]).all():
-            raise ImageError(
-                "the mask is coloured", expected="one grey value per label", where=where
-            )
+            raise ImageError("the mask is coloured", expected="one grey value per label")
         drawn = replace(drawn, array=drawn.array[:1])
     values = np.unique(drawn.array)
     if WHITE not in labels and values[-1] == WHITE and set(values) <= {0, WHITE}:
@@ -237,25 +237,11 @@ def _is_turn(matrix: FloatArray) -> bool:
     return bool(is_single and (matrix[~ones] == 0).all())
 
 
-def _as_classes(mask: Mask, is_planes: bool, where: str) -> Mask:
-    """Return a mask of one label per voxel; planes are refused."""
-    if is_planes:
-        raise ImageError(
-            f"the mask has {len(mask.array)} planes",
-            expected="one label per voxel",
-            where=where,
-            fix="State that the structures may overlap (multi-label)",
-        )
-    return mask
-
-
-def _as_planes(mask: Mask, is_planes: bool, labels: Mapping[int, str] | None, where: str) -> Mask:
-    """Return a mask of one plane per label."""
-    if is_planes:
-        return mask
+def _as_planes(mask: Mask, labels: Collection[int] | None) -> Mask:
+    """Return one plane per label of a mask of labels."""
     values = tuple(sorted(set(labels or mask.labels) - {0}))
     if not values:
-        raise ImageError("the mask is empty and no labels are stated", where=where)
+        raise ImageError("the mask is empty and no labels are stated")
     planes = np.stack([mask.array == label for label in values]).astype(np.uint8)
     return replace(mask, array=planes, labels=values)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from medtl.errors import ImageError
+from medtl.errors import ImageError, located
 from medtl.types import FloatArray, Image
 
 AFFINE_TOLERANCE_MM = 1e-3
@@ -83,34 +83,33 @@ def check_pair(
         ...
         medtl.errors.ImageError: mask: 6 voxels of the mask are no integer labels ...
     """
-    _require_shape(image, mask, where)
-    flags = _affine_flags(image, mask, where)
-    found = labels_of(mask, labels=labels, where=where)
-    return replace(found, flags=(*flags, *found.flags))
+    with located(where):
+        _require_shape(image, mask)
+        flags = _affine_flags(image, mask)
+        found = labels_of(mask, labels)
+        return replace(found, flags=(*flags, *found.flags))
 
 
-def labels_of(mask: Image, *, labels: Collection[int] | None = None, where: str = "mask") -> Mask:
+def labels_of(mask: Image, labels: Collection[int] | None = None) -> Mask:
     """Return what a mask file holds as whole numbers. Arguments and errors as `check_pair`."""
     if {"nan_voxels", "infinite_voxels"} & set(mask.flags):
-        raise ImageError("the mask has voxels that are not finite, and no label", where=where)
+        raise ImageError("the mask has voxels that are not finite, and no label")
     planes = len(mask.array)
-    array = whole_labels(mask.array if planes > 1 else mask.array[0], where)
+    array = whole_labels(mask.array if planes > 1 else mask.array[0])
     found = label_values(array)
     allowed = None if labels is None else {int(label) for label in labels}
     if planes > 1:
-        _require_known(found, {1}, where)
+        _require_known(found, {1})
         if allowed is not None and len(allowed - {0}) != planes:
-            raise ImageError(
-                f"the mask has {planes} planes", expected=f"{len(allowed - {0})}", where=where
-            )
+            raise ImageError(f"the mask has {planes} planes", expected=f"{len(allowed - {0})}")
         found = tuple(sorted(allowed - {0})) if allowed else tuple(range(1, planes + 1))
     elif allowed is not None:
-        _require_known(found, allowed, where)
+        _require_known(found, allowed)
     flags = () if array.any() else ("mask_empty",)
     return Mask(array, found, mask.spacing, mask.affine, mask.notes, flags)
 
 
-def whole_labels(array: FloatArray, where: str) -> NDArray[np.uint8] | NDArray[np.uint16]:
+def whole_labels(array: FloatArray) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """Return values that are whole numbers from 0 to 65535 in the smallest integer type.
 
     Raises:
@@ -123,14 +122,11 @@ def whole_labels(array: FloatArray, where: str) -> NDArray[np.uint8] | NDArray[n
             f"{int(odd.sum())} voxels of the mask are no integer labels ({example:.4g} among "
             "them): it was interpolated, or is no mask",
             expected="whole numbers",
-            where=where,
             fix="Resample masks with the nearest neighbour, or name another column as the mask",
         )
     low, high = float(array.min()), float(array.max())
     if low < 0 or high > _MAX_LABEL:
-        raise ImageError(
-            f"label values from {low:g} to {high:g}", expected=f"0 to {_MAX_LABEL}", where=where
-        )
+        raise ImageError(f"label values from {low:g} to {high:g}", expected=f"0 to {_MAX_LABEL}")
     return array.astype(np.uint8) if high <= np.iinfo(np.uint8).max else array.astype(np.uint16)
 
 
@@ -164,19 +160,18 @@ def _corner_shifts(ours: FloatArray, other: FloatArray, shape: tuple[int, ...]) 
     return np.asarray((np.asarray(other) - np.asarray(ours))[:3] @ index)
 
 
-def _require_shape(image: Image, mask: Image, where: str) -> None:
+def _require_shape(image: Image, mask: Image) -> None:
     """Refuse a mask of another shape than its image."""
     ours, found = image.array.shape[1:], mask.array.shape[1:]
     if ours != found:
         raise ImageError(
             f"shape mismatch: the mask is {_times(found)}",
             expected=f"{_times(ours)}, the shape of the image",
-            where=where,
             fix="Name the mask that was drawn on this image",
         )
 
 
-def _affine_flags(image: Image, mask: Image, where: str) -> tuple[str, ...]:
+def _affine_flags(image: Image, mask: Image) -> tuple[str, ...]:
     """Return flags for places that differ by rounding or cannot be compared; refuse others."""
     ours, other, shape = image.affine, mask.affine, image.array.shape[1:]
     if ours is None or other is None:
@@ -201,12 +196,11 @@ def _affine_flags(image: Image, mask: Image, where: str) -> tuple[str, ...]:
         + (", and the orientation is mirrored" if mirrored else "")
         + (", and they have other voxel sizes" if resized else ""),
         expected=f"at most {allowed:.2g} mm, or 1/20 voxel where a header was rounded",
-        where=where,
         fix="Save the mask with the header of its image, after looking at both in a viewer",
     )
 
 
-def _require_known(found: tuple[int, ...], allowed: set[int], where: str) -> None:
+def _require_known(found: tuple[int, ...], allowed: set[int]) -> None:
     """Refuse labels that mean nothing."""
     unknown = [label for label in found if label not in allowed]
     if unknown:
@@ -216,7 +210,6 @@ def _require_known(found: tuple[int, ...], allowed: set[int], where: str) -> Non
         raise ImageError(
             f"unknown label {listed} in the mask",
             expected="one of " + ", ".join(map(str, sorted({0, *allowed}))),
-            where=where,
             fix="Add the label to the sidecar of the manifest, or correct the mask",
         )
 
