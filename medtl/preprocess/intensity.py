@@ -8,6 +8,7 @@ unrelated (sequences of one MR examination).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -249,7 +250,7 @@ def _percentiles(values: FloatArray, low: float, high: float) -> tuple[float, fl
     """Two percentiles; of a large image from a regular sample of it, except for its extremes."""
     if (low, high) == (0, 100):
         return float(values.min()), float(values.max())
-    sample = np.sort(values[:: max(1, values.size // PERCENTILE_SAMPLE)])
+    sample = np.sort(values[:: _step(values.size)])
     rank = np.array((low, high)) / 100 * (sample.size - 1)
     bottom, top = np.interp(rank, np.arange(sample.size), sample)
     if low == 0:
@@ -257,6 +258,18 @@ def _percentiles(values: FloatArray, low: float, high: float) -> tuple[float, fl
     if high == 100:
         top = values.max()
     return float(bottom), float(top)
+
+
+def _step(size: int) -> int:
+    """Distance of the values in a sample of about `PERCENTILE_SAMPLE` of them.
+
+    It has no divisor in common with the size, so none with the length of an axis: every slice, row
+    and column gives its share. (A step of K in a volume of K slices would see one slice alone.)
+    """
+    step = max(1, size // PERCENTILE_SAMPLE)
+    while math.gcd(step, size) > 1:
+        step += 1
+    return step
 
 
 def ramp(array: FloatArray, bottom: float, top: float) -> NDArray[np.float32]:

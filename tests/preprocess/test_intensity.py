@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from medtl.errors import ImageError, MedtlError
+from medtl.preprocess import intensity
 from medtl.preprocess.intensity import (
     WINDOWS,
     clahe,
@@ -261,3 +262,38 @@ def test_the_input_is_left_alone(function) -> None:
     result = function(image)
     assert not np.shares_memory(result, image)
     np.testing.assert_array_equal(image, before)
+
+
+def _brightening(shape: tuple[int, int, int], axis: int) -> np.ndarray:
+    """A volume whose values rise along one axis, with noise: no slice is like another."""
+    place = np.arange(shape[axis], dtype=np.float32).reshape(
+        [-1 if a == axis else 1 for a in range(3)]
+    )
+    noise = np.random.default_rng(0).normal(0, 5, shape).astype(np.float32)
+    return (10 * place + noise)[None]
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [
+        ((512, 512, 40), 2),  # NIfTI: the slices are the last axis
+        ((256, 256, 64), 2),
+        ((128, 512, 512), 0),  # a DICOM series: the slices are the first
+        ((128, 256, 256), 2),
+        ((37, 512, 512), 1),
+    ],
+)
+def test_percentiles_of_a_volume_see_every_slice(shape: tuple[int, int, int], axis: int) -> None:
+    volume = _brightening(shape, axis)
+    bottom, top = intensity._percentiles(volume.ravel(), 0.5, 99.5)
+    exact = np.percentile(volume, (0.5, 99.5))
+    span = np.ptp(volume)
+    assert abs(bottom - exact[0]) < 1e-3 * span
+    assert abs(top - exact[1]) < 1e-3 * span
+
+
+def test_a_step_of_the_number_of_slices_sees_one_slice() -> None:
+    """The control: so it was until a step had to have no divisor in common with the size."""
+    volume = _brightening((512, 512, 40), 2).ravel()
+    wrong = np.percentile(volume[:: volume.size // intensity.PERCENTILE_SAMPLE], 99.5)
+    assert wrong < 0.1 * np.percentile(volume, 99.5)
