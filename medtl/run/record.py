@@ -11,17 +11,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import medtl
-from medtl.data.reader import ReadRecord
 from medtl.errors import MedtlError, RunError
 from medtl.storage.atomic import remove_leftovers, sha256_file, write_json
 from medtl.storage.traces import SHORTEST_BYTES, find_traces
-from medtl.tasks.protocols import Task
 from medtl.types import SPLITS, Case
+
+if TYPE_CHECKING:
+    from medtl.data.reader import ReadRecord
+    from medtl.tasks.protocols import Task
 
 UNSEALED = {"checksums.json", ".lock", "log.txt", "tensorboard", "cache"}
 """What of a run folder has no checksum: it may still grow, or holds no result."""
@@ -108,11 +110,13 @@ def check_installation() -> Iterator[str]:
     Raises:
         MedtlError: When timm cannot be imported, which a torch without its torchvision causes.
     """
-    import torch
-
     yield f"medtl {medtl.__version__}, Python {platform.python_version()}, {platform.machine()}"
     for name in RECORDED:
-        yield f"  {name} {metadata.version(name)}"
+        yield f"  {name} {_version_of(name)}"
+    try:
+        import torch
+    except ModuleNotFoundError:  # the core alone, which is an installation too
+        return
     try:
         import timm  # noqa: F401
     except (ImportError, RuntimeError) as error:
@@ -125,6 +129,14 @@ def check_installation() -> Iterator[str]:
     yield f"GPU: {gpu}"
     instructions = torch.backends.cpu.get_cpu_capability()
     yield f"CPU: {torch.get_num_threads()} threads, {instructions}"
+
+
+def _version_of(distribution: str) -> str:
+    """The installed version, or what to install."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "not installed: pip install 'medtl[train]'"
 
 
 def data_quality(cases: Sequence[Case], records: Sequence[ReadRecord]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medtl.errors import RunError
+from medtl.errors import extras_named
 from medtl.storage.atomic import write_text
 
 History = Sequence[Mapping[str, Any]]
@@ -65,15 +65,11 @@ def mlflow_listener(uri: str, run_name: str) -> Listener:
     """Log every new epoch to an MLflow server or folder.
 
     Raises:
-        RunError: When MLflow is not installed.
+        InstallationError: When MLflow is not installed.
     """
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # nothing calls home
-    try:
+    with extras_named():
         import mlflow
-    except ImportError as error:
-        raise RunError(
-            "run.mlflow is set but MLflow is not installed", fix="pip install 'medtl[tracking]'"
-        ) from error
     mlflow.set_tracking_uri(uri)
     mlflow.start_run(run_name=run_name)
 

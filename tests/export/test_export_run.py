@@ -19,7 +19,14 @@ pytest.importorskip("highdicom")
 
 from medtl.cases.leaks import content_hash
 from medtl.cli.main import app
-from medtl.errors import ImageError, ManifestError, MedtlError, PredictionsError, RunError
+from medtl.errors import (
+    ImageError,
+    InstallationError,
+    ManifestError,
+    MedtlError,
+    PredictionsError,
+    RunError,
+)
 from medtl.export import objects as export_module
 from medtl.export.objects import Exported, export_run
 from medtl.export.results import read_results
@@ -361,8 +368,8 @@ def test_a_series_without_identifiers_cannot_be_referenced(tmp_path):
 
 
 def test_without_highdicom_it_says_what_to_install(run, images, tmp_path, monkeypatch):
-    monkeypatch.setattr(export_module.importlib.util, "find_spec", lambda _name: None)
-    with pytest.raises(MedtlError, match=r"highdicom is not installed.*medtl\[dicom\]"):
+    monkeypatch.setitem(sys.modules, "highdicom", None)
+    with pytest.raises(InstallationError, match=r"highdicom is not installed.*medtl\[export\]"):
         export_run(run, tmp_path / "out", images=images)
 
 

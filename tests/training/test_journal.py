@@ -2,7 +2,7 @@ import sys
 
 import pytest
 
-from medtl.errors import RunError
+from medtl.errors import InstallationError
 from medtl.training.journal import csv_listener, mlflow_listener, tensorboard_listener
 
 ROW = {
@@ -40,5 +40,5 @@ def test_tensorboard_gets_every_epoch(tmp_path):
 
 def test_mlflow_that_is_not_installed_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "mlflow", None)
-    with pytest.raises(RunError, match=r"medtl\[tracking\]"):
+    with pytest.raises(InstallationError, match=r"mlflow is not installed.*medtl\[tracking\]"):
         mlflow_listener("runs", "name")

@@ -1,0 +1,163 @@
+"""The core alone reads, evaluates and reports; what it lacks is said with the extra's name."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pytest
+from make_dicom import write
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from table_examples import classification
+from tiny_study import write_tiny_study
+
+from medtl.errors import EXTRAS, InstallationError, extras_named
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+Medtl = Callable[..., "subprocess.CompletedProcess[str]"]
+
+HIDDEN = f"""
+import sys
+for library in {[name for names in EXTRAS.values() for name in names]}:
+    sys.modules[library] = None
+from medtl.cli.main import main
+main()
+"""
+"""The command line as it is where none of the extras is installed."""
+
+
+def run(command: list[str | Path], **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(word) for word in command],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **more},
+    )
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of a new environment with `pip install medtl` and nothing more."""
+    folder = tmp_path_factory.mktemp("core")
+    python = folder / "venv" / "bin" / "python"
+    usual = {"XDG_CACHE_HOME": str(Path.home() / ".cache")}  # of the installer, not of medtl
+    uv = shutil.which("uv") or str(ROOT / ".tools" / "uv" / "bin" / "uv")
+    if Path(uv).is_file():
+        run([uv, "venv", "--python", sys.executable, folder / "venv"], **usual)
+        install = [uv, "pip", "install", "--python", python]
+    else:
+        run([sys.executable, "-m", "venv", folder / "venv"])
+        install = [python, "-m", "pip", "install"]
+    install += ["--constraint", ROOT / "constraints.txt"]
+    if (probe := run([*install, "packaging"], **usual)).returncode:
+        pytest.skip(f"nothing can be installed here: {probe.stderr.strip().splitlines()[-1:]}")
+    shutil.copytree(ROOT / "medtl", folder / "source" / "medtl")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder / "source")
+    done = run([*install, folder / "source"], **usual)
+    assert done.returncode == 0, done.stderr
+    return python
+
+
+@pytest.fixture(params=["hidden", pytest.param("installed", marks=pytest.mark.slow)])
+def medtl(request: pytest.FixtureRequest, tmp_path: Path) -> Medtl:
+    """Run the command line of the core alone, in `tmp_path`."""
+    if request.param == "hidden":
+        command = [sys.executable, "-c", HIDDEN]
+        path = {"PYTHONPATH": str(ROOT)}
+    else:
+        command = [str(request.getfixturevalue("installed").with_name("medtl"))]
+        path = {"PYTHONPATH": ""}
+
+    def call(*words: str | Path) -> subprocess.CompletedProcess[str]:
+        return run([*command, *words], **path)
+
+    return call
+
+
+def test_the_core_evaluates_and_reports(medtl: Medtl, tmp_path: Path) -> None:
+    table = classification(tmp_path / "study")
+    done = medtl("evaluate", table, "--out", tmp_path / "metrics.json")
+    assert "auroc" in done.stdout, done.stderr
+    assert (tmp_path / "metrics.json").is_file()
+    done = medtl("report", table, "--out", tmp_path / "report", "--language", "ko")
+    assert done.returncode == 0, done.stderr
+    assert "<svg" in (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_core_reads(medtl: Medtl, tmp_path: Path) -> None:
+    (tmp_path / "films").mkdir()
+    for number in range(3):
+        pixels = np.full((8, 8), number, np.uint16)
+        write(tmp_path / "films" / f"{number}.dcm", pixels, PatientID=str(number))
+    done = medtl("manifest", "scan", tmp_path / "films")
+    assert done.stdout.startswith("3 rows"), done.stderr
+    done = medtl("manifest", "check", tmp_path / "films" / "manifest.csv")
+    assert "3 images of 3 patients, no faults" in done.stdout, done.stderr
+
+
+def test_the_core_says_what_training_needs(medtl: Medtl, tmp_path: Path) -> None:
+    recipe = write_tiny_study(tmp_path / "study", patients=4)
+    for words in (["run", recipe], ["demo"], ["study", "kfold", recipe]):
+        done = medtl(*words, "--out", tmp_path / "out")
+        assert done.returncode == 1
+        assert done.stderr == "medtl: torch is not installed. Run pip install 'medtl[train]'.\n"
+        assert not (tmp_path / "out").exists()
+
+
+def test_the_core_says_what_its_parts_are(medtl: Medtl) -> None:
+    done = medtl("doctor")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^  numpy \d", done.stdout, re.MULTILINE)
+
+
+def test_a_missing_library_is_said_with_its_extra() -> None:
+    found = r"monai is not installed.*'medtl\[volumes\]'"
+    with pytest.raises(InstallationError, match=found), extras_named():
+        raise ModuleNotFoundError(name="monai.networks")
+    for other in (ModuleNotFoundError(name="nowhere"), ModuleNotFoundError(), ImportError("x")):
+        with pytest.raises(type(other)) as caught, extras_named():
+            raise other
+        assert caught.value is other
+
+
+def extras_of(name: str) -> set[str]:
+    """Canonical names of the distributions of an extra, those of other extras in it followed."""
+    found = set()
+    for requirement in map(Requirement, PROJECT["optional-dependencies"][name]):
+        if requirement.name == "medtl":
+            found |= set().union(*map(extras_of, requirement.extras))
+        else:
+            found.add(canonicalize_name(requirement.name))
+    return found
+
+
+def test_every_extra_brings_the_libraries_it_is_named_for() -> None:
+    brought_by: Mapping[str, list[str]] = metadata.packages_distributions()
+    core = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
+    for extra, libraries in EXTRAS.items():
+        known = [library for library in libraries if library in brought_by]
+        assert known or extra == "tracking"
+        for library in known:
+            names = {canonicalize_name(name) for name in brought_by[library]}
+            assert names & extras_of(extra), f"{library} does not come with [{extra}]"
+            assert not names & core
+
+
+def test_setup_installs_everything() -> None:
+    assert extras_of("all") == set().union(
+        *(extras_of(name) for name in ("train", "volumes", "search", "export"))
+    )
+    assert "extras=${1:-all,dev}" in (ROOT / ".ci" / "setup").read_text(encoding="utf-8")
