@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 from medtl.data.batches import Batch, Place, Standardise
 from medtl.data.seeds import Stream, generator
 from medtl.data.store import ImageStore
-from medtl.losses.segmentation import IGNORE
+from medtl.losses.known import IGNORE
 
 Unit = NDArray[np.float32]
 Mask = NDArray[np.uint8]

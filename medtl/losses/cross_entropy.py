@@ -1,139 +1,135 @@
-"""Classification losses on logits, with unknown targets masked before the loss.
+"""Cross-entropy and focal loss of findings, of classes, and of the pixels of masks.
 
-B batch, K findings or classes. Targets are float; NaN means "not known" and contributes neither to
-the value nor to the gradient. Reductions are means over what is known, so that the effective
-learning rate does not depend on the number of classes or of blanks.
+B batch, K findings or classes, S spatial axes. The shapes say which is meant:
+
+* outputs `(B, K)`, targets `(B, K)` in [0, 1]: findings, a sigmoid each;
+* outputs `(B, K)`, targets `(B,)` class indices as float: a softmax over the classes;
+* outputs `(B, K, *S)`, masks `(B, K, *S)` or `(B, *S)`: the same two, every pixel a case.
+
+NaN in targets and `IGNORE` in masks mean "not known" and contribute neither to the value nor to the
+gradient; nothing known is 0 with a gradient of 0. The mean is over what is known (cases or pixels,
+not over class weights, classes or blanks), so that the effective learning rate depends on none.
 """
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-from torch.nn import functional
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from medtl.losses.known import by_pixel, known_targets, mean_over_known
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
-def masked_bce(
-    logits_BK: Tensor,
-    targets_BK: Tensor,
-    *,
-    pos_weight_K: Tensor | None = None,
-    label_smoothing: float = 0.0,
-) -> Tensor:
-    """Return the mean binary cross-entropy over the known targets.
+@dataclass(frozen=True)
+class CrossEntropy:
+    """Cross-entropy.
 
-    Args:
-        logits_BK: `(B, K)`.
-        targets_BK: `(B, K)` in [0, 1]; NaN where the truth is not known.
-        pos_weight_K: `(K,)` weight of the positive term, N_neg / N_pos to balance a finding. It
-            shifts calibration by log(weight) on the logit scale.
-        label_smoothing: Target becomes `y * (1 - eps) + eps / 2`; 0 <= eps < 0.5.
+    Attributes:
+        label_smoothing: eps, 0 <= eps < 0.5: the target of a finding becomes y (1 - eps) + eps / 2;
+            of classes, eps is spread evenly over all K (torch's convention).
 
-    Returns:
-        Scalar; 0 with a gradient of 0 when nothing is known.
+    Example:
+        >>> import torch
+        >>> loss = CrossEntropy()
+        >>> round(float(loss(torch.tensor([[0.0, 5.0]]), torch.tensor([[1.0, torch.nan]]))), 4)
+        0.6931
+        >>> round(float(loss(torch.zeros(1, 4), torch.tensor([2.0]))), 4)
+        1.3863
     """
-    known = ~torch.isnan(targets_BK)
-    # Replacing before the loss, not multiplying after it: NaN * 0 has a NaN gradient.
-    targets = torch.where(known, targets_BK, 0.0) * (1 - label_smoothing) + label_smoothing / 2
-    loss = functional.binary_cross_entropy_with_logits(
-        logits_BK, targets, pos_weight=pos_weight_K, reduction="none"
-    )
-    return _mean_over(loss, known)
+
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=0.5)] = 0.0
+    name: Literal["cross_entropy"] = field(default="cross_entropy", repr=False, kw_only=True)
+
+    def __call__(self, outputs: Tensor, targets: Tensor, *, weight: Tensor | None = None) -> Tensor:
+        """Return the mean over what is known.
+
+        Args:
+            outputs: Logits.
+            targets: As at the top of this file.
+            weight: `(K,)` of each class; of findings that of the positive term, N_neg / N_pos to
+                balance one, which shifts calibration by log(weight) on the logit scale.
+        """
+        from torch.nn import functional
+
+        if outputs.ndim > 2:
+            outputs, targets = by_pixel(outputs, targets)
+        known, targets = known_targets(targets)
+        if targets.ndim == 2:
+            loss = functional.binary_cross_entropy_with_logits(
+                outputs,
+                targets * (1 - self.label_smoothing) + self.label_smoothing / 2,
+                pos_weight=weight,
+                reduction="none",
+            )
+            return mean_over_known(loss, known)
+        classes = targets.long()
+        loss = functional.cross_entropy(
+            outputs, classes, reduction="none", label_smoothing=self.label_smoothing
+        )
+        # Not torch's own weights: it divides by those of the batch, which undoes them there.
+        return mean_over_known(loss if weight is None else loss * weight[classes], known)
 
 
-def sigmoid_focal(
-    logits_BK: Tensor,
-    targets_BK: Tensor,
-    *,
-    gamma: float = 2.0,
-    alpha: float | Tensor | None = None,
-) -> Tensor:
-    """Return the mean sigmoid focal loss over the known targets.
+@dataclass(frozen=True)
+class Focal:
+    """Focal loss: cross-entropy that counts what is nearly right for less.
 
-    Args:
-        logits_BK: `(B, K)`.
-        targets_BK: `(B, K)` of 0 and 1; NaN where the truth is not known.
+    MONAI and kornia divide the softmax form by the number of classes as well; here the mean is over
+    cases.
+
+    Attributes:
         gamma: Focusing exponent, >= 0; 0 gives cross-entropy.
-        alpha: Weight of the positive term (1 - alpha of the negative), one for all or `(K,)`, or
-            None for no weights.
-
-    Returns:
-        Scalar; 0 with a gradient of 0 when nothing is known.
+        alpha: Weight in [0, 1] of what is positive (1 - alpha of what is not; of class 0 for a
+            softmax), one for all or one for each output. Small for rare structures: gamma favours
+            them already. None for no weights.
 
     Reference:
-        Lin et al., "Focal loss for dense object detection", ICCV 2017, equation 5.
+        Lin et al., "Focal loss for dense object detection", ICCV 2017, equation 5; for a softmax
+        p_t is the probability of the true class.
+
+    Example:
+        >>> import torch
+        >>> float(Focal(gamma=2.0)(torch.tensor([[0.0]]), torch.tensor([[1.0]])))  # log(2) / 4
+        0.1732867956161499
     """
-    known = ~torch.isnan(targets_BK)
-    targets = torch.where(known, targets_BK, 0.0)
-    cross_entropy = functional.binary_cross_entropy_with_logits(
-        logits_BK, targets, reduction="none"
-    )
-    # 1 - p_t from the logit of the wrong side: exact where exp(-cross_entropy) would round to 1.
-    missed = torch.sigmoid(torch.where(targets > 0.5, -logits_BK, logits_BK))
-    loss = missed.pow(gamma) * cross_entropy
-    if alpha is not None:
-        loss = loss * torch.where(targets > 0.5, alpha, 1 - alpha)
-    return _mean_over(loss, known)
 
+    gamma: Annotated[float, Field(ge=0.0)] = 2.0
+    alpha: Annotated[float, Field(ge=0.0, le=1.0)] | tuple[float, ...] | None = None
+    name: Literal["focal"] = field(default="focal", repr=False, kw_only=True)
 
-def masked_cross_entropy(
-    logits_BK: Tensor,
-    classes_B: Tensor,
-    *,
-    class_weight_K: Tensor | None = None,
-    label_smoothing: float = 0.0,
-) -> Tensor:
-    """Return the mean cross-entropy over the cases whose class is known.
+    def __call__(self, outputs: Tensor, targets: Tensor, *, weight: Tensor | None = None) -> Tensor:
+        """Return the mean over what is known.
 
-    Args:
-        logits_BK: `(B, K)`.
-        classes_B: `(B,)` class indices as float; NaN where the class is not known.
-        class_weight_K: `(K,)` weight of each class. The mean is over cases, not over weights, so
-            that a weight counts the same in every batch (torch divides by the batch's weights).
-        label_smoothing: Mass spread evenly over all K classes (torch's convention).
+        Args:
+            outputs: Logits.
+            targets: As at the top of this file; 0 and 1 for findings.
+            weight: `(K,)` of each class of a softmax, in place of alpha.
+        """
+        import torch
+        from torch.nn import functional
 
-    Returns:
-        Scalar; 0 with a gradient of 0 when nothing is known.
-    """
-    known = ~torch.isnan(classes_B)
-    classes = torch.where(known, classes_B, 0.0).long()
-    loss = functional.cross_entropy(
-        logits_BK, classes, reduction="none", label_smoothing=label_smoothing
-    )
-    if class_weight_K is not None:
-        loss = loss * class_weight_K[classes]
-    return _mean_over(loss, known)
-
-
-def softmax_focal(
-    logits_BK: Tensor,
-    classes_B: Tensor,
-    *,
-    gamma: float = 2.0,
-    class_weight_K: Tensor | None = None,
-) -> Tensor:
-    """Return the mean softmax focal loss over the cases whose class is known.
-
-    The mean is over cases; MONAI and kornia divide by the number of classes as well, which makes
-    the effective learning rate depend on it.
-
-    Args:
-        logits_BK: `(B, K)`.
-        classes_B: `(B,)` class indices as float; NaN where the class is not known.
-        gamma: Focusing exponent, >= 0; 0 gives cross-entropy.
-        class_weight_K: `(K,)`, the vector form of alpha.
-
-    Reference:
-        Lin et al. 2017, equation 5, with p_t the softmax probability of the true class.
-    """
-    known = ~torch.isnan(classes_B)
-    classes = torch.where(known, classes_B, 0.0).long()
-    cross_entropy = functional.cross_entropy(logits_BK, classes, reduction="none")
-    loss = (-torch.expm1(-cross_entropy)).pow(gamma) * cross_entropy
-    if class_weight_K is not None:
-        loss = loss * class_weight_K[classes]
-    return _mean_over(loss, known)
-
-
-def _mean_over(loss: Tensor, known: Tensor) -> Tensor:
-    """Mean of the known entries; 0 that still carries a gradient when there is none."""
-    return torch.where(known, loss, 0.0).sum() / known.sum().clamp(min=1)
+        if outputs.ndim > 2:
+            outputs, targets = by_pixel(outputs, targets)
+        known, targets = known_targets(targets)
+        alpha = self.alpha
+        if targets.ndim == 2:
+            loss = functional.binary_cross_entropy_with_logits(outputs, targets, reduction="none")
+            # 1 - p_t from the logit of the wrong side: exact where exp(-loss) would round to 1.
+            missed = torch.sigmoid(torch.where(targets > 0.5, -outputs, outputs))
+            loss = missed.pow(self.gamma) * loss
+            if alpha is not None:
+                positive = alpha if isinstance(alpha, float | int) else outputs.new_tensor(alpha)
+                loss = loss * torch.where(targets > 0.5, positive, 1 - positive)
+            return mean_over_known(loss, known)
+        if weight is None and alpha is not None:
+            if isinstance(alpha, float | int):
+                alpha = (1 - alpha, *(alpha,) * (outputs.shape[1] - 1))
+            weight = outputs.new_tensor(alpha)
+        classes = targets.long()
+        loss = functional.cross_entropy(outputs, classes, reduction="none")
+        loss = (-torch.expm1(-loss)).pow(self.gamma) * loss
+        return mean_over_known(loss if weight is None else loss * weight[classes], known)

@@ -1,8 +1,9 @@
-"""Segmentation losses on logits: the Dice family, cross-entropy and focal, by pixel.
+"""Segmentation losses on logits: the Dice family, alone and with cross-entropy or focal loss.
 
-B cases, K outputs, S spatial axes. Masks are class indices `(B, *S)` when the structures exclude
-each other (softmax; output 0 is the background), or 0 and 1 per structure `(B, K, *S)` when they
-may overlap (sigmoid). A pixel of value `IGNORE` counts nowhere, neither in value nor in gradient.
+B cases, K outputs, S spatial axes; outputs are `(B, K, *S)`. Masks are class indices `(B, *S)` when
+the structures exclude each other (softmax; output 0 is the background), or 0 and 1 per structure
+`(B, K, *S)` when they may overlap (sigmoid): the shape says which. A pixel of value `IGNORE` counts
+nowhere, neither in value nor in gradient. `CrossEntropy` and `Focal` take masks as well.
 
 `overlap_sums` reads logits and masks once; the whole Dice family is a formula on its three sums.
 They are ours rather than MONAI's because MONAI's know no pixels to ignore, give an empty mask a
@@ -16,25 +17,25 @@ batch first, so that a structure is absent only when no case of the batch has it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
-import torch
-from torch import Tensor
-from torch.nn import functional
+from pydantic import Field
 
-from medtl.losses.cross_entropy import (
-    masked_bce,
-    masked_cross_entropy,
-    sigmoid_focal,
-    softmax_focal,
-)
+from medtl.losses.cross_entropy import CrossEntropy, Focal
+from medtl.losses.known import IGNORE
 
-IGNORE = 255
-"""Value of a mask's pixel whose truth is not known."""
+if TYPE_CHECKING:
+    from torch import Tensor
 
 STEEPEST = 1e-4
 """Distance from perfect below which a Tversky exponent no longer acts: x^0.75 has slope 7.5."""
+
+Per = Literal["case", "batch"]
+"""What the sums of the Dice family go over."""
+
+Smoothing = Annotated[float, Field(gt=0.0)]
+Weight = Annotated[float, Field(ge=0.0)]
 
 
 class Sums(NamedTuple):
@@ -52,26 +53,33 @@ class Sums(NamedTuple):
 
 
 def overlap_sums(
-    logits_BKS: Tensor,
+    outputs: Tensor,
     masks: Tensor,
     *,
-    exclusive: bool,
-    per: Literal["case", "batch"] = "case",
+    per: Per = "case",
     background: bool = False,
     squared: bool = False,
 ) -> Sums:
     """Return what the Dice family is made of, in float32 also under mixed precision.
 
     Args:
-        logits_BKS: `(B, K, *S)`.
+        outputs: `(B, K, *S)` logits.
         masks: `(B, *S)` class indices, or `(B, K, *S)` of 0 and 1; `IGNORE` where not known.
-        exclusive: Softmax over classes, or a sigmoid per structure.
         per: "case", or "batch" to take the whole batch as one case.
         background: Whether class 0 of exclusive structures counts as a structure.
         squared: Sum p^2 rather than p, for V-Net's denominator.
+
+    Example:
+        >>> import torch
+        >>> sums = overlap_sums(torch.zeros(1, 1, 4), torch.tensor([[[1, 1, 0, IGNORE]]]))
+        >>> [float(part) for part in sums]
+        [1.0, 1.5, 2.0]
     """
-    logits = logits_BKS.float().flatten(2)
-    if exclusive:
+    import torch
+    from torch.nn import functional
+
+    logits = outputs.float().flatten(2)
+    if masks.ndim < outputs.ndim:
         scores = torch.softmax(logits, dim=1)
         known = (masks != IGNORE).flatten(1)[:, None]
         classes = torch.where(masks == IGNORE, 0, masks).long().flatten(1)
@@ -88,126 +96,249 @@ def overlap_sums(
     return sums if per == "case" else Sums(*(part.sum(dim=0, keepdim=True) for part in sums))
 
 
-def dice(sums: Sums, *, smooth: float = 1.0) -> Tensor:
-    """Return the mean of 1 - (2 sum(pg) + smooth) / (sum(p) + sum(g) + smooth).
+@dataclass(frozen=True)
+class Dice:
+    """Mean of 1 - (2 sum(pg) + smooth) / (sum(p) + sum(g) + smooth) over cases and structures.
 
-    Args:
-        sums: Of cases and structures; squared ones give V-Net's loss.
+    Attributes:
+        per: Sums over each "case", or over the "batch".
         smooth: In pixels, > 0; see the top of this file.
+        background: Whether class 0 of exclusive structures counts as a structure.
 
     Reference:
-        Milletari et al., "V-Net", 3DV 2016, equation 2 (squared); Drozdzal et al., DLMIA 2016.
+        Drozdzal et al., "The importance of skip connections", DLMIA 2016.
+
+    Example:
+        >>> import torch
+        >>> loss = Dice()(torch.zeros(1, 1, 2), torch.tensor([[[1, 0]]]))
+        >>> round(float(loss), 4)  # 1 - (1 + 1) / (1 + 1 + 1)
+        0.3333
     """
-    both, predicted, true = sums
-    return (1 - (2 * both + smooth) / (predicted + true + smooth)).mean()
+
+    per: Per = "case"
+    smooth: Smoothing = 1.0
+    background: bool = False
+    name: Literal["dice"] = field(default="dice", repr=False, kw_only=True)
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean.
+
+        Args:
+            outputs: `(B, K, *S)` logits.
+            targets: Masks, as at the top of this file.
+        """
+        return _dice(self, outputs, targets, squared=False)
 
 
-def generalised_dice(
-    sums: Sums, *, weight: Literal["square", "simple"] = "square", smooth: float = 1.0
-) -> Tensor:
-    """Return the mean of 1 - (2 sum_c w_c sum(pg) + s) / (sum_c w_c (sum(p) + sum(g)) + s).
+@dataclass(frozen=True)
+class SquaredDice:
+    """Dice with sum(p^2) in place of sum(p) below; fields and arguments as for `Dice`.
+
+    Reference:
+        Milletari et al., "V-Net", 3DV 2016, equation 2.
+
+    Example:
+        >>> import torch
+        >>> round(float(SquaredDice()(torch.zeros(1, 1, 2), torch.tensor([[[1, 0]]]))), 4)
+        0.2
+    """
+
+    per: Per = "case"
+    smooth: Smoothing = 1.0
+    background: bool = False
+    name: Literal["dice_squared"] = field(default="dice_squared", repr=False, kw_only=True)
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean."""
+        return _dice(self, outputs, targets, squared=True)
+
+
+@dataclass(frozen=True)
+class GeneralisedDice:
+    """Mean of 1 - (2 sum_c w_c sum(pg) + s) / (sum_c w_c (sum(p) + sum(g)) + s) over the cases.
 
     The paper counts the background as a structure. An absent structure takes the largest weight of
     its case, as in MONAI, so that false alarms cost something; when nothing is present all weights
     are 1. Very small structures make the squared weights extreme: take "simple", or sums over the
     batch, for them.
 
-    Args:
-        sums: Of cases and structures.
+    Attributes:
+        per: Sums over each "case", or over the "batch".
+        smooth: s, in pixels of the structure with the largest weight, > 0.
+        background: Whether class 0 of exclusive structures counts as a structure.
         weight: Of a structure of n pixels: 1 / n^2 ("square", the paper's) or 1 / n ("simple").
-        smooth: s, in pixels of the structure with the largest weight.
 
     Reference:
         Sudre et al., "Generalised Dice overlap", DLMIA 2017, equation 2.
+
+    Example:
+        >>> import torch
+        >>> loss = GeneralisedDice()(torch.zeros(1, 2, 3), torch.tensor([[0, 1, 1]]))
+        >>> round(float(loss), 4)  # weights 1 and 1/4: 1 - (1 + 0.5 + 1) / (2.5 + 3.5 / 4 + 1)
+        0.4286
     """
-    both, predicted, true = sums
-    inverse = torch.where(true > 0, 1 / true.clamp(min=1), 0.0)
-    weights = inverse.square() if weight == "square" else inverse
-    largest = weights.amax(dim=1, keepdim=True)
-    weights = torch.where(true > 0, weights, torch.where(largest > 0, largest, 1.0))
-    # Relative to the largest weight, so that the smoothing means the same for any size.
-    weights = weights / weights.amax(dim=1, keepdim=True)
-    above = 2 * (weights * both).sum(dim=1) + smooth
-    below = (weights * (predicted + true)).sum(dim=1) + smooth
-    return (1 - above / below).mean()
+
+    per: Per = "case"
+    smooth: Smoothing = 1.0
+    background: bool = True
+    weight: Literal["square", "simple"] = "square"
+    name: Literal["generalised_dice"] = field(default="generalised_dice", repr=False, kw_only=True)
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean; arguments as for `Dice`."""
+        import torch
+
+        both, predicted, true = overlap_sums(
+            outputs, targets, per=self.per, background=self.background
+        )
+        inverse = torch.where(true > 0, 1 / true.clamp(min=1), 0.0)
+        weights = inverse.square() if self.weight == "square" else inverse
+        largest = weights.amax(dim=1, keepdim=True)
+        weights = torch.where(true > 0, weights, torch.where(largest > 0, largest, 1.0))
+        # Relative to the largest weight, so that the smoothing means the same for any size.
+        weights = weights / weights.amax(dim=1, keepdim=True)
+        above = 2 * (weights * both).sum(dim=1) + self.smooth
+        below = (weights * (predicted + true)).sum(dim=1) + self.smooth
+        return (1 - above / below).mean()
 
 
-def tversky(
-    sums: Sums,
-    *,
-    fp_weight: float = 0.3,
-    fn_weight: float = 0.7,
-    exponent: float = 1.0,
-    smooth: float = 1.0,
-) -> Tensor:
-    """Return the mean of (1 - T)^exponent, T = (TP + s) / (TP + fp_weight FP + fn_weight FN + s).
+@dataclass(frozen=True)
+class Tversky:
+    """Mean of 1 - T, T = (TP + s) / (TP + fp_weight FP + fn_weight FN + s).
 
     Weights of 0.5 give the Dice loss, with a smoothing of 2 s there. Papers and libraries disagree
     on which of alpha and beta is which, hence the names.
 
-    Args:
-        sums: Of cases and structures, not squared.
-        fp_weight: Of predicted pixels that are not of the structure.
-        fn_weight: Of its pixels that are not predicted; the larger, the more sensitive.
-        exponent: 1 is Tversky. Focal Tversky is another: its paper writes 1 / gamma with gamma =
-            4/3, that is 0.75, and weighs up structures that are nearly right; above 1 weighs up
-            those that are wrong. Below 1 the slope at T = 1 is infinite, and cut at `STEEPEST`.
+    Attributes:
+        fp_weight: Of predicted pixels that are not of the structure, >= 0.
+        fn_weight: Of its pixels that are not predicted, >= 0; the larger, the more sensitive.
+        per: Sums over each "case", or over the "batch".
         smooth: s, in pixels, > 0.
 
     Reference:
-        Salehi et al., MLMI 2017, equation 3; Abraham and Khan, ISBI 2019, equation 4.
+        Salehi et al., "Tversky loss function", MLMI 2017, equation 3.
+
+    Example:
+        >>> import torch
+        >>> mask = torch.tensor([[[1, 0]]])  # TP, FP and FN are a half: 1 - 1.5 / 2
+        >>> round(float(Tversky()(torch.zeros(1, 1, 2), mask)), 4)
+        0.25
     """
-    both, predicted, true = sums
-    wrong = fp_weight * (predicted - both) + fn_weight * (true - both)
-    missed = wrong / (both + wrong + smooth)
-    return (missed if exponent == 1 else missed.clamp(min=STEEPEST).pow(exponent)).mean()
+
+    fp_weight: Weight = 0.3
+    fn_weight: Weight = 0.7
+    per: Per = "case"
+    smooth: Smoothing = 1.0
+    name: Literal["tversky"] = field(default="tversky", repr=False, kw_only=True)
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean; arguments as for `Dice`."""
+        return _missed(self, outputs, targets).mean()
 
 
-def cross_entropy(logits_BKS: Tensor, masks: Tensor, *, exclusive: bool) -> Tensor:
-    """Return the mean cross-entropy over the known pixels; per structure if they may overlap.
+@dataclass(frozen=True)
+class FocalTversky:
+    """Mean of (1 - T)^exponent, T as for `Tversky`.
 
-    Args:
-        logits_BKS: `(B, K, *S)`.
-        masks: As for `overlap_sums`.
-        exclusive: Softmax over classes, or a sigmoid per structure.
-    """
-    logits, truth = _by_pixel(logits_BKS, masks, exclusive)
-    return masked_cross_entropy(logits, truth) if exclusive else masked_bce(logits, truth)
-
-
-def focal(
-    logits_BKS: Tensor,
-    masks: Tensor,
-    *,
-    exclusive: bool,
-    gamma: float = 2.0,
-    alpha: float | Sequence[float] | None = None,
-) -> Tensor:
-    """Return the mean focal loss over the known pixels, whatever the number of classes.
-
-    Args:
-        logits_BKS: `(B, K, *S)`.
-        masks: As for `overlap_sums`.
-        exclusive: Softmax over classes, or a sigmoid per structure.
-        gamma: Focusing exponent, >= 0; 0 gives cross-entropy.
-        alpha: One weight for all structures (1 - alpha for what is none), or one for each output.
-            Small for rare structures: gamma favours them already.
+    Attributes:
+        exponent: > 0; 1 is Tversky. The paper writes 1 / gamma with gamma = 4/3, that is 0.75, and
+            weighs up structures that are nearly right; above 1 weighs up those that are wrong.
+            Below 1 the slope at T = 1 is infinite, and cut at `STEEPEST`.
+        fp_weight, fn_weight, per, smooth: As for `Tversky`.
 
     Reference:
-        Lin et al. 2017, equation 5 (see `losses.classification`).
+        Abraham and Khan, "A novel focal Tversky loss function", ISBI 2019, equation 4.
+
+    Example:
+        >>> import torch
+        >>> loss = FocalTversky(exponent=0.5)  # the root of Tversky's 0.25
+        >>> round(float(loss(torch.zeros(1, 1, 2), torch.tensor([[[1, 0]]]))), 4)
+        0.5
     """
-    logits, truth = _by_pixel(logits_BKS, masks, exclusive)
-    if not exclusive:
-        weight = None if alpha is None else logits.new_tensor(alpha)
-        return sigmoid_focal(logits, truth, gamma=gamma, alpha=weight)
-    if isinstance(alpha, float):
-        alpha = (1 - alpha, *(alpha,) * (logits.shape[1] - 1))
-    weights = None if alpha is None else logits.new_tensor(alpha)
-    return softmax_focal(logits, truth, gamma=gamma, class_weight_K=weights)
+
+    exponent: Annotated[float, Field(gt=0.0)] = 0.75
+    fp_weight: Weight = 0.3
+    fn_weight: Weight = 0.7
+    per: Per = "case"
+    smooth: Smoothing = 1.0
+    name: Literal["focal_tversky"] = field(default="focal_tversky", repr=False, kw_only=True)
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean; arguments as for `Dice`."""
+        missed = _missed(self, outputs, targets)
+        if self.exponent == 1:
+            return missed.mean()
+        return missed.clamp(min=STEEPEST).pow(self.exponent).mean()
 
 
-def _by_pixel(logits_BKS: Tensor, masks: Tensor, exclusive: bool) -> tuple[Tensor, Tensor]:
-    """Pixels as cases: logits `(N, K)`, and truth `(N,)` or `(N, K)` with NaN where not known."""
-    logits = logits_BKS.float().movedim(1, -1).flatten(0, -2)
-    truth = masks.flatten() if exclusive else masks.movedim(1, -1).flatten(0, -2)
-    return logits, torch.where(truth == IGNORE, torch.nan, truth.float())
+@dataclass(frozen=True)
+class DiceCrossEntropy:
+    """Sum of `Dice` and `CrossEntropy`, unweighted.
+
+    Attributes:
+        per, smooth: Of the Dice part.
+
+    Reference:
+        Isensee et al., "nnU-Net", Nat Methods 2021;18:203, its loss.
+
+    Example:
+        >>> import torch
+        >>> outputs, mask = torch.zeros(1, 1, 2), torch.tensor([[[1, 0]]])
+        >>> both = float(Dice()(outputs, mask) + CrossEntropy()(outputs, mask))
+        >>> float(DiceCrossEntropy()(outputs, mask)) == both
+        True
+    """
+
+    per: Per = "case"
+    smooth: Smoothing = 1.0
+    name: Literal["dice_cross_entropy"] = field(
+        default="dice_cross_entropy", repr=False, kw_only=True
+    )
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the sum; arguments as for `Dice`."""
+        overlap = Dice(self.per, self.smooth)(outputs, targets)
+        return overlap + CrossEntropy()(outputs, targets)
+
+
+@dataclass(frozen=True)
+class DiceFocal:
+    """Sum of `Dice` and `Focal`, unweighted.
+
+    Attributes:
+        per, smooth: Of the Dice part.
+        gamma, alpha: Of the focal part.
+
+    Example:
+        >>> import torch
+        >>> outputs, mask = torch.zeros(1, 1, 2), torch.tensor([[[1, 0]]])
+        >>> both = float(Dice()(outputs, mask) + Focal()(outputs, mask))
+        >>> float(DiceFocal()(outputs, mask)) == both
+        True
+    """
+
+    per: Per = "case"
+    smooth: Smoothing = 1.0
+    gamma: Weight = 2.0
+    alpha: Annotated[float, Field(ge=0.0, le=1.0)] | tuple[float, ...] | None = None
+    name: Literal["dice_focal"] = field(default="dice_focal", repr=False, kw_only=True)
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the sum; arguments as for `Dice`."""
+        overlap = Dice(self.per, self.smooth)(outputs, targets)
+        return overlap + Focal(self.gamma, self.alpha)(outputs, targets)
+
+
+def _dice(loss: Dice | SquaredDice, outputs: Tensor, masks: Tensor, *, squared: bool) -> Tensor:
+    """The mean Dice loss."""
+    both, predicted, true = overlap_sums(
+        outputs, masks, per=loss.per, background=loss.background, squared=squared
+    )
+    return (1 - (2 * both + loss.smooth) / (predicted + true + loss.smooth)).mean()
+
+
+def _missed(loss: Tversky | FocalTversky, outputs: Tensor, masks: Tensor) -> Tensor:
+    """1 - T of each case and structure."""
+    both, predicted, true = overlap_sums(outputs, masks, per=loss.per)
+    wrong = loss.fp_weight * (predicted - both) + loss.fn_weight * (true - both)
+    return wrong / (both + wrong + loss.smooth)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from medtl.cases.predictions import write_predictions
 from medtl.io.masks import write_mask
-from medtl.losses.segmentation import IGNORE
+from medtl.losses.known import IGNORE
 from medtl.storage.atomic import write_text
 from medtl.storage.yaml import dump_yaml
 from medtl.tasks.structures import Structures

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,25 @@ from medtl.data.seeds import Stream, torch_seed
 from medtl.data.store import ImageStore
 from medtl.errors import RunError, WeightsError
 from medtl.io.cost import Limits
+from medtl.losses.cross_entropy import CrossEntropy, Focal
+from medtl.losses.ordinal import (
+    Coral,
+    Corn,
+    DistancePenalisedCrossEntropy,
+    ExpectedValue,
+    LabelDistribution,
+    MeanVariance,
+)
+from medtl.losses.quantity import L1, Huber, MeanSquaredError
+from medtl.losses.segmentation import (
+    Dice,
+    DiceCrossEntropy,
+    DiceFocal,
+    FocalTversky,
+    GeneralisedDice,
+    SquaredDice,
+    Tversky,
+)
 from medtl.networks.backbones import Classifier, build_classifier
 from medtl.networks.heads import share_weights
 from medtl.networks.segmenter import VOLUME_CONTRACT, Segmenter, build_segmenter
@@ -29,7 +49,7 @@ from medtl.preprocess.intensity import WINDOWS
 from medtl.preprocess.pipeline import Preprocessor
 from medtl.preprocess.volume import VolumePreprocessor
 from medtl.recipe.finetune import StageSpec, ZeroGammaSpec
-from medtl.recipe.schema import Recipe, WeightsSpec, parse_recipe
+from medtl.recipe.schema import Recipe, TaskSpec, WeightsSpec, parse_recipe
 from medtl.storage.cache import cache_folder
 from medtl.tasks.bone_age import BoneAge, bone_age_task
 from medtl.tasks.classification import Classes, Findings, classification_task
@@ -44,7 +64,7 @@ from medtl.types import Case, Manifest, Stage
 Decode = Callable[..., tuple[ImageStore, list[ReadRecord]]]
 """`decode_cases`, or what shares its result between runs."""
 
-TASKS: dict[str, Callable[..., Task]] = {
+TASKS: dict[str, type[Any]] = {
     "findings": Findings,
     "classes": Classes,
     "structures": Structures,
@@ -123,10 +143,7 @@ def _classification_task(recipe: Recipe, cases: Sequence[Case]) -> Task:
         positive=data.positive,
         uncertain=uncertain,
         missing=data.missing,
-        loss_name=spec.loss,
-        focal_gamma=spec.focal_gamma,
-        focal_alpha=spec.focal_alpha,
-        label_smoothing=spec.label_smoothing,
+        criterion=_criterion(spec),
         balanced=spec.class_weight == "balanced",
     )
 
@@ -138,13 +155,7 @@ def _segmentation_task(recipe: Recipe, _: Sequence[Case]) -> Task:
         spec.structures,
         ignored=spec.ignored,
         overlapping=spec.overlapping,
-        loss_name=spec.loss,
-        dice_per=spec.dice_per,
-        focal_gamma=spec.focal_gamma,
-        focal_alpha=spec.focal_alpha,
-        fp_weight=spec.fp_weight,
-        fn_weight=spec.fn_weight,
-        exponent=spec.exponent,
+        criterion=_criterion(spec),
     )
 
 
@@ -155,14 +166,38 @@ def _bone_age_task(recipe: Recipe, cases: Sequence[Case]) -> Task:
         cases,
         recipe.data.targets[0],
         sex_column=recipe.data.sex or "",
-        loss_name=spec.loss,
+        criterion=_criterion(spec),
         class_months=spec.class_months,
         decoding=spec.decoding,
-        huber_sd=spec.huber_sd,
-        distance_strength=spec.distance_strength,
-        label_sd_months=spec.label_sd_months,
     )
 
+
+def _criterion(spec: TaskSpec) -> Callable[..., torch.Tensor]:
+    """The loss that the recipe names, with its options."""
+    return LOSSES[spec.loss](spec)
+
+
+LOSSES: dict[str, Callable[[TaskSpec], Callable[..., torch.Tensor]]] = {
+    "cross_entropy": lambda s: CrossEntropy(s.label_smoothing),
+    "focal": lambda s: Focal(s.focal_gamma, s.focal_alpha),
+    "l1": lambda _: L1(),
+    "huber": lambda s: Huber(s.huber_sd),
+    "mse": lambda _: MeanSquaredError(),
+    "dpce": lambda s: DistancePenalisedCrossEntropy(s.distance_strength),
+    "dex": lambda _: ExpectedValue(),
+    "mean_variance": lambda _: MeanVariance(),
+    "label_distribution": lambda s: LabelDistribution(s.label_sd_months / 12),
+    "coral": lambda _: Coral(),
+    "corn": lambda _: Corn(),
+    "dice_cross_entropy": lambda s: DiceCrossEntropy(s.dice_per),
+    "dice_focal": lambda s: DiceFocal(s.dice_per, gamma=s.focal_gamma, alpha=s.focal_alpha),
+    "dice": lambda s: Dice(s.dice_per),
+    "dice_squared": lambda s: SquaredDice(s.dice_per),
+    "generalised_dice": lambda s: GeneralisedDice(s.dice_per),
+    "tversky": lambda s: Tversky(s.fp_weight, s.fn_weight, s.dice_per),
+    "focal_tversky": lambda s: FocalTversky(s.exponent, s.fp_weight, s.fn_weight, s.dice_per),
+}
+"""Word in a recipe -> loss of its options."""
 
 TASK_BUILDERS: dict[str, Callable[[Recipe, Sequence[Case]], Task]] = {
     "classification": _classification_task,
@@ -424,7 +459,9 @@ def load_trained(path: Path) -> TrainedModel:
     tensors, meta = load_checkpoint(path)
     recipe = parse_recipe(meta["recipe"], where=path.name)
     kind, fields = meta["task"]["kind"], {k: v for k, v in meta["task"].items() if k != "kind"}
-    task = TASKS[kind](**{key: _tuples(value) for key, value in fields.items()})
+    known = {field.name for field in dataclasses.fields(TASKS[kind])}
+    fields = {key: _tuples(value) for key, value in fields.items() if key in known}
+    task = TASKS[kind](**fields, criterion=_criterion(recipe.task))
     no_weights = recipe.model.model_copy(update={"weights": WeightsSpec(source="none")})
     untrained = recipe.model_copy(update={"model": no_weights})
     model, _ = build_network(untrained, task.outputs, extra=task.extra)

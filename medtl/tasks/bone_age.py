@@ -7,10 +7,9 @@ All ages are in months. Targets stay in months; losses see them standardised by 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,9 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medtl.errors import ManifestError
-from medtl.losses import ordinal
-from medtl.losses.ordinal import Decoding, decode_values
-from medtl.losses.quantity import masked_huber, masked_l1, masked_squared
+from medtl.losses.ordinal import Decoding, Head, decode_values
+from medtl.losses.quantity import L1
 from medtl.types import Case
 
 LABEL = "bone_age_months"
@@ -48,15 +46,6 @@ weight.
 MONTHS_PER_YEAR = 12.0
 """The published strengths of the mean-variance loss, and of the error in dex, are for years."""
 
-RegressionLoss = Literal["l1", "huber", "mse"]
-OrdinalLoss = Literal["dpce", "dex", "mean_variance", "label_distribution", "coral", "corn"]
-
-THRESHOLDS: Mapping[str, Callable[[Tensor], Tensor]] = {
-    "coral": ordinal.coral_probabilities,
-    "corn": ordinal.corn_probabilities,
-}
-"""Losses with one output per threshold between classes -> from these to class probabilities."""
-
 
 @dataclass(frozen=True)
 class BoneAge:
@@ -65,25 +54,19 @@ class BoneAge:
     Attributes:
         column: Target column, in months.
         sex_column: Column of the sex that joins the image's features; "" for the image alone.
-        loss_name: "l1", "huber" and "mse" of standardised months; the others are in
-            `losses.ordinal`.
+        criterion: The loss: of standardised months, or with a `head` (those in `losses.ordinal`) of
+            years and the values of the classes.
         class_months: Width of a class of the ordinal losses.
         decoding: How class probabilities become one age.
-        huber_sd: Error, in SDs of the training ages, at which Huber's square becomes a line.
-        distance_strength: Lambda of the distance penalty, for distances normalised to [0, 1].
-        label_sd_months: SD of the Gaussian labels.
         mean_months, sd_months, lowest_months, highest_months: Of the training ages, once `weighted`
             has seen them.
     """
 
     column: str
     sex_column: str = ""
-    loss_name: RegressionLoss | OrdinalLoss = "l1"
+    criterion: Callable[..., Tensor] = field(default_factory=L1)
     class_months: float = 12.0
     decoding: Decoding = "mean"
-    huber_sd: float = 0.2
-    distance_strength: float = 100.0
-    label_sd_months: float = 12.0
     mean_months: float = field(default=math.nan, kw_only=True)
     sd_months: float = field(default=math.nan, kw_only=True)
     lowest_months: float = field(default=math.nan, kw_only=True)
@@ -100,9 +83,12 @@ class BoneAge:
     @property
     def outputs(self) -> int:
         """One standardised age; or one logit per class, or per threshold between classes."""
-        if not self._is_ordinal:
-            return 1
-        return len(self.grid) - (self.loss_name in THRESHOLDS)
+        return 1 if self.head is None else len(self.grid) - self.head.thresholds
+
+    @property
+    def head(self) -> Head | None:
+        """What the outputs of an ordinal loss stand for; None for one standardised age."""
+        return getattr(self.criterion, "head", None)
 
     @property
     def grid(self) -> NDArray[np.float64]:
@@ -146,21 +132,24 @@ class BoneAge:
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Scalar mean over the cases whose age is known."""
-        return LOSSES[self.loss_name](self, outputs, targets)
+        if self.head is None:
+            return self.criterion(outputs[:, 0], (targets - self.mean_months) / self.sd_months)
+        years = self._grid_like(outputs) / MONTHS_PER_YEAR
+        return self.criterion(outputs, targets / MONTHS_PER_YEAR, years)
 
     def decode(self, outputs: Tensor) -> Tensor:
         """`(B, 1)` months."""
-        if not self._is_ordinal:
+        if self.head is None:
             return outputs * self.sd_months + self.mean_months
-        months = self._decoded(outputs.double(), self.decoding)
+        months = self._decoded(self.head, outputs.double(), self.decoding)
         return months[:, None].to(outputs.dtype)
 
     def explain(self, outputs: Tensor, label: str) -> Tensor:
         """The expected age, which every output bears on."""
         del label
-        if not self._is_ordinal:
+        if self.head is None:
             return outputs[0, 0]
-        return self._decoded(outputs, "mean")[0]
+        return self._decoded(self.head, outputs, "mean")[0]
 
     def assess(self, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, float | None]:
         """Loss, and mean absolute error in months; None where no age is known."""
@@ -210,16 +199,12 @@ class BoneAge:
         """What an image-blind head would say: the median age, or how often each class occurs."""
         ages = self.targets(cases)
         ages = ages[~np.isnan(ages)]
-        if not self._is_ordinal:
+        if self.head is None:
             return np.array([(np.median(ages) - self.mean_months) / self.sd_months], np.float32)
         nearest = np.abs(self.grid - ages[:, None]).argmin(axis=1)
         # One more of each, so that a class which does not occur is improbable, not impossible.
         counts = np.bincount(nearest, minlength=len(self.grid)) + 1.0
-        if self.loss_name not in THRESHOLDS:
-            return np.asarray(np.log(counts / counts.sum()), dtype=np.float32)
-        above = counts.sum() - counts.cumsum()
-        rest = counts if self.loss_name == "corn" else counts.cumsum()
-        return np.asarray(np.log(above[:-1] / rest[:-1]), dtype=np.float32)
+        return self.head.bias(counts).astype(np.float32)
 
     def weighted(self, cases: Sequence[Case]) -> BoneAge:
         """This task with the mean, SD and range of the training ages.
@@ -244,29 +229,16 @@ class BoneAge:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """What a checkpoint must hold to decode and to read the truth again."""
-        names = ("column", "sex_column", "loss_name", "class_months", "decoding", "huber_sd",
-                 "distance_strength", "label_sd_months", "mean_months", "sd_months",
-                 "lowest_months", "highest_months")  # fmt: skip
+        """What a checkpoint must hold, besides its recipe, to decode and to read the truth."""
+        names = [
+            *("column", "sex_column", "class_months", "decoding"),
+            *("mean_months", "sd_months", "lowest_months", "highest_months"),
+        ]
         return {"kind": "bone_age"} | {name: getattr(self, name) for name in names}
 
-    @property
-    def _is_ordinal(self) -> bool:
-        """Whether the outputs stand for classes."""
-        return self.loss_name not in ("l1", "huber", "mse")
-
-    def _standardised(self, outputs: Tensor, months: Tensor) -> tuple[Tensor, Tensor]:
-        """Predictions and targets in SDs of the training ages from their mean, `(B,)`."""
-        return outputs[:, 0], (months - self.mean_months) / self.sd_months
-
-    def _in_years(self, outputs: Tensor, months: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits, targets `(B,)` in years, and the classes `(K,)` in years."""
-        return outputs, months / MONTHS_PER_YEAR, self._grid_like(outputs) / MONTHS_PER_YEAR
-
-    def _decoded(self, outputs: Tensor, decoding: Decoding) -> Tensor:
+    def _decoded(self, head: Head, outputs: Tensor, decoding: Decoding) -> Tensor:
         """`(B,)` months of ordinal outputs."""
-        to_probabilities = THRESHOLDS.get(self.loss_name, partial(torch.softmax, dim=1))
-        return decode_values(to_probabilities(outputs), self._grid_like(outputs), decoding)
+        return decode_values(head.probabilities(outputs), self._grid_like(outputs), decoding)
 
     def _grid_like(self, tensor: Tensor) -> Tensor:
         """`(K,)` months of the classes, on the tensor's device and of its type."""
@@ -338,21 +310,3 @@ def _chronological_months(case: Case) -> tuple[float, float]:
         years = math.nan
     first = years * MONTHS_PER_YEAR
     return first, first + (MONTHS_PER_YEAR - 1 if years.is_integer() else 0)
-
-
-LOSSES: Mapping[str, Callable[[BoneAge, Tensor, Tensor], Tensor]] = {
-    "l1": lambda task, z, t: masked_l1(*task._standardised(z, t)),
-    "huber": lambda task, z, t: masked_huber(*task._standardised(z, t), delta=task.huber_sd),
-    "mse": lambda task, z, t: masked_squared(*task._standardised(z, t)),
-    "dpce": lambda task, z, t: ordinal.distance_penalised_cross_entropy(
-        *task._in_years(z, t), strength=task.distance_strength
-    ),
-    "dex": lambda task, z, t: ordinal.expected_value_loss(*task._in_years(z, t)),
-    "mean_variance": lambda task, z, t: ordinal.mean_variance(*task._in_years(z, t)),
-    "label_distribution": lambda task, z, t: ordinal.label_distribution(
-        *task._in_years(z, t), sd=task.label_sd_months / MONTHS_PER_YEAR
-    ),
-    "coral": lambda task, z, t: ordinal.coral(*task._in_years(z, t)),
-    "corn": lambda task, z, t: ordinal.corn(*task._in_years(z, t)),
-}
-"""Name of a loss -> the loss of outputs z and targets t in months."""

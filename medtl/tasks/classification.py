@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -14,12 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medtl.errors import ManifestError
-from medtl.losses.cross_entropy import (
-    masked_bce,
-    masked_cross_entropy,
-    sigmoid_focal,
-    softmax_focal,
-)
+from medtl.losses.cross_entropy import CrossEntropy, Focal
 from medtl.metrics.ranking import area_under_roc, rank
 from medtl.types import Case
 
@@ -53,7 +48,7 @@ class Findings:
         positive: Cell text that means present, for a column that holds two words; else None.
         uncertain: Column -> what training does with an uncertain cell. Evaluation never scores one.
         missing: Whether an empty cell is unknown ("ignore") or means absent ("zeros").
-        loss_name, focal_gamma, focal_alpha, label_smoothing: See `losses.classification`.
+        criterion: The loss: of (outputs, targets), and of `weight` where `balanced` asks for it.
         balanced: Weigh positives by N_neg / N_pos of the training cases.
         pos_weight: The weights once `weighted` has seen the training cases.
     """
@@ -63,10 +58,7 @@ class Findings:
     positive: str | None = None
     uncertain: Mapping[str, Policy] = field(default_factory=dict)
     missing: Literal["ignore", "zeros"] = "ignore"
-    loss_name: Literal["cross_entropy", "focal"] = "cross_entropy"
-    focal_gamma: float = 2.0
-    focal_alpha: float | None = None
-    label_smoothing: float = 0.0
+    criterion: Callable[..., Tensor] = field(default_factory=CrossEntropy)
     balanced: bool = False
     pos_weight: tuple[float, ...] | None = None
     watched: str = "auroc"
@@ -107,12 +99,9 @@ class Findings:
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Scalar mean over the known targets of the batch."""
-        if self.loss_name == "focal":
-            return sigmoid_focal(outputs, targets, gamma=self.focal_gamma, alpha=self.focal_alpha)
-        weight = None if self.pos_weight is None else outputs.new_tensor(self.pos_weight)
-        return masked_bce(
-            outputs, targets, pos_weight_K=weight, label_smoothing=self.label_smoothing
-        )
+        if self.pos_weight is None:
+            return self.criterion(outputs, targets)
+        return self.criterion(outputs, targets, weight=outputs.new_tensor(self.pos_weight))
 
     def decode(self, outputs: Tensor) -> Tensor:
         """`(B, K)` probabilities."""
@@ -178,7 +167,7 @@ class Findings:
 
     def weighted(self, cases: Sequence[Case]) -> Findings:
         """This task with N_neg / N_pos as weights, when the recipe asks for balance."""
-        if not self.balanced:
+        if not self.balanced or isinstance(self.criterion, Focal):  # its alpha balances findings
             return self
         truth = self.targets(cases)
         positives = np.nansum(truth, axis=0)
@@ -244,14 +233,13 @@ class Classes:
     Attributes:
         column: Target column; its cell text is the class.
         labels: The classes, sorted, one per output.
+        criterion, balanced: As for `Findings`.
         class_weight: N / (K * N_k) of the training cases once `weighted` has seen them.
     """
 
     column: str
     labels: tuple[str, ...]
-    loss_name: Literal["cross_entropy", "focal"] = "cross_entropy"
-    focal_gamma: float = 2.0
-    label_smoothing: float = 0.0
+    criterion: Callable[..., Tensor] = field(default_factory=CrossEntropy)
     balanced: bool = False
     class_weight: tuple[float, ...] | None = None
     watched: str = "auroc"
@@ -279,12 +267,9 @@ class Classes:
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Scalar mean over the cases whose class is known."""
-        weight = None if self.class_weight is None else outputs.new_tensor(self.class_weight)
-        if self.loss_name == "focal":
-            return softmax_focal(outputs, targets, gamma=self.focal_gamma, class_weight_K=weight)
-        return masked_cross_entropy(
-            outputs, targets, class_weight_K=weight, label_smoothing=self.label_smoothing
-        )
+        if self.class_weight is None:
+            return self.criterion(outputs, targets)
+        return self.criterion(outputs, targets, weight=outputs.new_tensor(self.class_weight))
 
     def decode(self, outputs: Tensor) -> Tensor:
         """`(B, K)` probabilities that sum to 1."""
@@ -398,7 +383,7 @@ def classification_task(
         positive: Cell text that means present, for one column of two words.
         uncertain: Column -> policy for uncertain cells in training.
         missing: What an empty cell means.
-        **options: Loss options of `Findings` or `Classes`.
+        **options: `criterion` and `balanced` of `Findings` or `Classes`.
 
     Raises:
         ManifestError: When the column holds one value only, two words without `positive`, or a
@@ -431,7 +416,8 @@ def classification_task(
             where=where,
             fix=f"State which one is the finding, for example data.positive: {sorted(values)[-1]}",
         )
-    options.pop("focal_alpha", None)
+    if isinstance(options.get("criterion"), Focal):  # no class is the positive one
+        options["criterion"] = replace(options["criterion"], alpha=None)
     return Classes(column=columns[0], labels=tuple(sorted(values)), **options)
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,21 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medtl.errors import ImageError, ManifestError
-from medtl.losses import segmentation as losses
-from medtl.losses.segmentation import IGNORE, overlap_sums
+from medtl.losses.known import IGNORE
+from medtl.losses.segmentation import DiceCrossEntropy
 from medtl.types import Case
-
-LossName = Literal[
-    "dice_cross_entropy",
-    "dice_focal",
-    "dice",
-    "dice_squared",
-    "generalised_dice",
-    "tversky",
-    "focal_tversky",
-    "cross_entropy",
-    "focal",
-]
 
 MOST_STRUCTURES = 254
 """Classes are stored as bytes, and `IGNORE` is one of them."""
@@ -43,12 +30,7 @@ class Structures:
             is the union of others (whole tumour: 1, 2 and 4), which needs `exclusive` False.
         ignored: Values that mean "not known".
         exclusive: Whether a pixel belongs to one structure at most.
-        loss_name: See `LOSSES`.
-        dice_per: Sums of the Dice family over each "case", or over the "batch".
-        focal_gamma: Of the focal losses.
-        focal_alpha: Weight of the structures in the focal losses, 1 - alpha of the background.
-        fp_weight, fn_weight: Of the Tversky losses.
-        exponent: Of focal Tversky.
+        criterion: The loss of (outputs, masks).
         present: Case id -> indices of the structures that its mask shows, once masks were read.
     """
 
@@ -56,13 +38,7 @@ class Structures:
     values: tuple[tuple[int, ...], ...]
     ignored: tuple[int, ...] = ()
     exclusive: bool = True
-    loss_name: LossName = "dice_cross_entropy"
-    dice_per: Literal["case", "batch"] = "case"
-    focal_gamma: float = 2.0
-    focal_alpha: float | None = None
-    fp_weight: float = 0.3
-    fn_weight: float = 0.7
-    exponent: float = 0.75
+    criterion: Callable[..., Tensor] = field(default_factory=DiceCrossEntropy)
     present: Mapping[str, frozenset[int]] = field(default_factory=dict)
     extra: int = 0
     watched: str = "dice"
@@ -186,7 +162,7 @@ class Structures:
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Scalar; pixels of value `IGNORE` count nowhere."""
-        return LOSSES[self.loss_name](self, outputs, targets)
+        return self.criterion(outputs, targets)
 
     def decode(self, outputs: Tensor) -> Tensor:
         """`(B, outputs, *S)` probabilities; those of exclusive structures sum to 1."""
@@ -285,70 +261,6 @@ class Structures:
         return frozenset(k for k, plane in enumerate(mask) if (plane == 1).any())
 
 
-def _sums(task: Structures, outputs: Tensor, masks: Tensor, **options: bool) -> losses.Sums:
-    """The sums of the Dice family as the task wants them."""
-    return overlap_sums(outputs, masks, exclusive=task.exclusive, per=task.dice_per, **options)
-
-
-def _dice(task: Structures, outputs: Tensor, masks: Tensor, *, squared: bool = False) -> Tensor:
-    """Soft Dice over the structures."""
-    return losses.dice(_sums(task, outputs, masks, squared=squared))
-
-
-def _generalised(task: Structures, outputs: Tensor, masks: Tensor) -> Tensor:
-    """Generalised Dice over structures and background, as in its paper."""
-    return losses.generalised_dice(_sums(task, outputs, masks, background=True))
-
-
-def _tversky(task: Structures, outputs: Tensor, masks: Tensor, *, is_focal: bool = False) -> Tensor:
-    """Tversky, or focal Tversky."""
-    return losses.tversky(
-        _sums(task, outputs, masks),
-        fp_weight=task.fp_weight,
-        fn_weight=task.fn_weight,
-        exponent=task.exponent if is_focal else 1.0,
-    )
-
-
-def _cross_entropy(task: Structures, outputs: Tensor, masks: Tensor) -> Tensor:
-    """Cross-entropy by pixel."""
-    return losses.cross_entropy(outputs, masks, exclusive=task.exclusive)
-
-
-def _focal(task: Structures, outputs: Tensor, masks: Tensor) -> Tensor:
-    """Focal loss by pixel."""
-    return losses.focal(
-        outputs,
-        masks,
-        exclusive=task.exclusive,
-        gamma=task.focal_gamma,
-        alpha=task.focal_alpha,
-    )
-
-
-def _sum_of(*parts: Callable[[Structures, Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
-    """The unweighted sum of losses."""
-
-    def total(task: Structures, outputs: Tensor, masks: Tensor) -> Tensor:
-        return torch.stack([part(task, outputs, masks) for part in parts]).sum()
-
-    return total
-
-
-LOSSES: dict[str, Callable[[Structures, Tensor, Tensor], Tensor]] = {
-    "dice_cross_entropy": _sum_of(_dice, _cross_entropy),
-    "dice_focal": _sum_of(_dice, _focal),
-    "dice": _dice,
-    "dice_squared": partial(_dice, squared=True),
-    "generalised_dice": _generalised,
-    "tversky": _tversky,
-    "focal_tversky": partial(_tversky, is_focal=True),
-    "cross_entropy": _cross_entropy,
-    "focal": _focal,
-}
-"""Name in a recipe -> loss of (task, outputs, masks)."""
-
-
 def segmentation_task(
     structures: Mapping[str, int | Sequence[int]],
     *,
@@ -362,7 +274,7 @@ def segmentation_task(
         structures: Name -> value, or values, of the mask's pixels.
         ignored: Values that mean "not known".
         overlapping: Whether a pixel may belong to several structures.
-        **options: Loss options of `Structures`.
+        **options: `criterion` of `Structures`.
 
     Raises:
         ManifestError: When there is no structure, a value is 0 or outside a byte, or structures

@@ -8,7 +8,7 @@ import torch
 
 from medtl.data.patches import MaskedSamples, cut, draw_corner
 from medtl.data.store import ImageStore, RowWriter, levels
-from medtl.losses.segmentation import IGNORE
+from medtl.losses.known import IGNORE
 from medtl.preprocess.augment import augmenter
 
 

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from medtl.losses.auc import pairwise_logistic
+from medtl.losses.auc import PairwiseLogistic
 
 NAN = float("nan")
+pairwise_logistic = PairwiseLogistic()
 
 
 def test_by_hand():
@@ -64,3 +65,11 @@ def test_gradients_agree_with_finite_differences():
     logits = torch.randn(5, 2, dtype=torch.float64, requires_grad=True)
     targets = torch.tensor([[1.0, 0.0], [NAN, 1.0], [0.0, NAN], [1.0, 1.0], [0.0, 0.0]])
     assert torch.autograd.gradcheck(lambda z: pairwise_logistic(z, targets), (logits,))
+
+
+def test_classes_are_taken_one_against_the_rest():
+    torch.manual_seed(0)
+    logits, classes = torch.randn(6, 3), torch.tensor([0.0, 1.0, 2.0, NAN, 1.0, 0.0])
+    one_hot = torch.eye(3)[classes.nan_to_num().long()]
+    one_hot[3] = NAN
+    assert pairwise_logistic(logits, classes).item() == pairwise_logistic(logits, one_hot).item()

@@ -4,19 +4,14 @@ import pytest
 import torch
 from torch.nn import functional
 
-from medtl.losses.cross_entropy import (
-    masked_bce,
-    masked_cross_entropy,
-    sigmoid_focal,
-    softmax_focal,
-)
+from medtl.losses.cross_entropy import CrossEntropy, Focal
 
 NAN = float("nan")
 
 
 def test_masked_bce_by_hand():
     # -log sigmoid(0) = log 2 for the known cell; the unknown one does not count.
-    loss = masked_bce(torch.tensor([[0.0, 5.0]]), torch.tensor([[1.0, NAN]]))
+    loss = CrossEntropy()(torch.tensor([[0.0, 5.0]]), torch.tensor([[1.0, NAN]]))
     assert loss.item() == pytest.approx(math.log(2))
 
 
@@ -24,12 +19,12 @@ def test_masked_bce_equals_torch_when_everything_is_known():
     torch.manual_seed(0)
     logits, targets = torch.randn(8, 3), torch.randint(0, 2, (8, 3)).float()
     weight = torch.tensor([1.0, 2.0, 3.0])
-    ours = masked_bce(logits, targets, pos_weight_K=weight)
+    ours = CrossEntropy()(logits, targets, weight=weight)
     theirs = functional.binary_cross_entropy_with_logits(logits, targets, pos_weight=weight)
     assert ours.item() == pytest.approx(theirs.item())
 
 
-@pytest.mark.parametrize("loss", [masked_bce, sigmoid_focal])
+@pytest.mark.parametrize("loss", [CrossEntropy(), Focal()])
 def test_unknown_findings_have_exactly_no_gradient(loss):
     logits = torch.randn(4, 2, requires_grad=True)
     targets = torch.tensor([[1.0, NAN], [NAN, 0.0], [NAN, NAN], [0.0, 1.0]])
@@ -49,7 +44,7 @@ def test_masking_after_the_loss_would_give_nan_gradients():
     assert not torch.isfinite(logits.grad).all()
 
 
-@pytest.mark.parametrize("loss", [masked_bce, sigmoid_focal])
+@pytest.mark.parametrize("loss", [CrossEntropy(), Focal()])
 def test_a_batch_without_truth_is_zero_and_still_has_a_gradient(loss):
     logits = torch.randn(2, 2, requires_grad=True)
     value = loss(logits, torch.full((2, 2), NAN))
@@ -61,22 +56,22 @@ def test_a_batch_without_truth_is_zero_and_still_has_a_gradient(loss):
 def test_label_smoothing_moves_targets_towards_a_half():
     # y = 1, eps = 0.2 -> target 0.9
     logit = torch.tensor([[2.0]])
-    smoothed = masked_bce(logit, torch.tensor([[1.0]]), label_smoothing=0.2)
+    smoothed = CrossEntropy(label_smoothing=0.2)(logit, torch.tensor([[1.0]]))
     expected = functional.binary_cross_entropy_with_logits(logit, torch.tensor([[0.9]]))
     assert smoothed.item() == pytest.approx(expected.item())
 
 
 def test_sigmoid_focal_by_hand():
     # p = 0.5: -(0.5)^2 log 0.5, alpha 0.25 for the positive
-    loss = sigmoid_focal(torch.tensor([[0.0]]), torch.tensor([[1.0]]), gamma=2.0, alpha=0.25)
+    loss = Focal(gamma=2.0, alpha=0.25)(torch.tensor([[0.0]]), torch.tensor([[1.0]]))
     assert loss.item() == pytest.approx(0.25 * 0.25 * math.log(2))
 
 
 def test_sigmoid_focal_without_focus_is_cross_entropy():
     torch.manual_seed(0)
     logits, targets = torch.randn(9, 2), torch.randint(0, 2, (9, 2)).float()
-    assert float(sigmoid_focal(logits, targets, gamma=0.0)) == pytest.approx(
-        float(masked_bce(logits, targets)), rel=1e-6
+    assert float(Focal(gamma=0.0)(logits, targets)) == pytest.approx(
+        float(CrossEntropy()(logits, targets)), rel=1e-6
     )
 
 
@@ -86,13 +81,13 @@ def test_sigmoid_focal_equals_torchvision():
     torch.manual_seed(1)
     logits, targets = torch.randn(9, 2), torch.randint(0, 2, (9, 2)).float()
     theirs = sigmoid_focal_loss(logits, targets, alpha=0.3, gamma=2.0, reduction="mean")
-    ours = sigmoid_focal(logits, targets, gamma=2.0, alpha=0.3)
+    ours = Focal(gamma=2.0, alpha=0.3)(logits, targets)
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
 
 
 def test_cross_entropy_leaves_unknown_classes_out():
     logits = torch.randn(3, 4, requires_grad=True)
-    loss = masked_cross_entropy(logits, torch.tensor([2.0, NAN, 0.0]))
+    loss = CrossEntropy()(logits, torch.tensor([2.0, NAN, 0.0]))
     loss.backward()
     expected = functional.cross_entropy(logits[[0, 2]], torch.tensor([2, 0]))
     assert loss.item() == pytest.approx(expected.item())
@@ -103,7 +98,7 @@ def test_class_weights_do_not_depend_on_the_batch():
     """torch divides by the weights in the batch, so a batch of one class ignores its weight."""
     logits = torch.zeros(2, 2)
     weight = torch.tensor([3.0, 1.0])
-    loss = masked_cross_entropy(logits, torch.tensor([0.0, 0.0]), class_weight_K=weight)
+    loss = CrossEntropy()(logits, torch.tensor([0.0, 0.0]), weight=weight)
     theirs = functional.cross_entropy(logits, torch.tensor([0, 0]), weight=weight)
     assert loss.item() == pytest.approx(3 * math.log(2))
     assert theirs.item() == pytest.approx(math.log(2))
@@ -114,17 +109,17 @@ def test_softmax_focal_is_a_mean_over_cases_not_over_classes():
     logits, classes = torch.randn(6, 5), torch.randint(0, 5, (6,)).float()
     p = torch.softmax(logits, 1)[torch.arange(6), classes.long()]
     by_hand = (-((1 - p) ** 2) * p.log()).mean()
-    assert float(softmax_focal(logits, classes, gamma=2.0)) == pytest.approx(float(by_hand))
+    assert float(Focal(gamma=2.0)(logits, classes)) == pytest.approx(float(by_hand))
 
 
 def test_softmax_focal_without_focus_is_cross_entropy():
     logits, classes = torch.randn(6, 3), torch.tensor([0.0, 1.0, 2.0, 0.0, 1.0, NAN])
-    assert float(softmax_focal(logits, classes, gamma=0.0)) == pytest.approx(
-        float(masked_cross_entropy(logits, classes))
+    assert float(Focal(gamma=0.0)(logits, classes)) == pytest.approx(
+        float(CrossEntropy()(logits, classes))
     )
 
 
-@pytest.mark.parametrize("loss", [masked_bce, sigmoid_focal])
+@pytest.mark.parametrize("loss", [CrossEntropy(), Focal()])
 def test_gradients_agree_with_finite_differences(loss):
     logits = torch.randn(3, 2, dtype=torch.float64, requires_grad=True)
     targets = torch.tensor([[1.0, 0.0], [NAN, 1.0], [0.0, NAN]], dtype=torch.float64)

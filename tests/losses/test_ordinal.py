@@ -6,15 +6,15 @@ import torch
 from torch.nn import functional
 
 from medtl.losses.ordinal import (
-    coral,
+    Coral,
+    Corn,
+    DistancePenalisedCrossEntropy,
+    ExpectedValue,
+    LabelDistribution,
+    MeanVariance,
     coral_probabilities,
-    corn,
     corn_probabilities,
     decode_values,
-    distance_penalised_cross_entropy,
-    expected_value_loss,
-    label_distribution,
-    mean_variance,
 )
 
 NAN = float("nan")
@@ -22,12 +22,12 @@ EVEN = torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64)
 UNEVEN = torch.tensor([0.0, 6.0, 12.0, 24.0, 48.0], dtype=torch.float64)
 
 OF_CLASSES = {
-    "dpce": lambda z, t, v: distance_penalised_cross_entropy(z, t, v, strength=3.0),
-    "dex": expected_value_loss,
-    "mean_variance": mean_variance,
-    "label_distribution": lambda z, t, v: label_distribution(z, t, v, sd=5.0),
+    "dpce": DistancePenalisedCrossEntropy(strength=3.0),
+    "dex": ExpectedValue(),
+    "mean_variance": MeanVariance(),
+    "label_distribution": LabelDistribution(sd=5.0),
 }
-OF_THRESHOLDS = {"coral": coral, "corn": corn}
+OF_THRESHOLDS = {"coral": Coral(), "corn": Corn()}
 ALL = OF_CLASSES | OF_THRESHOLDS
 
 
@@ -43,7 +43,7 @@ def logits_of(name: str, rows: int, values: torch.Tensor) -> torch.Tensor:
 def test_distance_penalty_by_hand():
     # Uniform over 0, 1, 2 and the truth 0: distances 0, 1/4, 1 of the squared range.
     uniform = torch.zeros(1, 3, dtype=torch.float64)
-    loss = distance_penalised_cross_entropy(uniform, EVEN[:1], EVEN, strength=2.0)
+    loss = DistancePenalisedCrossEntropy(strength=2.0)(uniform, EVEN[:1], EVEN)
     assert loss.item() == pytest.approx(math.log(3) + 2.0 * (1.25 / 3))
 
 
@@ -51,12 +51,12 @@ def test_distance_penalty_is_in_physical_units():
     """Two units give one loss, and an uneven class counts as far as it lies."""
     torch.manual_seed(1)
     logits, months = torch.randn(4, 5, dtype=torch.float64), UNEVEN[[0, 1, 3, 4]]
-    in_months = distance_penalised_cross_entropy(logits, months, UNEVEN, strength=2.0)
-    in_years = distance_penalised_cross_entropy(logits, months / 12, UNEVEN / 12, strength=2.0)
+    in_months = DistancePenalisedCrossEntropy(strength=2.0)(logits, months, UNEVEN)
+    in_years = DistancePenalisedCrossEntropy(strength=2.0)(logits, months / 12, UNEVEN / 12)
     assert in_months.item() == pytest.approx(in_years.item())
     p, d = torch.softmax(logits[1], 0), ((UNEVEN - 6) / 48) ** 2
     by_hand = -p[1].log() + 2 * (p * d).sum()
-    one = distance_penalised_cross_entropy(logits[1:2], months[1:2], UNEVEN, strength=2.0)
+    one = DistancePenalisedCrossEntropy(strength=2.0)(logits[1:2], months[1:2], UNEVEN)
     assert one.item() == pytest.approx(by_hand.item())
 
 
@@ -67,15 +67,15 @@ def test_index_distances_would_swamp_the_cross_entropy():
     middle = (uniform * (months - 114) ** 2).sum().item()
     assert middle == pytest.approx(4332, rel=1e-3)
     assert math.log(228) == pytest.approx(5.43, abs=0.01)
-    ours = distance_penalised_cross_entropy(
-        torch.zeros(1, 228, dtype=torch.float64), months[114:115], months, strength=1.0
+    ours = DistancePenalisedCrossEntropy(strength=1.0)(
+        torch.zeros(1, 228, dtype=torch.float64), months[114:115], months
     )
     assert ours.item() - math.log(228) == pytest.approx(1 / 12, rel=0.01)
 
 
 def test_the_gradient_of_the_distance_penalty_has_its_closed_form():
     logits = logits_of("dpce", 1, UNEVEN)
-    distance_penalised_cross_entropy(logits, UNEVEN[3:4], UNEVEN, strength=3.0).backward()
+    DistancePenalisedCrossEntropy(strength=3.0)(logits, UNEVEN[3:4], UNEVEN).backward()
     p, d = torch.softmax(logits.detach()[0], 0), ((UNEVEN - 24) / 48) ** 2
     closed = p - functional.one_hot(torch.tensor(3), 5) + 3.0 * p * (d - (p * d).sum())
     assert torch.allclose(logits.grad[0], closed, atol=1e-14)
@@ -84,7 +84,7 @@ def test_the_gradient_of_the_distance_penalty_has_its_closed_form():
 def test_the_distance_penalty_is_squared_error_of_the_mean_plus_variance():
     logits, target = logits_of("dpce", 1, UNEVEN).detach(), torch.tensor([17.0])
     with_penalty, without = (
-        distance_penalised_cross_entropy(logits, target, UNEVEN, strength=s).item() for s in (1, 0)
+        DistancePenalisedCrossEntropy(strength=s)(logits, target, UNEVEN).item() for s in (1, 0)
     )
     p = torch.softmax(logits[0], 0)
     mean = (p * UNEVEN).sum()
@@ -96,14 +96,14 @@ def test_the_distance_penalty_is_squared_error_of_the_mean_plus_variance():
 def test_expected_value_by_hand():
     # Uniform over 0, 1, 2: the mean is 1, the truth 0.
     uniform = torch.zeros(1, 3, dtype=torch.float64)
-    loss = expected_value_loss(uniform, EVEN[:1], EVEN, strength=0.5)
+    loss = ExpectedValue(strength=0.5)(uniform, EVEN[:1], EVEN)
     assert loss.item() == pytest.approx(math.log(3) + 0.5)
 
 
 def test_mean_variance_by_hand():
     # Mean 1 and truth 0: 0.2 / 2 * 1; variance 2/3: 0.05 * 2/3.
     uniform = torch.zeros(1, 3, dtype=torch.float64)
-    assert mean_variance(uniform, EVEN[:1], EVEN).item() == pytest.approx(
+    assert MeanVariance()(uniform, EVEN[:1], EVEN).item() == pytest.approx(
         math.log(3) + 0.1 + 0.05 * 2 / 3
     )
 
@@ -113,16 +113,16 @@ def test_label_distribution_by_hand_and_at_its_optimum():
     weights = np.exp([-0.5, 0.0, -0.5])
     q = weights / weights.sum()
     uniform = torch.zeros(1, 3, dtype=torch.float64)
-    loss = label_distribution(uniform, EVEN[1:2], EVEN, sd=1.0)
+    loss = LabelDistribution(sd=1.0)(uniform, EVEN[1:2], EVEN)
     assert loss.item() == pytest.approx(float((q * np.log(3 * q)).sum()))
-    best = label_distribution(torch.from_numpy(np.log(q))[None], EVEN[1:2], EVEN, sd=1.0)
+    best = LabelDistribution(sd=1.0)(torch.from_numpy(np.log(q))[None], EVEN[1:2], EVEN)
     assert best.item() == pytest.approx(0, abs=1e-15)
 
 
 def test_label_distribution_takes_ages_between_the_classes():
     between = torch.tensor([0.4], dtype=torch.float64)
     exact = (-((EVEN - 0.4) ** 2) / 2)[None]
-    assert label_distribution(exact, between, EVEN, sd=1.0).item() == pytest.approx(0, abs=1e-15)
+    assert LabelDistribution(sd=1.0)(exact, between, EVEN).item() == pytest.approx(0, abs=1e-15)
 
 
 def test_coral_equals_the_published_example():
@@ -130,7 +130,7 @@ def test_coral_equals_the_published_example():
     logits = torch.tensor(
         [[2.1, 1.8, -2.1, -1.8], [1.9, -1.0, -1.5, -1.3], [1.9, 1.8, 1.7, 1.6]],
     )
-    loss = coral(logits, torch.tensor([2.0, 1.0, 4.0]), torch.arange(5.0))
+    loss = Coral()(logits, torch.tensor([2.0, 1.0, 4.0]), torch.arange(5.0))
     assert loss.item() == pytest.approx(0.6920, abs=5e-5)
 
 
@@ -145,7 +145,7 @@ def test_corn_equals_the_authors_loop():
         log = functional.logsigmoid(z)
         total -= (log * above + (log - z) * (1 - above)).sum()
         number += len(above)
-    ours = corn(logits, classes.float(), torch.arange(5.0))
+    ours = Corn()(logits, classes.float(), torch.arange(5.0))
     assert ours.item() == pytest.approx((total / number).item(), rel=1e-5)
 
 

@@ -3,26 +3,26 @@ import torch
 from torch.nn import functional
 
 from medtl.losses.known import mean_over_known
-from medtl.losses.quantity import masked_huber, masked_l1, masked_squared
+from medtl.losses.quantity import L1, Huber, MeanSquaredError
 
 NAN = float("nan")
-LOSSES = [masked_l1, masked_squared, masked_huber]
+LOSSES = [L1(), MeanSquaredError(), Huber(delta=1.0)]
 
 
 def test_by_hand():
     predictions, targets = torch.tensor([1.0, 5.0, 9.0]), torch.tensor([1.5, 2.0, NAN])
-    assert masked_l1(predictions, targets).item() == pytest.approx((0.5 + 3) / 2)
-    assert masked_squared(predictions, targets).item() == pytest.approx((0.25 + 9) / 2)
+    assert L1()(predictions, targets).item() == pytest.approx((0.5 + 3) / 2)
+    assert MeanSquaredError()(predictions, targets).item() == pytest.approx((0.25 + 9) / 2)
     # 0.5 * 0.5^2 within delta = 1; 1 * (3 - 0.5) beyond it.
-    assert masked_huber(predictions, targets).item() == pytest.approx((0.125 + 2.5) / 2)
+    assert Huber(delta=1.0)(predictions, targets).item() == pytest.approx((0.125 + 2.5) / 2)
 
 
 def test_huber_lies_between_the_square_and_the_line():
     predictions, targets = torch.linspace(-3, 3, 50), torch.zeros(50)
-    square = masked_squared(predictions, targets).item() / 2
-    assert masked_huber(predictions, targets, delta=1e3).item() == pytest.approx(square)
-    thin = masked_huber(predictions, targets, delta=1e-4).item() / 1e-4
-    assert thin == pytest.approx(masked_l1(predictions, targets).item(), abs=1e-3)
+    square = MeanSquaredError()(predictions, targets).item() / 2
+    assert Huber(delta=1e3)(predictions, targets).item() == pytest.approx(square)
+    thin = Huber(delta=1e-4)(predictions, targets).item() / 1e-4
+    assert thin == pytest.approx(L1()(predictions, targets).item(), abs=1e-3)
 
 
 @pytest.mark.parametrize("loss", LOSSES)

@@ -12,7 +12,7 @@ from PIL import Image as Picture
 
 from medtl.cases.predictions import read_predictions
 from medtl.io.read import read_image
-from medtl.losses.segmentation import IGNORE
+from medtl.losses.known import IGNORE
 from medtl.prediction.mask_writer import MaskWriter, write_mask_table
 from medtl.prediction.overlays import Shown, WorstCase, choose_worst, draw_case, write_overlays
 from medtl.preprocess.pipeline import Preprocessor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,25 @@ import pytest
 import torch
 
 from medtl.errors import ImageError, ManifestError
-from medtl.losses.segmentation import IGNORE
+from medtl.losses.cross_entropy import CrossEntropy, Focal
+from medtl.losses.known import IGNORE
+from medtl.losses.segmentation import (
+    Dice,
+    DiceCrossEntropy,
+    DiceFocal,
+    FocalTversky,
+    GeneralisedDice,
+    SquaredDice,
+    Tversky,
+)
 from medtl.metrics.overlap import compare_masks
-from medtl.recipe.schema import LOSSES as RECIPE_LOSSES
-from medtl.tasks.structures import LOSSES, Structures, segmentation_task
+from medtl.tasks.structures import Structures, segmentation_task
 from medtl.types import Case
+
+LOSSES = [
+    *(DiceCrossEntropy(), DiceFocal(), Dice(), SquaredDice(), GeneralisedDice(), Tversky()),
+    *(FocalTversky(), CrossEntropy(), Focal()),
+]
 
 TWO = segmentation_task({"anterior": 1, "posterior": 2})
 REGIONS = segmentation_task({"whole": [1, 2, 4], "core": [1, 4], "enhancing": 4}, overlapping=True)
@@ -126,15 +141,15 @@ def test_what_masks_show_is_tallied_once_they_are_read() -> None:
 
 
 @pytest.mark.parametrize("task", [TWO, REGIONS])
-@pytest.mark.parametrize("name", LOSSES)
-def test_every_loss_can_be_minimised(task: Structures, name: str) -> None:
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.name)
+def test_every_loss_can_be_minimised(task: Structures, loss: Callable[..., torch.Tensor]) -> None:
     generator = torch.Generator().manual_seed(0)
     values = torch.randint(0, 3, (2, 6, 6), generator=generator).numpy().astype(np.uint8)
     masks = torch.from_numpy(np.stack([task.encode(mask) for mask in values]))
     chosen = segmentation_task(
         dict(zip(task.labels, task.values, strict=True)),
         overlapping=not task.exclusive,
-        loss_name=name,
+        criterion=loss,
     )
     outputs = torch.zeros(2, 3, 6, 6, requires_grad=True)
     optimizer = torch.optim.Adam([outputs], lr=0.3)
@@ -147,17 +162,13 @@ def test_every_loss_can_be_minimised(task: Structures, name: str) -> None:
     assert chosen.assess([(outputs.detach(), masks)])[1] > 0.99
 
 
-def test_the_recipe_names_the_same_losses() -> None:
-    assert set(RECIPE_LOSSES["segmentation"]) == set(LOSSES)
-
-
 def test_sums_over_the_batch_differ_from_sums_over_cases() -> None:
     masks = torch.zeros(2, 4, 4, dtype=torch.uint8)
     masks[0, 0] = 1
     outputs = torch.zeros(2, 2, 4, 4)
     outputs[:, 1] = -12.0  # nothing is predicted, and only the first case has something
     by = [
-        float(segmentation_task({"a": 1}, loss_name="dice", dice_per=per).loss(outputs, masks))
+        float(segmentation_task({"a": 1}, criterion=Dice(per)).loss(outputs, masks))
         for per in ("case", "batch")
     ]
     assert by == pytest.approx([(1 - 1 / 5) / 2, 1 - 1 / 5], abs=1e-3)
