@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
@@ -116,9 +117,14 @@ class Manifest:
 Status = Literal["ok", "undefined", "degenerate"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Measure:
     """One statistic with its interval. No bare float leaves `metrics/`.
+
+    >>> print(Measure("auroc", 0.8141, low=0.76, high=0.8592, n=300, method="DeLong, logit scale"))
+    0.814 [0.760, 0.859], n = 300 (DeLong)
+    >>> Measure("auroc", None, n=300, status="undefined", reason="the set holds one class only")
+    auroc: not estimable, the set holds one class only
 
     Attributes:
         name: Lower snake case ("auroc", "sensitivity", "mae_months").
@@ -148,6 +154,23 @@ class Measure:
     method: str = ""
     status: Status = "ok"
     reason: str = ""
+
+    def __str__(self) -> str:
+        if self.value is None:
+            return f"not estimable, {self.reason}"
+        interval = ""
+        if self.low is not None and self.high is not None:
+            interval = f" [{self.low:.3f}, {self.high:.3f}]"
+        # The method's first words name it; the rest ("B=2000") stands in the field.
+        method = self.method.partition(",")[0]
+        remark = "; ".join(filter(None, (method, self.reason)))
+        return f"{self.value:.3f}{interval}, n = {self.n}" + (f" ({remark})" if remark else "")
+
+    def __repr__(self) -> str:
+        return f"{f'{self.label} {self.name}'.strip()}: {self}"
+
+    def _repr_html_(self) -> str:
+        return f"<b>{escape(self.label)} {escape(self.name)}</b> {escape(str(self))}"
 
 
 @dataclass(frozen=True)

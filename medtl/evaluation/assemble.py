@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,98 +14,25 @@ from medtl.evaluation import classification, continuous
 from medtl.evaluation import model_comparison as models
 from medtl.evaluation.bands import band_strata
 from medtl.evaluation.classification import LabelRows, Settings
+from medtl.evaluation.cohort import describe_table
 from medtl.evaluation.curves import Curve, label_curves
 from medtl.evaluation.finding_rows import label_rows, refuse_mixtures, with_defaults, worst_cases
+from medtl.evaluation.own import NO_METRICS, OwnMetric, own_measures
+from medtl.evaluation.result import Evaluation, Kind, storable
 from medtl.evaluation.variants import Variant, label_policies, per_patient
 from medtl.metrics import multiclass, subgroups
+from medtl.metrics.catalogue import unit_word
 from medtl.metrics.confusion import counts_of, natural_frequencies, share_measures
 from medtl.metrics.operating_point import Rule, choose_operating_point, describe_rule
 from medtl.metrics.ranking import auroc
+from medtl.metrics.scores import CI, CI95
 from medtl.types import Measure, OperatingPoint
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA = "medtl-metrics/1"
-
-Kind = Literal["classification", "regression", "segmentation"]
-
 BONE_AGE = "bone_age_months"
 """The label whose truth and score are months, not classes."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Everything that a report may say about a predictions table.
-
-    Attributes:
-        measures: All measures.
-        operating_points: One per label for which a threshold was chosen or given.
-        counts: Two-by-two tables at the operating points, with label, split, subset, threshold.
-        confusion: Classes and matrix (rows are truths), for exclusive classes.
-        curves: Points to draw, by name, label and split.
-        per_1000: Natural frequencies per 1000 patients at the operating points.
-        notes: What was left out or could not be done, in words.
-        kind: Of study.
-        variants: Measures under other choices (per patient, other label policies).
-        worst: Cases to look at, the worst first of every label and kind.
-        comparison: Of several models on the same cases, or None.
-        readers: How human readers did on the test cases.
-    """
-
-    measures: tuple[Measure, ...]
-    operating_points: tuple[OperatingPoint, ...] = ()
-    counts: tuple[dict[str, Any], ...] = ()
-    confusion: dict[str, Any] | None = None
-    curves: tuple[Curve, ...] = ()
-    per_1000: tuple[dict[str, Any], ...] = ()
-    notes: tuple[str, ...] = field(default=())
-    kind: Kind = "classification"
-    variants: tuple[Variant, ...] = ()
-    worst: tuple[dict[str, Any], ...] = ()
-    comparison: models.Comparison | None = None
-    readers: tuple[models.ReaderPoint, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the content of `metrics.json`; undefined values are None."""
-        points = [
-            {**asdict(point), "threshold": _threshold(point.threshold)}
-            for point in self.operating_points
-        ]
-        return {
-            "schema": SCHEMA,
-            "kind": self.kind,
-            "measures": [asdict(measure) for measure in self.measures],
-            "operating_points": points,
-            "counts": list(self.counts),
-            "confusion": self.confusion,
-            "per_1000": list(self.per_1000),
-            "curves": list(self.curves),
-            "variants": [asdict(variant) for variant in self.variants],
-            "worst": list(self.worst),
-            "comparison": None if self.comparison is None else asdict(self.comparison),
-            "readers": [asdict(point) for point in self.readers],
-            "notes": list(self.notes),
-        }
-
-
-def measures_from_json(content: Mapping[str, Any]) -> list[Measure]:
-    """Return the measures of a `metrics.json`.
-
-    Args:
-        content: The parsed file.
-
-    Raises:
-        PredictionsError: If it is not of this schema.
-    """
-    if content.get("schema") != SCHEMA:
-        raise PredictionsError(f"the schema is {content.get('schema')!r}", expected=SCHEMA)
-    return [Measure(**measure) for measure in content["measures"]]
-
-
-def _threshold(threshold: float) -> float | str:
-    """Return a threshold as JSON can hold it."""
-    return "inf" if math.isinf(threshold) else threshold
 
 
 def evaluate(  # noqa: PLR0913 - one call states a whole evaluation
@@ -114,12 +41,12 @@ def evaluate(  # noqa: PLR0913 - one call states a whole evaluation
     rule: Rule | None = None,
     operating_points: Sequence[OperatingPoint] = (),
     prevalence: float | None = None,
-    confidence: float = 0.95,
     strata: Sequence[str] = (),
     kind: Kind | None = None,
+    unit: str = "",
     model: str | None = None,
-    seed: int = 0,
-    resamples: int = 2000,
+    metrics: Mapping[str, OwnMetric] = NO_METRICS,
+    ci: CI = CI95,
 ) -> Evaluation:
     """Return every measure of one model's predictions on its test rows.
 
@@ -128,31 +55,36 @@ def evaluate(  # noqa: PLR0913 - one call states a whole evaluation
     point. Rows without a certain truth or a score are left out and counted in the notes.
 
     Args:
-        table: Tidy predictions, one row per case and label; see `io.predictions`. Segmentation: one
-            row per case and structure with `dice` and other values of `overlap.compare_masks`.
+        table: Tidy predictions, one row per case and label; see `cases.predictions`. Segmentation:
+            one row per case and structure with `dice` and other values of `overlap.compare_masks`.
         rule: How to choose the threshold, such as {"sensitivity": 0.9}.
         operating_points: Given thresholds; they come before the rule.
         prevalence: Of the clinic, for predictive values, in (0, 1).
-        confidence: Level of the intervals.
         strata: Columns to report by.
         kind: Of study; None finds out from the table.
+        unit: Of a regression ("%"); months without one.
         model: The one to report in full when the table holds several: the others are compared
             with it on the same cases. Its rows may be joined by those of human `reader`s.
-        seed: Of the bootstrap.
-        resamples: Of the bootstrap.
+        metrics: Own measures by name, each a function of truth and score of the test rows, `(n,)`
+            and `(n,)`, that returns a number; their intervals are bootstrapped over patients.
+        ci: Level and bootstrap of the intervals.
 
     Raises:
-        PredictionsError: If the table holds several models or seeds, or a column is missing.
+        PredictionsError: If the table holds several models or seeds, a column is missing, or an
+            own measure has the name of another one.
     """
     kind = kind or _kind_of(table)
+    word = unit_word(unit) or "months"
     table, readings = models.without_readers(with_defaults(table, strata))
-    settings = Settings(confidence, resamples, seed, prevalence)
+    settings = Settings(ci.level, ci.resamples, ci.seed, prevalence)
     comparison = None
     if model is not None:
-        comparison = _compare(table, kind, model, rule, operating_points, settings)
+        comparison = _compare(table, f"mae_{word}" if kind == "regression" else kind, model,
+                              rule, operating_points, settings)  # fmt: skip
         table = table[table["model"] == model]
     table = table.reset_index(drop=True)
     refuse_mixtures(table)
+    cohort = describe_table(table, kind == "classification")
     table, notes = band_strata(table, strata)
     if kind == "classification":
         labels, left_out = label_rows(table, strata)
@@ -160,24 +92,31 @@ def evaluate(  # noqa: PLR0913 - one call states a whole evaluation
         found = _evaluate_classification(
             table, labels, [*notes, *left_out, *missing], rule, operating_points, settings
         )
-        return replace(found, comparison=comparison, readers=tuple(points))
-    whole = continuous.regression if kind == "regression" else continuous.segmentation
-    values = whole(table, strata, settings)
-    return Evaluation(
-        tuple(values.measures), curves=tuple(values.curves), notes=(*notes, *values.notes),
-        kind=kind, worst=tuple(values.worst), comparison=comparison,
-    )  # fmt: skip
+        found = replace(found, comparison=comparison, readers=tuple(points))
+    else:
+        values = (
+            continuous.regression(table, strata, settings, word)
+            if kind == "regression"
+            else continuous.segmentation(table, strata, settings)
+        )
+        found = Evaluation(
+            tuple(values.measures), curves=tuple(values.curves), notes=(*notes, *values.notes),
+            kind=kind, unit="" if word == "months" else unit, worst=tuple(values.worst),
+            comparison=comparison,
+        )  # fmt: skip
+    own = own_measures(table, metrics, kind, ci)
+    return replace(found, measures=(*found.measures, *own), cohort=cohort)
 
 
 def _compare(
     table: pd.DataFrame,
-    kind: Kind,
+    kind: str,
     shown: str,
     rule: Rule | None,
     given: Sequence[OperatingPoint],
     settings: Settings,
 ) -> models.Comparison:
-    """Compare the models of a table by what the kind of study is judged by."""
+    """Compare the models of a table by what the kind of study, or the mean error, says of them."""
     names = sorted(map(str, table["model"].unique())) if "model" in table else []
     if shown not in names:
         raise PredictionsError(
@@ -185,7 +124,7 @@ def _compare(
         )
     if kind == "classification":
         return models.compare_classifiers(table, shown, rule=rule, given=given, settings=settings)
-    value = {"mae_months": models.absolute_error} if kind == "regression" else {"dice": "dice"}
+    value = {"dice": "dice"} if kind == "segmentation" else {kind: models.absolute_error}
     return models.compare_values(table, shown, values=value, settings=settings)
 
 
@@ -362,7 +301,7 @@ def _tables(
         for subset, mask in groups.items():
             cells = asdict(counts_of(rows.truth[mask], flagged[mask]))
             tables.append({"label": rows.label, "split": "test", "subset": subset,
-                           "threshold": _threshold(threshold), **cells})  # fmt: skip
+                           "threshold": storable(threshold), **cells})  # fmt: skip
     return tables
 
 

@@ -53,13 +53,16 @@ class Found:
     worst: list[dict[str, Any]] = field(default_factory=list)
 
 
-def regression(table: pd.DataFrame, strata: Sequence[str], settings: Settings) -> Found:
-    """Return the agreement of readings in months, of all test rows and of every group.
+def regression(
+    table: pd.DataFrame, strata: Sequence[str], settings: Settings, unit: str = "months"
+) -> Found:
+    """Return the agreement of readings in a unit, of all test rows and of every group.
 
     Args:
-        table: With label, split, y_true and y_score in months, patient_id, and the strata.
+        table: With label, split, y_true and y_score in the unit, patient_id, and the strata.
         strata: Columns to report by.
         settings: Level and bootstrap.
+        unit: As it ends the names of the measures ("months", "percent").
 
     Raises:
         PredictionsError: If the table has no test rows, or its readings look like years.
@@ -77,14 +80,14 @@ def regression(table: pd.DataFrame, strata: Sequence[str], settings: Settings) -
         if label.endswith("_months") and REFERENCE_AGE not in rows:
             rows = rows.assign(**{REFERENCE_AGE: bands_of(truth[usable], CHILDHOOD)})
             columns.append(REFERENCE_AGE)
-        of_all = [*_readings(rows, settings), *_correlations(rows, settings)]
+        of_all = [*_readings(rows, settings, unit), *_correlations(rows, settings)]
         for subset, group in [("all", rows), *_groups(rows, columns)]:
-            measures = of_all if subset == "all" else _readings(group, settings)
+            measures = of_all if subset == "all" else _readings(group, settings, unit)
             if subset != "all" and len(group) < SMALLEST_BAND:
                 measures = [_small(measure, len(group)) for measure in measures]
             found.measures.extend(replace(m, label=label, subset=subset) for m in measures)
         error = rows["y_score"].to_numpy(float) - rows["y_true"].to_numpy(float)
-        values = {"mae_months": np.abs(error), "bias_months": error}
+        values = {f"mae_{unit}": np.abs(error), f"bias_{unit}": error}
         found.measures.extend(_gaps(rows, columns, values, label, settings))
         found.curves.append(_bland_altman_points(rows, label))
         found.worst.extend(_largest_errors(rows, label))
@@ -159,21 +162,23 @@ def _pair(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray | None
     return truth, score, patients if clustered else None
 
 
-def _readings(rows: pd.DataFrame, settings: Settings) -> list[Measure]:
-    """Return errors, shares within the limits, bias and limits of agreement."""
+def _readings(rows: pd.DataFrame, settings: Settings, unit: str) -> list[Measure]:
+    """Return errors, shares within the limits (of months), bias and limits of agreement."""
     truth, score, patients = _pair(rows)
-    measures = agreement.error_measures(
-        truth, score, patients=patients, confidence=settings.confidence,
-        resamples=settings.resamples, seed=settings.seed,
-    )  # fmt: skip
-    measures += [
-        agreement.within(truth, score, limit, patients=patients, confidence=settings.confidence)
-        for limit in WITHIN_MONTHS
-    ]
-    measures += agreement.bland_altman(
-        truth, score, patients=patients, confidence=settings.confidence
-    )
-    return measures
+    return [
+        *agreement.error_measures(
+            truth, score, unit=unit, patients=patients, confidence=settings.confidence,
+            resamples=settings.resamples, seed=settings.seed,
+        ),
+        *(
+            agreement.within(truth, score, limit, unit=unit, patients=patients,
+                             confidence=settings.confidence)
+            for limit in (WITHIN_MONTHS if unit == "months" else ())
+        ),
+        *agreement.bland_altman(
+            truth, score, unit=unit, patients=patients, confidence=settings.confidence
+        ),
+    ]  # fmt: skip
 
 
 def _correlations(rows: pd.DataFrame, settings: Settings) -> list[Measure]:

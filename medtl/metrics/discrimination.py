@@ -13,7 +13,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from medtl.metrics.inputs import blank_measure, patient_codes
+from medtl.errors import PredictionsError
+from medtl.metrics.inputs import blank_measure, finite_vector, num_patients, patient_codes
 from medtl.metrics.intervals import percentile
 from medtl.metrics.ranking import (
     ONE_CLASS,
@@ -27,9 +28,11 @@ from medtl.metrics.ranking import (
 from medtl.metrics.resampling import (
     BLOCK_CELLS,
     affordable_resamples,
+    bootstrap,
     patient_resamples,
     patient_strata,
 )
+from medtl.metrics.scores import CI, CI95
 from medtl.types import FloatArray, IntArray, Measure
 
 FromCounts = Callable[[IntArray, IntArray], FloatArray]
@@ -267,6 +270,52 @@ def with_percentiles(measure: Measure, draws: FloatArray) -> Measure:
         return replace(measure, low=low, high=high, method=method, status="ok")
     reason = "all resamples agree"
     return replace(measure, low=low, high=high, method=method, status="degenerate", reason=reason)
+
+
+def bootstrap_function(
+    name: str,
+    function: Callable[[FloatArray, FloatArray], float],
+    y_true: ArrayLike,
+    y_score: ArrayLike,
+    *,
+    patients: ArrayLike | None = None,
+    ci: CI = CI95,
+) -> Measure:
+    """Return any statistic of truth and score with its percentile bootstrap over patients.
+
+    Undefined where the function has no finite value on these rows. A resample without one is left
+    out and counted. Patients with and without a row of the truth 1 are drawn apart.
+
+    Args:
+        name: Of the measure.
+        function: Takes truth and score of the same rows, `(n,)` each, and returns a number.
+        y_true: `(n,)`, finite.
+        y_score: `(n,)`, finite.
+        patients: `(n,)` identifiers, or None for one row per patient.
+        ci: Level and bootstrap of the interval.
+
+    Raises:
+        PredictionsError: If lengths differ or a value is not finite.
+    """
+    truth, score = finite_vector(y_true, "y_true"), finite_vector(y_score, "y_score")
+    if truth.size != score.size:
+        raise PredictionsError(f"{truth.size} truths and {score.size} scores", expected="one each")
+    codes = patient_codes(patients, truth.size)
+    blank = Measure(name, None, confidence=ci.level, n=truth.size,
+                    n_patients=num_patients(codes), status="undefined")  # fmt: skip
+    value = float(function(truth, score)) if truth.size else math.nan
+    if not math.isfinite(value):
+        return replace(blank, reason="the function has no value on these rows")
+
+    def statistic(weights: IntArray) -> FloatArray:
+        rows = (np.repeat(np.arange(truth.size), row) for row in weights)
+        return np.array([function(truth[row], score[row]) for row in rows], dtype=float)
+
+    draws = bootstrap(
+        statistic, codes, strata=patient_strata(truth == 1, codes),
+        resamples=affordable_resamples(ci.resamples, truth.size), seed=ci.seed,
+    )  # fmt: skip
+    return with_percentiles(replace(blank, value=value), draws)
 
 
 def average_precision(

@@ -14,25 +14,23 @@ import numpy as np
 
 from medtl.cases.predictions import read_predictions
 from medtl.errors import MedtlError, PredictionsError
-from medtl.evaluation.assemble import evaluate, measures_from_json
+from medtl.evaluation.assemble import evaluate
+from medtl.evaluation.cohort import describe_table
 from medtl.evaluation.model_comparison import without_readers
+from medtl.evaluation.result import Evaluation
 from medtl.io.masks import WHITE, read_mask
 from medtl.io.pairs import Mask
-from medtl.metrics.inputs import usable_rows
 from medtl.metrics.overlap import case_overlaps
 from medtl.report.render import write_report
 from medtl.storage.atomic import write_json, write_text
 from medtl.storage.yaml import load_yaml
-from medtl.types import SPLITS, OperatingPoint
+from medtl.types import OperatingPoint
 
 if TYPE_CHECKING:
     import pandas as pd
 
 PLACE_FLAGS = ("mask_place_rounded", "mask_place_not_comparable")
 """Flags of a pair of masks that are said in `overlap.csv`."""
-
-HEADLINES = ("auroc", "sensitivity", "specificity", "mae_months", "dice")
-"""Measures that the command line shows; all others are in the file."""
 
 KNOWN_STRATA = ("age", "sex", "view", "site", "scanner")
 """Columns that a foreign table is broken down by when the user names none."""
@@ -387,56 +385,10 @@ def _digest(parts: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
-def describe_table(rows: pd.DataFrame, classified: bool) -> dict[str, Any]:
-    """Return who is in a table, in the form of a run's cohort.json.
-
-    Args:
-        rows: A predictions table.
-        classified: Whether its truths are yes or no.
-    """
-    splits = {
-        name: _describe_part(part, classified)
-        for name in SPLITS
-        if len(part := rows[rows["split"] == name])
-    }
-    excluded = []
-    if "y_score" in rows:
-        usable = usable_rows(rows["y_true"], rows["y_score"])
-        lost = rows.assign(usable=usable).groupby("case_id")["usable"].max()
-        if not lost.all():
-            reason = "no certain truth, or no score: not in the statistics"
-            excluded.append({"reason": reason, "n": int((~lost.astype(bool)).sum())})
-    return {"splits": splits, "excluded": excluded}
-
-
-def _describe_part(rows: pd.DataFrame, classified: bool) -> dict[str, Any]:
-    """Return one split of a table in numbers."""
-    facts: dict[str, Any] = {
-        "images": int(rows["case_id"].nunique()),
-        "patients": int(rows["patient_id"].nunique()),
-    }
-    if classified and "y_true" in rows:
-        by_label = rows.groupby("label", sort=False) if "label" in rows else [("", rows)]
-        facts["labels"] = {
-            str(label): {
-                "positive": int((part["y_true"] == 1).sum()),
-                "negative": int((part["y_true"] == 0).sum()),
-                "missing": int(part["y_true"].isna().sum()),
-            }
-            for label, part in by_label
-        }
-    if "sex" in rows:
-        cases = rows.drop_duplicates("case_id")["sex"].replace("", "unknown")
-        facts["sex"] = {str(k): int(n) for k, n in cases.value_counts().sort_index().items()}
-    return facts
-
-
 def summarise(metrics: Path) -> Iterator[str]:
     """Yield the headline measures of a `metrics.json` on the test rows, and its notes."""
-    found = json.loads(metrics.read_text("utf-8"))
-    for measure in measures_from_json(found):
-        if measure.name not in HEADLINES or (measure.split, measure.subset) != ("test", "all"):
-            continue
+    found = Evaluation.from_json(metrics)
+    for measure in found.headlines():
         name = f"{measure.label} {measure.name}".strip()
         if measure.value is None:
             yield f"{name}: not estimable, {measure.reason}"
@@ -446,4 +398,4 @@ def summarise(metrics: Path) -> Iterator[str]:
             interval = f" [{measure.low:.3f}, {measure.high:.3f}]"
         flag = f" ({measure.reason})" if measure.status == "degenerate" else ""
         yield f"{name}: {measure.value:.3f}{interval}, n = {measure.n}{flag}"
-    yield from found["notes"]
+    yield from found.notes

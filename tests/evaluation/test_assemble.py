@@ -8,7 +8,9 @@ import pandas as pd
 import pytest
 
 from medtl.errors import PredictionsError
-from medtl.evaluation.assemble import Evaluation, evaluate, measures_from_json
+from medtl.evaluation.assemble import evaluate
+from medtl.evaluation.result import Evaluation
+from medtl.metrics.scores import CI
 from medtl.types import Measure, OperatingPoint
 
 RULE = {"sensitivity": 0.9}
@@ -31,11 +33,11 @@ def study(**options: int) -> pd.DataFrame:
 
 
 def run(table: pd.DataFrame, **options: object) -> Evaluation:
-    found = evaluate(table, resamples=100, **options)  # type: ignore[arg-type]
+    found = evaluate(table, ci=CI(resamples=100), **options)  # type: ignore[arg-type]
     for measure in found.measures:
         _is_sound(measure)
     text = json.dumps(found.to_json(), allow_nan=False)
-    assert tuple(measures_from_json(json.loads(text))) == found.measures
+    assert Evaluation.from_json(json.loads(text)) == found
     return found
 
 
@@ -337,4 +339,4 @@ def test_an_unknown_stratum_and_an_unknown_label_are_refused() -> None:
 
 def test_a_file_of_another_schema_is_refused() -> None:
     with pytest.raises(PredictionsError, match="the schema is None; expected medtl-metrics/1"):
-        measures_from_json({})
+        Evaluation.from_json({})

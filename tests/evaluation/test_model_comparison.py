@@ -7,11 +7,13 @@ import pandas as pd
 import pytest
 
 from medtl.errors import PredictionsError
-from medtl.evaluation.assemble import Evaluation, evaluate
+from medtl.evaluation.assemble import evaluate
+from medtl.evaluation.result import Evaluation
 from medtl.metrics.comparison import paired_auroc
 from medtl.metrics.confusion import count
 from medtl.metrics.overlap import case_overlaps
 from medtl.metrics.ranking import auroc
+from medtl.metrics.scores import CI
 from medtl.metrics.subgroups import mean_gaps
 
 
@@ -25,7 +27,7 @@ def scores(n: int = 80) -> pd.DataFrame:
 
 
 def run(table: pd.DataFrame, **options: object) -> Evaluation:
-    return evaluate(table, resamples=50, **options)  # type: ignore[arg-type]
+    return evaluate(table, ci=CI(resamples=50), **options)  # type: ignore[arg-type]
 
 
 def test_models_are_compared_by_delong_on_the_same_cases() -> None:

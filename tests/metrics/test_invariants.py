@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from medtl.evaluation.assemble import evaluate
+from medtl.metrics.scores import CI
 from medtl.types import Measure, OperatingPoint
 
 POINT = (OperatingPoint("x", 0.5, "given", "given", 0, 0),)
@@ -24,7 +25,7 @@ def table(n: int = 90, images: int = 1, seed: int = 0) -> pd.DataFrame:
 
 
 def measures(data: pd.DataFrame, points: tuple[OperatingPoint, ...] = POINT) -> dict[str, Measure]:
-    found = evaluate(data, operating_points=points, prevalence=0.1, resamples=200).measures
+    found = evaluate(data, operating_points=points, prevalence=0.1, ci=CI(resamples=200)).measures
     return {measure.name: measure for measure in found}
 
 
@@ -43,9 +44,9 @@ def test_the_names_of_the_patients_change_no_value() -> None:
 
 def test_the_seed_changes_no_value_and_the_same_seed_no_bound() -> None:
     data = table()
-    first = evaluate(data, operating_points=POINT, resamples=200, seed=1)
-    again = evaluate(data, operating_points=POINT, resamples=200, seed=1)
-    other = evaluate(data, operating_points=POINT, resamples=200, seed=2)
+    first = evaluate(data, operating_points=POINT, ci=CI(resamples=200, seed=1))
+    again = evaluate(data, operating_points=POINT, ci=CI(resamples=200, seed=1))
+    other = evaluate(data, operating_points=POINT, ci=CI(resamples=200, seed=2))
     assert first == again
     assert [m.value for m in first.measures] == [m.value for m in other.measures]
     assert first.measures != other.measures
@@ -99,8 +100,8 @@ def test_every_interval_holds_its_value(images: int) -> None:
 
 def test_a_wider_confidence_widens_every_interval() -> None:
     data = table()
-    narrow = evaluate(data, operating_points=POINT, resamples=400, confidence=0.8)
-    wide = evaluate(data, operating_points=POINT, resamples=400, confidence=0.99)
+    narrow = evaluate(data, operating_points=POINT, ci=CI(0.8, resamples=400))
+    wide = evaluate(data, operating_points=POINT, ci=CI(0.99, resamples=400))
     for small, large in zip(narrow.measures, wide.measures, strict=True):
         if small.low is not None and large.low is not None:
             assert large.low <= small.low, small.name

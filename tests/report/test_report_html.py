@@ -417,6 +417,7 @@ def test_real_evaluation_is_rendered(tmp_path: Path) -> None:
     import pandas as pd
 
     from medtl.evaluation.assemble import evaluate
+    from medtl.metrics.scores import CI
 
     rng = np.random.default_rng(4)
     rows = []
@@ -428,8 +429,12 @@ def test_real_evaluation_is_rendered(tmp_path: Path) -> None:
                          "split": split, "label": "effusion", "y_true": y, "y_score": score,
                          "sex": "FM"[index % 2]})  # fmt: skip
     result = evaluate(
-        pd.DataFrame(rows), rule={"sensitivity": 0.9}, prevalence=0.1, strata=["sex"], resamples=50
-    )
+        pd.DataFrame(rows),
+        rule={"sensitivity": 0.9},
+        prevalence=0.1,
+        strata=["sex"],
+        ci=CI(resamples=50),
+    )  # fmt: skip
     metrics = json.loads(json.dumps(result.to_json()))
     html = written(tmp_path, metrics, study={"question": "?", "prevalence": 0.1})
     words = text_of(html)

@@ -3,137 +3,43 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
+from medtl.metrics.catalogue import ENDINGS, entry, symbol
 from medtl.report.language.texts import knows, plain, translated
 
-Kind = Literal["share", "score", "months", "mm", "ml", "cm2", "number", "count"]
+Kind = str
+"""How a value is written: "share", "score", "number" or "count", or else its unit ("months")."""
 
-KINDS: Mapping[str, Kind] = {
-    **dict.fromkeys(
-        (
-            "auroc",
-            "average_precision",
-            "f1",
-            "mcc",
-            "youden",
-            "kappa",
-            "quadratic_kappa",
-            "brier",
-            "scaled_brier",
-            "ece",
-            "partial_auc_specificity_90_to_100",
-            "log_loss",
-            "auroc_hand_till",
-            "icc_2_1",
-            "pearson_r",
-            "concordance",
-            "r2",
-            "icc",
-            "dice",
-            "iou",
-            "nsd",
-            "f1_macro",
-            "kappa_quadratic",
-        ),
-        "score",
-    ),
-    **dict.fromkeys(
-        (
-            "sensitivity",
-            "specificity",
-            "ppv",
-            "npv",
-            "ppv_at_prevalence",
-            "npv_at_prevalence",
-            "accuracy",
-            "balanced_accuracy",
-            "prevalence",
-            "sensitivity_at_specificity_90",
-            "specificity_at_sensitivity_90",
-            "missed",
-            "correctly_absent",
-            "dice_below_50_percent",
-            "class_sensitivity",
-        ),
-        "share",
-    ),
-    **dict.fromkeys(
-        (
-            "calibration_slope",
-            "calibration_in_the_large",
-            "lr_positive",
-            "lr_negative",
-            "diagnostic_odds_ratio",
-            "calibration_intercept",
-            "temperature",
-            "error_slope_on_reference",
-            "error_slope_on_mean",
-        ),
-        "number",
-    ),
-    **dict.fromkeys(
-        (
-            "loa_low_months",
-            "loa_high_months",
-            "mae_months",
-            "median_absolute_error_months",
-            "rmse_months",
-            "bias_months",
-        ),
-        "months",
-    ),
-    **dict.fromkeys(
-        (
-            "hd_mm",
-            "hd95_mm",
-            "assd_mm",
-            "masd_mm",
-        ),
-        "mm",
-    ),
-}
-"""Name in metrics.json -> how its value is written; its name for a reader is a text."""
-
-_ENDINGS = ("after_temperature", "median", "p05", "p25", "p75", "gap", "difference")
-"""Endings of names in metrics.json that say something about the measure itself."""
-
-_UNITS: Mapping[str, Kind] = {"months": "months", "mm": "mm", "ml": "ml", "cm2": "cm2"}
-_DIGITS: Mapping[Kind, str] = {
-    "score": ".3f",
-    "months": ".1f",
-    "mm": ".2f",
-    "ml": ".1f",
-    "cm2": ".1f",
-    "number": ".2f",
-    "count": ",.0f",
-}
-"""Format of a value, without its unit."""
+_DIGITS: Mapping[Kind, str] = {"score": ".3f", "mm": ".2f", "number": ".2f", "count": ",.0f"}
+"""Format of a value without its unit, where it is not one decimal."""
 
 
 def describe(name: str) -> tuple[str, Kind]:
     """Reader's name and kind of a measure; an unknown name keeps its words and its unit."""
-    if name in KINDS:
-        return plain(f"measure.{name}"), KINDS[name]
-    for ending in _ENDINGS:
+    of = entry(name)
+    kind = of.unit if of.form == "unit" else of.form
+    if knows(f"measure.{name}"):
+        return plain(f"measure.{name}"), kind
+    for ending in ENDINGS:
         base = name.removesuffix(f"_{ending}")
-        if base != name:
+        if base != name and knows(f"ending.{ending}"):
             title, kind = describe(base)
             return plain("measure.of", measure=title, which=plain(f"ending.{ending}")), kind
-    if found := re.fullmatch(r"within_([\d.]+)_months", name):
-        return plain("measure.within", n=found[1]), "share"
-    if found := re.fullmatch(r"nsd_([\d.]+)_mm", name):
-        return plain("measure.nsd_at", n=found[1]), "score"
-    if found := re.fullmatch(r"(volume|area)_(bias|loa_low|loa_high)_(ml|cm2)", name):
-        title, size = plain(f"measure.{found[2]}_months"), plain(f"measure.{found[1]}")
-        return plain("measure.of", measure=title, which=size), _UNITS[found[3]]
-    words = name.split("_")
-    kind = _UNITS.get(words[-1], "number")
-    if kind != "number":
-        words = words[:-1]
-    return (" ".join(words).capitalize() or name), kind
+    if of.base == "within":
+        return plain("measure.within", n=_with_unit(of.at, of.unit)), kind
+    if of.base == "nsd":
+        return plain("measure.nsd_at", n=of.at), kind
+    if of.size:
+        title, size = plain(f"measure.{of.base}"), plain(f"measure.{of.size}")
+        return plain("measure.of", measure=title, which=size), kind
+    if of.base and not of.ending:
+        return plain(f"measure.{of.base}"), kind
+    words, _, unit = name.rpartition("_")
+    if not knows(f"value.{unit}"):
+        words, unit = name, "number"
+    return words.replace("_", " ").capitalize() or name, unit
 
 
 def finding_name(label: object) -> str:
@@ -181,14 +87,20 @@ def number(value: object) -> float | None:
 def value_text(value: float, kind: Kind) -> str:
     """One value in the form of its kind: "87%", "0.912", "6.1 months"."""
     digits = bare_text(value, kind)
-    return plain(f"value.{kind}", n=digits) if knows(f"value.{kind}") else digits
+    return digits if kind in ("share", "score", "number", "count") else _with_unit(digits, kind)
+
+
+def _with_unit(digits: str, unit: str) -> str:
+    """A number and its unit in the order of the language."""
+    known = knows(f"value.{unit}")
+    return plain(f"value.{unit}", n=digits) if known else f"{digits} {symbol(unit)}"
 
 
 def bare_text(value: float, kind: Kind) -> str:
     """One value without its unit: "6.1", but "87%"."""
     if kind == "share":
         return percent(value)
-    return format(value, _DIGITS[kind]).replace("-", "−")
+    return format(value, _DIGITS.get(kind, ".1f")).replace("-", "−")
 
 
 def interval_text(measure: Mapping[str, Any], kind: Kind) -> str:

@@ -1,0 +1,113 @@
+"""The evaluation of arrays: what `medtl evaluate` says of a table, for a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from medtl.errors import PredictionsError
+from medtl.evaluation.assemble import evaluate
+from medtl.evaluation.own import NO_METRICS, OwnMetric
+from medtl.evaluation.result import Evaluation, Kind
+from medtl.metrics.operating_point import Rule
+from medtl.metrics.scores import CI, CI95
+from medtl.types import FloatArray, OperatingPoint
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NO_GROUPS: Mapping[str, ArrayLike] = MappingProxyType({})
+
+
+def evaluate_arrays(  # noqa: PLR0913 - one call states a whole evaluation
+    y_true: ArrayLike,
+    y_score: ArrayLike,
+    patients: ArrayLike | None = None,
+    groups: Mapping[str, ArrayLike] = NO_GROUPS,
+    threshold: float | None = None,
+    *,
+    labels: Sequence[str] = (),
+    split: ArrayLike = "test",
+    rule: Rule | None = None,
+    prevalence: float | None = None,
+    kind: Kind | None = None,
+    unit: str = "",
+    metrics: Mapping[str, OwnMetric] = NO_METRICS,
+    ci: CI = CI95,
+) -> Evaluation:
+    """Return the evaluation of truth and score: the figures of `medtl evaluate` on that table.
+
+    Args:
+        y_true: `(n,)` of 0, 1 or NaN (left out), `(n, k)` for k findings, or `(n,)` class numbers
+            beside scores of `(n, k)`. With `unit`, references in the unit.
+        y_score: `(n,)` or `(n, k)`, higher means more diseased; predictions in the unit.
+        patients: `(n,)` identifiers, or None for one row per patient.
+        groups: Column -> `(n,)` values to report by ("sex", "site").
+        threshold: Fixed beforehand, for every label: positive if and only if score >= threshold.
+        labels: Names of the k findings or classes.
+        split: "test", or `(n,)` of "val" and "test": thresholds are chosen on "val" alone.
+        rule: How to choose the threshold on "val", such as {"sensitivity": 0.9}.
+        prevalence: Of the clinic, for predictive values, in (0, 1).
+        kind: "classification" unless a unit is given.
+        unit: Of a regression ("months", "%").
+        metrics: Own measures by name; see `evaluate`.
+        ci: Level and bootstrap of the intervals.
+
+    Raises:
+        PredictionsError: If lengths differ, or a value is not usable.
+
+    >>> truth, score = [0, 0, 1, 1, 0, 1], [0.1, 0.4, 0.35, 0.8, 0.2, 0.7]
+    >>> found = evaluate_arrays(truth, score, threshold=0.5, ci=CI(resamples=50))
+    >>> round(found.auroc.value, 3), found.sensitivity.n
+    (0.889, 3)
+    """
+    scores = np.asarray(y_score, dtype=float)
+    truths = np.asarray(y_true, dtype=float)
+    scores = scores[:, None] if scores.ndim == 1 else scores
+    if truths.ndim == 1 and scores.ndim == 2 and scores.shape[1] > 1:
+        truths = (truths[:, None] == np.arange(scores.shape[1])).astype(float)
+    truths = truths[:, None] if truths.ndim == 1 else truths
+    if truths.shape != scores.shape or truths.ndim != 2:
+        raise PredictionsError(
+            f"y_true has shape {np.shape(y_true)} and y_score {np.shape(y_score)}",
+            expected="(n,) and (n,), (n, k) and (n, k), or class numbers (n,) and (n, k)",
+        )
+    names = list(labels) or [""] * (truths.shape[1] == 1) or list(map(str, range(truths.shape[1])))
+    if len(names) != truths.shape[1]:
+        raise PredictionsError(f"{len(names)} labels for {truths.shape[1]} columns",
+                               expected="one each")  # fmt: skip
+    columns = {**groups, "split": np.broadcast_to(split, len(truths)),
+               **({} if patients is None else {"patient_id": patients})}  # fmt: skip
+    kind = kind or ("regression" if unit else "classification")
+    points = [] if threshold is None else [
+        OperatingPoint(name, threshold, "given", "given", 0, 0) for name in names
+    ]  # fmt: skip
+    return evaluate(
+        _table(truths, scores, names, columns),
+        rule=rule, operating_points=points, prevalence=prevalence, strata=list(groups),
+        kind=kind, unit=unit, metrics=metrics, ci=ci,
+    )  # fmt: skip
+
+
+def _table(
+    truths: FloatArray, scores: FloatArray, names: Sequence[str], columns: Mapping[str, ArrayLike]
+) -> pd.DataFrame:
+    """Return the predictions table of `(n, k)` truths and scores, cases numbered in their order."""
+    import pandas as pd
+
+    for name, values in columns.items():
+        if np.shape(values) != (len(truths),):
+            raise PredictionsError(f"{name} has shape {np.shape(values)} for {len(truths)} rows",
+                                   expected="one value each")  # fmt: skip
+    width = len(str(len(truths)))
+    case = [f"{row:0{width}d}" for row in range(len(truths))]
+    parts = [
+        pd.DataFrame({"case_id": case, **{key: np.asarray(value) for key, value in columns.items()},
+                      "label": name, "y_true": truths[:, at], "y_score": scores[:, at]})
+        for at, name in enumerate(names)
+    ]  # fmt: skip
+    return pd.concat(parts, ignore_index=True)

@@ -1,0 +1,127 @@
+"""The curves of an evaluation as matplotlib axes, for a notebook."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from medtl.errors import PredictionsError
+from medtl.evaluation.curves import Curve
+from medtl.types import FloatArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+@dataclass(frozen=True)
+class Plots:
+    """Pictures of an evaluation, each drawn into `ax` or into axes of its own, which it returns.
+
+    Every picture takes the `label` of its finding; "" stands for the only one.
+
+    Attributes:
+        curves: Of the evaluation.
+    """
+
+    curves: tuple[Curve, ...]
+
+    def __repr__(self) -> str:
+        return f"Plots({', '.join(dict.fromkeys(curve['name'] for curve in self.curves))})"
+
+    def roc(self, label: str = "", ax: Axes | None = None) -> Axes:
+        """Draw sensitivity against 1 - specificity with its band."""
+        ax = self._line("roc", label, ax, "1 - specificity", "sensitivity")
+        ax.plot([0, 1], [0, 1], color="0.7", linestyle=":", zorder=0)
+        return ax
+
+    def precision_recall(self, label: str = "", ax: Axes | None = None) -> Axes:
+        """Draw precision against recall with its band; the dotted line is the prevalence."""
+        curve = self._curve("precision_recall", label)
+        ax = self._line("precision_recall", label, ax, "recall (sensitivity)", "precision (PPV)")
+        ax.axhline(curve["baseline"], color="0.7", linestyle=":", zorder=0)
+        return ax
+
+    def calibration(self, label: str = "", ax: Axes | None = None) -> Axes:
+        """Draw the observed share against the mean probability of every bin, with Wilson bars."""
+        curve = self._curve("reliability", label)
+        x, y, low, high = (_floats(curve, name) for name in ("x", "y", "low", "high"))
+        ax = _axes(ax, label, "mean probability", "observed share")
+        # Rounding may leave a bound beyond its value by 1e-17, which matplotlib refuses.
+        ax.errorbar(x, y, yerr=np.maximum([y - low, high - y], 0), fmt="o", capsize=2)
+        ax.plot([0, 1], [0, 1], color="0.7", linestyle=":", zorder=0)
+        return ax
+
+    def decision(self, label: str = "", ax: Axes | None = None) -> Axes:
+        """Draw net benefit against the threshold probability, beside acting on everybody."""
+        curve = self._curve("decision", label)
+        ax = self._line("decision", label, ax, "threshold probability", "net benefit")
+        ax.plot(curve["x"], curve["treat_all"], color="0.5", linestyle="--", zorder=0)
+        ax.axhline(0, color="0.7", linestyle=":", zorder=0)
+        top = max(0.01, float(np.nanmax(_floats(curve, "y"))))
+        ax.set_ylim(-0.25 * top, 1.1 * top)
+        return ax
+
+    def scores(self, label: str = "", ax: Axes | None = None) -> Axes:
+        """Draw how many rows with and without the finding have each score."""
+        curve = self._curve("score_histogram", label)
+        x = _floats(curve, "x")
+        ax = _axes(ax, label, "score", "rows")
+        for name, values in (("without", curve["negative"]), ("with", curve["positive"])):
+            ax.step(x, values, where="post", label=name)
+        ax.legend()
+        return ax
+
+    def agreement(self, label: str = "", ax: Axes | None = None) -> Axes:
+        """Draw prediction minus reference against their mean (Bland-Altman)."""
+        curve = self._curve("bland_altman", label)
+        ax = _axes(ax, label, "mean of reference and prediction", "prediction - reference")
+        ax.plot(curve["x"], curve["y"], "o", markersize=3)
+        ax.axhline(0, color="0.7", linestyle=":", zorder=0)
+        return ax
+
+    def cases(self, label: str = "", ax: Axes | None = None) -> Axes:
+        """Draw the Dice of every case, the worst first."""
+        curve = self._curve("dice_of_cases", label)
+        ax = _axes(ax, label, "case, the worst first", "Dice")
+        ax.plot(curve["x"], curve["y"], "o", markersize=3)
+        return ax
+
+    def _curve(self, name: str, label: str) -> Curve:
+        """Return the curve of a finding, or say which there are."""
+        named = {curve["label"]: curve for curve in self.curves if curve["name"] == name}
+        if label not in named and len(named) == 1 and not label:
+            return next(iter(named.values()))
+        if label not in named:
+            raise PredictionsError(
+                f"there is no curve {name}" + (f" of {label}" if label else ""),
+                expected=f"a label: {', '.join(named)}" if named else "an evaluation that has one",
+            )
+        return named[label]
+
+    def _line(self, name: str, label: str, ax: Axes | None, x: str, y: str) -> Axes:
+        """Draw a curve and, where it has one, its band."""
+        curve = self._curve(name, label)
+        ax = _axes(ax, label, x, y)
+        ax.plot(_floats(curve, "x"), _floats(curve, "y"))
+        if "low" in curve:
+            ax.fill_between(
+                _floats(curve, "x"), _floats(curve, "low"), _floats(curve, "high"), alpha=0.2
+            )
+        return ax
+
+
+def _axes(ax: Axes | None, title: str, x: str, y: str) -> Axes:
+    """Return the axes to draw into, with their names."""
+    if ax is None:
+        import matplotlib.pyplot as plt
+
+        ax = plt.subplots()[1]
+    ax.set(xlabel=x, ylabel=y, title=title)
+    return ax
+
+
+def _floats(curve: Curve, name: str) -> FloatArray:
+    """Return one column of a curve as floats; null is NaN."""
+    return np.array(curve[name], dtype=float)

@@ -1,0 +1,288 @@
+"""The result of an evaluation: measures that print, draw, are saved, and open again."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from html import escape
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from medtl.errors import PredictionsError
+from medtl.evaluation.axes import Plots
+from medtl.evaluation.curves import Curve
+from medtl.evaluation.model_comparison import Comparison, ModelRow, ReaderPoint
+from medtl.evaluation.variants import Variant
+from medtl.metrics.catalogue import entry
+from medtl.metrics.comparison import ModelComparison, PairedTest
+from medtl.types import Measure, OperatingPoint
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA = "medtl-metrics/1"
+
+Kind = Literal["classification", "regression", "segmentation"]
+
+POOLED = frozenset({"macro", "micro", "overall"})
+"""Labels of measures over several findings together."""
+
+ROWS = ("counts", "curves", "per_1000", "notes", "worst")
+VALUES = ("kind", "unit", "confusion", "test_openings")
+"""Parts that are the same in a file: lists, and single values."""
+
+SHOWN = 4
+"""Headline measures in a `repr`."""
+
+
+@dataclass(frozen=True, repr=False)
+class Evaluation:
+    """Everything that may be said about a predictions table.
+
+    A measure of the whole test set is an attribute (`evaluation.auroc`, `evaluation.mae`).
+
+    Attributes:
+        measures: All measures.
+        operating_points: One per label for which a threshold was chosen or given.
+        counts: Two-by-two tables at the operating points, with label, split, subset, threshold.
+        confusion: Classes and matrix (rows are truths), for exclusive classes.
+        curves: Points to draw, by name, label and split.
+        per_1000: Natural frequencies per 1000 patients at the operating points.
+        notes: What was left out or could not be done, in words.
+        kind: Of study.
+        variants: Measures under other choices (per patient, other label policies).
+        worst: Cases to look at, the worst first of every label and kind.
+        comparison: Of several models on the same cases, or None.
+        readers: How human readers did on the test cases.
+        unit: Of a regression other than months ("%"); "" otherwise.
+        test_openings: How many models the test rows have judged, and which of them this is.
+        cohort: Who is in the table; not part of `metrics.json`.
+    """
+
+    measures: tuple[Measure, ...]
+    operating_points: tuple[OperatingPoint, ...] = ()
+    counts: tuple[dict[str, Any], ...] = ()
+    confusion: dict[str, Any] | None = None
+    curves: tuple[Curve, ...] = ()
+    per_1000: tuple[dict[str, Any], ...] = ()
+    notes: tuple[str, ...] = ()
+    kind: Kind = "classification"
+    variants: tuple[Variant, ...] = ()
+    worst: tuple[dict[str, Any], ...] = ()
+    comparison: Comparison | None = None
+    readers: tuple[ReaderPoint, ...] = ()
+    unit: str = ""
+    test_openings: dict[str, int] | None = None
+    cohort: dict[str, Any] | None = field(default=None, compare=False)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The findings, readings or structures, in their order."""
+        tested = (measure.label for measure in self.measures if measure.split == "test")
+        return tuple(label for label in dict.fromkeys(tested) if label not in POOLED)
+
+    @property
+    def plot(self) -> Plots:
+        """Pictures of the curves: `evaluation.plot.roc()`."""
+        return Plots(self.curves)
+
+    def measure(
+        self, name: str, *, label: str | None = None, split: str = "test", subset: str = "all"
+    ) -> Measure:
+        """Return one measure.
+
+        Args:
+            name: Of the measure; a unit may be left out ("mae" for "mae_months").
+            label: The finding; None when there is one only.
+            split: "test" or "val".
+            subset: "all" or "column=value".
+
+        Raises:
+            PredictionsError: If there is none, or several findings have it.
+        """
+        found = {
+            m.label: m
+            for m in self.measures
+            if (name == m.name or name == entry(m.name).base)
+            and (m.split, m.subset) == (split, subset)
+            and (label == m.label if label is not None else m.label not in POOLED)
+        }
+        if len(found) == 1:
+            return found.popitem()[1]
+        if found:
+            raise PredictionsError(
+                f"{name} is known of {len(found)} findings: {', '.join(found)}",
+                expected="the name of one",
+                fix=f'Say which: evaluation.measure("{name}", label="{next(iter(found))}")',
+            )
+        names = sorted({m.name for m in self.measures if (m.split, m.subset) == (split, subset)})
+        raise PredictionsError(
+            f"there is no measure {name}" + (f" of {label}" if label else ""),
+            expected=f"one of {', '.join(names) or 'none'}",
+        )
+
+    def __getattr__(self, name: str) -> Measure:
+        known = self.__dict__.get("measures", ())
+        if any(name in (measure.name, entry(measure.name).base) for measure in known):
+            return self.measure(name)
+        raise AttributeError(f"the evaluation has no measure {name!r}")
+
+    def frame(self) -> pd.DataFrame:
+        """Return the measures as a table, one row each, with the fields of `Measure` as columns."""
+        import pandas as pd
+
+        return pd.DataFrame([asdict(measure) for measure in self.measures])
+
+    def headlines(self) -> list[Measure]:
+        """Return the measures of the whole test set that stand on page one."""
+        return [
+            measure
+            for measure in self.measures
+            if (measure.split, measure.subset) == ("test", "all") and entry(measure.name).headline
+        ]
+
+    def __repr__(self) -> str:
+        found = self.headlines()[:SHOWN]
+        shown = "".join(f"\n  {measure!r}"[:80] for measure in found)
+        return f"Evaluation({self.kind}, {len(self.measures)} measures){shown}"
+
+    def _repr_html_(self) -> str:
+        found = self.headlines()
+        rows = "".join(
+            f"<tr><td>{escape(m.label)}</td><td>{m.name}</td><td>{escape(str(m))}</td></tr>"
+            for m in found
+        )
+        rest = f"{len(self.measures) - len(found)} more: .frame()"
+        return f"<table>{rows}<caption>{self.kind}; {rest}</caption></table>"
+
+    def report(
+        self,
+        out: str | PathLike[str],
+        *,
+        study: Mapping[str, Any] | None = None,
+        language: str = "en",
+    ) -> Path:
+        """Write the clinical report of this evaluation as one HTML file; return its path.
+
+        Args:
+            out: The HTML file; a model card is left beside it.
+            study: `question`, `intended_use`, `title`, `prevalence` and other facts that only a
+                person knows; all optional.
+            language: "en" or "ko".
+
+        Raises:
+            RunError: If the language is unknown or a file cannot be written.
+        """
+        from medtl.report.render import write_report
+
+        study = study or {}
+        return write_report(
+            Path(out),
+            metrics=self.to_json(),
+            study=study,
+            cohort=self.cohort,
+            synthetic=study.get("synthetic") is True,
+            language=language,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of `metrics.json`; undefined values are None."""
+        return {
+            "schema": SCHEMA,
+            "kind": self.kind,
+            **({"unit": self.unit} if self.unit else {}),
+            "measures": [asdict(measure) for measure in self.measures],
+            "operating_points": [
+                {**asdict(point), "threshold": storable(point.threshold)}
+                for point in self.operating_points
+            ],
+            "counts": list(self.counts),
+            "confusion": self.confusion,
+            "per_1000": list(self.per_1000),
+            "curves": list(self.curves),
+            "variants": [asdict(variant) for variant in self.variants],
+            "worst": list(self.worst),
+            "comparison": None if self.comparison is None else asdict(self.comparison),
+            "readers": [asdict(point) for point in self.readers],
+            "notes": list(self.notes),
+            "test_openings": self.test_openings,
+        }
+
+    @classmethod
+    def from_json(cls, source: str | PathLike[str] | Mapping[str, Any]) -> Evaluation:
+        """Return the evaluation that a `metrics.json` holds: equal to the one that wrote it.
+
+        Args:
+            source: The file, or its parsed content; files of earlier versions open too.
+
+        Raises:
+            PredictionsError: If it is not of this schema.
+        """
+        content = (
+            source
+            if isinstance(source, Mapping)
+            else json.loads(Path(source).read_text(encoding="utf-8"))
+        )
+        if content.get("schema") != SCHEMA:
+            raise PredictionsError(f"the schema is {content.get('schema')!r}", expected=SCHEMA)
+
+        def rows(name: str) -> list[dict[str, Any]]:
+            return content.get(name) or []
+
+        as_they_are: dict[str, Any] = {
+            **{name: tuple(rows(name)) for name in ROWS},
+            **{name: content[name] for name in VALUES if name in content},
+        }
+        return cls(
+            measures=tuple(Measure(**row) for row in content["measures"]),
+            operating_points=tuple(
+                OperatingPoint(**{**row, "threshold": float(row["threshold"])})
+                for row in rows("operating_points")
+            ),
+            variants=tuple(
+                Variant(row["variant"], Measure(**row["measure"])) for row in rows("variants")
+            ),
+            comparison=_comparison(content.get("comparison")),
+            readers=tuple(
+                ReaderPoint(
+                    row["reader"],
+                    row["label"],
+                    Measure(**row["sensitivity"]),
+                    Measure(**row["specificity"]),
+                )
+                for row in rows("readers")
+            ),
+            **as_they_are,
+        )
+
+
+def _comparison(content: Mapping[str, Any] | None) -> Comparison | None:
+    """Return a comparison of models from its JSON."""
+    if content is None:
+        return None
+    tests = (
+        ModelComparison(
+            **{
+                **row,
+                "test": PairedTest(
+                    **{**row["test"], "difference": Measure(**row["test"]["difference"])}
+                ),
+            }
+        )
+        for row in content["tests"]
+    )
+    return Comparison(
+        models=tuple(content["models"]),
+        shown=content["shown"],
+        rows=tuple(ModelRow(row["model"], Measure(**row["measure"])) for row in content["rows"]),
+        tests=tuple(tests),
+        curves=tuple(content["curves"]),
+    )
+
+
+def storable(threshold: float) -> float | str:
+    """Return a threshold as JSON can hold it."""
+    return "inf" if math.isinf(threshold) else threshold
