@@ -39,6 +39,7 @@ SPLIT_NAMES: Mapping[str, str] = MappingProxyType(
         "val": "val",
         "valid": "val",
         "validation": "val",
+        "validate": "val",
         "dev": "val",
         "test": "test",
         "testing": "test",

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hmac
 import os
+import re
 import secrets
 import sqlite3
 import stat
 from collections.abc import Iterable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -28,6 +29,16 @@ PSEUDONYM_DIGITS = 12
 
 OLDEST_AGE_YEARS = 89
 """Ages above this identify people and are given as one band (HIPAA 45 CFR 164.514(b)(2)(i)(C))."""
+
+_AGE = re.compile(r"(\d+(?:[.,]\d*)?)\s*([^\d\s]*)")
+
+_AGE_UNITS: Mapping[float, str] = {
+    1.0: "y yr yrs year years yo y.o. j jahr jahre a an ans año años anno anni anos 세 살 岁 歳",
+    1 / 12: "m mo month months monat monate mois mes meses mese mesi 개월 个月 ヶ月 か月",
+    7 / 365.25: "w wk week weeks woche wochen semaine semaines 주 周 週",
+    1 / 365.25: "d day days tag tage jour jours día días giorni dias 일 天 日",
+}
+"""Years in a unit of age -> what it is called."""
 
 _PREFIXES: Mapping[str, str] = {"patient": "p", "case": "c", "study": "st", "series": "se"}
 
@@ -86,16 +97,33 @@ def pseudonym(kind: Kind, text: str, salt: bytes) -> str:
     return f"{_PREFIXES[kind]}-{digest.hex()[:PSEUDONYM_DIGITS]}"
 
 
-def band_age(years: str) -> str:
-    """Return an age in years as given, or "90+" when it is above 89.
+def band_age(text: str) -> str:
+    """Return an age in years, "90+" when it is above 89, "" when it cannot be read and might be.
 
-    >>> band_age("89"), band_age("93.5"), band_age("")
-    ('89', '90+', '')
+    Years as plain numbers and words for groups ("adult", "18-40") stay as they are.
+
+    Args:
+        text: Years, or a number with a unit as DICOM or people write it (PS3.5 6.2, VR AS).
+
+    >>> band_age("89"), band_age("93.5"), band_age(""), band_age("adult")
+    ('89', '90+', '', 'adult')
+    >>> band_age("058Y"), band_age("095Y"), band_age("95,5"), band_age("18 months")
+    ('58', '90+', '90+', '1.5')
     """
-    try:
-        return f"{OLDEST_AGE_YEARS + 1}+" if float(years) >= OLDEST_AGE_YEARS + 1 else years
-    except ValueError:
-        return years
+    with suppress(ValueError):
+        if float(text) >= OLDEST_AGE_YEARS + 1:
+            return f"{OLDEST_AGE_YEARS + 1}+"
+    written = _AGE.fullmatch(text.strip().casefold())
+    unit = written[2] if written else ""
+    factors = [factor for factor, words in _AGE_UNITS.items() if unit in words.split()]
+    if written is None or (unit and not factors):
+        largest = max((float(number) for number in re.findall(r"\d+", text)), default=0.0)
+        is_group = largest <= OLDEST_AGE_YEARS or text.strip() == f"{OLDEST_AGE_YEARS + 1}+"
+        return text if is_group else ""
+    years = float(written[1].replace(",", ".")) * (factors[0] if unit else 1.0)
+    if years >= OLDEST_AGE_YEARS + 1:
+        return f"{OLDEST_AGE_YEARS + 1}+"
+    return f"{years:.4g}" if unit or "," in text else text
 
 
 def remember(pairs: Iterable[tuple[str, str]], *, folder: Path | None = None) -> None:

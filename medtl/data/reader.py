@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -88,6 +88,8 @@ class ImageReader:
             at_least=self.at_least,
             limits=self.limits,
         )
+        if self.dimensions == 2 and image.array.ndim == 4 and image.array.shape[-1] == 1:
+            return self.read(replace(case, frame=0))  # NIfTI gives a picture a third axis
         if image.array.ndim != 1 + self.dimensions:
             raise ImageError(
                 f"an image of {image.array.ndim - 1} dimensions",

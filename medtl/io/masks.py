@@ -198,6 +198,13 @@ def _one_structure(drawn: Image, labels: Collection[int]) -> Image:
             raise ImageError("the mask is coloured", expected="one grey value per label")
         drawn = replace(drawn, array=drawn.array[:1])
     values = np.unique(drawn.array)
+    if len(values) == 1 and "alpha_dropped" in drawn.flags:
+        raise ImageError(
+            f"every pixel of the mask has the grey value {values[0]:g}, and the file has an alpha "
+            "channel: the mask may be kept there",
+            expected="one grey value per label",
+            fix="Save the mask without transparency, as grey on black",
+        )
     if WHITE not in labels and values[-1] == WHITE and set(values) <= {0, WHITE}:
         white = (drawn.array == WHITE).astype(np.float32)
         return replace(drawn, array=white, notes=(*drawn.notes, "255 read as label 1"))

@@ -40,6 +40,9 @@ _HEADER_BYTES = {348: 1, 540: 2}
 _AFFINE_TOLERANCE_MM = 1e-3
 """How far sform and qform may differ before they contradict each other."""
 
+_QUATERNION_EXCESS = 1e-6
+"""How much longer than 1 a quaternion may be by rounding to float32."""
+
 _FARTHEST_MM = 1e9
 """No scanner has a voxel or an origin of this size: such an affine is damaged."""
 
@@ -106,7 +109,7 @@ def _stored(path: Path, flags: list[str], limits: Limits) -> tuple[NDArray[Any],
     size = check_regular(path)
     try:
         with _opened(path, flags) as (source, packed):
-            header = _header(source)
+            header = _header(source, flags)
             data_path = _pair(path, header)
             if data_path is None:
                 return _voxels(source, header, packed, size, limits), header
@@ -134,7 +137,7 @@ def _opened(path: Path, flags: list[str]) -> Iterator[tuple[BinaryIO, bool]]:
         yield source, False
 
 
-def _header(source: BinaryIO) -> Any:
+def _header(source: BinaryIO, flags: list[str]) -> Any:
     """Return the header as nibabel parses it; the source is left behind it."""
     import nibabel
 
@@ -145,13 +148,30 @@ def _header(source: BinaryIO) -> Any:
     kind: Any = nibabel.Nifti1Header if version == 1 else nibabel.Nifti2Header
     head += source.read(540 - 348) if version == 2 else b""
     try:
-        header = kind(head, check=False)
+        header = _repaired(kind(head, check=False), flags)
         header.get_data_dtype(), header.get_data_shape(), header.get_best_affine()
         header.get_slope_inter(), int(header.get_data_offset())
     except Exception as fault:  # nibabel raises what a broken header leads it into
         raise ImageError(
             f"the NIfTI header is broken ({type(fault).__name__}: {str(fault)[:120]})"
         ) from None
+    return header
+
+
+def _repaired(header: Any, flags: list[str]) -> Any:
+    """The header with what ITK-SNAP and others write wrongly and every reader understands.
+
+    Reference:
+        nifti1.h: pixdim[0] (qfac) is 1 or -1, "if it is 0, treat it as 1"; grid sizes are positive.
+    """
+    sizes = header["pixdim"]
+    if sizes[0] == 0:
+        sizes[0] = 1.0
+        flags.append("qfac_zero_read_as_one")
+    if (sizes[1:4] < 0).any():
+        sizes[1:4] = np.abs(sizes[1:4])
+        flags.append("negative_pixdim_made_positive")
+    header.quaternion_threshold = -_QUATERNION_EXCESS
     return header
 
 

@@ -105,8 +105,9 @@ def labels_of(mask: Image, labels: Collection[int] | None = None) -> Mask:
         found = tuple(sorted(allowed - {0})) if allowed else tuple(range(1, planes + 1))
     elif allowed is not None:
         _require_known(found, allowed)
-    flags = () if array.any() else ("mask_empty",)
-    return Mask(array, found, mask.spacing, mask.affine, mask.notes, flags)
+    flags = [flag for flag in mask.flags if flag == "alpha_dropped"]
+    flags += [] if array.any() else ["mask_empty"]
+    return Mask(array, found, mask.spacing, mask.affine, mask.notes, tuple(flags))
 
 
 def whole_labels(array: FloatArray) -> NDArray[np.uint8] | NDArray[np.uint16]:

@@ -111,6 +111,11 @@ def _format_of(path: Path) -> Format:
                 head = io.BufferedReader(Gunzip(source)).read(_HEAD_BYTES)
                 if looks_like_nifti(head):
                     return "NIfTI"
+                raise ImageError(
+                    "the file is compressed with gzip",
+                    expected="a file as it is; of compressed ones NIfTI alone",
+                    fix="Unpack it: gunzip FILE",
+                )
     except (EOFError, zlib.error):
         raise ImageError("the gzip stream is truncated or corrupt") from None
     except OSError as fault:

@@ -141,5 +141,31 @@ def test_ages_above_89_become_one_band(years: str, band: str) -> None:
     assert band_age(years) == band
 
 
-def test_an_age_that_is_no_number_is_kept() -> None:
-    assert [band_age(text) for text in ("90+", "adult", "nan")] == ["90+", "adult", "nan"]
+def test_a_group_of_ages_is_kept() -> None:
+    groups = ["90+", "adult", "nan", "18-40", "60 to 89"]
+    assert [band_age(text) for text in groups] == groups
+
+
+@pytest.mark.parametrize(
+    ("written", "band"),
+    [
+        ("058Y", "58"),
+        ("095Y", "90+"),
+        ("95Y", "90+"),
+        ("95 years", "90+"),
+        ("95,5", "90+"),
+        ("1140M", "90+"),
+        ("1140 Monate", "90+"),
+        ("018M", "1.5"),
+        ("6 months", "0.5"),
+        ("14 Jahre", "14"),
+        ("92세", "90+"),
+        ("35歳", "35"),
+        ("1e2", "90+"),
+        ("born 1920", ""),
+        ("95 or 96", ""),
+        ("12 parsecs", "12 parsecs"),
+    ],
+)
+def test_ages_are_read_as_people_and_dicom_write_them(written: str, band: str) -> None:
+    assert band_age(written) == band

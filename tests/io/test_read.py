@@ -73,7 +73,7 @@ def test_pictures_that_no_network_should_see_are_flagged(tmp_path):
         (b"<html>not found</html>" * 40, "not an image of a known format"),
         (bytes(2000), "not an image of a known format"),
         (b"GIF89a" + bytes(100), "not an image of a known format"),
-        (gzip.compress(b"x" * 1000, mtime=0), "not an image of a known format"),
+        (gzip.compress(b"x" * 1000, mtime=0), "the file is compressed with gzip"),
         (b"\x1f\x8b\x08" + bytes(50), "gzip stream is truncated or corrupt"),
     ],
 )

@@ -178,6 +178,7 @@ def pixel_format(dataset: Dataset, kind: str) -> tuple[PixelFormat, list[str]]:
         ImageError: A required element is missing or the elements contradict each other.
     """
     flags: list[str] = []
+    _refuse_mosaic(dataset)
     photometric = text(dataset, "PhotometricInterpretation").upper()
     if not photometric:
         samples = integer(dataset, "SamplesPerPixel", 1)
@@ -265,6 +266,17 @@ def age_years(text: Any) -> tuple[float | None, bool]:
     if match is None:
         return None, False
     return min(int(match[1]) * _YEARS[match[2]], _OLDEST_YEARS), True
+
+
+def _refuse_mosaic(dataset: Dataset) -> None:
+    """Raise for a mosaic: the slices of a volume tiled in one picture, which shows no anatomy."""
+    kinds = {part.strip().upper() for part in _plain(value(dataset, "ImageType")).split("\\")}
+    if "MOSAIC" in kinds and integer(dataset, "NumberOfFrames", 1) <= 1:
+        raise ImageError(
+            "a mosaic: many slices of a volume tiled in one picture",
+            expected="one slice a file, or one a frame",
+            fix="Convert the series with dcm2niix and name the NIfTI file",
+        )
 
 
 # -------------------------------------------------------------------- geometry

@@ -1,0 +1,147 @@
+"""Files as people really have them: read rightly, or refused with the reason and the way out."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from make_dicom import write
+from PIL import Image as Pillow
+
+from medtl.data.reader import ImageReader
+from medtl.errors import ImageError
+from medtl.io.masks import read_mask
+from medtl.io.nifti import read_nifti
+from medtl.io.read import read_image
+from medtl.preprocess.pipeline import Preprocessor
+from medtl.types import Case
+
+ELLIPSE = np.hypot(*np.mgrid[-40:40, -48:48]) < 30
+
+
+# -- a mask kept in the alpha channel
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+@pytest.mark.parametrize("grey", [255, 0, 128])
+def test_a_mask_in_the_alpha_channel_is_refused(mode: str, grey: int, tmp_path: Path) -> None:
+    planes = [np.full(ELLIPSE.shape, grey, np.uint8)] * (len(mode) - 1)
+    Pillow.fromarray(np.dstack([*planes, ELLIPSE.astype(np.uint8) * 255]), mode).save(
+        tmp_path / "mask.png"
+    )
+    with pytest.raises(ImageError, match="alpha channel: the mask may be kept there"):
+        read_mask(tmp_path / "mask.png")
+
+
+def test_a_mask_beside_an_opaque_alpha_is_read_and_flagged(tmp_path: Path) -> None:
+    drawn = ELLIPSE.astype(np.uint8) * 255
+    both = np.dstack([drawn, np.full_like(drawn, 255)])
+    Pillow.fromarray(both, "LA").save(tmp_path / "mask.png")
+    mask = read_mask(tmp_path / "mask.png")
+    np.testing.assert_array_equal(mask.array, ELLIPSE)
+    assert "alpha_dropped" in mask.flags
+
+
+# -- mosaics
+
+
+def test_a_mosaic_is_no_image(tmp_path: Path) -> None:
+    pixels = np.arange(96 * 96, dtype=np.uint16).reshape(96, 96)
+    kinds = ["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"]
+    write(tmp_path / "a.dcm", pixels, ImageType=kinds)
+    with pytest.raises(ImageError, match="a mosaic: many slices of a volume tiled"):
+        read_image(tmp_path / "a.dcm")
+    write(tmp_path / "b.dcm", pixels, ImageType=["DERIVED", "PRIMARY", "MOSAIC"])
+    with pytest.raises(ImageError, match="a mosaic"):
+        read_image(tmp_path / "b.dcm")
+    write(tmp_path / "c.dcm", pixels, ImageType=["ORIGINAL", "PRIMARY", "M", "ND"])
+    assert read_image(tmp_path / "c.dcm").array.shape == (1, 96, 96)
+
+
+# -- NIfTI headers that every other reader understands
+
+AFFINE = np.diag([-1, 1.5, 2, 1.0])
+AFFINE[:3, 3] = 90, -100, -50
+
+
+def _altered(path: Path, *, sform: bool, offset: int, value: bytes) -> Path:
+    """A NIfTI file with some bytes of its header changed."""
+    image = nibabel.Nifti1Image(np.arange(960).reshape(10, 12, 8).astype(np.int16), AFFINE)
+    image.set_qform(AFFINE, 1)
+    image.set_sform(AFFINE if sform else None, 1 if sform else 0)
+    data = bytearray(image.to_bytes())
+    data[offset : offset + len(value)] = value
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("sform", [False, True])
+def test_a_qfac_of_zero_is_one(sform: bool, tmp_path: Path) -> None:
+    path = _altered(tmp_path / "a.nii", sform=sform, offset=76, value=struct.pack("<f", 0))
+    image = read_nifti(path)
+    assert np.allclose(np.abs(np.diag(image.affine)[:3]), (1, 1.5, 2))
+    assert "qfac_zero_read_as_one" in image.flags
+    assert not any("singular" in flag for flag in image.flags)
+
+
+@pytest.mark.parametrize("axis", [1, 2, 3])
+def test_a_negative_voxel_size_is_positive(axis: int, tmp_path: Path) -> None:
+    size = struct.pack("<f", -float(np.abs(np.diag(AFFINE))[axis - 1]))
+    image = read_nifti(_altered(tmp_path / "a.nii", sform=False, offset=76 + 4 * axis, value=size))
+    assert image.spacing == (1.0, 1.5, 2.0)
+    assert "negative_pixdim_made_positive" in image.flags
+
+
+@pytest.mark.parametrize(("excess", "is_read"), [(1e-7, True), (3e-7, True), (1e-3, False)])
+def test_a_quaternion_a_hair_too_long_is_read(excess: float, is_read: bool, tmp_path: Path) -> None:
+    turn = np.array([0.6, 0.64, 0.48])
+    turn *= (1 + excess) / np.linalg.norm(turn)
+    path = _altered(tmp_path / "a.nii", sform=False, offset=256, value=struct.pack("<3f", *turn))
+    if is_read:
+        assert read_nifti(path).affine is not None
+    else:
+        with pytest.raises(ImageError, match="header is broken"):
+            read_nifti(path)
+
+
+# -- compressed files
+
+
+@pytest.mark.parametrize("kind", ["dcm", "png", "tif", "csv"])
+def test_gzipped_files_are_named_as_such(kind: str, tmp_path: Path) -> None:
+    plain = tmp_path / f"a.{kind}"
+    if kind == "dcm":
+        write(plain, np.zeros((8, 8), np.uint16))
+    elif kind == "csv":
+        plain.write_text("image\n")
+    else:
+        Pillow.fromarray(np.zeros((8, 8), np.uint8)).save(plain)
+    packed = tmp_path / f"a.{kind}.gz"
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    with pytest.raises(ImageError, match="compressed with gzip") as caught:
+        read_image(packed)
+    assert "gunzip" in str(caught.value)
+
+
+# -- a picture with a third axis
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+def test_a_nifti_picture_is_a_plane(ending: str, tmp_path: Path) -> None:
+    stored = np.random.default_rng(0).integers(0, 900, (40, 30, 1), dtype=np.int16)
+    path = tmp_path / f"slice{ending}"
+    nibabel.save(nibabel.Nifti1Image(stored, np.eye(4)), path)
+    image = ImageReader(Preprocessor(size=32)).read(Case("c", "p", path))
+    assert image.array.ndim == 3
+    assert image.array.size == stored.size
+
+
+def test_a_volume_is_still_none(tmp_path: Path) -> None:
+    path = tmp_path / "volume.nii"
+    nibabel.save(nibabel.Nifti1Image(np.zeros((8, 9, 2), np.int16), np.eye(4)), path)
+    with pytest.raises(ImageError, match="an image of 3 dimensions"):
+        ImageReader(Preprocessor(size=32)).read(Case("c", "p", path))
