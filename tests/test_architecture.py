@@ -9,7 +9,9 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,9 @@ CALLS_HOME = {
 """Library -> the environment variable that stops it (docs/decisions/0005-no-network.md)."""
 
 SAYS_NOTHING = frozenset({"utils", "helpers", "manager", "common"})
+AT_THE_ROOT = {"__init__.py", "types.py", "errors.py"}
+MAX_LAYERS = 12
+MAX_FILES_IN_A_FOLDER = 15
 MAX_FILE_LINES = 600
 MAX_BODY_LINES = 60
 
@@ -114,10 +119,8 @@ def upward_imports(root: Path) -> list[str]:
     for path, tree in modules(root):
         here = part_of(path)
         if here == "__init__":
-            faults += [
-                f"{path}:{line} imports {part}" for line, part in parts_imported(tree, path, root)
-            ]
-        elif here not in level:
+            continue  # the public face, which loads what is asked for: eager_inits
+        if here not in level:
             faults.append(
                 f"{path}: no layer is known for {here!r}; add it to LAYERS and to the docs"
             )
@@ -128,6 +131,76 @@ def upward_imports(root: Path) -> list[str]:
                 if part != here and level.get(part, len(LAYERS)) >= level[here]
             ]
     return faults
+
+
+def eager_inits(root: Path) -> list[str]:
+    """`__init__` files that import parts of the package while they are imported."""
+    return [
+        f"{path}:{line} imports {name}"
+        for path, tree in modules(root)
+        if path.endswith("__init__.py")
+        for statement in at_import(tree.body)
+        for line, name in imported(statement, path, root.name)
+        if name.split(".")[0] == root.name
+    ]
+
+
+def stray_modules(root: Path) -> list[str]:
+    """Modules at the root of the package that belong into a room."""
+    return [path for path, _ in modules(root) if "/" not in path and path not in AT_THE_ROOT]
+
+
+def crowded_folders(root: Path) -> list[str]:
+    """Folders with more modules than one looks through."""
+    held = Counter(path.rpartition("/")[0] for path in named_modules(root))
+    return [f"{name}: {n} files" for name, n in held.items() if n > MAX_FILES_IN_A_FOLDER]
+
+
+def named_modules(root: Path) -> list[str]:
+    """The path of every module but the `__init__` files."""
+    return [path for path, _ in modules(root) if not path.endswith("__init__.py")]
+
+
+def names_given_twice(root: Path) -> list[str]:
+    """Modules of one name in two folders."""
+    paths = named_modules(root)
+    count = Counter(path.rpartition("/")[2] for path in paths)
+    return [path for path in paths if count[path.rpartition("/")[2]] > 1]
+
+
+def circles(root: Path) -> list[str]:
+    """Modules, and rooms, that import each other over any number of steps.
+
+    An import for type checking or inside a function counts: who reads one must read the other.
+    """
+    dotted = {
+        f"{root.name}/{path.removesuffix('.py')}".replace("/", "."): path
+        for path in named_modules(root)
+    }
+    trees = dict(modules(root))
+    among_modules = {
+        name: {found for _, found in imported(trees[path], path, root.name) if found in dotted}
+        for name, path in dotted.items()
+    }
+    among_rooms: dict[str, set[str]] = {}
+    for path in dotted.values():
+        parts = {part for _, part in parts_imported(trees[path], path, root)}
+        among_rooms.setdefault(part_of(path), set()).update(parts)
+    return [found for graph in (among_modules, among_rooms) for found in circles_in(graph)]
+
+
+def circles_in(graph: dict[str, set[str]]) -> Iterator[str]:
+    """One circle of a graph after another, each opened when it has been told."""
+    graph = {name: others - {name} for name, others in graph.items()}
+    while True:
+        try:
+            TopologicalSorter(graph).prepare()
+        except CycleError as error:
+            first, second, *_ = error.args[1]
+            yield " <- ".join(error.args[1])
+            graph[second] -= {first}
+        else:
+            return
 
 
 def recipe_seen_by_library(root: Path) -> list[str]:
@@ -252,6 +325,11 @@ def loads_torch(root: Path, parts: tuple[str, ...] = TORCH_FREE) -> list[str]:
 
 RULES: tuple[Callable[[Path], list[str]], ...] = (
     upward_imports,
+    eager_inits,
+    stray_modules,
+    crowded_folders,
+    names_given_twice,
+    circles,
     recipe_seen_by_library,
     heavy_at_top,
     calls_home,
@@ -262,7 +340,17 @@ RULES: tuple[Callable[[Path], list[str]], ...] = (
 )
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+NOT_YET = (crowded_folders, names_given_twice, circles)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        pytest.param(rule, marks=[pytest.mark.xfail(strict=False)] if rule in NOT_YET else [])
+        for rule in RULES
+    ],
+    ids=lambda rule: rule.__name__,
+)
 def test_package_keeps(rule: Callable[[Path], list[str]]) -> None:
     faults = rule(MEDTL)
     assert not faults, "\n" + "\n".join(faults)
@@ -271,14 +359,17 @@ def test_package_keeps(rule: Callable[[Path], list[str]]) -> None:
 CLEAN = {
     "__init__.py": "__version__ = '1'",
     "types.py": "Case = Image = None",
-    "recipe/__init__.py": "from toy.types import Case\nRecipe = None",
+    "recipe/__init__.py": "Recipe = None",
+    "recipe/schema.py": "from toy.types import Case",
     "io/__init__.py": "",
     "io/dicom.py": "from toy import __version__\nfrom toy.types import Image\nfrom . import nifti",
     "io/nifti.py": "",
     "metrics/__init__.py": "",
     "metrics/ranking.py": "def auroc():\n    import sklearn.metrics\n    return sklearn",
-    "tasks/__init__.py": "from toy.metrics.ranking import auroc",
-    "training/__init__.py": "import torch\nfrom toy import tasks",
+    "tasks/__init__.py": "",
+    "tasks/classes.py": "from toy.metrics.ranking import auroc",
+    "training/__init__.py": "import torch",
+    "training/fit.py": "from toy import tasks",
     "run/__init__.py": "",
     "run/build.py": "from toy.recipe import Recipe\nfrom toy import training, tasks",
     "cli/__init__.py": "",
@@ -303,6 +394,8 @@ def test_clean_toy_keeps(rule: Callable[[Path], list[str]], tmp_path: Path) -> N
     assert rule(toy(tmp_path, {})) == []
 
 
+FOR_TYPES = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n"
+
 CONTROLS = [
     # An import up the order, in every form it can take.
     (upward_imports, "metrics/a.py", "import toy.training", "a.py:1 (metrics) imports training"),
@@ -314,7 +407,13 @@ CONTROLS = [
     (upward_imports, "types.py", "from toy.recipe import Recipe", "types.py:1 (types) imports"),
     (upward_imports, "metrics/a.py", "from toy.io import dicom", "a.py:1 (metrics) imports io"),
     (upward_imports, "stray.py", "", "no layer is known for 'stray'"),
-    (upward_imports, "__init__.py", "from toy.types import Image", "__init__.py:1 imports types"),
+    (eager_inits, "__init__.py", "from toy.types import Image", "__init__.py:1 imports toy.types"),
+    (eager_inits, "io/__init__.py", "from .dicom import read", "io/__init__.py:1 imports toy.io"),
+    (stray_modules, "words.py", "", "words.py"),
+    (names_given_twice, "metrics/nifti.py", "", "io/nifti.py"),
+    (circles, "io/nifti.py", "def f():\n    from toy.io import dicom", "toy.io.dicom <- toy.io"),
+    (circles, "io/nifti.py", f"{FOR_TYPES}    from toy.io.dicom import D", "toy.io.dicom <- toy"),
+    (circles, "metrics/a.py", "import toy.tasks", "metrics <- tasks <- metrics"),
     (
         recipe_seen_by_library,
         "training/loop.py",
@@ -346,8 +445,23 @@ def test_broken_toy_is_caught(
     assert fault in found[0]
 
 
+def test_crowd_is_caught(tmp_path: Path) -> None:
+    files = {f"io/format_{number}.py": "" for number in range(MAX_FILES_IN_A_FOLDER - 1)}
+    assert crowded_folders(toy(tmp_path, files)) == ["io: 16 files"]
+
+
+def test_layers_can_be_counted_on_two_hands() -> None:
+    assert len(LAYERS) <= MAX_LAYERS
+
+
+def test_face_may_name_types_for_the_type_checker(tmp_path: Path) -> None:
+    text = f"{FOR_TYPES}    from toy.types import Image\ndef __getattr__(name):\n    import toy.io"
+    root = toy(tmp_path, {"__init__.py": text})
+    assert not [fault for rule in RULES for fault in rule(root)]
+
+
 def test_every_rule_has_a_control() -> None:
-    assert {control[0] for control in CONTROLS} == set(RULES)
+    assert {control[0] for control in CONTROLS} == set(RULES) - {crowded_folders}
 
 
 def test_heavy_library_for_type_checking_only_is_allowed(tmp_path: Path) -> None:
