@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +46,87 @@ def test_a_case_by_hand() -> None:
     assert np.bincount(parts).tolist() == [8, 1, 1]
     assert labels[parts == 0].sum() == 4
     assert labels[parts > 0].sum() == 1
+
+
+SEEDS = range(40)
+
+
+def test_a_tie_between_parts_goes_to_the_one_that_lacks_rows_most() -> None:
+    # 4 ill patients and 8 rows for 2:1:1. The first, of 3 rows, goes to part 0; then every part
+    # lacks 1 ill patient, but part 0 lacks 1 row and the others 2: the second goes to one of them.
+    groups, ill = list("aaabbcde"), [1, 0, 0, 1, 0, 1, 1, 0]
+    for seed in SEEDS:
+        parts = grouped_split(groups, np.array(ill)[:, None], (2, 1, 1), seed)
+        assert parts[0] == 0
+        assert parts[3] != 0
+
+
+def test_a_tie_in_labels_and_rows_is_drawn() -> None:
+    # The larger patient is dealt out first, and both parts lack 1.5 rows.
+    none = np.zeros((3, 0), int)
+    firsts = [int(grouped_split(["a", "a", "b"], none, (1, 1), seed)[0]) for seed in SEEDS]
+    assert set(firsts) == {0, 1}
+
+
+def test_patients_of_one_size_come_in_drawn_order() -> None:
+    # Shares 3:1 of four patients: the third or fourth in order is alone, never the first two.
+    none = np.zeros((4, 0), int)
+    alone = {list("abcd")[grouped_split(list("abcd"), none, (3, 1), k).argmax()] for k in SEEDS}
+    assert alone == set("abcd")
+
+
+def exact_split(groups: list[str], labels: np.ndarray, shares: tuple[int, ...], seed: int) -> list:
+    """The algorithm of `grouped_split` again, in fractions, which know no rounding."""
+    names = sorted(set(groups))
+    rows = {name: [i for i, group in enumerate(groups) if group == name] for name in names}
+    ill = {name: labels[rows[name]].sum(axis=0).tolist() for name in names}
+    draw = {
+        name: int(hashlib.sha256(f"{seed}\0{name}".encode()).hexdigest()[:16], 16) for name in names
+    }
+    share = [Fraction(one, sum(shares)) for one in shares]
+    lack_rows = [one * len(groups) for one in share]
+    lack = [[one * int(total) for total in labels.sum(axis=0)] for one in share]
+    part_of: dict[str, int] = {}
+
+    def deal(name: str, label: int | None) -> None:
+        empty = set(range(len(share))) - set(part_of.values())
+        allowed = empty if len(names) - len(part_of) <= len(empty) else range(len(share))
+        need = lack_rows if label is None else [one[label] for one in lack]
+        best = max((need[p], lack_rows[p], (p + draw[name]) % len(share), p) for p in allowed)[-1]
+        part_of[name] = best
+        lack_rows[best] -= len(rows[name])
+        lack[best] = [one - taken for one, taken in zip(lack[best], ill[name], strict=True)]
+
+    while True:
+        free = [name for name in names if name not in part_of]
+        left = [sum(ill[name][k] for name in free) for k in range(labels.shape[1])]
+        if not any(left):
+            break
+        label = min((count, k) for k, count in enumerate(left) if count)[1]
+        having = [name for name in free if ill[name][label]]
+        for name in sorted(having, key=lambda n: (-ill[n][label], -len(rows[n]), draw[n])):
+            deal(name, label)
+    for name in sorted(free, key=lambda n: (-len(rows[n]), draw[n])):
+        deal(name, None)
+    return [part_of[group] for group in groups]
+
+
+@pytest.mark.parametrize("shares", [PARTS, (7, 1), (1, 1, 1), (3, 2, 1), (6, 3, 1)])
+def test_every_tie_is_broken_as_in_exact_arithmetic(shares: tuple[int, ...]) -> None:
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        groups = [f"p{k}" for k in rng.integers(0, 30, 40)]  # small and alike: full of ties
+        labels = (rng.random((40, 2)) < 0.3).astype(int)
+        found = grouped_split(groups, labels, shares, seed)
+        assert found.tolist() == exact_split(groups, labels, shares, seed)
+
+
+def test_a_tie_of_shares_that_no_float_holds_is_a_tie() -> None:
+    # 0.7, 0.2 and 0.1 of 14: in floats the parts would differ in the 16th digit.
+    groups, none = [f"p{k}" for k in range(14)], np.zeros((14, 0), int)
+    for seed in range(4):
+        found = grouped_split(groups, none, (7, 2, 1), seed)
+        assert found.tolist() == exact_split(groups, none, (7, 2, 1), seed)
 
 
 @pytest.mark.parametrize("seed", range(8))

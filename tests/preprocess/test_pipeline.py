@@ -68,6 +68,18 @@ def test_percentiles_can_leave_out_the_zeros_around_a_head() -> None:
     assert not Preprocessor(size=8, nonzero=True).to_unit(Image(array=0 * array)).any()
 
 
+@pytest.mark.parametrize(("nonzero", "low"), [(True, 100.0), (False, 0.0)])
+def test_neither_padding_nor_zeros_count_where_zeros_are_left_out(
+    nonzero: bool, low: float
+) -> None:
+    """The range is that of pixels that are both real and, if asked for, not 0."""
+    array = np.array([[[-3000, -3000, 0, 0], [100, 120, 180, 200]]], np.float32)
+    image = Image(array=array, header={"padding_value": "-3000.0"})
+    scaled = Preprocessor(size=(2, 4), scale="min_max", nonzero=nonzero).to_unit(image)
+    expected = np.clip((array - low) / (200 - low), 0, 1)
+    np.testing.assert_allclose(scaled, expected, atol=1e-6)
+
+
 def test_colour_and_grey_are_made_to_order() -> None:
     rgb = film(3, 16, 16)
     assert Preprocessor(size=16, color="rgb").to_unit(rgb).shape == (3, 16, 16)

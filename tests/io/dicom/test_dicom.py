@@ -246,6 +246,34 @@ def test_padding_gets_one_value_below_the_real_ones(tmp_path):
     assert "pixel_padding" in image.flags
 
 
+@pytest.mark.parametrize(
+    ("stated", "limit", "padded"),
+    [
+        (0x8000, None, [True, False, False, False]),
+        (0x8000, 0x8001, [True, True, False, False]),
+        (0x7FFF, None, [False, False, False, True]),
+    ],
+)
+def test_padding_of_signed_pixels_stated_as_unsigned(tmp_path, stated, limit, padded):
+    """0x8000 is -32768, the usual padding of signed pixels: the first number that wraps."""
+    pixels = np.array([[-32768, -32767, 5, 32767]], np.int16)
+    dataset = header(pixels)
+    dataset.add_new(0x00280120, "US", stated)
+    if limit is not None:
+        dataset.add_new(0x00280121, "US", limit)
+    dataset.add_new(0x7FE00010, "OW", pixels.tobytes())
+    image = read_dicom(save(tmp_path / "a.dcm", dataset))
+    mask = image.array[0, 0] == np.float32(image.header["padding_value"])
+    np.testing.assert_array_equal(mask, padded)
+
+
+def test_padding_of_unsigned_pixels_does_not_wrap(tmp_path):
+    pixels = np.array([[0x8000, 1, 2, 3]], np.uint16)
+    image = read_dicom(write(tmp_path / "a.dcm", pixels, PixelPaddingValue=0x8000))
+    mask = image.array[0, 0] == np.float32(image.header["padding_value"])
+    np.testing.assert_array_equal(mask, [True, False, False, False])
+
+
 def test_a_palette_becomes_rgb(tmp_path):
     dataset = header(
         np.array([[0, 1], [2, 1]], np.uint8), PhotometricInterpretation="PALETTE COLOR"
