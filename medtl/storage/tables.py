@@ -3,6 +3,9 @@
 Nothing is converted: the id 007 stays 007, the class "NA" stays "NA", an empty cell is "". Faults
 are collected, so that a table is put right in one go, and no message quotes a cell: a cell can hold
 a name.
+
+The reader is Python's `csv`, not pandas: every fault and every case names its line, which pandas
+does not tell (quoted cells may hold line ends), and it drops or pads rows of another length.
 """
 
 from __future__ import annotations
@@ -16,10 +19,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from medtl.errors import LeakError, ManifestError, MedtlError
+from medtl.errors import LeakError, ManifestError, MedtlError, located
 from medtl.storage import atomic
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
@@ -44,6 +48,9 @@ _DANGEROUS = re.compile(r"'*[=+\-@\t\r]")
 """Start of a text that a spreadsheet would run as a formula, with the quotes that defuse it."""
 
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?inf")
+
+_Record = tuple[int, list[str]]
+"""Line number and cells of a row."""
 
 _EMPTY_FIX = "Write a header line and one row per image"
 _NUL_FIX = "Save the table as 'CSV UTF-8'; it may be UTF-16 without a mark, or damaged"
@@ -70,7 +77,7 @@ class Table:
     faults: tuple[ManifestError, ...] = ()
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: str | PathLike[str]) -> Table:
     """Return the table in a CSV file (commas, semicolons or tabs; UTF-8 or UTF-16) or Parquet file.
 
     Faults of single rows are in `Table.faults`; the caller raises them with its own.
@@ -78,26 +85,21 @@ def read_table(path: Path) -> Table:
     Raises:
         ManifestError: If there is no table to speak of: no file, no text, no usable header.
     """
-    data = _read_bytes(path)
-    if path.suffix.lower() == ".parquet":
-        return _read_parquet(path, data)
-    text, notes = _decode(data, path.name)
-    delimiter = _find_delimiter(text)
-    if delimiter != ",":
-        notes.append(f"{path.name}: the columns are separated by {DELIMITERS[delimiter]}")
-    records, faults = _split_records(text, delimiter)
-    if not records:
-        raise_together(faults or [ManifestError("the file is empty", fix=_EMPTY_FIX)], path.name)
-    columns = _checked_columns(records[0][1], path.name)
-    rows, lines, row_faults = _checked_rows(records[1:], len(columns))
-    return Table(
-        columns=columns,
-        rows=tuple(rows),
-        lines=tuple(lines),
-        sha256=hashlib.sha256(data).hexdigest(),
-        notes=tuple(notes),
-        faults=(*row_faults, *faults),
-    )
+    path = Path(path)
+    with located(path.name):
+        data = _read_bytes(path)
+        sha256 = hashlib.sha256(data).hexdigest()
+        if path.suffix.lower() == ".parquet":
+            columns, records = _parquet_records(path)
+            notes, faults = list[str](), list[ManifestError]()
+        else:
+            text, notes = _decode(data, path.name)
+            delimiter = _find_delimiter(text)
+            if delimiter != ",":
+                notes.append(f"{path.name}: the columns are separated by {DELIMITERS[delimiter]}")
+            columns, records, faults = _split_records(text, delimiter)
+        rows, lines, row_faults = _checked_rows(records, len(columns))
+        return Table(columns, rows, lines, sha256, tuple(notes), (*row_faults, *faults))
 
 
 def read_columns(path: Path) -> list[str]:
@@ -106,16 +108,14 @@ def read_columns(path: Path) -> list[str]:
     Raises:
         ManifestError: As `read_table`, for the header.
     """
-    if path.suffix.lower() == ".parquet":
-        return list(_checked_columns(_parquet(path).schema_arrow.names, path.name))
-    text, _ = _decode(_read_bytes(path, _HEAD_BYTES), path.name, is_whole=False)
-    records, faults = _split_records(text, _find_delimiter(text), 1)
-    if not records:
-        raise_together(faults or [ManifestError("the file is empty", fix=_EMPTY_FIX)], path.name)
-    return list(_checked_columns(records[0][1], path.name))
+    with located(path.name):
+        if path.suffix.lower() == ".parquet":
+            return list(_checked_columns(_parquet(path).schema_arrow.names))
+        text, _ = _decode(_read_bytes(path, _HEAD_BYTES), path.name, is_whole=False)
+        return list(_split_records(text, _find_delimiter(text), 1)[0])
 
 
-def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+def write_table(rows: Sequence[Mapping[str, Any]], path: str | PathLike[str]) -> None:
     """Write rows as a CSV file, atomically: UTF-8, commas, Unix line ends.
 
     Texts that a spreadsheet would run as a formula get a leading apostrophe, which `read_table`
@@ -133,7 +133,7 @@ def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     atomic.write_text(path, text.getvalue())
 
 
-def raise_together(faults: Sequence[MedtlError], name: str) -> None:
+def raise_together(faults: Sequence[MedtlError], name: str = "") -> None:
     """Raise one error that lists all faults; do nothing when there are none.
 
     Raises:
@@ -143,14 +143,14 @@ def raise_together(faults: Sequence[MedtlError], name: str) -> None:
     if not faults:
         return
     kind = LeakError if all(isinstance(fault, LeakError) for fault in faults) else ManifestError
-    if len(faults) == 1:
-        (one,) = faults
-        where = f"{name}, {one.where}" if one.where else name
-        raise kind(one.found, expected=one.expected, where=where, fix=one.fix)
-    lines = [f"\n  - {fault}" for fault in faults[:MAX_LISTED]]
-    more = len(faults) - MAX_LISTED
-    lines += [f"\n  - and {more} more"] if more > 0 else []
-    raise kind(f"{len(faults)} faults{''.join(lines)}", where=name)
+    with located(name):
+        if len(faults) == 1:
+            (one,) = faults
+            raise kind(one.found, expected=one.expected, where=one.where, fix=one.fix)
+        lines = [f"\n  - {fault}" for fault in faults[:MAX_LISTED]]
+        more = len(faults) - MAX_LISTED
+        lines += [f"\n  - and {more} more"] if more > 0 else []
+        raise kind(f"{len(faults)} faults{''.join(lines)}")
 
 
 def nearest(name: str, names: Iterable[str], *, likeness: float = 0.7) -> str:
@@ -174,37 +174,28 @@ def looks_like_data(cell: str) -> bool:
 def _read_bytes(path: Path, size: int = -1) -> bytes:
     """Return the first bytes of a file, all by default."""
     if path.suffix.lower() in {".xlsx", ".xls", ".ods"}:
-        raise ManifestError(
-            "a spreadsheet file cannot be read",
-            expected="CSV or Parquet",
-            where=path.name,
-            fix="Save the sheet as CSV UTF-8",
-        )
+        raise _spreadsheet("a spreadsheet file cannot be read")
     try:
         if path.exists() and not path.is_file():  # a pipe would be waited for, a device never ends
-            raise ManifestError("not a regular file", expected="a table", where=path.name)
+            raise ManifestError("not a regular file", expected="a table")
         if path.stat().st_size > MAX_BYTES:
             raise ManifestError(
                 f"larger than the limit of {MAX_BYTES >> 20} MiB",
-                where=path.name,
                 fix="Keep the columns that the study needs, or divide the table",
             )
         with path.open("rb") as file:
             data = file.read(size)
     except OSError as error:
-        raise ManifestError(
-            f"the file is not found or cannot be read ({error.strerror})",
-            where=path.name,
-            fix="Check the path",
-        ) from error
+        found = f"the file is not found or cannot be read ({error.strerror})"
+        raise ManifestError(found, fix="Check the path") from error
     if data.startswith(_SPREADSHEETS):
-        raise ManifestError(
-            "a spreadsheet or an archive, whatever its name says",
-            expected="CSV or Parquet",
-            where=path.name,
-            fix="Save the sheet as CSV UTF-8",
-        )
+        raise _spreadsheet("a spreadsheet or an archive, whatever its name says")
     return data
+
+
+def _spreadsheet(found: str) -> ManifestError:
+    """Return the error for a file of a spreadsheet program."""
+    return ManifestError(found, expected="CSV or Parquet", fix="Save the sheet as CSV UTF-8")
 
 
 def _decode(data: bytes, name: str, *, is_whole: bool = True) -> tuple[str, list[str]]:
@@ -217,7 +208,7 @@ def _decode(data: bytes, name: str, *, is_whole: bool = True) -> tuple[str, list
         line = data.count(b"\n", 0, error.start) + 1
         raise ManifestError(
             "the encoding is not UTF-8",
-            where=f"{name}, line {line}",
+            where=f"line {line}",
             fix="Save the table as 'CSV UTF-8' (other encodings are ambiguous)",
         ) from error
     return text, [f"{name}: the encoding is UTF-16"] if is_utf16 else []
@@ -238,9 +229,10 @@ def _find_delimiter(text: str) -> str:
 
 def _split_records(
     text: str, delimiter: str, most: int | None = None
-) -> tuple[list[tuple[int, list[str]]], list[ManifestError]]:
-    """Return (line number, cells) of the records that are not empty, and what stopped reading."""
-    records: list[tuple[int, list[str]]] = []
+) -> tuple[tuple[str, ...], list[_Record], list[ManifestError]]:
+    """Return the header, (line number, cells) of the rows not empty, and what stopped reading."""
+    records: list[_Record] = []
+    faults: list[ManifestError] = []
     reader = csv.reader(StringIO(text, newline=""), delimiter=delimiter, strict=True)
     line = 1
     try:
@@ -252,27 +244,25 @@ def _split_records(
             if len(records) == most:
                 break
     except csv.Error as error:
-        fault = ManifestError(
-            f"the quotes do not match ({error})",
-            where=f"row {line}",
-            fix='Close every quote; write a quote inside a text as ""',
-        )
-        return records, [fault]
-    return records, []
+        fix = 'Close every quote; write a quote inside a text as ""'
+        found = f"the quotes do not match ({error})"
+        faults.append(ManifestError(found, where=f"row {line}", fix=fix))
+    if not records:
+        raise_together(faults or [ManifestError("the file is empty", fix=_EMPTY_FIX)])
+    return _checked_columns(records[0][1]), records[1:], faults
 
 
-def _checked_columns(cells: Sequence[str], name: str) -> tuple[str, ...]:
+def _checked_columns(cells: Sequence[str]) -> tuple[str, ...]:
     """Return the column names of a header."""
     columns = tuple(_undefuse(cell) for cell in cells)
     if len(columns) > MAX_COLUMNS:
         raise ManifestError(
             f"{len(columns)} columns",
             expected=f"at most {MAX_COLUMNS}",
-            where=name,
             fix="Write a row per image and a column per fact",
         )
     if any("\0" in column for column in columns):
-        raise ManifestError("the header holds NUL bytes", where=name, fix=_NUL_FIX)
+        raise ManifestError("the header holds NUL bytes", fix=_NUL_FIX)
     faults = [
         ManifestError(f"column {i} has no name", fix="Name it or delete it")
         for i, column in enumerate(columns, 1)
@@ -284,13 +274,13 @@ def _checked_columns(cells: Sequence[str], name: str) -> tuple[str, ...]:
     else:
         fix = "Rename or delete one of them"
         faults += [ManifestError(f"duplicate column '{one[:40]}'", fix=fix) for one in repeated]
-    raise_together(faults, name)
+    raise_together(faults)
     return columns
 
 
 def _checked_rows(
-    records: Sequence[tuple[int, list[str]]], num_columns: int
-) -> tuple[list[tuple[str, ...]], list[int], list[ManifestError]]:
+    records: Sequence[_Record], num_columns: int
+) -> tuple[tuple[tuple[str, ...], ...], tuple[int, ...], list[ManifestError]]:
     """Return the rows that fit the header, their lines, and the faults of the others."""
     rows, lines, faults = [], [], []
     for line, cells in records:
@@ -308,7 +298,7 @@ def _checked_rows(
         else:
             rows.append(tuple(_undefuse(cell) for cell in cells))
             lines.append(line)
-    return rows, lines, faults
+    return tuple(rows), tuple(lines), faults
 
 
 def _parquet(path: Path) -> Any:
@@ -319,31 +309,25 @@ def _parquet(path: Path) -> Any:
     try:
         return parquet.ParquetFile(path)
     except (OSError, pyarrow.ArrowException) as error:
-        raise ManifestError(
-            f"not a Parquet file that can be read ({type(error).__name__})",
-            where=path.name,
-            fix="Write it again, or use CSV",
-        ) from error
+        found = f"not a Parquet file that can be read ({type(error).__name__})"
+        raise ManifestError(found, fix="Write it again, or use CSV") from error
 
 
-def _read_parquet(path: Path, data: bytes) -> Table:
-    """Return the table in a Parquet file; its rows are numbered as if a header were line 1."""
+def _parquet_records(path: Path) -> tuple[tuple[str, ...], list[_Record]]:
+    """Return the columns and rows of a Parquet file, numbered as if a header were line 1."""
     table = _parquet(path).read()
-    columns = _checked_columns(table.column_names, path.name)
+    columns = _checked_columns(table.column_names)
     cells = [[_cell_text(value) for value in column.to_pylist()] for column in table.columns]
-    records = [(i, list(row)) for i, row in enumerate(zip(*cells, strict=True), 2) if any(row)]
-    rows, lines, faults = _checked_rows(records, len(columns))
-    sha256 = hashlib.sha256(data).hexdigest()
-    return Table(columns, tuple(rows), tuple(lines), sha256, faults=tuple(faults))
+    rows = enumerate(zip(*cells, strict=True), 2)
+    return columns, [(line, list(row)) for line, row in rows if any(row)]
 
 
 def _cell_text(value: Any) -> str:
     """Return a typed cell as text: whole floats without ".0", null and NaN empty."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    return (
-        str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
-    )
+    is_whole = isinstance(value, float) and value.is_integer()
+    return str(int(value) if is_whole else value).strip()
 
 
 def _defuse(value: Any) -> str:
