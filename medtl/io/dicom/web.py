@@ -3,29 +3,30 @@
 Nothing of this runs unless a server is named. Credentials come from the environment or from netrc,
 go to that one server, and are never in a message or a log; a redirection is not followed, because
 it would take them elsewhere. Proxies of the environment are not used.
+
+Python's `http.client` is all it takes: it follows and asks nobody else by itself. dicomweb-client
+holds a whole study in memory and knows no limits; httpx would save the 10 lines of `netrc`.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
 import ipaddress
 import logging
+import mmap
 import netrc
 import os
 import re
-import urllib.error
-import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from email.message import Message
 from pathlib import Path
-from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from medtl.errors import ImageError, MedtlError
+from medtl.errors import ImageError, MedtlError, located
 from medtl.io.dicom.file import heard_warnings, open_dicom
-from medtl.storage.atomic import atomic_path
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,8 @@ _NO_IMAGES = frozenset({"SEG", "SR", "PR", "KO", "DOC", "RTSTRUCT", "RTDOSE", "R
 
 _UID = re.compile(r"[0-2](\.(0|[1-9][0-9]*))+")
 """PS3.5 9.1; at most 64 characters."""
+
+_IS_DICOM = re.compile(rb"^content-type:\s*application/dicom\s*(;|$)", re.I | re.M)
 
 _CHUNK_BYTES = 1 << 18
 _HEAD_BYTES = 1 << 14
@@ -105,22 +108,18 @@ def fetch_study(server: Server, study: str, folder: Path) -> Fetched:
     if len(study) > 64 or not _UID.fullmatch(study):
         raise MedtlError("the study is no DICOM UID", expected="digits and points", where="--study")
     address = _checked(server.url)
-    where = address.hostname or ""
-    paths: list[Path] = []
+    body = folder / "answer.multipart"
     try:
-        with _open(server, address, study) as answer:
-            for number, part in enumerate(_parts(answer, server, where), start=1):
-                if number > server.most_files:
-                    raise _too_much(f"{server.most_files} files", where)
-                path = folder / f"part-{number}.dcm"
-                with atomic_path(path) as temporary, temporary.open("wb") as file:
-                    paths.append(path)
-                    file.writelines(part)
-        return _sorted_out(paths, study, where)
+        with located(str(address.hostname)):
+            boundary = _download(server, address, study, body)
+            paths = _divided(body, boundary, server) if boundary else []
+            return _sorted_out(paths, study)
     except MedtlError:
         for path in folder.glob("*.dcm"):
             path.unlink()
         raise
+    finally:
+        body.unlink(missing_ok=True)
 
 
 def _checked(url: str) -> SplitResult:
@@ -132,8 +131,9 @@ def _checked(url: str) -> SplitResult:
     except ValueError:
         is_address = False
     if not is_address:
-        raise MedtlError("not the address of a server", expected="http(s)://host/path",
-                         where="--dicomweb")  # fmt: skip
+        raise MedtlError(
+            "not the address of a server", expected="http(s)://host/path", where="--dicomweb"
+        )
     if address.username or address.password:
         raise MedtlError(
             "the address holds credentials, which would stay in histories and logs",
@@ -143,49 +143,76 @@ def _checked(url: str) -> SplitResult:
     return address
 
 
-def _open(server: Server, address: SplitResult, study: str) -> Any:
-    """Ask for the study; return the answer, an HTTP response with a multipart body."""
-    where = str(address.hostname)
-    request = urllib.request.Request(
-        f"{server.url.rstrip('/')}/studies/{study}", headers={"Accept": ACCEPT}
-    )
-    credentials = _credentials(where)
-    if credentials:
-        if address.scheme == "http" and not _is_loopback(where):
-            raise MedtlError(
-                "credentials would be sent unencrypted", expected="https://", where=where
-            )
-        request.add_unredirected_header("Authorization", credentials)
-    opener = urllib.request.build_opener(_NoRedirection, urllib.request.ProxyHandler({}))
-    try:
-        return opener.open(request, timeout=server.timeout_s)
-    except urllib.error.HTTPError as error:
-        error.close()
-        found, fix = _REASONS.get(error.code, (f"the server answers with status {error.code}", ""))
-        if 300 <= error.code < 400:
+def _download(server: Server, address: SplitResult, study: str, path: Path) -> bytes:
+    """Store the body of the answer in a file; return its multipart boundary, b"" without a body."""
+    secure = address.scheme == "https"
+    kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+    headers = {"Accept": ACCEPT, **_authorization(address)}
+    connection = kind(str(address.hostname), address.port, timeout=server.timeout_s)
+    with contextlib.closing(connection):
+        try:
+            target = f"{address.path.rstrip('/')}/studies/{study}"
+            connection.request("GET", target, headers=headers)
+            answer = connection.getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            raise _unreachable(error) from None
+        boundary = _boundary(answer)
+        with path.open("wb") as file:
+            file.writelines(_chunks(answer, server))
+        return boundary
+
+
+def _boundary(answer: http.client.HTTPResponse) -> bytes:
+    """Return the boundary of a multipart/related answer, b"" if the study is known and empty."""
+    status = answer.status
+    if not 200 <= status < 300:
+        found, fix = _REASONS.get(status, (f"the server answers with status {status}", ""))
+        if 300 <= status < 400:
             found, fix = "the server redirects to another address", "State that address"
-        raise MedtlError(found, where=where, fix=fix) from None
-    except (OSError, http.client.HTTPException) as error:
-        raise _unreachable(error, where) from None
+        raise MedtlError(found, fix=fix)
+    boundary = answer.headers.get_boundary("")
+    if status != 204 and (answer.headers.get_content_type() != "multipart/related" or not boundary):
+        raise MedtlError(
+            "the answer is not that of a DICOMweb server",
+            expected="multipart/related with DICOM files",
+            fix="Check the address: it often ends in /dicom-web or /dicomweb",
+        )
+    return b"" if status == 204 else boundary.encode("latin-1")
 
 
-class _NoRedirection(urllib.request.HTTPRedirectHandler):
-    """Follows no redirection: what was asked of one server is not told to another."""
+def _chunks(answer: http.client.HTTPResponse, server: Server) -> Iterator[bytes]:
+    """Yield the body of an answer; that it ends too early is seen where it is divided."""
+    received = 0
+    while True:
+        try:
+            chunk = answer.read1(_CHUNK_BYTES)
+        except TimeoutError as error:
+            raise _unreachable(error) from None
+        except (OSError, http.client.HTTPException):
+            return
+        received += len(chunk)
+        if received > server.most_bytes:
+            raise _too_much(f"{server.most_bytes} bytes")
+        if not chunk:
+            return
+        yield chunk
 
-    def redirect_request(self, *_args: Any, **_kwargs: Any) -> None:
-        """Return nothing, which makes the redirection an error."""
 
-
-def _credentials(host: str) -> str:
-    """The Authorization header for a host from environment or netrc, "" when there is none."""
-    if token := os.environ.get(TOKEN):
-        return f"Bearer {token}"
+def _authorization(address: SplitResult) -> dict[str, str]:
+    """Return the header for a server by environment or netrc, {} when there are no credentials."""
+    host = str(address.hostname)
     user, password = os.environ.get(USER), os.environ.get(PASSWORD)
-    if not (user and password):
-        user, password = _from_netrc(host)
-    if not (user and password):
-        return ""
-    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+    if token := os.environ.get(TOKEN):
+        credentials = f"Bearer {token}"
+    else:
+        if not (user and password):
+            user, password = _from_netrc(host)
+        if not (user and password):
+            return {}
+        credentials = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+    if address.scheme == "http" and not _is_loopback(host):
+        raise MedtlError("credentials would be sent unencrypted", expected="https://")
+    return {"Authorization": credentials}
 
 
 def _from_netrc(host: str) -> tuple[str | None, str | None]:
@@ -209,91 +236,49 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _parts(answer: Any, server: Server, where: str) -> Iterator[Iterator[bytes]]:
-    """Yield the chunks of each part of a multipart/related answer (RFC 2046 5.1, RFC 2387)."""
-    head = Message()
-    head["Content-Type"] = answer.headers.get("Content-Type", "")
-    boundary = head.get_boundary()
-    if answer.status == 204:
-        return
-    if head.get_content_type() != "multipart/related" or not boundary:
-        raise MedtlError(
-            "the answer is not that of a DICOMweb server",
-            expected="multipart/related with DICOM files",
-            where=where,
-            fix="Check the address: it often ends in /dicom-web or /dicomweb",
-        )
-    stream = _Stream(answer, server, where)
-    delimiter = b"\r\n--" + boundary.encode("latin-1")
-    for _preamble in stream.until(delimiter, _HEAD_BYTES):
-        pass
-    while (begin := stream.take(2)) != b"--":
-        lines = begin + b"".join(stream.until(b"\r\n\r\n", _HEAD_BYTES))
-        if not re.search(rb"^content-type:\s*application/dicom\s*(;|$)", lines, re.I | re.M):
-            raise MedtlError(
-                "a part of the answer is no DICOM file",
-                expected="Content-Type: application/dicom",
-                where=where,
-            )
-        yield stream.until(delimiter, server.most_bytes)
+def _divided(path: Path, boundary: bytes, server: Server) -> list[Path]:
+    """Write each part of a multipart/related body as a file beside it (RFC 2046 5.1, RFC 2387)."""
+    paths: list[Path] = []
+    if path.stat().st_size == 0:  # which cannot be mapped
+        raise _cut()
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as body:
+        delimiter = b"\r\n--" + boundary
+        is_first = body[: len(delimiter) - 2] == delimiter[2:]  # without the line end before it
+        end = -2 if is_first else _found(body, delimiter, 0)
+        while body[(start := end + len(delimiter)) : start + 2] != b"--":
+            if len(paths) == server.most_files:
+                raise _too_much(f"{server.most_files} files")
+            blank = body.find(b"\r\n\r\n", start, start + _HEAD_BYTES)
+            if blank < 0:
+                is_long = len(body) - start > _HEAD_BYTES
+                raise _too_much(f"{_HEAD_BYTES} bytes in one part") if is_long else _cut()
+            if not _IS_DICOM.search(body[start:blank]):
+                raise MedtlError(
+                    "a part of the answer is no DICOM file",
+                    expected="Content-Type: application/dicom",
+                )
+            end = _found(body, delimiter, blank + 4)
+            paths.append(path.with_name(f"part-{len(paths)}.dcm"))
+            with paths[-1].open("wb") as part, memoryview(body)[blank + 4 : end] as content:
+                part.write(content)
+    return paths
 
 
-class _Stream:
-    """An HTTP body that is read up to markers, a chunk at a time."""
-
-    def __init__(self, answer: Any, server: Server, where: str) -> None:
-        self.answer = answer
-        self.server = server
-        self.where = where
-        self.buffer = b"\r\n"  # the first delimiter may stand without the line end before it
-        self.received = 0
-
-    def until(self, marker: bytes, most: int) -> Iterator[bytes]:
-        """Yield what comes before a marker, at most some bytes, and take the marker away."""
-        given = 0
-        while (place := self.buffer.find(marker)) < 0:
-            ready = max(0, len(self.buffer) - len(marker) + 1)
-            chunk, self.buffer = self.buffer[:ready], self.buffer[ready:]
-            given += len(chunk)
-            if given > most:
-                raise _too_much(f"{most} bytes in one part", self.where)
-            yield chunk
-            self._more()
-        chunk, self.buffer = self.buffer[:place], self.buffer[place + len(marker) :]
-        yield chunk
-
-    def take(self, count: int) -> bytes:
-        """Return the next bytes."""
-        while len(self.buffer) < count:
-            self._more()
-        taken, self.buffer = self.buffer[:count], self.buffer[count:]
-        return taken
-
-    def _more(self) -> None:
-        """Read on; the end of the body comes too early here."""
-        try:
-            chunk = self.answer.read1(_CHUNK_BYTES)
-        except (OSError, http.client.HTTPException) as error:
-            if isinstance(error, TimeoutError):
-                raise _unreachable(error, self.where) from None
-            chunk = b""
-        if not chunk:
-            raise MedtlError(
-                "the answer ends in the middle of a file", where=self.where, fix="Try again"
-            )
-        self.received += len(chunk)
-        if self.received > self.server.most_bytes:
-            raise _too_much(f"{self.server.most_bytes} bytes", self.where)
-        self.buffer += chunk
+def _found(body: mmap.mmap, delimiter: bytes, start: int) -> int:
+    """Return the place of the next delimiter, which must be there."""
+    place = body.find(delimiter, start)
+    if place < 0:
+        raise _cut()
+    return place
 
 
-def _sorted_out(paths: list[Path], study: str, where: str) -> Fetched:
+def _sorted_out(paths: list[Path], study: str) -> Fetched:
     """Keep the images, each once and under its own UID, and count what else there was.
 
     Raises:
         MedtlError: When a file is no DICOM or of another study, or none is an image.
     """
-    images, left_out = [], dict[str, int]()
+    images, left_out = [], Counter[str]()
     for path in paths:
         try:
             with heard_warnings(), open_dicom(path) as file:
@@ -301,35 +286,36 @@ def _sorted_out(paths: list[Path], study: str, where: str) -> Fetched:
                 found = [str(header.get(f"{name}InstanceUID", "")) for name in ("Study", "SOP")]
                 made_by, modality = header.get("Manufacturer"), header.get("Modality")
         except ImageError as error:
-            raise MedtlError(f"a file of the answer cannot be read: {error.found}",
-                             where=where) from None  # fmt: skip
+            raise MedtlError(f"a file of the answer cannot be read: {error.found}") from None
         if found[0] != study or not _UID.fullmatch(found[1]):
-            raise MedtlError("the server sent a file of another study", where=where)
+            raise MedtlError("the server sent a file of another study")
         target = path.with_name(f"{found[1]}.dcm")
         if modality in _NO_IMAGES or not has_pixels or made_by == OWN or target.exists():
-            cause = "a result of medtl" if made_by == OWN else "no image"
-            left_out[cause] = left_out.get(cause, 0) + 1
+            left_out["a result of medtl" if made_by == OWN else "no image"] += 1
             path.unlink()
-            continue
-        images.append(path.rename(target))
+        else:
+            images.append(path.rename(target))
     if not images:
-        raise MedtlError("the study has no images", where=where)
-    log.info("%d images fetched, %d other objects left out", len(images), sum(left_out.values()))
-    return Fetched(tuple(sorted(images)), left_out)
+        raise MedtlError("the study has no images")
+    log.info("%d images fetched, %d other objects left out", len(images), left_out.total())
+    return Fetched(tuple(sorted(images)), dict(left_out))
 
 
-def _too_much(limit: str, where: str) -> MedtlError:
+def _cut() -> MedtlError:
+    """Return the error for a body without its end."""
+    return MedtlError("the answer ends in the middle of a file", fix="Try again")
+
+
+def _too_much(limit: str) -> MedtlError:
     """Return the error for a study over a limit."""
-    return MedtlError("the study is larger than allowed", expected=f"at most {limit}", where=where)
+    return MedtlError("the study is larger than allowed", expected=f"at most {limit}")
 
 
-def _unreachable(error: BaseException, where: str) -> MedtlError:
+def _unreachable(error: Exception) -> MedtlError:
     """Return the error for a server that does not answer; it quotes no address."""
-    cause = getattr(error, "reason", error)
-    timed_out = isinstance(cause, TimeoutError)
-    reason = getattr(cause, "strerror", None) or type(cause).__name__
+    reason = getattr(error, "strerror", None) or type(error).__name__
+    is_late = isinstance(error, TimeoutError)
     return MedtlError(
-        "the server does not answer in time" if timed_out else f"no connection ({reason})",
-        where=where,
+        "the server does not answer in time" if is_late else f"no connection ({reason})",
         fix="Check the address, and that the server is running",
     )
