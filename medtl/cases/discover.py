@@ -56,10 +56,7 @@ class Discovery:
 
 
 def discover(
-    data: Path,
-    *,
-    salt: bytes | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    data: Path, *, salt: bytes | None = None, progress: Callable[[int, int], None] | None = None
 ) -> Discovery:
     """Return what a table, or a folder of images, holds.
 

@@ -59,11 +59,7 @@ def grouped_split(
 
 
 def assign_splits(
-    manifest: Manifest,
-    labels: IntArray,
-    *,
-    fractions: Sequence[float] = (8, 1, 1),
-    seed: int = 0,
+    manifest: Manifest, labels: IntArray, *, fractions: Sequence[float] = (8, 1, 1), seed: int = 0
 ) -> Manifest:
     """Return the manifest with a split for every case: the given ones where there are any.
 

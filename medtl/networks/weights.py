@@ -217,10 +217,7 @@ def _downloaded(model: Any, contract: InputContract) -> WeightsReport:
     cfg = model.pretrained_cfg
     origin = cfg.get("hf_hub_id") or cfg.get("url") or "its default"
     return WeightsReport(
-        f"timm, from {origin}",
-        cfg.get("license") or "",
-        contract,
-        loaded=tuple(model.state_dict()),
+        f"timm, from {origin}", cfg.get("license") or "", contract, loaded=tuple(model.state_dict())
     )
 
 

@@ -22,14 +22,7 @@ from numpy.typing import NDArray
 from medtl.errors import MedtlError
 from medtl.preprocess.photometric import apply_photometric
 from medtl.preprocess.policy import Asked, Range, policy_faults, policy_ranges
-from medtl.preprocess.safety import (
-    Level,
-    border_of,
-    kind_of,
-    parameter_of,
-    safety,
-    transform_names,
-)
+from medtl.preprocess.safety import Level, border_of, kind_of, parameter_of, safety, transform_names
 from medtl.preprocess.warp import linear_part, turn, warp, warp_coordinates, warp_mask
 from medtl.types import FloatArray
 
@@ -86,10 +79,7 @@ class Augmenter:
     probability: float = 0.5
 
     def __call__(
-        self,
-        array01: FloatArray,
-        rng: np.random.Generator,
-        mask: NDArray[np.generic] | None = None,
+        self, array01: FloatArray, rng: np.random.Generator, mask: NDArray[np.generic] | None = None
     ) -> Augmented:
         """Return the image, and its mask, after a drawn augmentation.
 
@@ -133,10 +123,7 @@ class Augmenter:
         return tuple(steps)
 
     def apply(
-        self,
-        array01: FloatArray,
-        steps: Sequence[Step],
-        mask: NDArray[np.generic] | None = None,
+        self, array01: FloatArray, steps: Sequence[Step], mask: NDArray[np.generic] | None = None
     ) -> Augmented:
         """Return the image, and its mask, after given steps: a history replayed.
 

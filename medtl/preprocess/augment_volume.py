@@ -62,10 +62,7 @@ class VolumeAugmenter:
     spacing: tuple[float, float, float]
 
     def __call__(
-        self,
-        array01: FloatArray,
-        rng: np.random.Generator,
-        mask: NDArray[np.generic] | None = None,
+        self, array01: FloatArray, rng: np.random.Generator, mask: NDArray[np.generic] | None = None
     ) -> Augmented:
         """Return the volume, and its mask, after a drawn augmentation.
 
@@ -102,10 +99,7 @@ class VolumeAugmenter:
         return tuple(steps)
 
     def apply(
-        self,
-        array01: FloatArray,
-        steps: Sequence[Step],
-        mask: NDArray[np.generic] | None = None,
+        self, array01: FloatArray, steps: Sequence[Step], mask: NDArray[np.generic] | None = None
     ) -> Augmented:
         """Return the volume, and its mask, after given steps: a history replayed.
 
