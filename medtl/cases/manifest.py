@@ -10,12 +10,13 @@ import functools
 import re
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path, PureWindowsPath
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 from medtl.cases import leaks
+from medtl.cases.columns import NO_COLUMNS, Columns
 from medtl.cases.pseudonyms import Kind, band_age, load_salt, pseudonym, remember
 from medtl.cases.sidecar import read_sidecar
 from medtl.errors import ManifestError, MedtlError
@@ -54,23 +55,7 @@ _STRUCTURAL = ("image", "patient_id", "case_id", "split", "frame")
 """Columns whose misspelling would change what a study does, so it is never overlooked."""
 
 
-@dataclass(frozen=True)
-class _Wanted:
-    """What the recipe asks of the table."""
-
-    targets: tuple[str, ...]
-    mask: str | None
-    strata: tuple[str, ...]
-    one_image_per_patient: bool
-
-    def columns(self) -> list[str]:
-        """Return the columns that must be there, each once."""
-        return list(
-            dict.fromkeys([*self.targets, *([self.mask] if self.mask else []), *self.strata])
-        )
-
-
-def manifest_columns(path: str | Path) -> list[str]:
+def manifest_columns(path: str | PathLike[str]) -> list[str]:
     """Return the names of a manifest's columns without reading its rows.
 
     Raises:
@@ -80,27 +65,14 @@ def manifest_columns(path: str | Path) -> list[str]:
 
 
 def read_manifest(
-    path: str | Path,
-    *,
-    targets: Sequence[str] = (),
-    mask: str | None = None,
-    strata: Sequence[str] = (),
-    ids: Literal["pseudonymise", "pseudonymous"] = "pseudonymise",
-    one_image_per_patient: bool = False,
-    salt: bytes | None = None,
+    path: str | PathLike[str], columns: Columns = NO_COLUMNS, *, salt: bytes | None = None
 ) -> Manifest:
     """Return the cases of a CSV or Parquet manifest and of the YAML sidecar beside it.
 
     Args:
         path: The table. Image and mask paths in it are relative to its folder and stay below it.
             The sidecar has the same name with the suffix `.yaml`; it may be absent.
-        targets: Columns whose cells become `Case.targets`, as text.
-        mask: Column with the path of each mask.
-        strata: Columns whose cells become `Case.strata`; ages above 89 become "90+".
-        ids: "pseudonymise" replaces patient and case ids by keyed hashes; "pseudonymous" says
-            that they identify nobody and keeps them.
-        one_image_per_patient: The user's statement that a table without `patient_id` has no
-            patient twice.
+        columns: Those that a study uses; all of them must be there.
         salt: Key of the pseudonyms. By default this user's own, and then the local table of
             `pseudonym.whois` learns the ids.
 
@@ -111,14 +83,13 @@ def read_manifest(
     """
     path = Path(path)
     table = read_table(path)
-    wanted = _Wanted(tuple(targets), mask, tuple(strata), one_image_per_patient)
-    faults: list[MedtlError] = [*_column_faults(table.columns, wanted), *table.faults]
+    faults: list[MedtlError] = [*_column_faults(table.columns, columns), *table.faults]
     if "image" not in table.columns:
         raise_together(faults, path.name)
     if not table.rows and not table.faults:
         faults.append(ManifestError("empty: no rows below the header", fix="Add a row per image"))
-    names = _Names(ids, load_salt() if salt is None else salt)
-    builder = _CaseBuilder(table, wanted, path.resolve().parent, names)
+    names = _Names(columns.ids, load_salt() if salt is None else salt)
+    builder = _CaseBuilder(table, columns, path.resolve().parent, names)
     cases = list(builder.cases())
     faults += [*builder.faults, *leaks.patient_faults(cases)]
     sidecar, sidecar_faults = read_sidecar(path, table.columns)
@@ -211,7 +182,7 @@ class _Names:
 class _CaseBuilder:
     """Turns rows into cases, collecting what is wrong and what was decided on the way."""
 
-    def __init__(self, table: Table, wanted: _Wanted, root: Path, names: _Names) -> None:
+    def __init__(self, table: Table, wanted: Columns, root: Path, names: _Names) -> None:
         self.table = table
         self.wanted = wanted
         self.root = root
@@ -333,7 +304,7 @@ class _CaseBuilder:
             self.duplicates.append(line)
             return
         differ = [name for name, i in self.index.items() if row[i] != first_row[i]]
-        conflict = [name for name in differ if name in {*self.wanted.columns(), *_STRUCTURAL[1:]}]
+        conflict = [name for name in differ if name in {*self.wanted.names, *_STRUCTURAL[1:]}]
         found = f"the image of row {first_line} again"
         if conflict:
             found += f", with conflicting {', '.join(conflict)} (a label, mask or id is wrong)"
@@ -347,7 +318,7 @@ class _CaseBuilder:
 
     def _strata(self, row: tuple[str, ...]) -> Mapping[str, str]:
         """Return the cells of the strata, ages above 89 as one band."""
-        cells = {name: self._cell(row, name) for name in self.wanted.strata}
+        cells = {name: self._cell(row, name) for name in self.wanted.about}
         ages = {name: band_age(cell) for name, cell in cells.items() if name.casefold() == "age"}
         return MappingProxyType({**cells, **ages})
 
@@ -401,13 +372,13 @@ def _missing(cell: str, root: Path) -> tuple[str, str]:
     return f"the file{name} is not found", "Correct the path or delete the row"
 
 
-def _column_faults(columns: Sequence[str], wanted: _Wanted) -> Iterator[ManifestError]:
+def _column_faults(columns: Sequence[str], wanted: Columns) -> Iterator[ManifestError]:
     """Yield a fault for each column that is missing or nearly has the name of a known one."""
     if "image" not in columns and any(looks_like_data(name) for name in columns):
         fix = "Write the names of the columns into the first line"
         yield ManifestError("no column 'image'; the first line does not look like names", fix=fix)
         return
-    for name in ["image", *wanted.columns()]:
+    for name in ["image", *wanted.names]:
         if name not in columns:
             near = nearest(name, columns)
             listed = ", ".join(column[:40] for column in columns[:30])

@@ -245,6 +245,8 @@ def predict(
     if done.left_out:
         print(f"{done.left_out} objects of the study are no images and were left out")
     print(f"{done.images} images predicted: {out}")
+    for flag, count in done.unknown.items():
+        print(f"{count} of them: {flag.replace('_', ' ')}, so the network was told nothing of it")
     if done.flagged or done.quarantined:
         print(f"{done.flagged} flagged, {done.quarantined} could not be read: {done.quality}")
 
@@ -436,10 +438,11 @@ def manifest_export(
     mask: Annotated[str, typer.Option(help="column of the masks")] = "mask",
 ) -> None:
     """Write volumes and masks as a folder that a Decathlon reader or nnU-Net takes."""
+    from medtl.cases.columns import Columns
     from medtl.cases.layout_export import export_layout
     from medtl.cases.manifest import read_manifest
 
-    count = export_layout(read_manifest(manifest, mask=mask), out, layout, name=out.name)
+    count = export_layout(read_manifest(manifest, Columns(mask=mask)), out, layout, name=out.name)
     print(f"{count} cases: {out}")
 
 
@@ -449,9 +452,10 @@ def manifest_check(
     one_image_per_patient: Annotated[bool, typer.Option(help="no patient_id column")] = False,
 ) -> None:
     """Find every fault of a manifest: columns, paths, ids, patients in two splits."""
+    from medtl.cases.columns import Columns
     from medtl.cases.manifest import read_manifest
 
-    found = read_manifest(manifest, one_image_per_patient=one_image_per_patient)
+    found = read_manifest(manifest, Columns(one_image_per_patient=one_image_per_patient))
     patients = len({case.patient_id for case in found.cases})
     print(f"{manifest.name}: {len(found.cases)} images of {patients} patients, no faults")
     for note in found.notes:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from medtl.cases.columns import Columns
 from medtl.cases.leaks import content_hash
 from medtl.cases.manifest import manifest_columns, read_manifest
 from medtl.errors import ImageError, ManifestError
@@ -128,10 +129,8 @@ def _hash_among(
 def _candidates(images: Path, volumes: bool) -> Iterator[Source]:
     """DICOM images that a result may be about."""
     if images.suffix.lower() in TABLES and images.is_file():
-        columns = set(manifest_columns(images))
-        manifest = read_manifest(
-            images, one_image_per_patient="patient_id" not in columns, salt=_NOBODY
-        )
+        nothing = Columns(one_image_per_patient="patient_id" not in manifest_columns(images))
+        manifest = read_manifest(images, nothing, salt=_NOBODY)
         for case in manifest.cases:
             if case.image.is_dir() or _is_dicom(case.image):
                 yield Source(case.image, case.frame)

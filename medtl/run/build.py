@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from medtl.cases.columns import Columns
 from medtl.cases.manifest import manifest_columns, read_manifest
 from medtl.data.decoded import DecodedImages
 from medtl.data.reader import ImageReader, ReadRecord, decode_cases
@@ -85,9 +86,6 @@ VOLUME_STANDARDISATION: dict[str, Literal["centred", "z_score", "none"]] = {
 }
 """How volumes are standardised; no pretrained 3D weights ask for anything else."""
 
-DEMOGRAPHICS = ("age", "sex")
-"""Manifest columns that the cohort table shows when they are there."""
-
 
 @dataclass(frozen=True)
 class TrainedModel:
@@ -110,19 +108,9 @@ class TrainedModel:
 
 def build_manifest(recipe: Recipe) -> Manifest:
     """Read the recipe's manifest, pseudonymised unless the recipe says its ids already are."""
-    data = recipe.data
-    path = Path(data.manifest)
-    present = set(manifest_columns(path))
-    shown = [name for name in DEMOGRAPHICS if name in present]
-    shown += [data.sex] if data.sex else []
-    return read_manifest(
-        path,
-        targets=data.targets,
-        mask=data.mask,
-        strata=tuple(dict.fromkeys([*data.strata, *shown])),
-        ids=data.ids,
-        one_image_per_patient=data.one_image_per_patient,
-    )
+    path = Path(recipe.data.manifest)
+    columns = Columns.of(dict(recipe.data)).described_by(manifest_columns(path))
+    return read_manifest(path, columns)
 
 
 def build_task(recipe: Recipe, cases: Sequence[Case]) -> Task:
@@ -464,7 +452,7 @@ def load_trained(path: Path) -> TrainedModel:
     task = TASKS[kind](**fields, criterion=_criterion(recipe.task))
     no_weights = recipe.model.model_copy(update={"weights": WeightsSpec(source="none")})
     untrained = recipe.model_copy(update={"model": no_weights})
-    model, _ = build_network(untrained, task.outputs, extra=task.extra)
+    model, _ = build_network(untrained, task.outputs, extra=task.inputs.width)
     for removal in meta.get("removed", ()):
         remove(model, Removal(**removal))
     try:

@@ -187,7 +187,7 @@ def build_trainer(
         if len(cases) < 2:
             raise RunError(f"the {name} split holds {len(cases)} images", expected="at least 2")
     task = prepared.task.weighted(parts["train"])
-    model, loaded = build_network(recipe, task.outputs, extra=task.extra)
+    model, loaded = build_network(recipe, task.outputs, extra=task.inputs.width)
     model.set_bias(task.head_bias(parts["train"]).tolist())
     trainer = Trainer(
         model=model,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from medtl.cases.columns import Columns
 from medtl.cases.labels import label_faults
 from medtl.cases.manifest import manifest_columns, read_manifest
 from medtl.errors import ManifestError, MedtlError, RecipeError
@@ -114,32 +115,19 @@ def _manifest_faults(data: Mapping[str, Any]) -> list[MedtlError]:
     if not isinstance(section, dict) or not isinstance(section.get("manifest"), str):
         return []
     path = Path(section["manifest"])
-    targets = section.get("target", [])
-    targets = [targets] if isinstance(targets, str) else targets
-    if not isinstance(targets, list) or not all(isinstance(t, str) for t in targets):
-        targets = []
-    mask = section.get("mask")
-    masks = [mask] if isinstance(mask, str) else []
-    strata = section.get("strata")
-    strata = [s for s in strata if isinstance(s, str)] if isinstance(strata, list) else []
+    columns = Columns.of(section)
     try:
-        columns = manifest_columns(path)
+        present = manifest_columns(path)
     except MedtlError as error:
         return [error]
     faults: list[MedtlError] = [
-        _unknown(name, columns, where=f"data.{key}", what="column")
-        for key, names in (("target", targets), ("mask", masks), ("strata", strata))
+        _unknown(name, present, where=f"data.{key}", what="column")
+        for key, names in columns.missing_from(present).items()
         for name in names
-        if name not in columns
     ]
+    known = columns.within(present)
     try:
-        manifest = read_manifest(
-            path,
-            targets=[t for t in targets if t in columns],
-            mask=next((m for m in masks if m in columns), None),
-            strata=[s for s in strata if s in columns],
-            one_image_per_patient=section.get("one_image_per_patient") is True,
-        )
+        manifest = read_manifest(path, known)
     except MedtlError as error:
         return [*faults, error]
     spec = data.get("task")
@@ -147,11 +135,10 @@ def _manifest_faults(data: Mapping[str, Any]) -> list[MedtlError]:
         return faults
     if len({case.patient_id for case in manifest.cases}) < len(SPLITS):
         faults.append(_too_few(manifest.cases))
-    known = [t for t in targets if t in columns]
     study = data.get("study")
     if isinstance(study, dict) and study.get("prevalence") is not None:
-        faults += _prevalence_faults(manifest.cases, known, section)
-    return faults + _label_faults(manifest.cases, known, section)
+        faults += _prevalence_faults(manifest.cases, known.targets, section)
+    return faults + _label_faults(manifest.cases, known.targets, section)
 
 
 def _too_few(cases: Sequence[Case]) -> MedtlError:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from medtl.cases.columns import Columns
 from medtl.cases.manifest import manifest_columns, read_manifest
 from medtl.cases.predictions import write_predictions
 from medtl.cases.pseudonyms import load_salt, pseudonym
@@ -50,6 +52,7 @@ class Predicted:
         quarantined: Images that could not be read.
         quality: File that lists both, beside the predictions.
         left_out: Objects of a fetched study that are no images.
+        unknown: Flag -> images of which the network was not told all it asks for ("sex_unknown").
     """
 
     images: int
@@ -57,6 +60,7 @@ class Predicted:
     quarantined: int
     quality: Path
     left_out: int = 0
+    unknown: Mapping[str, int] = field(default_factory=dict)
 
 
 def predict_images(run: Path, data: Path, out: Path, *, progress: Progress = silent) -> Predicted:
@@ -89,15 +93,22 @@ def predict_images(run: Path, data: Path, out: Path, *, progress: Progress = sil
         manifest.cases, reader, progress=lambda done, total: progress("Reading", done, total)
     )
     readable = set(store.case_ids)
-    cases = [case for case in manifest.cases if case.case_id in readable]
+    told = trained.task.inputs
+    cases = [
+        told.completed(case, record.facts)
+        for case, record in zip(manifest.cases, records, strict=True)
+        if case.case_id in readable
+    ]
     if not cases:
         raise RunError("no image could be read", where=data.name, fix=records[0].cause)
+    flags_of = {case.case_id: told.unknown(case) for case in cases}
+    records = [replace(r, flags=(*r.flags, *flags_of.get(r.case_id, ()))) for r in records]
     with_truth = all(label in cases[0].targets for label in trained.recipe.data.targets)
     samples = Samples(
         store=store,
         rows=store.rows(cases),
         targets=np.zeros((len(cases), 1), dtype=np.float32),
-        inputs=trained.task.inputs(cases),
+        inputs=told(cases),
         standardise=reader.preprocessor.standardise,
     )
     table = _predict(trained, reader, samples, cases, out, with_truth=with_truth, progress=progress)
@@ -114,7 +125,8 @@ def predict_images(run: Path, data: Path, out: Path, *, progress: Progress = sil
         table["content_sha256"] = table["case_id"].map(hashes)
         table["unlike_training"] = table["case_id"].map(lambda c: "; ".join(unlike[c]))
     write_predictions(table, out)
-    return _write_quality(out, records, unlike)
+    unknown = Counter(flag for flags in flags_of.values() for flag in flags)
+    return replace(_write_quality(out, records, unlike), unknown=dict(unknown))
 
 
 def predict_study(
@@ -193,15 +205,16 @@ def _find_cases(run: Path, data: Path, trained: TrainedModel) -> tuple[Manifest,
     """The cases to predict, and whether they are the run's own."""
     if data.suffix.lower() not in TABLES:
         return _manifest_of_files(data), False
-    spec = trained.recipe.data
-    present = set(manifest_columns(data))
-    targets = [name for name in spec.targets if name in present]
+    present = manifest_columns(data)
+    columns = Columns.of(dict(trained.recipe.data))
+    known = columns.within(present).described_by(present)
     manifest = read_manifest(
         data,
-        targets=targets if len(targets) == len(spec.targets) else (),
-        strata=[name for name in spec.strata if name in present],
-        ids=spec.ids,
-        one_image_per_patient=spec.one_image_per_patient or "patient_id" not in present,
+        replace(
+            known,
+            targets=known.targets if len(known.targets) == len(columns.targets) else (),
+            one_image_per_patient=known.one_image_per_patient or "patient_id" not in present,
+        ),
     )
     if manifest.sha256 != trained.meta["manifest_sha256"]:
         return manifest, False

@@ -19,6 +19,7 @@ from torch import Tensor
 from medtl.errors import ManifestError
 from medtl.losses.ordinal import Decoding, Head, decode_values
 from medtl.losses.quantity import L1
+from medtl.tasks.inputs import IMAGE_ALONE, Inputs, Sex
 from medtl.types import Case
 
 LABEL = "bone_age_months"
@@ -34,14 +35,6 @@ ENOUGH_FOR_UNIT = 10
 
 SPLIT_BAND_MONTHS = 24
 """Splits are balanced by bands of two years, for each sex."""
-
-SEXES = {"f": -8.0, "female": -8.0, "m": 8.0, "male": 8.0, "": 0.0, "u": 0.0, "o": 0.0}
-"""Spellings of a sex, lower case -> what the network is told: unknown lies in the middle.
-
-The thousand pooled features of a hand lie 9 (at 224 pixels) to 26 (at 96) from their mean. Every
-weight moves by about the same step: of a sex of -1 and 1 a short training would not learn the one
-weight.
-"""
 
 MONTHS_PER_YEAR = 12.0
 """The published strengths of the mean-variance loss, and of the error in dex, are for years."""
@@ -76,9 +69,9 @@ class BoneAge:
     larger_is_better: bool = field(default=False, init=False)
 
     @property
-    def extra(self) -> int:
-        """One number for the sex, where it is used."""
-        return int(self.sex_column != "")
+    def inputs(self) -> Inputs:
+        """The sex, where a column of it is named."""
+        return Sex(self.sex_column) if self.sex_column else IMAGE_ALONE
 
     @property
     def outputs(self) -> int:
@@ -108,16 +101,6 @@ class BoneAge:
     def truth_matrix(self, cases: Sequence[Case]) -> NDArray[np.float32]:
         """`(n, 1)` months; NaN where the age is not known."""
         return self.targets(cases)[:, None]
-
-    def inputs(self, cases: Sequence[Case]) -> NDArray[np.float32]:
-        """`(n, 1)`: -8 female, +8 male, 0 unknown; `(n, 0)` for the image alone.
-
-        Raises:
-            ManifestError: When a cell is no sex.
-        """
-        if not self.sex_column:
-            return np.zeros((len(cases), 0), dtype=np.float32)
-        return np.array([[_sex(case, self.sex_column)] for case in cases], dtype=np.float32)
 
     def strata(self, cases: Sequence[Case]) -> NDArray[np.int64]:
         """`(n, k)`: one column per band of two years and sex that occurs."""
@@ -285,18 +268,6 @@ def bone_age_task(cases: Sequence[Case], column: str, **options: Any) -> BoneAge
         )
     task.inputs(cases)
     return task.weighted(cases)
-
-
-def _sex(case: Case, column: str) -> float:
-    """What the network is told about the patient's sex."""
-    text = case.strata.get(column, "").strip().lower()
-    if text not in SEXES:
-        raise ManifestError(
-            f"a value of column {column!r} is no sex",
-            expected="F, M, female, male, or an empty cell",
-            where=f"row {case.row}",
-        )
-    return SEXES[text]
 
 
 def _chronological_months(case: Case) -> tuple[float, float]:

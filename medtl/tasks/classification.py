@@ -16,6 +16,7 @@ from torch import Tensor
 from medtl.errors import ManifestError
 from medtl.losses.cross_entropy import CrossEntropy, Focal
 from medtl.metrics.ranking import area_under_roc, rank
+from medtl.tasks.inputs import IMAGE_ALONE, Inputs
 from medtl.types import Case
 
 MIN_WATCHED_CASES = 100
@@ -63,7 +64,7 @@ class Findings:
     pos_weight: tuple[float, ...] | None = None
     watched: str = "auroc"
     larger_is_better: bool = True
-    extra: int = 0
+    inputs: Inputs = IMAGE_ALONE
 
     @property
     def outputs(self) -> int:
@@ -106,10 +107,6 @@ class Findings:
     def decode(self, outputs: Tensor) -> Tensor:
         """`(B, K)` probabilities."""
         return torch.sigmoid(outputs)
-
-    def inputs(self, cases: Sequence[Case]) -> NDArray[np.float32]:
-        """`(n, 0)`: the image is all that the network sees."""
-        return np.zeros((len(cases), 0), dtype=np.float32)
 
     def explain(self, outputs: Tensor, label: str) -> Tensor:
         """The logit of the label: unlike the probability it does not flatten near 0 and 1."""
@@ -244,7 +241,7 @@ class Classes:
     class_weight: tuple[float, ...] | None = None
     watched: str = "auroc"
     larger_is_better: bool = True
-    extra: int = 0
+    inputs: Inputs = IMAGE_ALONE
 
     @property
     def outputs(self) -> int:
@@ -274,10 +271,6 @@ class Classes:
     def decode(self, outputs: Tensor) -> Tensor:
         """`(B, K)` probabilities that sum to 1."""
         return torch.softmax(outputs.double(), dim=1).to(outputs.dtype)
-
-    def inputs(self, cases: Sequence[Case]) -> NDArray[np.float32]:
-        """`(n, 0)`: the image is all that the network sees."""
-        return np.zeros((len(cases), 0), dtype=np.float32)
 
     def explain(self, outputs: Tensor, label: str) -> Tensor:
         """The logit of the label: unlike the probability it does not flatten near 0 and 1."""

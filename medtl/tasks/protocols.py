@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from medtl.tasks.inputs import Inputs
 from medtl.types import Case
 
 
@@ -26,8 +27,8 @@ class Task(Protocol):
         ...
 
     @property
-    def extra(self) -> int:
-        """How many numbers per case join the pooled features (sex); 0 for none."""
+    def inputs(self) -> Inputs:
+        """The numbers that join the pooled features of a case's image (the sex)."""
         ...
 
     @property
@@ -46,10 +47,6 @@ class Task(Protocol):
 
     def truth_matrix(self, cases: Sequence[Case]) -> NDArray[np.float32]:
         """`(n, K)` certain truth per label in the unit of the report; NaN where there is none."""
-        ...
-
-    def inputs(self, cases: Sequence[Case]) -> NDArray[np.float32]:
-        """`(n, extra)` numbers that join the pooled features."""
         ...
 
     def strata(self, cases: Sequence[Case]) -> NDArray[np.int64]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from medtl.errors import ImageError, ManifestError
 from medtl.losses.known import IGNORE
 from medtl.losses.segmentation import DiceCrossEntropy
+from medtl.tasks.inputs import IMAGE_ALONE, Inputs
 from medtl.types import Case
 
 MOST_STRUCTURES = 254
@@ -40,7 +41,7 @@ class Structures:
     exclusive: bool = True
     criterion: Callable[..., Tensor] = field(default_factory=DiceCrossEntropy)
     present: Mapping[str, frozenset[int]] = field(default_factory=dict)
-    extra: int = 0
+    inputs: Inputs = IMAGE_ALONE
     watched: str = "dice"
     larger_is_better: bool = True
 
@@ -149,10 +150,6 @@ class Structures:
     def truth_matrix(self, cases: Sequence[Case]) -> NDArray[np.float32]:
         """`(n, K)` of NaN: no single number is the truth of a case."""
         return np.full((len(cases), len(self.labels)), np.nan, dtype=np.float32)
-
-    def inputs(self, cases: Sequence[Case]) -> NDArray[np.float32]:
-        """`(n, 0)`: nothing but the image is used."""
-        return np.zeros((len(cases), 0), dtype=np.float32)
 
     def strata(self, cases: Sequence[Case]) -> NDArray[np.int64]:
         """`(n, K)`: 1 where the mask was read and shows the structure."""

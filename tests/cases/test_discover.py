@@ -8,6 +8,7 @@ from make_dicom import write
 
 from medtl.cases import discover as module
 from medtl.cases import pseudonyms
+from medtl.cases.columns import Columns
 from medtl.cases.discover import discover
 from medtl.cases.manifest import read_manifest, write_manifest
 from medtl.errors import ManifestError
@@ -46,7 +47,7 @@ def test_classes_below_folders_for_the_splits(tmp_path: Path) -> None:
     assert [row["split"] for row in one.rows] == ["train"] * 4 + ["val"] * 4
     write_manifest(one.rows, tmp_path / "manifest.csv")
     manifest = read_manifest(
-        tmp_path / "manifest.csv", targets=["label"], one_image_per_patient=True, salt=SALT
+        tmp_path / "manifest.csv", Columns(["label"], one_image_per_patient=True), salt=SALT
     )
     assert [case.targets["label"] for case in manifest.cases] == list("aabbaabb")
 

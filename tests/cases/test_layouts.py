@@ -13,6 +13,7 @@ from make_dicom import SHARED
 from test_masks import LABELS, left_handed
 from test_series import VALUES, series
 
+from medtl.cases.columns import Columns
 from medtl.cases.layout_export import export_layout
 from medtl.cases.layouts import import_layout
 from medtl.cases.manifest import place_for, read_manifest, write_manifest_of
@@ -75,7 +76,7 @@ def imported(folder: Path, layout: str | Path, **options: Any) -> Manifest:
     found = import_layout(folder, layout, **options)
     path = place_for(folder, folder.parent / "manifest.csv")
     write_manifest_of(folder, found.rows, path, found.sidecar)
-    return read_manifest(path, mask="mask", ids="pseudonymous")
+    return read_manifest(path, Columns(mask="mask", ids="pseudonymous"))
 
 
 # ----------------------------------------------------------------------- import
@@ -138,7 +139,7 @@ def test_the_bone_age_release_is_described_by_its_yaml(tmp_path):
     }
     path = place_for(folder, None)
     write_manifest_of(folder, found.rows, path, found.sidecar)
-    manifest = read_manifest(path, targets=["boneage_months"], strata=["sex"])
+    manifest = read_manifest(path, Columns(["boneage_months"], strata=["sex"]))
     assert manifest.units == {"boneage_months": "months"}
     assert [case.strata["sex"] for case in manifest.cases] == ["F", "M"]
     table.write_text("id,boneage,male\n1377,180,False\n9,12,True\n8,12,True\n")
@@ -260,7 +261,7 @@ def study(tmp_path: Path) -> Manifest:
     ]
     rows = [{**row, "case_id": f"case{number}"} for number, row in enumerate(rows)]
     write_manifest_of(folder, rows, folder / "manifest.csv", {"labels": LABEL_NAMES})
-    return read_manifest(folder / "manifest.csv", mask="mask", ids="pseudonymous")
+    return read_manifest(folder / "manifest.csv", Columns(mask="mask", ids="pseudonymous"))
 
 
 @pytest.mark.parametrize("layout", ["msd", "nnunet"])
@@ -297,12 +298,12 @@ def test_what_cannot_be_exported_is_refused(tmp_path):
     manifest = study(tmp_path)
     with pytest.raises(ManifestError, match="the folder exists"):
         export_layout(manifest, tmp_path, "msd")
-    bare = read_manifest(manifest.root / "manifest.csv", ids="pseudonymous")
+    bare = read_manifest(manifest.root / "manifest.csv", Columns(ids="pseudonymous"))
     with pytest.raises(ManifestError, match="row 2: 3 of 3 cases have no mask"):
         export_layout(bare, tmp_path / "o", "msd")
     rows = [{"image": "v.nii.gz", "mask": "v_mask.nii.gz", "patient_id": "p", "frame": "1"}]
     write_manifest_of(manifest.root, rows, manifest.root / "flat.csv")
-    flat = read_manifest(manifest.root / "flat.csv", mask="mask", ids="pseudonymous")
+    flat = read_manifest(manifest.root / "flat.csv", Columns(mask="mask", ids="pseudonymous"))
     with pytest.raises(ManifestError, match="row 2: an image of 2 dimensions; expected volumes"):
         export_layout(flat, tmp_path / "o", "msd")
 
@@ -312,7 +313,7 @@ def test_the_shared_hippocampus_pairs_agree():
     from medtl.io.masks import read_mask
 
     folder = SHARED / "data" / "mri_hippocampus_msd"
-    manifest = read_manifest(folder / "manifest.csv", mask="label", salt=b"test")
+    manifest = read_manifest(folder / "manifest.csv", Columns(mask="label"), salt=b"test")
     for case in manifest.cases[::20]:
         image = read_image(case.image)
         mask = read_mask(case.mask, like=image, labels={1: "anterior", 2: "posterior"})

@@ -10,6 +10,7 @@ import pytest
 from pyarrow import parquet
 
 from medtl.cases import pseudonyms
+from medtl.cases.columns import Columns
 from medtl.cases.manifest import manifest_columns, read_manifest, write_manifest
 from medtl.cases.pseudonyms import pseudonym
 from medtl.errors import LeakError, ManifestError, MedtlError
@@ -35,7 +36,7 @@ def write(tmp_path: Path, *rows: str, header: str = HEADER) -> Path:
 
 
 def read(path: Path, **wanted: object) -> Manifest:
-    return read_manifest(path, **{"targets": ["label"], "salt": SALT, **wanted})
+    return read_manifest(path, Columns(**{"targets": ["label"], **wanted}), salt=SALT)
 
 
 def fault(path: Path, **wanted: object) -> str:
@@ -513,7 +514,7 @@ def test_the_real_manifests(
     shared: Path, name: str, wanted: dict[str, object], rows: int, patients: int | None
 ) -> None:
     path = shared / "data" / name / "manifest.csv"
-    one = read_manifest(path, salt=SALT, **wanted)
+    one = read_manifest(path, Columns(**wanted), salt=SALT)
     assert len(one.cases) == rows
     assert patients is None or len({case.patient_id for case in one.cases}) == patients
     assert one.notes == ()

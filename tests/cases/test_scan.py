@@ -10,6 +10,7 @@ from make_dicom import header, save, write
 from pydicom.dataset import Dataset
 
 from medtl.cases import scan as module
+from medtl.cases.columns import Columns
 from medtl.cases.manifest import read_manifest, write_manifest
 from medtl.cases.pseudonyms import pseudonym
 from medtl.cases.scan import COLUMNS, ScanResult, scan_dicom
@@ -173,7 +174,7 @@ def test_the_rows_are_a_manifest(tmp_path: Path) -> None:
     series(tmp_path / "b", "1.2.2", 2, PatientID="other")
     result = scan(tmp_path, per="series")
     write_manifest(result.rows, tmp_path / "manifest.csv")
-    one = read_manifest(tmp_path / "manifest.csv", ids="pseudonymous", salt=SALT)
+    one = read_manifest(tmp_path / "manifest.csv", Columns(ids="pseudonymous"), salt=SALT)
     assert [case.patient_id for case in one.cases] == [row["patient_id"] for row in result.rows]
     assert [case.image.name for case in one.cases] == ["a", "b"]
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from medtl.cases.columns import Columns
 from medtl.cases.manifest import read_manifest
 from medtl.demo import chest
 from medtl.demo.anatomy import Effusion
@@ -56,9 +57,7 @@ def digests(folder: Path) -> dict[str, str]:
 def test_manifest_is_accepted_and_finds_every_image(manifest: Path) -> None:
     found = read_manifest(
         manifest,
-        targets=FINDINGS,
-        strata=("view", "sex", "age", "scanner", "site"),
-        ids="pseudonymous",
+        Columns(FINDINGS, strata=("view", "sex", "age", "scanner", "site"), ids="pseudonymous"),
     )
     assert found.source == "synthetic phantoms drawn by medtl demo"
     assert found.licence == "CC0-1.0"

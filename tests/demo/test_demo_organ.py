@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from browsing import look_at, needs_chromium
 
+from medtl.cases.columns import Columns
 from medtl.cases.manifest import read_manifest
 from medtl.demo.organ import CYST, KIDNEY, SCANNERS, draw_phantom, draw_volume, write_organ_study
 from medtl.demo.study import run_demo
@@ -27,7 +28,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_manifest_is_accepted_and_every_mask_lies_on_its_image(manifest: Path) -> None:
-    found = read_manifest(manifest, mask="mask", strata=("scanner",), ids="pseudonymous")
+    found = read_manifest(manifest, Columns(mask="mask", strata=("scanner",), ids="pseudonymous"))
     assert found.licence == "CC0-1.0"
     assert len(found.cases) == PATIENTS
     for number, case in enumerate(found.cases):

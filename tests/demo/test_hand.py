@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from browsing import look_at, needs_chromium
 
+from medtl.cases.columns import Columns
 from medtl.cases.manifest import read_manifest
 from medtl.demo.hand import (
     OLDEST,
@@ -124,7 +125,7 @@ def test_growth_plates_are_dark_lines_that_go() -> None:
 
 
 def test_manifest_is_accepted_and_every_image_reads_back(manifest: Path) -> None:
-    found = read_manifest(manifest, targets=[TARGET], strata=["sex", "age"], ids="pseudonymous")
+    found = read_manifest(manifest, Columns([TARGET], strata=["sex", "age"], ids="pseudonymous"))
     assert len(found.cases) == len({case.patient_id for case in found.cases}) == PATIENTS
     for number, case in enumerate(found.cases):
         drawn = draw_hand(3, number)

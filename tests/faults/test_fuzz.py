@@ -22,6 +22,7 @@ from PIL import Image as Pillow
 from pydicom import uid
 from tiny_study import RECIPE
 
+from medtl.cases.columns import Columns
 from medtl.cases.manifest import read_manifest
 from medtl.errors import MedtlError
 from medtl.io.read import read_image
@@ -181,7 +182,7 @@ def read_nifti_or_inside(path: Path) -> None:
 
 
 def check_manifest(path: Path) -> None:
-    read_manifest(path, targets=["label"], salt=bytes(32))
+    read_manifest(path, Columns(["label"]), salt=bytes(32))
 
 
 def check_recipe(path: Path) -> None:

@@ -28,6 +28,7 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
+from medtl.cases.columns import Columns
 from medtl.cases.manifest import read_manifest
 from medtl.errors import ImageError, ManifestError, MedtlError, RecipeError, WeightsError
 from medtl.io.read import read_image
@@ -350,7 +351,7 @@ def test_a_cell_of_a_megabyte(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text('image,label\n"' + "x" * (1 << 20) + '",1\n')
     with pytest.raises(ManifestError, match="row 2"):
-        read_manifest(path, targets=["label"], one_image_per_patient=True, salt=bytes(32))
+        read_manifest(path, Columns(["label"], one_image_per_patient=True), salt=bytes(32))
 
 
 @pytest.mark.parametrize("cell", ["=1+1", "+cmd", "-2+3", "@SUM(A1)", "'=1", "＝1"])

@@ -33,7 +33,7 @@ def recipe(**task):
 def test_the_shipped_recipe_makes_the_task():
     task = build_task(parse_recipe(load_yaml(RECIPE)), CASES)
     assert task.labels == ("bone_age_months",)
-    assert (task.outputs, task.extra) == (1, 1)
+    assert (task.outputs, task.inputs.width) == (1, 1)
     assert task.inputs(CASES[:2]).tolist() == [[8.0], [-8.0]]
 
 
@@ -72,7 +72,7 @@ def test_faults(change, message):
 def test_the_network_learns_from_image_and_sex(loss):
     spec = parse_recipe(recipe(loss=loss, class_months=24))
     task = build_task(spec, CASES)
-    model, _ = build_network(spec, task.outputs, extra=task.extra)
+    model, _ = build_network(spec, task.outputs, extra=task.inputs.width)
     model.set_bias(task.head_bias(CASES).tolist())
     assert isinstance(model.head.linear, SharedLinear) == (loss == "coral")
     model.eval()

@@ -58,10 +58,10 @@ def test_targets_are_months_and_nan_where_unknown():
 def test_sex_is_an_input_or_not():
     cases = [case(0, 1, "F"), case(1, 1, "male"), case(2, 1, "")]
     assert task().inputs(cases).tolist() == [[-8.0], [8.0], [0.0]]
-    assert task().extra == 1
+    assert task().inputs.width == 1
     without = BoneAge("boneage")
     assert without.inputs(cases).shape == (3, 0)
-    assert without.extra == 0
+    assert without.inputs.width == 0
 
 
 @pytest.mark.parametrize("text", ["-3", "Kim", "3650", "nan", "inf"])

@@ -1,0 +1,115 @@
+"""Which columns of a manifest a study reads, and as what: stated once, for every reading of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+DEMOGRAPHICS = ("age", "sex")
+"""Columns that are read where a table has them: who the patients are, and how old."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a manifest that a study uses.
+
+    Training, check, prediction and export ask for the same: what training tells the network,
+    prediction must tell it too.
+
+    Attributes:
+        targets: Columns whose cells become `Case.targets`, as text.
+        mask: Column with the path of each mask.
+        strata: Columns that results are broken down by. Their cells, and those of `inputs` and
+            `described`, become `Case.strata`; ages above 89 become "90+".
+        inputs: Columns that the network is told besides the image (the sex).
+        described: Columns that only the description of the cohort shows.
+        ids: "pseudonymise" replaces patient and case ids by keyed hashes; "pseudonymous" says
+            that they identify nobody and keeps them.
+        one_image_per_patient: The user's statement that a table without `patient_id` has no
+            patient twice.
+
+    Example:
+        >>> columns = Columns.of({"target": "age_months", "sex": "male", "strata": ["site"]})
+        >>> columns.names
+        ('age_months', 'site', 'male')
+        >>> columns.missing_from(["image", "age_months", "male"])
+        {'strata': ['site']}
+        >>> columns.within(["image", "age_months", "male"]).about
+        ('male',)
+    """
+
+    targets: Sequence[str] = ()
+    mask: str | None = None
+    strata: Sequence[str] = ()
+    inputs: Sequence[str] = ()
+    described: Sequence[str] = ()
+    ids: Literal["pseudonymise", "pseudonymous"] = "pseudonymise"
+    one_image_per_patient: bool = False
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Columns:
+        """Return the columns that the section `data` of a recipe names, read leniently.
+
+        Args:
+            data: `target`, `mask`, `strata`, `sex`, `ids` and `one_image_per_patient`, each of
+                which may be missing. What is no text names no column: the schema reports it.
+        """
+        return cls(
+            targets=_texts(data.get("target")),
+            mask=next(iter(_texts(data.get("mask"))), None),
+            strata=_texts(data.get("strata")),
+            inputs=_texts(data.get("sex")),
+            ids="pseudonymous" if data.get("ids") == "pseudonymous" else "pseudonymise",
+            one_image_per_patient=data.get("one_image_per_patient") is True,
+        )
+
+    @property
+    def about(self) -> tuple[str, ...]:
+        """Columns whose cells become `Case.strata`, each once."""
+        return tuple(dict.fromkeys([*self.strata, *self.described, *self.inputs]))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All columns that a table must have, each once."""
+        masks = () if self.mask is None else (self.mask,)
+        return tuple(dict.fromkeys([*self.targets, *masks, *self.about]))
+
+    def missing_from(self, present: Collection[str]) -> dict[str, list[str]]:
+        """Return key of the recipe -> columns it names that a table does not have."""
+        by_key = {
+            "target": self.targets,
+            "mask": () if self.mask is None else (self.mask,),
+            "strata": self.strata,
+            "sex": self.inputs,
+        }
+        absent = {key: [n for n in names if n not in present] for key, names in by_key.items()}
+        return {key: names for key, names in absent.items() if names}
+
+    def described_by(self, present: Iterable[str]) -> Columns:
+        """Return these, and those of `DEMOGRAPHICS` that a table has."""
+        return replace(self, described=[name for name in DEMOGRAPHICS if name in {*present}])
+
+    def within(self, present: Iterable[str]) -> Columns:
+        """Return those of these that a table has, for tables that need not have all of them."""
+        has = {*present}
+        return replace(
+            self,
+            targets=[name for name in self.targets if name in has],
+            mask=self.mask if self.mask in has else None,
+            strata=[name for name in self.strata if name in has],
+            inputs=[name for name in self.inputs if name in has],
+        )
+
+
+NO_COLUMNS = Columns()
+"""Images and ids alone."""
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    """One text or a list of them as a tuple; anything else names nothing."""
+    if isinstance(value, str):
+        return (value,)
+    if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+        return tuple(value)
+    return ()
