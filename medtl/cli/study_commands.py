@@ -177,7 +177,7 @@ def _run_study(
     from rich.console import Console
 
     from medtl.cli.bars import bars
-    from medtl.studies.condition_study import run_conditions
+    from medtl.studies.engine import run_conditions
     from medtl.studies.single import SingleRun
     from medtl.studies.summary import to_markdown
 

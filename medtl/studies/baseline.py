@@ -1,9 +1,13 @@
-"""The baseline every fine-tuned network must beat: logistic regression on frozen features."""
+"""Models that every fine-tuned network must beat.
+
+Logistic or ridge regression on frozen features and, for a quantity, the median: what is right
+without any image. All learn from the training rows only.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,7 +25,10 @@ FEATURE_SIZE = 224
 """Pixels per side for the frozen features, whatever the recipe trains at."""
 
 STRENGTHS = tuple(10.0**k for k in range(-5, 2))
-"""Inverse regularisation strengths to choose from."""
+"""Inverse regularisation strengths of the logistic regression to choose from."""
+
+PENALTIES = tuple(10.0**k for k in range(6))
+"""Penalties on the squared weights of standardised features to choose from."""
 
 INNER_FOLDS = 4
 """Grouped folds of the training part by which the strength is chosen."""
@@ -87,16 +94,95 @@ def logistic_scores(
         RunError: When the training rows hold one class only.
     """
     from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
+    from sklearn.model_selection import StratifiedGroupKFold
 
     rows = np.flatnonzero(train & ~np.isnan(truth))
     classes = truth[rows].astype(int)
     if len(np.unique(classes)) < 2:
         raise RunError("the baseline's training rows hold one class only")
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000))
     inner = StratifiedGroupKFold(INNER_FOLDS, shuffle=True, random_state=seed)
-    search = GridSearchCV(model, {"logisticregression__C": STRENGTHS}, scoring="roc_auc", cv=inner)
-    search.fit(features[rows], classes, groups=np.asarray(groups)[rows])
-    return np.asarray(search.predict_proba(features)[:, 1])
+    strengths = {"logisticregression__C": STRENGTHS}
+    model = _tuned(LogisticRegression(max_iter=5000), strengths, "roc_auc", inner)
+    model.fit(features[rows], classes, groups=np.asarray(groups)[rows])
+    return np.asarray(model.predict_proba(features)[:, 1])
+
+
+def ridge_values(
+    features: NDArray[np.floating],
+    truth: NDArray[np.floating],
+    groups: Sequence[str],
+    *,
+    train: NDArray[np.bool_],
+    seed: int,
+) -> NDArray[np.float64]:
+    """Return `(n,)` predictions of a ridge regression that saw the training rows only.
+
+    Features are standardised with the training rows. The penalty is chosen among `PENALTIES` by
+    the mean absolute error of inner folds of the training rows, grouped by patient.
+
+    Args:
+        features: `(n, F)`; numbers that join the image (sex) are further columns.
+        truth: `(n,)` in the unit of the report; rows with NaN are not learned from.
+        groups: `(n,)` patients.
+        train: `(n,)` rows that may be learned from.
+        seed: Of the inner folds.
+
+    Raises:
+        RunError: When the training rows are of fewer than `INNER_FOLDS` patients.
+    """
+    from sklearn.linear_model import Ridge
+    from sklearn.model_selection import GroupKFold
+
+    rows = _known(truth, train)
+    patients = np.asarray(groups)[rows]
+    if len(np.unique(patients)) < INNER_FOLDS:
+        raise RunError(
+            f"the baseline's training rows are of {len(np.unique(patients))} patients",
+            expected=f"{INNER_FOLDS} or more",
+        )
+    inner = GroupKFold(INNER_FOLDS, shuffle=True, random_state=seed)
+    model = _tuned(Ridge(), {"ridge__alpha": PENALTIES}, "neg_mean_absolute_error", inner)
+    model.fit(features[rows], truth[rows], groups=patients)
+    return np.asarray(model.predict(features), dtype=np.float64)
+
+
+def median_values(
+    features: NDArray[np.floating],
+    truth: NDArray[np.floating],
+    groups: Sequence[str],
+    *,
+    train: NDArray[np.bool_],
+    seed: int,
+) -> NDArray[np.float64]:
+    """Return `(n,)` times the median of the training rows: what is right without any image.
+
+    Args:
+        features: Not looked at; every baseline takes the same arguments.
+        truth: `(n,)` in the unit of the report; NaN where not known.
+        groups: Not looked at.
+        train: `(n,)` rows that may be learned from.
+        seed: Not used.
+
+    Raises:
+        RunError: When no training row has a truth.
+    """
+    del features, groups, seed
+    return np.full(len(truth), float(np.median(truth[_known(truth, train)])))
+
+
+def _tuned(model: Any, choices: Mapping[str, Sequence[float]], scoring: str, folds: Any) -> Any:
+    """A model on standardised features whose strength is chosen in inner folds."""
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    pipeline = make_pipeline(StandardScaler(), model)
+    return GridSearchCV(pipeline, dict(choices), scoring=scoring, cv=folds)
+
+
+def _known(truth: NDArray[np.floating], train: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """The training rows whose truth is known."""
+    rows = np.flatnonzero(train & ~np.isnan(truth))
+    if not len(rows):
+        raise RunError("no training row of the baseline has a known truth")
+    return rows

@@ -29,6 +29,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from pydantic import TypeAdapter
+
 from medtl.errors import MedtlError, RunError
 from medtl.recipe.schema import Recipe, Seeds, parse_recipe
 from medtl.storage.atomic import write_json
@@ -109,22 +111,6 @@ class Plan:
         return data
 
 
-def plan_from_dict(data: Mapping[str, Any]) -> Plan:
-    """Return the plan that `Plan.to_dict` wrote."""
-    return Plan(
-        conditions={name: tuple(listed) for name, listed in data["conditions"].items()},
-        reference=data["reference"],
-        seeds=tuple(data["seeds"]),
-        vary=tuple(data["vary"]),
-        measure=data["measure"],
-        question=data["question"],
-        factors={
-            factor: {level: tuple(names) for level, names in levels.items()}
-            for factor, levels in data["factors"].items()
-        },
-    )
-
-
 def read_plan(path: Path, *, seeds: int) -> Plan:
     """Return the plan of a file.
 
@@ -154,9 +140,9 @@ def read_plan(path: Path, *, seeds: int) -> Plan:
         conditions = _overrides(data["conditions"], path.name)
         reference = data.get("reference", next(iter(conditions)))
         return Plan(conditions, reference, numbers, **stated)
-    factors = {
-        str(name): _overrides(levels, path.name) for name, levels in _mapping(data, "factors", path)
-    }
+    if not isinstance(data["factors"], dict) or not data["factors"]:
+        raise MedtlError("factors is not a mapping", where=path.name)
+    factors = {str(name): _overrides(levels, path.name) for name, levels in data["factors"].items()}
     return factorial_plan(factors, seeds=numbers, **stated)
 
 
@@ -242,7 +228,7 @@ def load_plan(out: Path) -> Plan:
     path = out / PLAN_FILE
     if not path.is_file():
         raise RunError("the folder holds no plan", expected="a study folder", where=str(out))
-    return plan_from_dict(json.loads(path.read_text("utf-8")))
+    return TypeAdapter(Plan).validate_json(path.read_bytes())
 
 
 def _refuse_other_plan(stated: Mapping[str, Any], recipe: Recipe, out: Path) -> None:
@@ -275,10 +261,3 @@ def _overrides(data: object, where: str) -> dict[str, tuple[str, ...]]:
                 where=where,
             )
     return {str(name): tuple(listed) for name, listed in data.items()}
-
-
-def _mapping(data: Mapping[str, Any], key: str, path: Path) -> list[tuple[str, Any]]:
-    """The items of a mapping in a plan file."""
-    if not isinstance(data[key], dict) or not data[key]:
-        raise MedtlError(f"{key} is not a mapping", where=path.name)
-    return list(data[key].items())

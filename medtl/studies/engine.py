@@ -1,20 +1,25 @@
-"""Runs the conditions of a plan: paired by seed, resumable, by any number of workers."""
+"""Run the conditions of a plan: paired by seed, resumable, by any number of workers."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from medtl.errors import RunError
 from medtl.recipe.schema import Recipe
 from medtl.run import record
+from medtl.run.check import read_recipe
 from medtl.run.folder import portable, refuse_existing
 from medtl.studies.conditions import Plan, fix_plan, seeded
 from medtl.studies.rows import Row, add_row, finished, read_rows
+from medtl.studies.single import SingleRun, shared_images
+from medtl.studies.summary import Summary, summarise_study
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +67,16 @@ def run_plan(
     while (claimed := _claim_next(plan, out, at_start, tried)) is not None:
         pair, lock = claimed
         tried.add(pair)
+        condition, seed = pair
         with lock:
-            row = _run(run_one, seeded(recipes[pair[0]], pair[1], plan.vary), out, pair)
+            seeded_recipe = seeded(recipes[condition], seed, plan.vary)
+            run = partial(run_one, seeded_recipe, run_folder(out, condition, seed))
+            row = {
+                "condition": condition,
+                "seed": seed,
+                **attempt(run, f"{condition}, seed {seed}"),
+                "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+            }
             add_row(out, row)
         on_row(row)
         failures += row["status"] == "failed"
@@ -77,42 +90,83 @@ def run_folder(out: Path, condition: str, seed: int) -> Path:
     return out / "runs" / condition / f"seed-{seed}"
 
 
+def run_conditions(
+    recipe: Path,
+    plan: Plan,
+    out: Path,
+    *,
+    overrides: Sequence[str] = (),
+    resume: bool = False,
+    single: SingleRun | None = None,
+    on_row: Callable[[Row], None] = lambda _: None,
+) -> Summary:
+    """Run every condition of a plan with every seed, and sum up what is there.
+
+    Args:
+        recipe: The YAML file that the conditions change.
+        plan: What to do.
+        out: The study folder.
+        overrides: Changes of the recipe in all conditions.
+        resume: Go on with what is in the folder, or join the workers that are in it.
+        single: How a run is done; its images and its split are set here.
+        on_row: Told of every run that has ended.
+
+    Raises:
+        RecipeError: When a condition makes a faulty recipe; nothing has been run then.
+        RunError: See `run_plan`.
+    """
+
+    def recipe_of(condition: str) -> Recipe:
+        return read_recipe(recipe, [*overrides, *plan.conditions[condition]])
+
+    with shared_images(out) as images:
+        one = replace(single or SingleRun(), images=images, own_split=not plan.shares_the_split)
+        run_plan(plan, recipe_of, out, run_one=one, resume=resume, on_row=on_row)
+    return summarise_study(out)
+
+
+def try_lock(folder: Path) -> ExitStack | None:
+    """Return a lock on the folder of a run, None when another worker has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(record.locked(folder))
+        except RunError:
+            return None
+        return stack.pop_all()
+
+
+def attempt(run: Callable[[], Mapping[str, Any]], name: str) -> dict[str, Any]:
+    """Return what a run measures and that it is done, or that it failed and why."""
+    try:
+        return {"status": "done", **run()}
+    except Exception as error:
+        # The other runs must not be lost to the fault of one, whatever it is.
+        log.exception("%s failed", name)
+        return {"status": "failed", "error": f"{type(error).__name__}: {error}"}
+
+
 def _claim_next(
     plan: Plan, out: Path, at_start: Mapping[Pair, Row], tried: set[Pair]
 ) -> tuple[Pair, ExitStack] | None:
     """The next run that is not done and that nobody works on, locked; None when there is none."""
+
+    def is_open(pair: Pair) -> bool:
+        return not _is_ended(_by_pair(read_rows(out)).get(pair), at_start.get(pair))
+
     for pair in plan.pairs:
-        if pair in tried or _is_ended(_by_pair(read_rows(out)).get(pair), at_start.get(pair)):
+        if pair in tried or not is_open(pair) or not (lock := try_lock(run_folder(out, *pair))):
             continue
-        folder = run_folder(out, *pair)
-        folder.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(record.locked(folder))
-            except RunError:
-                continue
-            # Another worker may have ended it between the look and the lock.
-            if not _is_ended(_by_pair(read_rows(out)).get(pair), at_start.get(pair)):
-                return pair, stack.pop_all()
+        # Another worker may have ended it between the look and the lock.
+        if is_open(pair):
+            return pair, lock
+        lock.close()
     return None
 
 
 def _is_ended(row: Row | None, before: Row | None) -> bool:
     """Whether a run is done, or has failed since this worker began (`before`: its row then)."""
     return row is not None and (row["status"] == "done" or row != before)
-
-
-def _run(run_one: RunOne, recipe: Recipe, out: Path, pair: Pair) -> Row:
-    """The row of one run, whatever becomes of it."""
-    condition, seed = pair
-    row: dict[str, Any] = {"condition": condition, "seed": seed, "status": "done"}
-    try:
-        row |= run_one(recipe, run_folder(out, condition, seed))
-    except Exception as error:
-        # The other conditions must not be lost to the fault of one, whatever it is.
-        log.exception("%s, seed %d failed", condition, seed)
-        row |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
-    return row | {"ended": datetime.now(UTC).isoformat(timespec="seconds")}
 
 
 def _by_pair(rows: list[Row]) -> dict[Pair, Row]:

@@ -14,6 +14,7 @@ from medtl.storage.atomic import write_json, write_text
 from medtl.storage.yaml import load_yaml
 from medtl.studies.conditions import load_plan
 from medtl.studies.engine import run_folder
+from medtl.studies.judgement import markdown_table
 from medtl.studies.rows import finished, lower_is_better, measures_row, read_rows
 
 if TYPE_CHECKING:
@@ -166,39 +167,27 @@ def _metrics(table: pd.DataFrame, recipe: dict[str, Any]) -> dict[str, Any]:
 def to_markdown(found: Ensemble) -> str:
     """Return single models and ensemble as a Markdown table."""
     names = [name for name in found.ensemble if "@" not in name and "[" not in name]
+    columns = {name: [row[name] for row in found.singles.values() if name in row] for name in names}
+    known = {name: values for name, values in columns.items() if values}
+    rows = {
+        **found.singles,
+        "mean of singles": {name: sum(values) / len(values) for name, values in known.items()},
+        "best of singles": {
+            name: min(values) if lower_is_better(name) else max(values)
+            for name, values in known.items()
+        },
+        ENSEMBLE: found.ensemble,
+    }
+    cells = [
+        [model, *(f"{row[name]:.3f}" if name in row else "" for name in names)]
+        for model, row in rows.items()
+    ]
     lines = [
         f"Mean of the scores of {len(found.singles)} models on the same test cases; every row has "
         "the threshold that its own validation scores gave.",
         "",
-        f"| model | {' | '.join(names)} |",
-        f"|---|{'--:|' * len(names)}",
+        *markdown_table(f"l{'r' * len(names)}", ("model", *names), cells),
+        "",
+        "The best of the singles is known only after the test: it is no choice.",
     ]
-    rows = {**found.singles, "mean of singles": _mean(found, names)}
-    rows["best of singles"] = _best(found, names)
-    rows[ENSEMBLE] = found.ensemble
-    for model, row in rows.items():
-        cells = [f"{row[name]:.3f}" if name in row else "" for name in names]
-        lines.append(f"| {model} | {' | '.join(cells)} |")
-    lines += ["", "The best of the singles is known only after the test: it is no choice."]
     return "\n".join(lines) + "\n"
-
-
-def _mean(found: Ensemble, names: Sequence[str]) -> dict[str, float]:
-    """The mean of each measure over the single models that have it."""
-    columns = {name: _column(found, name) for name in names}
-    return {name: sum(values) / len(values) for name, values in columns.items() if values}
-
-
-def _best(found: Ensemble, names: Sequence[str]) -> dict[str, float]:
-    """The best of each measure over the single models."""
-    columns = {name: _column(found, name) for name in names}
-    return {
-        name: min(values) if lower_is_better(name) else max(values)
-        for name, values in columns.items()
-        if values
-    }
-
-
-def _column(found: Ensemble, name: str) -> list[float]:
-    """One measure of the single models."""
-    return [row[name] for row in found.singles.values() if name in row]

@@ -1,10 +1,37 @@
-"""How a study says its comparisons: the table and what a reader must know to read it."""
+"""A study's comparisons in words: the table, and what a reader must know to read it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 from medtl.metrics.paired_runs import PairedRuns
+
+Kind = Literal["condition", "main", "interaction"]
+
+
+@dataclass(frozen=True)
+class Effect:
+    """One comparison.
+
+    Attributes:
+        name: A condition, a level of a factor, or two of them.
+        kind: Against the reference, the mean effect of a factor, or of two factors on each other.
+        runs: The paired differences, judged.
+        by_seed: Seed -> difference.
+    """
+
+    name: str
+    kind: Kind
+    runs: PairedRuns
+    by_seed: Mapping[int, float]
+
+
+def markdown_table(align: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return the lines of a Markdown table; `align` has an l or an r for every column."""
+    rule = "|".join("--:" if side == "r" else "---" for side in align)
+    return [f"| {' | '.join(head)} |", f"|{rule}|", *(f"| {' | '.join(row)} |" for row in rows)]
 
 
 def effects_table(runs: Mapping[str, PairedRuns]) -> list[str]:
@@ -13,13 +40,11 @@ def effects_table(runs: Mapping[str, PairedRuns]) -> list[str]:
     Args:
         runs: Name of the comparison -> what `compare_runs` says of it.
     """
-    rows = [f"| {name} | {' | '.join(_cells(found))} |" for name, found in runs.items()]
-    return [
-        "| comparison | pairs | difference [95 % interval] | p (t) | p (Holm) | p (Wilcoxon) "
-        "| can show | verdict |",
-        "|---|--:|---|--:|--:|--:|--:|---|",
-        *rows,
-    ]
+    tests = ("p (t)", "p (Holm)", "p (Wilcoxon)")
+    head = ("comparison", "pairs", "difference [95 % interval]", *tests, "can show", "verdict")
+    return markdown_table(
+        "lrlrrrrl", head, [[name, *_cells(found)] for name, found in runs.items()]
+    )
 
 
 def comparison_notes(runs: Mapping[str, PairedRuns], overlap: float) -> list[str]:

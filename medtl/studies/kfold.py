@@ -27,9 +27,14 @@ from medtl.run.folder import claim, refuse_other_manifest
 from medtl.run.outputs import Progress, silent
 from medtl.run.prepare import split_cases
 from medtl.storage.atomic import write_json, write_text
-from medtl.studies.baseline import frozen_features, logistic_scores
+from medtl.studies.baseline import (
+    frozen_features,
+    logistic_scores,
+    median_values,
+    ridge_values,
+)
 from medtl.studies.ensemble import ENSEMBLE, Ensemble, ensemble_runs
-from medtl.studies.ridge import median_values, ridge_values
+from medtl.studies.judgement import markdown_table
 from medtl.types import Manifest, Measure
 
 if TYPE_CHECKING:
@@ -56,22 +61,9 @@ class Contest:
     measure: Callable[..., list[Measure]]
 
 
-def _median(
-    features: NDArray[np.floating],
-    truth: NDArray[np.floating],
-    patients: Sequence[str],
-    *,
-    train: NDArray[np.bool_],
-    seed: int,
-) -> NDArray[np.float64]:
-    """What the ages alone say."""
-    del features, patients, seed
-    return median_values(truth, train=train)
-
-
 CONTESTS: dict[str, Contest] = {
     "classification": Contest({FROZEN: logistic_scores}, mean_of_folds_auroc),
-    "bone_age": Contest({FROZEN: ridge_values, MEDIAN: _median}, mean_of_folds_mae),
+    "bone_age": Contest({FROZEN: ridge_values, MEDIAN: median_values}, mean_of_folds_mae),
 }
 """Kind of task in a recipe -> what its networks are compared with."""
 
@@ -293,19 +285,25 @@ def to_markdown(results: Sequence[Result], folds: int) -> str:
     """Return the result as a Markdown table, intervals included."""
     first, *others = (name.replace("_", " ") for name in results[0].models)
     columns = [first, *others, *(f"{first} - {other}" for other in others)]
+    cells = [
+        [
+            result.label,
+            result.subset,
+            str(whole.n),
+            str(whole.n_patients),
+            *map(_shown, result.measures),
+        ]
+        for result in results
+        for whole in result.measures[:1]
+    ]
+    head = ("label", "subset", "images", "patients", *columns)
     lines = [
         f"{results[0].measures[0].name}: mean of {folds} patient-grouped folds; 95 % intervals by "
         "bootstrap of patients within folds, which holds the sampling of test patients and not the "
         "variation of retraining.",
         "",
-        f"| label | subset | images | patients | {' | '.join(columns)} |",
-        "|---|---|--:|--:|" + "---|" * len(columns),
+        *markdown_table(f"llrr{'l' * len(columns)}", head, cells),
     ]
-    for result in results:
-        measures = result.measures
-        shown = [_shown(measure) for measure in measures]
-        cells = [result.label, result.subset, str(measures[0].n), str(measures[0].n_patients)]
-        lines.append(f"| {' | '.join([*cells, *shown])} |")
     return "\n".join(lines) + "\n"
 
 

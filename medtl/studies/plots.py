@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from medtl.storage.atomic import atomic_path
-
-if TYPE_CHECKING:
-    from medtl.studies.summary import Effect, Summary
+from medtl.studies.judgement import Effect
 
 COLORS = {"better": "#1a7f37", "worse": "#b42318"}
 """Of verdicts; all others are grey."""
@@ -18,22 +16,22 @@ POSITIONS = ("first3", "middle3", "last3")
 """Conditions of the zero-gamma ablation that differ in the place only, in forward order."""
 
 
-def draw_study(summary: Summary, out: Path) -> list[str]:
+def draw_study(effects: Sequence[Effect], measure: str, out: Path) -> list[str]:
     """Draw what can be drawn; return the names of the files.
 
     Args:
-        summary: Of the study.
+        effects: Of the study.
+        measure: What was compared.
         out: Folder for `differences.svg` and `position.svg`.
     """
-    effects = [e for e in summary.effects if e.runs.difference.value is not None]
-    if not effects:
-        return []
-    names = ["differences.svg"]
-    _draw(effects, summary.measure, out / names[0])
-    by_name = {effect.name: effect for effect in effects}
-    if all(name in by_name for name in POSITIONS):
+    known = {e.name: e for e in effects if e.runs.difference.value is not None}
+    names = []
+    if known:
+        names.append("differences.svg")
+        _draw(list(known.values()), measure, out / names[0])
+    if all(name in known for name in POSITIONS):
         names.append("position.svg")
-        _draw([by_name[name] for name in POSITIONS], summary.measure, out / names[1], upright=True)
+        _draw([known[name] for name in POSITIONS], measure, out / names[1], upright=True)
     return names
 
 
@@ -51,17 +49,15 @@ def _draw(effects: Sequence[Effect], measure: str, path: Path, *, upright: bool 
         axes = figure.add_subplot()
         for place, effect in enumerate(effects):
             _draw_effect(axes, place, effect, upright=upright)
-        ticks, labels = list(range(len(effects))), [effect.name for effect in effects]
-        label = f"difference in {measure}"
+        places = axes.xaxis if upright else axes.yaxis
+        places.set_ticks(range(len(effects)), [effect.name for effect in effects])
         if upright:
-            axes.set_xticks(ticks, labels)
-            axes.set_ylabel(label)
             axes.axhline(0, color="black", linewidth=0.8)
+            axes.set_ylabel(f"difference in {measure}")
         else:
-            axes.set_yticks(ticks, labels)
-            axes.invert_yaxis()
-            axes.set_xlabel(label)
             axes.axvline(0, color="black", linewidth=0.8)
+            axes.set_xlabel(f"difference in {measure}")
+            axes.invert_yaxis()
         with atomic_path(path) as temporary:
             figure.savefig(temporary, format="svg", metadata={"Date": None})
 
@@ -74,8 +70,8 @@ def _draw_effect(axes: Any, place: int, effect: Effect, *, upright: bool) -> Non
         places = [place] * len(values)
         axes.plot(*((places, values) if upright else (values, places)), **style)
 
-    plot(list(effect.by_seed.values()), linestyle="", marker="o", markersize=3, color=color,
-         alpha=0.35)  # fmt: skip
+    seeds = list(effect.by_seed.values())
+    plot(seeds, linestyle="", marker="o", markersize=3, color=color, alpha=0.35)
     if measure.low is not None and measure.high is not None:
         plot([measure.low, measure.high], color=color, linewidth=1.6)
     assert measure.value is not None

@@ -16,9 +16,6 @@ import itertools
 import json
 import logging
 import math
-import os
-import shutil
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -28,16 +25,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from medtl.errors import RunError
 from medtl.recipe.schema import Recipe
-from medtl.run import record
 from medtl.run.build import build_manifest, build_task
 from medtl.run.check import read_recipe
 from medtl.run.folder import portable, refuse_existing
 from medtl.storage.atomic import write_json, write_text
 from medtl.storage.yaml import dump_yaml, load_yaml
 from medtl.studies.conditions import fix_plan
-from medtl.studies.engine import RunOne
+from medtl.studies.engine import RunOne, attempt, try_lock
+from medtl.studies.judgement import markdown_table
 from medtl.studies.rows import HEADLINES, my_turn
-from medtl.studies.single import SharedImages, SingleRun
+from medtl.studies.single import SingleRun, shared_images
 
 if TYPE_CHECKING:
     import optuna
@@ -79,41 +76,31 @@ class Search:
             return self.trials
         return min(self.trials, math.prod(len(choices) for choices in self._grid().values()))
 
-    def sampler(self, number: int, seed: int) -> optuna.samplers.BaseSampler:
-        """Return what draws the trial of a number, whichever worker asks, and when."""
-        from optuna.exceptions import ExperimentalWarning
-        from optuna.samplers import PartialFixedSampler, RandomSampler, TPESampler
+    def ask(self, study: optuna.Study, seed: int) -> optuna.Trial:
+        """Return the next trial, the same whichever worker asks, and when."""
+        from optuna.samplers import RandomSampler, TPESampler
 
-        if self.method == "bayes":
-            return TPESampler(seed=seed + number)
-        drawn = RandomSampler(seed + number)
-        if self.method == "random":
-            return drawn
-        grid = self._grid()
-        point = list(itertools.product(*grid.values()))[number]
-        with warnings.catch_warnings():
-            # Its own GridSampler works inside Study.optimize only, which cannot resume a trial.
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            return PartialFixedSampler(dict(zip(grid, point, strict=True)), drawn)
-
-    def distributions(self) -> dict[str, optuna.distributions.BaseDistribution]:
-        """Return what every key is drawn from."""
-        from optuna.distributions import (
-            BaseDistribution,
-            CategoricalDistribution,
-            FloatDistribution,
-            IntDistribution,
-        )
-
+        number = len(study.get_trials(deepcopy=False))
+        drawn_by = TPESampler if self.method == "bayes" else RandomSampler
+        study.sampler = drawn_by(seed=seed + number)
         if self.method == "grid":
-            return {key: CategoricalDistribution(choices) for key, choices in self._grid().items()}
-        found: dict[str, BaseDistribution] = {}
-        for key, domain in self.space.items():
+            # Its own GridSampler works inside Study.optimize only, which cannot resume a trial.
+            grid = self._grid()
+            point = next(itertools.islice(itertools.product(*grid.values()), number, None))
+            study.enqueue_trial(dict(zip(grid, point, strict=True)))
+        return study.ask(self._distributions())
+
+    def _distributions(self) -> dict[str, optuna.distributions.BaseDistribution]:
+        """What every key is drawn from."""
+        from optuna import distributions as drawn
+
+        found: dict[str, drawn.BaseDistribution] = {}
+        for key, domain in (self._grid() if self.method == "grid" else self.space).items():
             if isinstance(domain, dict):
-                whole = all(isinstance(domain[bound], int) for bound in ("low", "high"))
-                found[key] = (IntDistribution if whole else FloatDistribution)(**domain)
+                whole = isinstance(domain["low"], int) and isinstance(domain["high"], int)
+                found[key] = (drawn.IntDistribution if whole else drawn.FloatDistribution)(**domain)
             else:
-                found[key] = CategoricalDistribution(domain)
+                found[key] = drawn.CategoricalDistribution(domain)
         return found
 
     def _grid(self) -> dict[str, list[Value]]:
@@ -200,16 +187,14 @@ def run_search(
     refuse_existing(out, resume=resume)
     (out / "trials").mkdir(parents=True, exist_ok=True)
     fix_plan({**asdict(search), "objective": objective}, portable(base), out)
-    maximise = objective == "val_metric" and _larger_is_better(base)
-    study = _open_study(out, maximise=maximise)
+    study = _open_study(out, maximise=objective == "val_metric" and _larger_is_better(base))
 
     def recipe_of(parameters: Mapping[str, Value]) -> Recipe:
         changes = [f"{key}={json.dumps(value)}" for key, value in parameters.items()]
         return read_recipe(recipe, [*overrides, *changes])
 
-    images = SharedImages(out / "cache" / str(os.getpid()))
-    one = replace(single or SingleRun(), images=images, own_split=False, tests=False)
-    try:
+    with shared_images(out) as images:
+        one = replace(single or SingleRun(), images=images, own_split=False, tests=False)
         while (claimed := _claim_trial(study, search, base.run.seed, out)) is not None:
             number, parameters, lock = claimed
             with lock:
@@ -217,8 +202,6 @@ def run_search(
                 _tell(study, out, number, value)
             on_trial({"number": number, "parameters": parameters, objective: value})
         return _finish(study, recipe_of, one, out, objective)
-    finally:
-        shutil.rmtree(out / "cache" / str(os.getpid()), ignore_errors=True)
 
 
 def _is_domain(domain: object) -> bool:
@@ -271,42 +254,31 @@ def _claim_trial(
     with my_turn(out):
         trials = study.get_trials(deepcopy=False)
         for trial in trials:
-            if not trial.state.is_finished():
-                lock = _locked(out / "trials" / str(trial.number))
-                if lock is not None:
-                    return trial.number, trial.params, lock
+            lock = None if trial.state.is_finished() else try_lock(_folder(out, trial.number))
+            if lock is not None:
+                return trial.number, trial.params, lock
         if len(trials) >= search.size:
             return None
-        study.sampler = search.sampler(len(trials), seed)
-        asked = study.ask(search.distributions())
-        lock = _locked(out / "trials" / str(asked.number))
+        asked = search.ask(study, seed)
+        lock = try_lock(_folder(out, asked.number))
         assert lock is not None
         return asked.number, asked.params, lock
 
 
-def _locked(folder: Path) -> ExitStack | None:
-    """A lock on a folder, None when another worker has it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(record.locked(folder))
-        except RunError:
-            return None
-        return stack.pop_all()
+def _folder(out: Path, number: int) -> Path:
+    """The run folder of a trial."""
+    return out / "trials" / str(number)
 
 
 def _try_trial(
     recipe: Callable[[], Recipe], one: RunOne, out: Path, number: int, objective: str
 ) -> float | None:
     """The validation value of one trial; None when it failed, which must not end the search."""
-    try:
-        value = one(recipe(), out / "trials" / str(number))[objective]
-    except Exception:
-        log.exception("trial %d failed", number)
-        return None
-    if value is None:
+    row = attempt(lambda: one(recipe(), _folder(out, number)), f"trial {number}")
+    value: float | None = row.get(objective)
+    if value is None and row["status"] == "done":
         log.error("trial %d: too few validation cases for the statistic", number)
-    return value  # type: ignore[no-any-return]
+    return value
 
 
 def _tell(study: optuna.Study, out: Path, number: int, value: float | None) -> None:
@@ -342,7 +314,7 @@ def _finish(
     )
     recipe = recipe_of(best.params)
     write_text(out / "best_recipe.yaml", dump_yaml(portable(recipe).to_dict()))
-    lock = _locked(out / "selected")
+    lock = try_lock(out / "selected")
     if lock is not None:
         with lock:
             if all(trial.state.is_finished() for trial in trials):
@@ -365,16 +337,16 @@ def _test_once(recipe: Recipe, one: SingleRun, folder: Path) -> Mapping[str, Any
 def to_markdown(found: Found) -> str:
     """Return the result as Markdown, trials in their order."""
     keys = list(found.best or ())
-    lines = [
-        f"{len(found.trials)} trials, judged by {found.objective}.",
-        "",
-        f"| trial | {' | '.join(keys)} | {found.objective} |",
-        f"|--:|{'---|' * len(keys)}--:|",
+    cells = [
+        [
+            str(trial["number"]),
+            *(_short(trial.get(key)) for key in keys),
+            trial["state"] if trial["value"] is None else f"{trial['value']:.4f}",
+        ]
+        for trial in found.trials
     ]
-    for trial in found.trials:
-        value = trial["state"] if trial["value"] is None else f"{trial['value']:.4f}"
-        cells = [str(trial["number"]), *(_short(trial.get(key)) for key in keys), value]
-        lines.append(f"| {' | '.join(cells)} |")
+    lines = [f"{len(found.trials)} trials, judged by {found.objective}.", ""]
+    lines += markdown_table(f"r{'l' * len(keys)}r", ("trial", *keys, found.objective), cells)
     winner = ", ".join(f"{key} = {_short(value)}" for key, value in (found.best or {}).items())
     lines += ["", f"Best: {winner}; {found.objective} {found.value:.4f}."]
     if found.test is None:

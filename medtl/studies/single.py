@@ -5,16 +5,17 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 import medtl
 from medtl.data.reader import Encode, ImageReader, ReadRecord
@@ -72,6 +73,20 @@ class SharedImages:
                 own = self.folder / f"units-{len(self._read)}"
             self._read[key] = decode(cases, reader, encode=encode, file=own, progress=progress)
         return self._read[key]
+
+
+@contextmanager
+def shared_images(out: Path) -> Iterator[SharedImages]:
+    """Give the images that the runs of one worker share, on disk in the study while it lives.
+
+    Args:
+        out: The study folder.
+    """
+    folder = out / "cache" / str(os.getpid())
+    try:
+        yield SharedImages(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -165,8 +180,7 @@ def training_row(folder: Path) -> dict[str, Any]:
         history = list(csv.DictReader(file))
     best = ([row for row in history if row["best"] == "1"] or history)[-1]
     return {
-        "val_loss": _number(best["val_loss"]),
-        "val_metric": _number(best["val_metric"]),
+        **{key: float(best[key]) if best[key] else None for key in ("val_loss", "val_metric")},
         "best_stage": best["stage"],
         "best_epoch": int(best["epoch"]),
         "epochs": len(history),
@@ -185,21 +199,11 @@ def gamma_row(checkpoint: Path) -> dict[str, float]:
     gammas = [name for name in before if not name.endswith(".bias")]
     if not gammas:
         return {}
-    now = without_prefix("model", tensors)
+    sizes = {"gamma_before": before, "gamma_after": without_prefix("model", tensors)}
     return {
-        "gamma_before": _mean_size([before[name] for name in gammas]),
-        "gamma_after": _mean_size([now[name] for name in gammas]),
+        column: float(torch.cat([found[name].flatten() for name in gammas]).abs().mean())
+        for column, found in sizes.items()
     }
-
-
-def _mean_size(tensors: Sequence[Tensor]) -> float:
-    """Mean absolute value over some tensors."""
-    return float(torch.cat([tensor.flatten() for tensor in tensors]).abs().mean())
-
-
-def _number(cell: str) -> float | None:
-    """A cell of the history, None when it is empty."""
-    return float(cell) if cell else None
 
 
 def _drop_other_run(recipe: Recipe, folder: Path) -> None:

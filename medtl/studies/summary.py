@@ -1,4 +1,4 @@
-"""The result of a study of conditions: a table with intervals and one verdict per condition."""
+"""The result of a study of conditions: a table with intervals and a verdict per comparison."""
 
 from __future__ import annotations
 
@@ -7,14 +7,21 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from medtl.metrics.paired_runs import PairedRuns, compare_runs
+from medtl.metrics.paired_runs import compare_runs
 from medtl.storage.atomic import write_json, write_text
 from medtl.studies.conditions import PLAN_FILE, Plan, load_plan
-from medtl.studies.judgement import comparison_notes, effects_table
+from medtl.studies.judgement import (
+    Effect,
+    Kind,
+    comparison_notes,
+    effects_table,
+    markdown_table,
+)
+from medtl.studies.plots import draw_study
 from medtl.studies.rows import Row, lower_is_better, primary_measure, read_rows, values_of
 
 
@@ -26,23 +33,6 @@ class Cell:
     n: int
     mean: float | None
     sd: float | None
-
-
-@dataclass(frozen=True)
-class Effect:
-    """One comparison.
-
-    Attributes:
-        name: A condition, a level of a factor, or two of them.
-        kind: Against the reference, the mean effect of a factor, or of two factors on each other.
-        runs: The paired differences, judged.
-        by_seed: Seed -> difference.
-    """
-
-    name: str
-    kind: Literal["condition", "main", "interaction"]
-    runs: PairedRuns
-    by_seed: Mapping[int, float]
 
 
 @dataclass(frozen=True)
@@ -78,12 +68,10 @@ def summarise_study(out: Path, *, measure: str | None = None) -> Summary:
     Raises:
         RunError: When the folder holds no plan, or the rows have no such measure.
     """
-    from medtl.studies.plots import draw_study
-
     plan, rows = load_plan(out), read_rows(out)
     summary = summarise(plan, rows, measure=measure, overlap=split_overlap(out))
     write_json(out / "summary.json", to_json(summary))
-    pictures = draw_study(summary, out)
+    pictures = draw_study(summary.effects, summary.measure, out)
     write_text(out / "summary.md", to_markdown(summary, pictures))
     return summary
 
@@ -137,7 +125,6 @@ def split_overlap(out: Path) -> float:
     return float(test / (train + val))
 
 
-Kind = Literal["condition", "main", "interaction"]
 Differences = dict[tuple[str, Kind], dict[int, float]]
 """(name, kind) of a comparison -> seed -> difference."""
 
@@ -203,7 +190,7 @@ def to_json(summary: Summary) -> dict[str, Any]:
         "failed": list(summary.failed),
         "cells": [asdict(cell) for cell in summary.cells],
         "effects": [asdict(effect) for effect in summary.effects],
-        "notes": list(notes(summary)),
+        "notes": notes(summary),
     }
 
 
@@ -229,25 +216,20 @@ def to_markdown(summary: Summary, pictures: Sequence[str] = ()) -> str:
         pictures: Names of files beside it.
     """
     plan, reference = summary.plan, summary.plan.reference
+    cells = [
+        [
+            cell.condition,
+            str(cell.n),
+            *("" if v is None else f"{v:.3f}" for v in (cell.mean, cell.sd)),
+        ]
+        for cell in summary.cells
+    ]
+    table = markdown_table("lrrr", ("condition", "runs", "mean", "SD"), cells)
     lines = [plan.question, ""] if plan.question else []
-    lines += [f"Test {summary.measure}, reference: {reference}.", "", *_cells_table(summary), ""]
+    lines += [f"Test {summary.measure}, reference: {reference}.", "", *table, ""]
     if summary.effects:
         lines += [*effects_table({e.name: e.runs for e in summary.effects}), ""]
     lines += [f"- {note}" for note in notes(summary)]
     lines += [f"- Failed: {text}" for text in summary.failed]
     lines += ["", *(f"![{name}]({name})" for name in pictures)]
     return "\n".join(lines).rstrip() + "\n"
-
-
-def _cells_table(summary: Summary) -> list[str]:
-    """Mean and spread of every condition."""
-    rows = [
-        f"| {cell.condition} | {cell.n} | {_shown(cell.mean)} | {_shown(cell.sd)} |"
-        for cell in summary.cells
-    ]
-    return ["| condition | runs | mean | SD |", "|---|--:|--:|--:|", *rows]
-
-
-def _shown(value: float | None) -> str:
-    """A number in a table cell."""
-    return "" if value is None else f"{value:.3f}"

@@ -13,8 +13,8 @@ from tiny_study import RECIPE, write_tiny_study
 from medtl.data import decoded
 from medtl.errors import RecipeError, RunError
 from medtl.run.check import read_recipe
-from medtl.studies.condition_study import run_conditions
 from medtl.studies.conditions import Plan, seeds_plan
+from medtl.studies.engine import run_conditions
 from medtl.studies.ensemble import average, ensemble_study, to_markdown
 from medtl.studies.rows import read_rows
 from medtl.studies.single import SingleRun, split_anew

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from medtl.errors import RunError
-from medtl.studies.ridge import median_values, ridge_values
+from medtl.studies.baseline import median_values, ridge_values
 
 RNG = np.random.default_rng(0)
 FEATURES = RNG.normal(size=(200, 30))
@@ -13,7 +13,7 @@ TRAIN = np.arange(200) < 150
 
 def test_it_finds_a_linear_truth_and_beats_the_median():
     ridge = ridge_values(FEATURES, TRUTH, PATIENTS, train=TRAIN, seed=0)
-    median = median_values(TRUTH, train=TRAIN)
+    median = median_values(FEATURES, TRUTH, PATIENTS, train=TRAIN, seed=0)
     errors = [np.abs(scores - TRUTH)[~TRAIN].mean() for scores in (ridge, median)]
     assert errors[0] < 1.5
     assert errors[1] > 10
@@ -34,7 +34,9 @@ def test_rows_without_a_truth_are_left_out():
     first = ridge_values(FEATURES, unknown, PATIENTS, train=TRAIN, seed=0)
     second = ridge_values(FEATURES, TRUTH, PATIENTS, train=np.arange(200) < 100, seed=0)
     assert np.array_equal(first, second)
-    assert median_values(unknown, train=TRAIN)[0] == np.median(TRUTH[:100])
+    assert median_values(FEATURES, unknown, PATIENTS, train=TRAIN, seed=0)[0] == np.median(
+        TRUTH[:100]
+    )
 
 
 def test_noise_is_shrunk_to_the_mean():
@@ -47,4 +49,4 @@ def test_too_few_patients():
     with pytest.raises(RunError, match="are of 1 patients; expected 4 or more"):
         ridge_values(FEATURES, TRUTH, ["p"] * 200, train=TRAIN, seed=0)
     with pytest.raises(RunError, match="no training row"):
-        median_values(np.full(200, np.nan), train=TRAIN)
+        median_values(FEATURES, np.full(200, np.nan), PATIENTS, train=TRAIN, seed=0)
