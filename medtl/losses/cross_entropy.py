@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+_LEAST_MISSED = 1e-30
+"""Probability missed by a certain answer; smaller ones are rounding."""
+
+
 @dataclass(frozen=True)
 class CrossEntropy:
     """Cross-entropy.
@@ -106,7 +110,7 @@ class Focal:
 
         Args:
             outputs: Logits.
-            targets: As at the top of this file; 0 and 1 for findings.
+            targets: As at the top of this file.
             weight: `(K,)` of each class of a softmax, in place of alpha.
         """
         import torch
@@ -117,13 +121,17 @@ class Focal:
         known, targets = known_targets(targets)
         alpha = self.alpha
         if targets.ndim == 2:
-            loss = functional.binary_cross_entropy_with_logits(outputs, targets, reduction="none")
-            # 1 - p_t from the logit of the wrong side: exact where exp(-loss) would round to 1.
-            missed = torch.sigmoid(torch.where(targets > 0.5, -outputs, outputs))
-            loss = missed.pow(self.gamma) * loss
-            if alpha is not None:
-                positive = alpha if isinstance(alpha, float | int) else outputs.new_tensor(alpha)
-                loss = loss * torch.where(targets > 0.5, positive, 1 - positive)
+            bce = functional.binary_cross_entropy_with_logits
+            both = (torch.ones_like(targets), targets), (torch.zeros_like(targets), 1 - targets)
+            loss = torch.zeros_like(outputs)
+            for truth, share in both:  # a soft target is in part either
+                # 1 - p_t from the logit of the wrong side: exact where exp(-loss) would round to 1.
+                missed = torch.sigmoid(torch.where(truth > 0.5, -outputs, outputs))
+                one = self._focused(missed) * bce(outputs, truth, reduction="none")
+                if alpha is not None:
+                    on_positive = outputs.new_tensor(alpha)
+                    one = one * torch.where(truth > 0.5, on_positive, 1 - on_positive)
+                loss = loss + share * one
             return mean_over_known(loss, known)
         if weight is None and alpha is not None:
             if isinstance(alpha, float | int):
@@ -131,5 +139,9 @@ class Focal:
             weight = outputs.new_tensor(alpha)
         classes = targets.long()
         loss = functional.cross_entropy(outputs, classes, reduction="none")
-        loss = (-torch.expm1(-loss)).pow(self.gamma) * loss
+        loss = self._focused(-torch.expm1(-loss)) * loss
         return mean_over_known(loss if weight is None else loss * weight[classes], known)
+
+    def _focused(self, missed: Tensor) -> Tensor:
+        """(1 - p_t)^gamma; below 1 its slope at 0 is infinite, and times 0 that is no number."""
+        return missed.clamp_min(_LEAST_MISSED).pow(self.gamma)

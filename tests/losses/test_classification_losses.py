@@ -124,3 +124,25 @@ def test_gradients_agree_with_finite_differences(loss):
     logits = torch.randn(3, 2, dtype=torch.float64, requires_grad=True)
     targets = torch.tensor([[1.0, 0.0], [NAN, 1.0], [0.0, NAN]], dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda z: loss(z, targets), (logits,))
+
+
+@pytest.mark.parametrize("gamma", [0.25, 0.5, 0.99, 2.0])
+@pytest.mark.parametrize("logit", [30.0, 200.0])
+def test_focal_has_a_gradient_at_certain_answers(gamma: float, logit: float) -> None:
+    """Below 1, (1 - p)^gamma has an infinite slope where p is 1."""
+    findings = torch.tensor([[logit, -logit]], requires_grad=True)
+    Focal(gamma=gamma)(findings, torch.tensor([[1.0, 0.0]])).backward()
+    classes = torch.tensor([[logit, -logit, 0.0]], requires_grad=True)
+    Focal(gamma=gamma)(classes, torch.tensor([0.0])).backward()
+    assert findings.grad.isfinite().all()
+    assert classes.grad.isfinite().all()
+
+
+def test_a_soft_target_is_in_part_either() -> None:
+    logits = torch.tensor([[0.7]])
+    positive, negative, soft = (
+        float(Focal(gamma=2.0, alpha=0.25)(logits, torch.tensor([[target]])))
+        for target in (1.0, 0.0, 0.6)
+    )
+    assert soft == pytest.approx(0.6 * positive + 0.4 * negative)
+    assert abs(soft - positive) > 0.01  # so it was: a target above one half counted as 1
