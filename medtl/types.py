@@ -11,7 +11,7 @@ Conventions, stated once:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -27,6 +27,14 @@ BoolArray = NDArray[np.bool_]
 
 SPLITS = ("train", "val", "test")
 """The parts of a study, in the order in which they are used."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what is being done, done, total)."""
+
+
+def silent(_what: str, _done: int, _total: int) -> None:
+    """A progress that nobody watches."""
+
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 

@@ -113,7 +113,7 @@ def demo(
     from medtl.demo.study import run_demo
 
     with bars(Console(stderr=True)) as shown:
-        report = run_demo(
+        done = run_demo(
             out,
             task=task,
             patients=patients,
@@ -121,7 +121,7 @@ def demo(
             progress=shown.progress,
             watcher=shown.watcher(),
         )
-    print(f"Report: {report}")
+    print(f"Report: {done.report_path}")
 
 
 @app.command()
@@ -181,10 +181,10 @@ def run(
     if deterministic:
         _make_deterministic()
     with bars(Console(stderr=True)) as shown:
-        report = run_study(
+        done = run_study(
             checked, out, resume=resume, progress=shown.progress, watcher=shown.watcher()
         )
-    print(f"Report: {report}")
+    print(f"Report: {done.files.report}")
 
 
 @app.command()
@@ -207,10 +207,10 @@ def train(
     if deterministic:
         _make_deterministic()
     with bars(Console(stderr=True)) as shown:
-        best = train_study(
+        done = train_study(
             checked, out, resume=resume, progress=shown.progress, watcher=shown.watcher()
         )
-    print(f"Best model: {best}")
+    print(f"Best model: {done.files.best}")
 
 
 @app.command()
@@ -233,22 +233,22 @@ def predict(
 
     if (data is None) == (dicomweb is None) or (dicomweb is None) != (study is None):
         raise MedtlError("nothing to predict", expected="DATA, or --dicomweb URL with --study UID")
-    from medtl.run.predict import predict_images, predict_study
+    from medtl.run.folder import Run
 
+    run = Run(run_folder)
     with bars(Console(stderr=True)) as shown:
         if dicomweb is not None and study is not None:
-            done = predict_study(
-                run_folder, dicomweb, study, out=out, keep=keep, progress=shown.progress
-            )
+            done = run.predict_study(dicomweb, study, out, keep=keep, progress=shown.progress)
         elif data is not None:
-            done = predict_images(run_folder, data, out, progress=shown.progress)
+            done = run.predict(data, out, progress=shown.progress)
     if done.left_out:
         print(f"{done.left_out} objects of the study are no images and were left out")
     print(f"{done.images} images predicted: {out}")
     for flag, count in done.unknown.items():
         print(f"{count} of them: {flag.replace('_', ' ')}, so the network was told nothing of it")
     if done.flagged or done.quarantined:
-        print(f"{done.flagged} flagged, {done.quarantined} could not be read: {done.quality}")
+        odd, unread = len(done.flagged), len(done.quarantined)
+        print(f"{odd} flagged, {unread} could not be read: {done.quality}")
 
 
 Source = Annotated[
@@ -286,16 +286,19 @@ def evaluate(
     model: Model = "",
 ) -> None:
     """Compute statistics with intervals from a run, or from a table that any tool made."""
-    from medtl.run.evaluate import TableOptions, evaluate_run, evaluate_table, summarise
+    from medtl.run.evaluate import TableOptions, evaluate_table, summarise
+    from medtl.run.folder import Run
 
     if source.is_dir():
-        path = evaluate_run(source)
+        run = Run(source)
+        found, path = run.evaluate(), run.files.metrics
     else:
         options = TableOptions(
             threshold, prevalence, _columns(strata), one_image_per_patient, model
         )
-        path = evaluate_table(source, out or source.with_suffix(".metrics.json"), options)
-    for line in summarise(path):
+        path = out or source.with_suffix(".metrics.json")
+        found = evaluate_table(source, path, options)
+    for line in summarise(found):
         print(line)
     print(f"Statistics: {path}")
 
@@ -320,8 +323,9 @@ def report(
 ) -> None:
     """Write the report: of a run again from its files, or of a table that any tool made."""
     from medtl.report.pdf import write_pdf
-    from medtl.report.render import report_from_run
     from medtl.run.evaluate import TableOptions, report_table
+    from medtl.run.files import RunFiles
+    from medtl.run.folder import Run
 
     if source.is_file():
         options = TableOptions(
@@ -332,7 +336,7 @@ def report(
     else:
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
-        page = report_from_run(source, out and out / "report.html", language=language)
+        page = Run(source).report(out and RunFiles(out).report, language=language)
     print(f"Report: {page}")
     if pdf:
         print(f"PDF: {write_pdf(page, page.with_suffix('.pdf'))}")
@@ -359,11 +363,10 @@ def export(
 
     if not dicom:
         raise MedtlError("no format is asked for", fix="Add --dicom")
-    from medtl.export.objects import export_run
+    from medtl.run.folder import Run
 
     with bars(Console(stderr=True)) as shown:
-        done = export_run(
-            run_folder,
+        done = Run(run_folder).export(
             out,
             images=images,
             predictions=predictions,
@@ -489,17 +492,19 @@ def doctor(
     ] = "-",  # type: ignore[assignment]
 ) -> None:
     """Show versions and hardware, or examine a run folder."""
-    from medtl.run import record
+    from medtl.run.folder import Run
 
     broken: list[str] = []
     if seals is not None:
-        broken += record.broken_seals(seals)
+        broken += Run(seals).broken_seals()
         print("\n".join(broken) or "Every file is what its checksum says.")
     if privacy is not None:
-        traces = record.told_traces(privacy, strings)
+        traces = Run(privacy).traces(strings)
         print("\n".join(traces) or "None of the strings was found.")
         broken += traces
     if seals is None and privacy is None:
-        print("\n".join(record.check_installation()))
+        from medtl.run.record import check_installation
+
+        print("\n".join(check_installation()))
     if broken:
         raise typer.Exit(1)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Literal
 
 from medtl.run.chain import run_study
 from medtl.run.check import read_recipe
-from medtl.run.folder import refuse_existing
-from medtl.run.outputs import Progress, silent
+from medtl.run.folder import Run, refuse_existing
 from medtl.storage.atomic import write_text
+from medtl.types import Progress, silent
 
 if TYPE_CHECKING:
     from medtl.training.options import Watcher
@@ -37,8 +37,8 @@ def run_demo(
     resume: bool = False,
     progress: Progress = silent,
     watcher: Watcher | None = None,
-) -> Path:
-    """Write `OUT/data`, `OUT/recipe.yaml` and the run folder `OUT/run`; return the report.
+) -> Run:
+    """Write `OUT/data`, `OUT/recipe.yaml` and the run folder `OUT/run`; return the run.
 
     Args:
         out: Must not exist unless `resume`.

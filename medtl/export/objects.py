@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,25 +21,22 @@ from medtl.export.document import encapsulated_pdf
 from medtl.export.identity import Algorithm, Kind, write_object
 from medtl.export.matching import Source, find_sources
 from medtl.export.pictures import read_picture, secondary_capture
-from medtl.export.results import Result, read_algorithm, read_labels, read_results
+from medtl.export.results import Result, RunResults, read_algorithm, read_labels, read_results
 from medtl.export.segmentation import on_series, segmentation
 from medtl.export.source import read_source
 from medtl.export.structured_report import structured_report
 from medtl.io.masks import read_mask
 from medtl.storage.atomic import write_json
-from medtl.storage.yaml import load_yaml
+from medtl.types import Progress, silent
 
 log = logging.getLogger(__name__)
-
-Progress = Callable[[str, int, int], None]
-"""Called with (what is being done, done, total)."""
 
 Made = Iterator[tuple[Kind, Dataset]]
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What `export_run` wrote.
+    """What `export_results` wrote.
 
     Attributes:
         cases: Cases with at least one object.
@@ -52,15 +49,15 @@ class Exported:
     left_out: dict[str, str]
 
 
-def export_run(
-    run: Path,
+def export_results(
+    run: RunResults,
     out: Path,
     *,
     images: Path,
     predictions: Path | None = None,
     case_ids: Sequence[str] = (),
     pdf: Path | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Exported:
     """Write a run's results as DICOM objects of the patients and studies they are about.
 
@@ -69,8 +66,8 @@ def export_run(
     files by case, and the cases that were left out.
 
     Args:
-        run: A finished run folder; it is only read.
-        out: A folder that is new or empty, outside of `run` and `images`.
+        run: Parts of a finished run; they are only read.
+        out: A folder that is new or empty, outside of the run's and of `images`.
         images: The source images: a manifest, a folder or one file. They are only read.
         predictions: A table that `medtl predict` made with this run; None takes the test cases.
         case_ids: The cases to export; all when empty.
@@ -84,19 +81,18 @@ def export_run(
     """
     with extras_named():
         import highdicom  # noqa: F401 - said before any work
-    _check_destination(out, run, images)
+    _check_destination(out, run.folder, images)
     results = _chosen(read_results(run, predictions), case_ids)
-    table = predictions or run / "predictions.csv"
+    table = predictions or run.predictions
     labels = read_labels(table) if any(result.masks for result in results) else {}
-    report = progress or (lambda _what, _done, _total: None)
-    read = load_yaml(run / "recipe.yaml")["image"]
+    read = run.recipe["image"]
     sources, left_out = find_sources(
         images,
         {result.case_id: result.content_sha256 for result in results},
         voi=read.get("scale") == "voi",
         at_least=2 * read["size"] if read.get("decode") == "reduced" else None,
         volumes=any(".nii" in path.suffixes for result in results for path in result.masks),
-        progress=lambda done, total: report("Matching images", done, total),
+        progress=lambda done, total: progress("Matching images", done, total),
     )
     if case_ids or not sources:
         _refuse_unmatched(left_out)
@@ -108,7 +104,7 @@ def export_run(
             exporter.export(result, sources[result.case_id])
         except (ImageError, PredictionsError) as error:
             left_out[result.case_id] = str(error)
-        report("Writing DICOM", number, len(matched))
+        progress("Writing DICOM", number, len(matched))
     if exporter.written:
         write_json(out / "export.json", {"objects": exporter.written, "left_out": left_out})
     if case_ids or not exporter.written:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import medtl
-from medtl.errors import PredictionsError, RunError
+from medtl.errors import PredictionsError
 from medtl.export.identity import Algorithm
 from medtl.export.structured_report import Finding
 from medtl.storage.atomic import sha256_file
@@ -41,24 +40,46 @@ class Result:
     pictures: tuple[tuple[str, Path], ...]
 
 
-def read_results(run: Path, table: Path | None = None) -> list[Result]:
+@dataclass(frozen=True)
+class RunResults:
+    """The parts of a finished run that an export is made of.
+
+    Attributes:
+        folder: The run folder; nothing is written into it.
+        recipe: As it was stored.
+        manifest: Table of the cases with the hashes of their images.
+        predictions: Table of the predictions.
+        thresholds: Label -> frozen threshold.
+        gallery: Folder of the pictures.
+        pictures: The entries of its list.
+        environment: What the run was made with; may be empty.
+        checkpoint: The best model; it may be gone.
+    """
+
+    folder: Path
+    recipe: Mapping[str, Any]
+    manifest: Path
+    predictions: Path
+    thresholds: Mapping[str, float]
+    gallery: Path
+    pictures: Sequence[Mapping[str, Any]]
+    environment: Mapping[str, Any]
+    checkpoint: Path
+
+
+def read_results(run: RunResults, table: Path | None = None) -> list[Result]:
     """Return the results of a run's test cases, or of all cases of another table.
 
     Args:
-        run: A finished run folder.
+        run: Parts of a finished run.
         table: What `medtl predict` wrote with this run; None takes the run's own test cases.
 
     Raises:
-        RunError: When `run` is no finished run folder.
         PredictionsError: When the table has no scores or masks, or does not say which images it is
             about.
     """
-    for name in ("recipe.yaml", "manifest.csv", "predictions.csv"):
-        if not (run / name).is_file():
-            raise RunError(f"no {name}", expected="the folder of a finished run", where=run.name)
-    hashes = {row["case_id"]: row["content_sha256"] for row in _rows(run / "manifest.csv")}
-    source = table or run / "predictions.csv"
-    thresholds = _thresholds(run)
+    hashes = {row["case_id"]: row["content_sha256"] for row in _rows(run.manifest)}
+    source = table or run.predictions
     pictures = _pictures(run) if table is None else {}
     by_case: dict[str, list[Row]] = defaultdict(list)
     for row in _rows(source):
@@ -76,7 +97,7 @@ def read_results(run: Path, table: Path | None = None) -> list[Result]:
                 where=source.name,
                 fix="Predict the images again with this version",
             )
-        findings = _findings(rows, thresholds, source.name)
+        findings = _findings(rows, run.thresholds, source.name)
         masks = tuple(_mask(row["prediction"], source) for row in rows if row.get("prediction"))
         results.append(Result(case_id, content, findings, masks, tuple(pictures.get(case_id, ()))))
     return results
@@ -100,16 +121,14 @@ def read_labels(table: Path) -> dict[int, str]:
     return {int(value): str(name) for value, name in labels.items() if int(value) != 0}
 
 
-def read_algorithm(run: Path, made: Path) -> Algorithm:
+def read_algorithm(run: RunResults, made: Path) -> Algorithm:
     """Return what made a run's results.
 
     Args:
-        run: A run folder.
+        run: Parts of a finished run.
         made: The predictions table; its time of writing dates the results.
     """
-    model = load_yaml(run / "recipe.yaml")["model"]
-    environment = _json(run / "environment.json")
-    checkpoint = run / "checkpoints" / "best.safetensors"
+    model, environment, checkpoint = run.recipe["model"], run.environment, run.checkpoint
     return Algorithm(
         name=str(model.get("backbone") or model.get("name") or "model")[:64],
         version=str(environment.get("medtl", medtl.__version__)),
@@ -149,19 +168,12 @@ def _mask(name: str, table: Path) -> Path:
     return path
 
 
-def _thresholds(run: Path) -> dict[str, float]:
-    """Label -> frozen threshold."""
-    points = _json(run / "metrics.json").get("operating_points", [])
-    return {point["label"]: float(point["threshold"]) for point in points}
-
-
-def _pictures(run: Path) -> dict[str, list[tuple[str, Path]]]:
+def _pictures(run: RunResults) -> dict[str, list[tuple[str, Path]]]:
     """Case id -> (finding, picture with heat map) of the gallery."""
     found: dict[str, list[tuple[str, Path]]] = defaultdict(list)
-    path = run / "gallery" / "gallery.json"
-    for entry in json.loads(path.read_text("utf-8")) if path.is_file() else []:
+    for entry in run.pictures:
         name = Path(entry.get("overlay") or entry["image"]).name
-        found[entry["case_id"]].append((str(entry.get("label", "")), path.parent / name))
+        found[entry["case_id"]].append((str(entry.get("label", "")), run.gallery / name))
     return found
 
 
@@ -169,9 +181,3 @@ def _rows(path: Path) -> list[Row]:
     """The rows of a table, as text."""
     table = read_table(path)
     return [dict(zip(table.columns, row, strict=True)) for row in table.rows]
-
-
-def _json(path: Path) -> dict[str, Any]:
-    """A JSON object of the run, empty when the file is not there."""
-    found: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-    return found

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import base64
-import csv
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -34,7 +33,6 @@ from medtl.report.page import sections as records
 from medtl.report.page.checklist import checklist
 from medtl.report.svg import panels
 from medtl.storage.atomic import write_json, write_text
-from medtl.storage.yaml import load_yaml
 
 SCHEMA = "medtl-metrics/1"
 
@@ -46,7 +44,7 @@ def write_report(  # noqa: PLR0913 - one argument per record of a run
     *,
     metrics: dict[str, Any],
     study: Mapping[str, Any],
-    history: list[dict[str, Any]] | None = None,
+    history: Sequence[Mapping[str, Any]] | None = None,
     gallery: Path | None = None,
     cohort: dict[str, Any] | None = None,
     data_quality: dict[str, Any] | None = None,
@@ -102,61 +100,6 @@ def write_report(  # noqa: PLR0913 - one argument per record of a run
         write_json(out.with_name("model_card.json"), described)
         write_text(out.with_name("model_card.md"), card.as_markdown(described, findings))
     return out
-
-
-def report_from_run(run: Path, out: Path | None = None, *, language: str = "en") -> Path:
-    """Writes the report of a run folder (to its `report.html` by default) and returns its path.
-
-    Args:
-        run: A run folder; only metrics.json is required.
-        out: The HTML file.
-        language: One of `texts.LANGUAGES`.
-
-    Raises:
-        RunError: The folder has no metrics.json, or a record in it cannot be read.
-    """
-    if not (run / "metrics.json").is_file():
-        raise RunError(
-            "the run has no metrics.json",
-            where=run.name,
-            expected="a run folder that was evaluated",
-            fix="Run `medtl evaluate` on it first",
-        )
-
-    def json_record(name: str) -> Any:
-        return records.read_json(run / name) if (run / name).is_file() else None
-
-    recipe_text, study = _recipe(run / "recipe.yaml")
-    return write_report(
-        out or run / "report.html",
-        metrics=records.read_json(run / "metrics.json"),
-        study=study,
-        history=_history(run / "history.csv"),
-        gallery=run / "gallery",
-        cohort=json_record("cohort.json"),
-        data_quality=json_record("data_quality.json"),
-        recipe_text=recipe_text,
-        environment=json_record("environment.json"),
-        synthetic=study.get("synthetic") is True,
-        language=language,
-    )
-
-
-def _recipe(path: Path) -> tuple[str | None, Mapping[str, Any]]:
-    """The recipe's text and its `study` part."""
-    if not path.is_file():
-        return None, {}
-    recipe = load_yaml(path)
-    study = recipe.get("study")
-    return path.read_text(encoding="utf-8"), study if isinstance(study, Mapping) else {}
-
-
-def _history(path: Path) -> list[dict[str, Any]] | None:
-    """The rows of history.csv, or None when there is no such file."""
-    if not path.is_file():
-        return None
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def _content(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
@@ -13,31 +12,25 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from medtl.cases.predictions import read_predictions, write_predictions
-from medtl.data.patches import MaskedSamples
 from medtl.data.reader import ImageReader
 from medtl.errors import MedtlError, RunError
 from medtl.networks.backbones import Classifier
 from medtl.prediction.gallery import Entry, Reading, choose_cases, worst_readings, write_gallery
 from medtl.prediction.gradcam import grad_cam
 from medtl.prediction.likeness import training_profile
-from medtl.prediction.mask_writer import write_mask_table
-from medtl.prediction.table import predictions_table
 from medtl.recipe.schema import Recipe
-from medtl.report.render import report_from_run
 from medtl.run import record
-from medtl.run.build import build_cache, build_network, build_options, build_stages, load_trained
-from medtl.run.evaluate import evaluate_run
-from medtl.run.folder import claim, portable
-from medtl.run.outputs import Progress, draw_worst_masks, predict_masks, predict_scores, silent
+from medtl.run.build import build_cache, build_network, build_options, build_stages
+from medtl.run.folder import Run, portable
+from medtl.run.outputs import draw_worst_masks
+from medtl.run.predict import predict_samples, write_samples
 from medtl.run.prepare import Prepared, prepare, read_study
 from medtl.storage.atomic import write_json
-from medtl.tasks.structures import Structures
 from medtl.training.fit import Trainer
 from medtl.training.journal import csv_listener, mlflow_listener, tensorboard_listener
 from medtl.training.options import Watcher
 from medtl.training.runtime import Runtime, explained_failures
-from medtl.types import Manifest, OperatingPoint
+from medtl.types import Manifest, Progress, silent
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,14 +43,14 @@ log = logging.getLogger(__name__)
 
 def run_study(
     recipe: Recipe,
-    out: Path,
+    out: str | os.PathLike[str],
     *,
     resume: bool = False,
     manifest: Manifest | None = None,
     progress: Progress = silent,
     watcher: Watcher | None = None,
-) -> Path:
-    """Run the whole chain into a run folder.
+) -> Run:
+    """Run the whole chain into a run folder, and return the finished run.
 
     Args:
         recipe: What to do.
@@ -67,39 +60,37 @@ def run_study(
         progress: Told of decoding and predicting.
         watcher: Told of training.
 
-    Returns:
-        The path of `report.html`.
-
     Raises:
         MedtlError: For any fault of recipe, manifest, images or training.
     """
     if _helps_another():
-        return _help_train(recipe, out, resume=resume, manifest=manifest) / "report.html"
-    with _working_in(recipe, out, resume=resume):
-        prepared = prepare(recipe, out, manifest=manifest, progress=progress)
-        train(prepared, out, resume=resume, watcher=watcher)
-        predict_run(prepared, out, progress=progress)
-        evaluate_run(out)
-        illustrate(prepared, out, progress=progress)
-        return report_run(out)
+        return _help_train(recipe, out, resume=resume, manifest=manifest)
+    with _working_in(recipe, out, resume=resume) as run:
+        prepared = prepare(recipe, run, manifest=manifest, progress=progress)
+        fit(prepared, run, resume=resume, watcher=watcher)
+        predict(prepared, run, progress=progress)
+        run.evaluate()
+        illustrate(prepared, run, progress=progress)
+        run.report()
+        run.seal()
+    return run
 
 
 def train_study(
     recipe: Recipe,
-    out: Path,
+    out: str | os.PathLike[str],
     *,
     resume: bool = False,
     progress: Progress = silent,
     watcher: Watcher | None = None,
-) -> Path:
-    """Do the first half of the chain; return the best checkpoint. Arguments as `run_study`."""
-    best = Path("checkpoints", "best.safetensors")
+) -> Run:
+    """Do the first half of the chain. Arguments and errors as `run_study`."""
     if _helps_another():
-        return _help_train(recipe, out, resume=resume) / best
-    with _working_in(recipe, out, resume=resume):
-        prepared = prepare(recipe, out, progress=progress)
-        train(prepared, out, resume=resume, watcher=watcher)
-    return out / best
+        return _help_train(recipe, out, resume=resume)
+    with _working_in(recipe, out, resume=resume) as run:
+        prepared = prepare(recipe, run, progress=progress)
+        fit(prepared, run, resume=resume, watcher=watcher)
+    return run
 
 
 def _helps_another() -> bool:
@@ -108,33 +99,38 @@ def _helps_another() -> bool:
 
 
 def _help_train(
-    recipe: Recipe, out: Path, *, resume: bool, manifest: Manifest | None = None
-) -> Path:
-    """Take this process's part of every batch, write nothing, and return the run folder."""
+    recipe: Recipe,
+    out: str | os.PathLike[str],
+    *,
+    resume: bool,
+    manifest: Manifest | None = None,
+) -> Run:
+    """Take this process's part of every batch and write nothing."""
+    run = Run(out)
     trainer, _ = build_trainer(
-        read_study(recipe, manifest=manifest), out / "checkpoints", Watcher()
+        read_study(recipe, manifest=manifest), run.files.checkpoints, Watcher()
     )
     trainer.fit(build_stages(recipe, [group.name for group in trainer.groups]), resume=resume)
-    return out
+    return run
 
 
 @contextmanager
-def _working_in(recipe: Recipe, out: Path, *, resume: bool) -> Iterator[None]:
+def _working_in(recipe: Recipe, out: str | os.PathLike[str], *, resume: bool) -> Iterator[Run]:
     """Own a run folder while the block runs; remove a new one that says nothing of the data yet.
 
     Raises:
         RunError: When the folder is not free, or another process works in it.
     """
     Runtime(recipe.run.device, recipe.run.precision)  # refuses what this machine lacks
-    is_new = not out.exists()
-    claim(recipe, out, resume=resume)
-    with record.locked(out):  # before anything is removed: the folder may be another process's
+    is_new = not Path(out).exists()
+    run = Run.start(recipe, out, resume=resume)
+    with run.locked():  # before anything is removed: the folder may be another process's
         try:
-            with record.logged(out), explained_failures(_demands(recipe)):
-                yield
+            with run.logged(), explained_failures(_demands(recipe)):
+                yield run
         except MedtlError:
-            if is_new and not (out / "data_quality.json").exists():
-                shutil.rmtree(out)
+            if is_new and not run.files.quality.exists():
+                shutil.rmtree(run.path)
             raise
 
 
@@ -146,8 +142,8 @@ def _demands(recipe: Recipe) -> str:
     return f"batches of {tuning.batch_size} images of {size}, {recipe.run.workers} workers"
 
 
-def train(
-    prepared: Prepared, out: Path, *, resume: bool = False, watcher: Watcher | None = None
+def fit(
+    prepared: Prepared, run: Run, *, resume: bool = False, watcher: Watcher | None = None
 ) -> None:
     """Train in stages; leaves `checkpoints/best.safetensors`, `history.csv`, `environment.json`.
 
@@ -155,8 +151,9 @@ def train(
         RunError: When a split is empty or the loss stops being finite.
     """
     recipe = prepared.recipe
-    listening = _listening(recipe, out, watcher or Watcher())
-    trainer, loaded = build_trainer(prepared, out / "checkpoints", listening)
+    listening = _listening(recipe, run, watcher or Watcher())
+    run.files.checkpoints.mkdir(exist_ok=True)
+    trainer, loaded = build_trainer(prepared, run.files.checkpoints, listening)
     for line in str(loaded).splitlines():
         log.info("weights: %s", line)
     facts = record.environment(
@@ -168,7 +165,7 @@ def train(
     choices = trainer.runtime.choices
     log.info("computing: %s", "; ".join(str(choice) for choice in choices))
     computing = {choice.name: choice.value for choice in choices}
-    write_json(out / "environment.json", {**facts, "computing": computing})
+    write_json(run.files.environment, {**facts, "computing": computing})
     names = [group.name for group in trainer.groups]
     trainer.fit(build_stages(recipe, names), resume=resume)
 
@@ -206,35 +203,25 @@ def build_trainer(
     return trainer, loaded
 
 
-def predict_run(prepared: Prepared, out: Path, *, progress: Progress = silent) -> None:
+def predict(prepared: Prepared, run: Run, *, progress: Progress = silent) -> None:
     """Predict validation and test cases with the best checkpoint; leaves `predictions.csv`."""
-    trained = load_trained(out / "checkpoints" / "best.safetensors")
     cases = prepared.split("val", "test")
     samples = prepared.samples(cases)
-    if isinstance(samples, MaskedSamples):
-        rows = predict_masks(trained, samples, cases, prepared.reader, out, progress=progress)
-        write_mask_table(rows, cast(Structures, trained.task), out / "predictions.csv")
-        return
-    scores = predict_scores(trained, samples, progress=progress)
-    table = predictions_table(trained.task, cases, scores, strata=prepared.recipe.data.strata)
-    write_predictions(table, out / "predictions.csv")
+    trained, reader = run.trained, prepared.reader
+    table = predict_samples(trained, samples, cases, reader, run.path, progress=progress)
+    write_samples(table, trained.task, run.files.predictions)
 
 
-def illustrate(prepared: Prepared, out: Path, *, progress: Progress = silent) -> None:
+def illustrate(prepared: Prepared, run: Run, *, progress: Progress = silent) -> None:
     """Draw the most wrong and the least certain test cases; leaves `gallery/`."""
     if prepared.store.masks is not None:
-        draw_worst_masks(out, {case.case_id: case for case in prepared.cases}, prepared.reader)
+        draw_worst_masks(run.files, prepared.cases, prepared.reader)
         return
-    metrics = json.loads((out / "metrics.json").read_text("utf-8"))
-    points = [
-        OperatingPoint(**{**point, "threshold": float(point["threshold"])})
-        for point in metrics["operating_points"]
-    ]
+    found, trained = run.evaluation, run.trained
     entries: list[Entry | Reading] = [
-        *choose_cases(read_predictions(out / "predictions.csv"), points),
-        *worst_readings(metrics["worst"]),
+        *choose_cases(run.predictions, found.operating_points),
+        *worst_readings(found.worst),
     ]
-    trained = load_trained(out / "checkpoints" / "best.safetensors")
     rows = {case_id: row for row, case_id in enumerate(prepared.store.case_ids)}
     cases = {case.case_id: case for case in prepared.cases}
     drawn = 0
@@ -250,19 +237,11 @@ def illustrate(prepared: Prepared, out: Path, *, progress: Progress = silent) ->
         return grad_cam(model, image, lambda out: trained.task.explain(out, label), extra)
 
     write_gallery(
-        out / "gallery",
+        run.files.gallery,
         entries,
         unit_of=lambda case_id: prepared.store.unit(rows[case_id]),
         heat_of=heat_of,
     )
-
-
-def report_run(out: Path) -> Path:
-    """Render `report.html` from the files of a run folder and seal the folder with checksums."""
-    path = report_from_run(out)
-    shutil.rmtree(out / "cache", ignore_errors=True)
-    record.write_checksums(out)
-    return path
 
 
 def _checkpoint_meta(prepared: Prepared) -> dict[str, Any]:
@@ -284,13 +263,13 @@ def _extra_tensors(reader: ImageReader) -> dict[str, torch.Tensor]:
     return {} if mean is None else {"pixel_mean": torch.from_numpy(mean)}
 
 
-def _listening(recipe: Recipe, out: Path, watcher: Watcher) -> Watcher:
+def _listening(recipe: Recipe, run: Run, watcher: Watcher) -> Watcher:
     """The watcher, and the files and trackers that the recipe asks for."""
-    listeners = [csv_listener(out / "history.csv")]
+    listeners = [csv_listener(run.files.history)]
     if recipe.run.tensorboard:
-        listeners.append(tensorboard_listener(out / "tensorboard"))
+        listeners.append(tensorboard_listener(run.files.tensorboard))
     if recipe.run.mlflow is not None:
-        listeners.append(mlflow_listener(recipe.run.mlflow, out.name))
+        listeners.append(mlflow_listener(recipe.run.mlflow, run.path.name))
 
     def on_epoch(history: Sequence[Mapping[str, Any]]) -> None:
         for listen in (*listeners, watcher.on_epoch):

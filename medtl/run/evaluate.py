@@ -20,8 +20,10 @@ from medtl.evaluation.model_comparison import without_readers
 from medtl.evaluation.result import Evaluation
 from medtl.io.masks import WHITE, read_mask
 from medtl.io.pairs import Mask
+from medtl.metrics.operating_point import Rule
 from medtl.metrics.overlap import case_overlaps
 from medtl.report.render import write_report
+from medtl.run.files import RunFiles
 from medtl.storage.atomic import write_json, write_text
 from medtl.storage.yaml import load_yaml
 from medtl.types import OperatingPoint
@@ -66,24 +68,32 @@ class TableOptions:
     model: str = ""
 
 
-def evaluate_run(run: Path) -> Path:
-    """Compute the statistics of a run's predictions; return its `metrics.json`."""
-    recipe = load_yaml(run / "recipe.yaml")
-    study = recipe["study"]
-    rows = _with_overlaps(read_predictions(run / "predictions.csv"), run / "predictions.csv", run)
-    result = evaluate(
-        rows,
-        rule=study["operating_point"],
-        prevalence=study.get("prevalence"),
-        strata=[name for name in recipe["data"]["strata"] if name in rows],
-    )
-    openings = count_openings(run.resolve().parent / OPENINGS, rows, "")
-    write_json(run / "metrics.json", {**result.to_json(), "test_openings": openings})
-    return run / "metrics.json"
+def evaluate_rows(
+    rows: pd.DataFrame,
+    files: RunFiles,
+    *,
+    rule: Rule,
+    prevalence: float | None,
+    strata: Sequence[str],
+) -> Evaluation:
+    """Return the statistics of a run's predictions.
+
+    Args:
+        rows: The predictions of the run.
+        files: Of the run.
+        rule: How to choose the threshold, on validation rows.
+        prevalence: Of the finding where the model would be used, in (0, 1).
+        strata: Columns to break the results by, as far as they are there.
+    """
+    rows = _with_overlaps(rows, files.predictions, files.overlaps)
+    present = [name for name in strata if name in rows]
+    result = evaluate(rows, rule=rule, prevalence=prevalence, strata=present)
+    openings = count_openings(files.folder.resolve().parent / OPENINGS, rows, "")
+    return replace(result, test_openings=openings)
 
 
-def evaluate_table(table: Path, out: Path, options: TableOptions = TableOptions()) -> Path:
-    """Compute the statistics of a table that any tool made; return `metrics.json`.
+def evaluate_table(table: Path, out: Path, options: TableOptions = TableOptions()) -> Evaluation:
+    """Compute the statistics of a table that any tool made, and leave them in `metrics.json`.
 
     Of a table of masks, the overlap of every case is left in `overlap.csv` beside it.
 
@@ -96,8 +106,7 @@ def evaluate_table(table: Path, out: Path, options: TableOptions = TableOptions(
         PredictionsError: For a table that is not a predictions table.
     """
     rows = read_predictions(table, one_image_per_patient=options.one_image_per_patient)
-    _write_metrics(rows, table, out, options)
-    return out
+    return _write_metrics(rows, table, out, options)
 
 
 def report_table(
@@ -125,29 +134,28 @@ def report_table(
     study = _study_of(table)
     rows = read_predictions(table, one_image_per_patient=options.one_image_per_patient)
     out.mkdir(parents=True, exist_ok=True)
-    metrics = _write_metrics(rows, table, out / "metrics.json", options)
+    files = RunFiles(out)
+    result = _write_metrics(rows, table, files.metrics, options)
     rows, _ = without_readers(rows)
-    if metrics["comparison"]:
-        rows = rows[rows["model"] == metrics["comparison"]["shown"]]
+    if result.comparison is not None:
+        rows = rows[rows["model"] == result.comparison.shown]
     if options.prevalence is not None:
         study = {**study, "prevalence": options.prevalence}
     return write_report(
-        out / "report.html",
-        metrics=metrics,
+        files.report,
+        metrics=result.to_json(),
         study=study,
-        cohort=describe_table(rows, metrics.get("kind") == "classification"),
-        gallery=table.parent / "gallery",
+        cohort=describe_table(rows, result.kind == "classification"),
+        gallery=RunFiles(table.parent).gallery,
         synthetic=study.get("synthetic") is True,
         language=language,
     )
 
 
-def _write_metrics(
-    rows: pd.DataFrame, table: Path, out: Path, options: TableOptions
-) -> dict[str, Any]:
+def _write_metrics(rows: pd.DataFrame, table: Path, out: Path, options: TableOptions) -> Evaluation:
     """Evaluate the rows of a table, write the statistics and return them."""
     _check_options(rows, table, options)
-    rows = _with_overlaps(rows, table, out.parent)
+    rows = _with_overlaps(rows, table, RunFiles(out.parent).overlaps)
     of_models, _ = without_readers(rows)
     points = []
     if options.threshold is not None:
@@ -167,9 +175,9 @@ def _write_metrics(
         model=model,
     )
     openings = count_openings(table.resolve().parent / OPENINGS, of_models, model or "")
-    metrics = {**result.to_json(), "test_openings": openings}
-    write_json(out, metrics)
-    return metrics
+    result = replace(result, test_openings=openings)
+    write_json(out, result.to_json())
+    return result
 
 
 def _check_options(rows: pd.DataFrame, table: Path, options: TableOptions) -> None:
@@ -207,7 +215,7 @@ def _with_overlaps(rows: pd.DataFrame, table: Path, out: Path) -> pd.DataFrame:
     if "y_score" in rows or "prediction" not in rows:
         return rows
     overlaps = overlap_table(rows, table)
-    write_text(out / "overlap.csv", overlaps.to_csv(index=False, lineterminator="\n"))
+    write_text(out, overlaps.to_csv(index=False, lineterminator="\n"))
     return overlaps
 
 
@@ -385,9 +393,8 @@ def _digest(parts: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
-def summarise(metrics: Path) -> Iterator[str]:
-    """Yield the headline measures of a `metrics.json` on the test rows, and its notes."""
-    found = Evaluation.from_json(metrics)
+def summarise(found: Evaluation) -> Iterator[str]:
+    """Yield the headline measures of an evaluation on the test rows, and its notes."""
     for measure in found.headlines():
         name = f"{measure.label} {measure.name}".strip()
         if measure.value is None:

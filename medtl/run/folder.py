@@ -1,67 +1,489 @@
-"""A run folder before anything is in it: whose it is, and what may go on in it."""
+"""A run folder as an object: its parts are read when they are asked for."""
 
 from __future__ import annotations
 
-import json
+import csv
+import html
+import logging
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from medtl.cases.predictions import read_predictions
 from medtl.cases.splits import split_hash
-from medtl.errors import RunError
-from medtl.recipe.schema import Recipe
-from medtl.storage.atomic import write_text
+from medtl.errors import MedtlError, RunError
+from medtl.evaluation.result import Evaluation
+from medtl.recipe.schema import Recipe, parse_recipe
+from medtl.run.files import UNSEALED, RunFiles
+from medtl.storage.atomic import read_json, remove_leftovers, sha256_file, write_json, write_text
+from medtl.storage.lock import locked
+from medtl.storage.traces import SHORTEST_BYTES, find_traces
 from medtl.storage.yaml import dump_yaml, load_yaml
-from medtl.types import Manifest
+from medtl.types import Manifest, Progress, silent
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import nn
+
+    from medtl.export.objects import Exported
+    from medtl.run.build import TrainedModel
+    from medtl.run.predict import Predicted
 
 
-def claim(recipe: Recipe, out: Path, *, resume: bool) -> None:
-    """Make the run folder, or check that an existing one belongs to this recipe.
+class Run:
+    """A run folder: started, trained or finished, of this version or an earlier one.
 
-    Raises:
-        RunError: When the folder exists without `resume`, or holds another recipe's run.
-    """
-    stored = portable(recipe).to_dict()
-    path = out / "recipe.yaml"
-    refuse_existing(out, resume=resume)
-    if resume and path.is_file() and load_yaml(path) != stored:
-        raise RunError(
-            "the folder holds a run of another recipe",
-            where=str(out),
-            fix="Resume with the recipe and overrides it was started with, or choose another --out",
-        )
-    try:
-        (out / "checkpoints").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(
-            f"the folder cannot be made: {error.strerror}",
-            where=str(out),
-            fix="Choose an --out that may be written",
-        ) from error
-    write_text(path, dump_yaml(stored))
-
-
-def refuse_other_manifest(out: Path, manifest: Manifest) -> None:
-    """Refuse to go on when the manifest has changed: a case of training could be tested on.
+    Nothing is read before it is asked for. A part that the run has not reached is a `RunError`.
 
     Args:
-        out: A run folder, or a folder in which no run was started.
-        manifest: With a split for every case.
+        path: The folder. It need not exist yet.
 
-    Raises:
-        RunError: When the folder's study had other rows or was split otherwise.
+    Attributes:
+        path: The folder.
+        files: Where each part lies, also those that are not there.
     """
-    path = out / "cohort.json"
-    if not path.is_file():
-        return
-    started = json.loads(path.read_text("utf-8"))
-    if (started["manifest_sha256"], started["split_hash"]) != (
-        manifest.sha256,
-        split_hash(manifest),
-    ):
-        raise RunError(
-            "the manifest or its split has changed since this run was started",
-            where=str(out),
-            fix="Restore the manifest, or start again with another --out",
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.files = RunFiles(self.path)
+
+    @classmethod
+    def start(cls, recipe: Recipe, out: str | os.PathLike[str], *, resume: bool = False) -> Run:
+        """Make a run folder, or open the one of this recipe to go on with.
+
+        Raises:
+            RunError: When the folder exists without `resume`, holds another recipe's run or cannot
+                be made.
+        """
+        run, stored = cls(out), portable(recipe).to_dict()
+        refuse_existing(run.path, resume=resume)
+        if resume and run.files.recipe.is_file() and run.stored_recipe != stored:
+            raise RunError(
+                "the folder holds a run of another recipe",
+                where=str(run.path),
+                fix="Resume with the recipe and overrides it was started with, or choose another "
+                "--out",
+            )
+        try:
+            run.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(
+                f"the folder cannot be made: {error.strerror}",
+                where=str(run.path),
+                fix="Choose an --out that may be written",
+            ) from error
+        write_text(run.files.recipe, dump_yaml(stored))
+        return run
+
+    # Its parts, in the order in which a run leaves them.
+
+    @property
+    def stored_recipe(self) -> dict[str, Any]:
+        """`recipe.yaml` as plain data; an earlier version may have known other keys."""
+        return load_yaml(self._reached(self.files.recipe, "its start"))
+
+    @property
+    def recipe(self) -> Recipe:
+        """The resolved recipe, every default written out and no path in it."""
+        return parse_recipe(self.stored_recipe, where=self.files.recipe.name)
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Versions, device and hashes that the numbers depend on."""
+        return self._json(self.files.environment, "the training")
+
+    @property
+    def manifest(self) -> pd.DataFrame:
+        """All cases as text: ids, split, targets, strata, and the hash of the decoded image."""
+        import pandas as pd
+
+        path = self._reached(self.files.manifest, "the reading of the images")
+        return pd.read_csv(path, dtype=str, keep_default_na=False)
+
+    @property
+    def cohort(self) -> dict[str, Any]:
+        """Images, patients, labels, age and sex of each split."""
+        return self._json(self.files.cohort, "the reading of the images")
+
+    @property
+    def quality(self) -> dict[str, Any]:
+        """Images that were odd, and those that could not be read."""
+        return self._json(self.files.quality, "the reading of the images")
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """One row per epoch: losses, the watched measure, rates, seconds."""
+        import pandas as pd
+
+        return pd.read_csv(self._reached(self.files.history, "the training"))
+
+    @property
+    def history_rows(self) -> list[dict[str, str]]:
+        """The rows of `history.csv` with their cells as they were written."""
+        path = self._reached(self.files.history, "the training")
+        with path.open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+
+    @property
+    def checkpoint(self) -> Path:
+        """The best model, a safetensors file."""
+        return self._reached(self.files.best, "the training", "Train it first")
+
+    @property
+    def trained(self) -> TrainedModel:
+        """The best model with its own task and preprocessing, read anew each time.
+
+        Raises:
+            WeightsError: When the checkpoint is damaged.
+        """
+        from medtl.run.build import load_trained
+
+        return load_trained(self.checkpoint)
+
+    @property
+    def network(self) -> nn.Module:
+        """The best model's network, on the CPU."""
+        return self.trained.model
+
+    @property
+    def predictions(self) -> pd.DataFrame:
+        """The predictions of the validation and test cases."""
+        return read_predictions(self._reached(self.files.predictions, "the prediction"))
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The content of `metrics.json`."""
+        return self._json(self.files.metrics, "the evaluation", "Run `medtl evaluate` on it first")
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """Every measure with its interval, and what was left out."""
+        return Evaluation.from_json(self.metrics)
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """Label -> frozen threshold; empty before the evaluation."""
+        metrics = self.metrics if self.files.metrics.is_file() else {}
+        points = metrics.get("operating_points", [])
+        return {point["label"]: float(point["threshold"]) for point in points}
+
+    @property
+    def gallery(self) -> list[dict[str, Any]]:
+        """The pictures of the cases to look at; their files lie in `files.gallery`."""
+        path = self._reached(self.files.gallery_list, "the gallery")
+        entries: list[dict[str, Any]] = read_json(path)
+        return entries
+
+    @property
+    def report_path(self) -> Path:
+        """`report.html`."""
+        return self._reached(self.files.report, "the report")
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run has reached its end and is sealed."""
+        return self.files.checksums.is_file()
+
+    @property
+    def state(self) -> str:
+        """The furthest step that the run has reached, in a word."""
+        steps = {
+            "finished": self.files.checksums,
+            "evaluated": self.files.metrics,
+            "predicted": self.files.predictions,
+            "in training": self.files.history,
+            "images read": self.files.cohort,
+            "started": self.files.recipe,
+        }
+        return next((step for step, file in steps.items() if file.is_file()), "not started")
+
+    # What can be done with it.
+
+    def evaluate(self) -> Evaluation:
+        """Compute the statistics of the predictions, and leave them in `metrics.json`.
+
+        Raises:
+            RunError: Before the cases were predicted.
+        """
+        from medtl.run.evaluate import evaluate_rows
+
+        recipe = self.stored_recipe
+        study = recipe["study"]
+        found = evaluate_rows(
+            self.predictions,
+            self.files,
+            rule=study["operating_point"],
+            prevalence=study.get("prevalence"),
+            strata=recipe["data"]["strata"],
         )
+        write_json(self.files.metrics, found.to_json())
+        return found
+
+    def report(self, out: str | os.PathLike[str] | None = None, *, language: str = "en") -> Path:
+        """Write the report from what is in the folder; return its path.
+
+        Args:
+            out: The HTML file, `report.html` of the folder by default. Its folder must exist.
+            language: "en" or "ko".
+
+        Raises:
+            RunError: Before the evaluation, or when a record cannot be read.
+        """
+        from medtl.report.render import write_report
+
+        files = self.files
+        metrics = self.metrics
+        recipe = self.stored_recipe if files.recipe.is_file() else {}
+        study = recipe.get("study")
+        study = study if isinstance(study, dict) else {}
+        return write_report(
+            files.report if out is None else Path(out),
+            metrics=metrics,
+            study=study,
+            history=self.history_rows if files.history.is_file() else None,
+            gallery=files.gallery,
+            cohort=self.cohort if files.cohort.is_file() else None,
+            data_quality=self.quality if files.quality.is_file() else None,
+            recipe_text=files.recipe.read_text("utf-8") if files.recipe.is_file() else None,
+            environment=self.environment if files.environment.is_file() else None,
+            synthetic=study.get("synthetic") is True,
+            language=language,
+        )
+
+    def predict(
+        self,
+        data: str | os.PathLike[str],
+        out: str | os.PathLike[str] | None = None,
+        *,
+        progress: Progress = silent,
+    ) -> Predicted:
+        """Predict images with the run's own preprocessing and frozen thresholds.
+
+        The run's own manifest (recognised by its hash) gives the validation and test cases with
+        their truth, as in `predictions.csv`. Any other manifest, folder or file is new: every image
+        is predicted, truth is filled in where the manifest has the target columns, and columns are
+        added for the file, the decision at the frozen threshold, and what is unlike the training
+        images.
+
+        Args:
+            data: A manifest, a folder of images, or one image.
+            out: Where to write the table (CSV or Parquet), what was odd (`OUT.quality.json`) and
+                masks; None writes nothing, and masks need a place.
+            progress: Told of reading and predicting.
+
+        Raises:
+            RunError: When the run has no checkpoint, or no image could be read.
+            ManifestError: When there is nothing to predict.
+        """
+        from medtl.run.predict import check_destination, predict_images
+
+        target = None if out is None else check_destination(Path(out))
+        return predict_images(
+            self.trained,
+            Path(data),
+            target,
+            own=self.files.manifest,
+            thresholds=self.thresholds,
+            progress=progress,
+        )
+
+    def predict_study(
+        self,
+        url: str,
+        study: str,
+        out: str | os.PathLike[str] | None = None,
+        *,
+        keep: str | os.PathLike[str] | None = None,
+        progress: Progress = silent,
+    ) -> Predicted:
+        """Predict the images of a study that a DICOMweb server has; nothing is sent to it.
+
+        Args:
+            url: Address of the DICOMweb service.
+            study: Study Instance UID.
+            out: As for `predict`; its column `file` names SOP Instance UIDs.
+            keep: A new folder that keeps the study's images; None removes them at the end.
+            progress: Told of fetching, reading and predicting.
+
+        Raises:
+            MedtlError: As `medtl.io.dicom.web.fetch_study` and `predict`.
+        """
+        from medtl.run.predict import check_destination, fetched_study
+
+        if out is not None:
+            check_destination(Path(out))
+        with fetched_study(url, study, keep, progress) as (folder, left_out):
+            return replace(self.predict(folder, out, progress=progress), left_out=left_out)
+
+    def export(
+        self,
+        out: str | os.PathLike[str],
+        *,
+        images: str | os.PathLike[str],
+        predictions: str | os.PathLike[str] | None = None,
+        case_ids: Sequence[str] = (),
+        pdf: str | os.PathLike[str] | None = None,
+        progress: Progress = silent,
+    ) -> Exported:
+        """Write the results as DICOM objects of the patients and studies they are about.
+
+        Arguments and errors as `medtl.export.objects.export_results`.
+        """
+        from medtl.export.objects import export_results
+        from medtl.export.results import RunResults
+
+        files = self.files
+        for file in (files.recipe, files.manifest, files.predictions):
+            self._reached(file, "its end")
+        results = RunResults(
+            folder=self.path,
+            recipe=self.stored_recipe,
+            manifest=files.manifest,
+            predictions=files.predictions,
+            thresholds=self.thresholds,
+            pictures=self.gallery if files.gallery_list.is_file() else [],
+            gallery=files.gallery,
+            environment=self.environment if files.environment.is_file() else {},
+            checkpoint=files.best,
+        )
+        return export_results(
+            results,
+            Path(out),
+            images=Path(images),
+            predictions=None if predictions is None else Path(predictions),
+            case_ids=case_ids,
+            pdf=None if pdf is None else Path(pdf),
+            progress=progress,
+        )
+
+    # While it is worked on, and when it has ended.
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep every other process out of the folder while the block runs.
+
+        Raises:
+            RunError: When another process works in it.
+        """
+        with locked(self.files.lock, wait=False):
+            remove_leftovers(self.path)
+            yield
+
+    @contextmanager
+    def logged(self) -> Iterator[None]:
+        """Append what the library says while the block runs to `log.txt`."""
+        logger = logging.getLogger("medtl")
+        handler = logging.FileHandler(self.files.log, encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        level = logger.level
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        try:
+            yield
+        except MedtlError as error:
+            logger.error("%s", error)
+            raise
+        finally:
+            logger.setLevel(level)
+            logger.removeHandler(handler)
+            handler.close()
+
+    def refuse_other_manifest(self, manifest: Manifest) -> None:
+        """Refuse to go on when the manifest has changed: a case of training could be tested on.
+
+        Args:
+            manifest: With a split for every case.
+
+        Raises:
+            RunError: When the run's study had other rows or was split otherwise.
+        """
+        if not self.files.cohort.is_file():
+            return
+        started = self.cohort
+        before = started["manifest_sha256"], started["split_hash"]
+        if before != (manifest.sha256, split_hash(manifest)):
+            raise RunError(
+                "the manifest or its split has changed since this run was started",
+                where=str(self.path),
+                fix="Restore the manifest, or start again with another --out",
+            )
+
+    def seal(self) -> None:
+        """Remove what only a running run needs; write the SHA-256 of every file that stays."""
+        shutil.rmtree(self.files.cache, ignore_errors=True)
+        files = sorted(path for path in self.path.rglob("*") if path.is_file())
+        names = {path: path.relative_to(self.path) for path in files}
+        sums = {
+            name.as_posix(): sha256_file(path)
+            for path, name in names.items()
+            if not UNSEALED & set(name.parts)
+        }
+        write_json(self.files.checksums, sums)
+
+    def broken_seals(self) -> list[str]:
+        """Return the files that are not what their checksums say, with what is wrong.
+
+        Raises:
+            RunError: When the run did not reach its end.
+        """
+        sums: dict[str, str] = self._json(self.files.checksums, "its end")
+        files = {name: self.path / name for name in sums}
+        missing = [f"{name}: missing" for name, file in files.items() if not file.is_file()]
+        altered = [
+            f"{name}: altered"
+            for name, file in files.items()
+            if file.is_file() and sha256_file(file) != sums[name]
+        ]
+        return missing + altered
+
+    def traces(self, strings: Iterable[str]) -> list[str]:
+        """Return where the user's own strings occur in the folder, without repeating them.
+
+        Args:
+            strings: One to a line. They are kept nowhere.
+
+        Raises:
+            RunError: When there is no such folder, or nothing to look for.
+        """
+        wanted = [line.strip() for line in strings if line.strip()]
+        if not self.path.is_dir():
+            raise RunError("there is no such folder", where=self.path.name)
+        if not wanted:
+            raise RunError("there is nothing to look for", expected="one string a line")
+        short = [n for n, text in enumerate(wanted, 1) if len(text.encode()) < SHORTEST_BYTES]
+        told = [f"string {number} is too short to be looked for" for number in short]
+        found = find_traces(self.path, wanted)
+        return told + [f"{where}: string {number}" for where, number in found]
+
+    def __repr__(self) -> str:
+        return f"Run({self.path.name!r}: {self.state})"
+
+    def _repr_html_(self) -> str:
+        """Question, state, headline measures with intervals and place, for a notebook."""
+        study = self.stored_recipe.get("study", {}) if self.files.recipe.is_file() else {}
+        measures = self.evaluation._repr_html_() if self.files.metrics.is_file() else ""
+        question = html.escape(str(study.get("question", "")))
+        return f"<p>{question}</p>{measures}<p>{self.state}: {html.escape(str(self.path))}</p>"
+
+    def _reached(self, file: Path, step: str, fix: str = "") -> Path:
+        """The file, when the run has got so far."""
+        if not file.is_file():
+            raise RunError(
+                f"no {file.name}: the run did not reach {step}",
+                expected="the folder of a run that did",
+                where=self.path.name,
+                fix=fix or "Go on with it: medtl run RECIPE --out FOLDER --resume",
+            )
+        return file
+
+    def _json(self, file: Path, step: str, fix: str = "") -> dict[str, Any]:
+        """The content of a JSON file of the folder."""
+        found: dict[str, Any] = read_json(self._reached(file, step, fix))
+        return found
 
 
 def refuse_existing(out: Path, *, resume: bool) -> None:
@@ -81,7 +503,7 @@ def refuse_existing(out: Path, *, resume: bool) -> None:
 
 
 def portable(recipe: Recipe) -> Recipe:
-    """The recipe without the folders of this machine: a path can name a person."""
+    """Return the recipe without the folders of this machine: a path can name a person."""
     data = recipe.data.model_copy(update={"manifest": Path(recipe.data.manifest).name})
     weights = recipe.model.weights
     if weights.path is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from medtl.cases.predictions import read_predictions
-from medtl.data.batches import CaseSamples, Samples
+from medtl.data.batches import CaseSamples
 from medtl.data.reader import Encode, ImageReader
 from medtl.data.store import ImageStore
 from medtl.io.masks import read_mask
@@ -18,26 +18,20 @@ from medtl.prediction.mask_writer import MaskWriter
 from medtl.prediction.overlays import Shown, choose_worst, write_overlays
 from medtl.preprocess.volume import Grid
 from medtl.run.build import TrainedModel
+from medtl.run.files import RunFiles
 from medtl.storage.yaml import load_yaml
 from medtl.tasks.structures import Structures
 from medtl.training.forward import network_outputs
 from medtl.training.runtime import Runtime
-from medtl.types import Case
+from medtl.types import Case, Progress, silent
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from medtl.tasks.protocols import Task
 
-Progress = Callable[[str, int, int], None]
-"""Called with (what is being done, done, total)."""
-
 PREDICT_BATCH = 32
 """Batch size of every prediction. Fixed, so that the same images give the same bits anywhere."""
-
-
-def silent(_what: str, _done: int, _total: int) -> None:
-    """A progress that nobody watches."""
 
 
 def encode_of(task: Task) -> Encode | None:
@@ -68,7 +62,7 @@ def score_batches(
 
 
 def predict_scores(
-    trained: TrainedModel, samples: Samples, *, progress: Progress = silent
+    trained: TrainedModel, samples: CaseSamples, *, progress: Progress = silent
 ) -> NDArray[np.float32]:
     """Return `(n, K)` scores of some samples."""
     scores: NDArray[np.float32] = torch.cat([*score_batches(trained, samples, progress)]).numpy()
@@ -109,35 +103,37 @@ def predict_masks(
     return rows
 
 
-def draw_worst_masks(run: Path, cases: Mapping[str, Case], reader: ImageReader) -> None:
+def draw_worst_masks(files: RunFiles, cases: Sequence[Case], reader: ImageReader) -> None:
     """Draw the test cases with the lowest overlap into `gallery/`.
 
     Args:
-        run: A run folder that has been evaluated.
-        cases: Case id -> case.
+        files: Of a run that has been evaluated.
+        cases: Those of the run.
         reader: Reads their images.
     """
     import pandas as pd
 
-    table = read_predictions(run / "predictions.csv")
-    names = load_yaml(run / "predictions.yaml")["labels"]
+    table = read_predictions(files.predictions)
+    names = load_yaml(files.predictions.with_suffix(".yaml"))["labels"]
+    by_id = {case.case_id: case for case in cases}
+    place = files.predictions.parent
     value_of = {name: int(value) for value, name in names.items()}
 
     def shown_of(case_id: str, label: str) -> Shown:
         rows = table[table["case_id"] == case_id]
         row = (rows[rows["label"] == label] if "label" in rows else rows).iloc[0]
-        image = reader.read(cases[case_id])
+        image = reader.read(by_id[case_id])
+        masks = [read_mask(place / row[part], like=image) for part in ("truth", "prediction")]
         truth, predicted = (
             reader.preprocessor.mask_to_unit(
-                (read_mask(run / row[part], like=image).array == value_of[label]).astype(np.uint8),
-                image,
+                (mask.array == value_of[label]).astype(np.uint8), image
             )
-            for part in ("truth", "prediction")
+            for mask in masks
         )
         unit = reader.preprocessor.to_unit(image)
         grid = reader.preprocessor.grid(image)
         steps = grid.spacing if isinstance(grid, Grid) else None  # planes have square pixels
         return Shown(unit, truth == 1, predicted == 1, steps)
 
-    overlaps = pd.read_csv(run / "overlap.csv")
-    write_overlays(run / "gallery", choose_worst(overlaps), shown_of)
+    overlaps = pd.read_csv(files.overlaps)
+    write_overlays(files.gallery, choose_worst(overlaps), shown_of)

@@ -15,13 +15,12 @@ from medtl.preprocess.contact_sheet import contact_sheet as draw_contact_sheet
 from medtl.recipe.schema import Recipe
 from medtl.run.build import build_augmenter, build_stages
 from medtl.run.chain import build_trainer
-from medtl.run.outputs import Progress, silent
 from medtl.run.prepare import Prepared, read_study
 from medtl.training.fit import Trainer
 from medtl.training.options import Watcher
 from medtl.training.rehearsal import rehearse
 from medtl.training.stage import recalibrated_groups
-from medtl.types import SPLITS, Stage
+from medtl.types import SPLITS, Progress, Stage, silent
 
 SHEET_CASES = 6
 """Images on the contact sheet."""

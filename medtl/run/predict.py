@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import os
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,19 +18,20 @@ from medtl.cases.columns import Columns
 from medtl.cases.manifest import manifest_columns, read_manifest
 from medtl.cases.predictions import write_predictions
 from medtl.cases.pseudonyms import load_salt, pseudonym
-from medtl.data.batches import Samples
+from medtl.data.batches import CaseSamples, Samples
 from medtl.data.reader import ImageReader, ReadRecord, decode_cases
 from medtl.errors import ManifestError, RunError
 from medtl.io.dicom.web import Server, fetch_study
 from medtl.prediction.likeness import unlike_training
 from medtl.prediction.mask_writer import write_meanings
 from medtl.prediction.table import predictions_table
-from medtl.run.build import TrainedModel, load_trained
-from medtl.run.outputs import Progress, predict_masks, predict_scores, silent
+from medtl.run.build import TrainedModel
+from medtl.run.outputs import predict_masks, predict_scores
 from medtl.storage.atomic import write_json
 from medtl.storage.tables import read_table
+from medtl.tasks.protocols import Task
 from medtl.tasks.structures import Structures
-from medtl.types import Case, Manifest
+from medtl.types import Case, Manifest, Progress, silent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,50 +46,52 @@ TEXTS = TABLES | {".yaml", ".yml", ".json", ".txt", ".md"}
 
 @dataclass(frozen=True)
 class Predicted:
-    """What `predict_images` wrote.
+    """What a run says about some images.
 
     Attributes:
+        table: The predictions, as `medtl.cases.predictions.read_predictions` returns them, and for
+            new images `file`, `threshold`, `decision`, `content_sha256` and `unlike_training`.
         images: Images predicted.
-        flagged: Of them, unlike the training images or odd.
-        quarantined: Images that could not be read.
-        quality: File that lists both, beside the predictions.
+        flagged: Of them, unlike the training images or odd, with what was seen.
+        quarantined: Images that could not be read, with the cause.
+        quality: File that lists both, beside the predictions; None when nothing was written.
         left_out: Objects of a fetched study that are no images.
         unknown: Flag -> images of which the network was not told all it asks for ("sex_unknown").
     """
 
+    table: pd.DataFrame
     images: int
-    flagged: int
-    quarantined: int
-    quality: Path
+    flagged: tuple[dict[str, Any], ...]
+    quarantined: tuple[dict[str, Any], ...]
+    quality: Path | None = None
     left_out: int = 0
     unknown: Mapping[str, int] = field(default_factory=dict)
 
 
-def predict_images(run: Path, data: Path, out: Path, *, progress: Progress = silent) -> Predicted:
-    """Predict images into a predictions table.
-
-    The run's own manifest (recognised by its hash) gives the run's validation and test cases with
-    their truth: the same file as the run's `predictions.csv`. Any other manifest, folder or file is
-    new: every image is predicted, truth is filled in where the manifest has the target columns, and
-    columns are added for the file, the decision at the frozen threshold, and what is unlike the
-    training images.
+def predict_images(
+    trained: TrainedModel,
+    data: Path,
+    out: Path | None,
+    *,
+    own: Path,
+    thresholds: Mapping[str, float],
+    progress: Progress = silent,
+) -> Predicted:
+    """Predict images, and write the table if it has a place; see `Run.predict`.
 
     Args:
-        run: A finished run folder.
+        trained: The best model of a run.
         data: A manifest, a folder of images, or one image.
-        out: Where the table goes (CSV or Parquet); `OUT.quality.json` is written beside it.
+        out: Where the table goes, checked; None writes nothing.
+        own: The run's `manifest.csv`, read when `data` is the manifest that the run was made of.
+        thresholds: Label -> frozen threshold.
         progress: Told of reading and predicting.
 
     Raises:
-        RunError: When the run has no checkpoint, or no image could be read.
+        RunError: When no image could be read, or masks have no place.
         ManifestError: When there is nothing to predict.
     """
-    _check_destination(out)
-    checkpoint = run / "checkpoints" / "best.safetensors"
-    if not checkpoint.is_file():
-        raise RunError("the run has no best checkpoint", where=run.name, fix="Train it first")
-    trained = load_trained(checkpoint)
-    manifest, is_own = _find_cases(run, data, trained)
+    manifest, is_own = _find_cases(own, data, trained)
     reader = replace(trained.reader, root=manifest.root)
     store, records = decode_cases(
         manifest.cases, reader, progress=lambda done, total: progress("Reading", done, total)
@@ -103,7 +107,6 @@ def predict_images(run: Path, data: Path, out: Path, *, progress: Progress = sil
         raise RunError("no image could be read", where=data.name, fix=records[0].cause)
     flags_of = {case.case_id: told.unknown(case) for case in cases}
     records = [replace(r, flags=(*r.flags, *flags_of.get(r.case_id, ()))) for r in records]
-    with_truth = all(label in cases[0].targets for label in trained.recipe.data.targets)
     samples = Samples(
         store=store,
         rows=store.rows(cases),
@@ -111,84 +114,96 @@ def predict_images(run: Path, data: Path, out: Path, *, progress: Progress = sil
         inputs=told(cases),
         standardise=reader.preprocessor.standardise,
     )
-    table = _predict(trained, reader, samples, cases, out, with_truth=with_truth, progress=progress)
+    table = predict_samples(trained, samples, cases, reader, out and out.parent, progress=progress)
     unlike = {r.case_id: unlike_training(r.facts, trained.meta["profile"]) for r in records}
     if not is_own:
-        thresholds = _thresholds(run)
-        if thresholds:
-            _add_decisions(table, thresholds)
-        files = {case.case_id: _relative(case.image, manifest.root) for case in cases}
-        table["file"] = table["case_id"].map(files)
-        if any(case.frame is not None for case in cases):
-            table["frame"] = table["case_id"].map({case.case_id: case.frame for case in cases})
+        _add_columns(table, cases, manifest.root, thresholds)
         hashes = {r.case_id: r.sha256 for r in records}  # `medtl export` finds the images by them
         table["content_sha256"] = table["case_id"].map(hashes)
         table["unlike_training"] = table["case_id"].map(lambda c: "; ".join(unlike[c]))
-    write_predictions(table, out)
+    flagged, quarantined = _quality(records, unlike)
+    quality = None
+    if out is not None:
+        write_samples(table, trained.task, out)
+        quality = out.with_suffix(".quality.json")
+        write_json(quality, {"flagged": flagged, "quarantined": quarantined})
     unknown = Counter(flag for flags in flags_of.values() for flag in flags)
-    return replace(_write_quality(out, records, unlike), unknown=dict(unknown))
+    return Predicted(table, len(cases), flagged, quarantined, quality, unknown=unknown)
 
 
-def predict_study(
-    run: Path,
-    url: str,
-    study: str,
+def predict_samples(
+    trained: TrainedModel,
+    samples: CaseSamples,
+    cases: Sequence[Case],
+    reader: ImageReader,
+    folder: Path | None,
     *,
-    out: Path,
-    keep: Path | None = None,
     progress: Progress = silent,
-) -> Predicted:
-    """Predict the images of a study that a DICOMweb server has; nothing is sent to it.
+) -> pd.DataFrame:
+    """Return the predictions of some cases; masks are written into a folder.
 
     Args:
-        run: A finished run folder.
-        url: Address of the DICOMweb service.
-        study: Study Instance UID.
-        out: As in `predict_images`; its column `file` names SOP Instance UIDs.
-        keep: A new folder that keeps the study's images; None removes them at the end.
-        progress: Told of fetching, reading and predicting.
+        trained: The best model of a run.
+        samples: The cases as network input.
+        cases: The same cases, in the same order.
+        reader: Reads them again as they were stored.
+        folder: Where `masks/` goes; None for a study without masks.
+        progress: Told of predicting.
 
     Raises:
-        MedtlError: As `dicomweb.fetch_study` and `predict_images`.
+        RunError: When there are masks to write, and no folder.
     """
-    _check_destination(out)
-    if keep is not None and keep.exists():
-        raise RunError("the folder exists", where=keep.name, fix="Choose another --keep")
-    with TemporaryDirectory(prefix="medtl-study-") as temporary:
-        folder = Path(temporary)
-        progress("Fetching the study", 0, 1)
-        fetched = fetch_study(Server(url), study, folder)
-        progress("Fetching the study", 1, 1)
-        done = predict_images(run, folder, out, progress=progress)
-        if keep is not None:
-            shutil.copytree(folder, keep)
-    return replace(done, left_out=sum(fetched.left_out.values()))
-
-
-def _predict(
-    trained: TrainedModel,
-    reader: ImageReader,
-    samples: Samples,
-    cases: Sequence[Case],
-    out: Path,
-    *,
-    with_truth: bool,
-    progress: Progress,
-) -> pd.DataFrame:
-    """The predictions table; masks are written beside it."""
     import pandas as pd
 
-    if trained.recipe.data.mask is not None:
-        rows = predict_masks(trained, samples, cases, reader, out.parent, progress=progress)
-        write_meanings(cast(Structures, trained.task), out)
-        return pd.DataFrame(rows)
-    scores = predict_scores(trained, samples, progress=progress)
-    strata = trained.recipe.data.strata
-    return predictions_table(trained.task, cases, scores, strata=strata, with_truth=with_truth)
+    if trained.recipe.data.mask is None:
+        scores = predict_scores(trained, samples, progress=progress)
+        spec = trained.recipe.data
+        known = all(label in cases[0].targets for label in spec.targets)
+        return predictions_table(trained.task, cases, scores, strata=spec.strata, with_truth=known)
+    if folder is None:
+        raise RunError("masks are files and have no place", fix="State where the table goes")
+    return pd.DataFrame(predict_masks(trained, samples, cases, reader, folder, progress=progress))
 
 
-def _check_destination(out: Path) -> None:
-    """Find out before the work whether its result can be written."""
+def write_samples(table: pd.DataFrame, task: Task, out: Path) -> None:
+    """Write what `predict_samples` returned and, for masks, what their values mean beside it."""
+    write_predictions(table, out)
+    if isinstance(task, Structures):
+        write_meanings(task, out)
+
+
+@contextmanager
+def fetched_study(
+    url: str, study: str, keep: str | os.PathLike[str] | None, progress: Progress
+) -> Iterator[tuple[Path, int]]:
+    """Yield a folder with the images of a study, and how many of its objects are none.
+
+    Args:
+        url: Address of the DICOMweb service.
+        study: Study Instance UID.
+        keep: A new folder for the images when the block has succeeded; None removes them.
+        progress: Told of fetching.
+
+    Raises:
+        MedtlError: As `fetch_study`, or when `keep` exists.
+    """
+    if keep is not None and Path(keep).exists():
+        raise RunError("the folder exists", where=Path(keep).name, fix="Choose another --keep")
+    with TemporaryDirectory(prefix="medtl-study-") as temporary:
+        progress("Fetching the study", 0, 1)
+        fetched = fetch_study(Server(url), study, Path(temporary))
+        progress("Fetching the study", 1, 1)
+        yield Path(temporary), sum(fetched.left_out.values())
+        if keep is not None:
+            shutil.copytree(temporary, keep)
+
+
+def check_destination(out: Path) -> Path:
+    """Find out before the work whether its result can be written; return where.
+
+    Raises:
+        RunError: For another ending than .csv or .parquet, or a folder that cannot be made.
+    """
     if out.suffix.lower() not in TABLES:
         raise RunError(
             f"the ending {out.suffix!r} is unknown", expected=".csv or .parquet", where=str(out)
@@ -199,9 +214,10 @@ def _check_destination(out: Path) -> None:
         raise RunError(
             f"the folder cannot be made ({error.strerror})", where=str(out.parent)
         ) from error
+    return out
 
 
-def _find_cases(run: Path, data: Path, trained: TrainedModel) -> tuple[Manifest, bool]:
+def _find_cases(own: Path, data: Path, trained: TrainedModel) -> tuple[Manifest, bool]:
     """The cases to predict, and whether they are the run's own."""
     if data.suffix.lower() not in TABLES:
         return _manifest_of_files(data), False
@@ -218,16 +234,16 @@ def _find_cases(run: Path, data: Path, trained: TrainedModel) -> tuple[Manifest,
     )
     if manifest.sha256 != trained.meta["manifest_sha256"]:
         return manifest, False
-    return _own_cases(run, manifest), True
+    return _own_cases(own, manifest), True
 
 
-def _own_cases(run: Path, manifest: Manifest) -> Manifest:
+def _own_cases(own: Path, manifest: Manifest) -> Manifest:
     """The run's validation and test cases, with the ids and splits that the run gave them.
 
     Rows are matched by position: the hash says that the file is the same, and ids are pseudonyms
     that another machine's salt would make different.
     """
-    table = read_table(run / "manifest.csv")
+    table = read_table(own)
     rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
     cases = [
         replace(case, case_id=row["case_id"], patient_id=row["patient_id"], split=row["split"])
@@ -255,20 +271,19 @@ def _manifest_of_files(data: Path) -> Manifest:
     return Manifest(cases=tuple(cases), root=root, sha256="")
 
 
-def _thresholds(run: Path) -> dict[str, float]:
-    """Label -> frozen threshold of the run."""
-    path = run / "metrics.json"
-    if not path.is_file():
-        return {}
-    points = json.loads(path.read_text("utf-8"))["operating_points"]
-    return {point["label"]: float(point["threshold"]) for point in points}
-
-
-def _add_decisions(table: pd.DataFrame, thresholds: Mapping[str, float]) -> None:
-    """Add `threshold` and `decision` (1 positive, 0 negative) where a threshold was frozen."""
-    table["threshold"] = table["label"].map(thresholds)
-    known = table["threshold"].notna()
-    table["decision"] = (table["y_score"] >= table["threshold"]).where(known).astype("Int64")
+def _add_columns(
+    table: pd.DataFrame, cases: Sequence[Case], root: Path, thresholds: Mapping[str, float]
+) -> None:
+    """Add the file, its frame and, where a threshold was frozen, the decision (1 positive)."""
+    if thresholds:
+        table["threshold"] = table["label"].map(thresholds)
+        known = table["threshold"].notna()
+        decision = (table["y_score"] >= table["threshold"]).where(known)
+        table["decision"] = decision.astype("Int64")
+    files = {case.case_id: _relative(case.image, root) for case in cases}
+    table["file"] = table["case_id"].map(files)
+    if any(case.frame is not None for case in cases):
+        table["frame"] = table["case_id"].map({case.case_id: case.frame for case in cases})
 
 
 def _relative(path: Path, root: Path) -> str:
@@ -276,19 +291,13 @@ def _relative(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
 
 
-def _write_quality(
-    out: Path, records: Sequence[ReadRecord], unlike: Mapping[str, Sequence[str]]
-) -> Predicted:
-    """Write what was odd or unreadable beside the predictions."""
-    flagged = [
+def _quality(
+    records: Sequence[ReadRecord], unlike: Mapping[str, Sequence[str]]
+) -> tuple[tuple[dict[str, Any], ...], tuple[dict[str, Any], ...]]:
+    """What was odd, and what was unreadable."""
+    flagged = tuple(
         {"case_id": r.case_id, "flags": list(r.flags), "unlike_training": list(unlike[r.case_id])}
         for r in records
         if not r.cause and (r.flags or unlike[r.case_id])
-    ]
-    quarantined: list[dict[str, Any]] = [
-        {"case_id": r.case_id, "cause": r.cause} for r in records if r.cause
-    ]
-    path = out.with_suffix(".quality.json")
-    write_json(path, {"flagged": flagged, "quarantined": quarantined})
-    done = len(records) - len(quarantined)
-    return Predicted(done, len(flagged), len(quarantined), path)
+    )
+    return flagged, tuple({"case_id": r.case_id, "cause": r.cause} for r in records if r.cause)

@@ -28,12 +28,12 @@ from medtl.run.build import (
     build_task,
     check_contract,
 )
-from medtl.run.folder import portable, refuse_other_manifest
-from medtl.run.outputs import Progress, encode_of, observed, silent
+from medtl.run.folder import Run, portable
+from medtl.run.outputs import encode_of, observed
 from medtl.storage.atomic import write_json
 from medtl.storage.tables import write_table
 from medtl.tasks.protocols import Task
-from medtl.types import Case, Manifest
+from medtl.types import Case, Manifest, Progress, silent
 
 log = logging.getLogger(__name__)
 
@@ -91,26 +91,26 @@ class Prepared:
 
 def prepare(
     recipe: Recipe,
-    out: Path,
+    run: Run,
     *,
     manifest: Manifest | None = None,
     decode: Decode | None = None,
     progress: Progress = silent,
 ) -> Prepared:
-    """Read the study into a run folder that `claim` has opened, and write down who is in it.
+    """Read the study into a run that was started, and write down who is in it.
 
     Raises:
         ManifestError: For faults of the manifest; LeakError for a patient or pixels in two splits.
         RunError: When too many images are unreadable, or a run to go on with had another split.
     """
-    (out / "cache").mkdir(exist_ok=True)
-    units = out / "cache" / "units"
+    run.files.cache.mkdir(exist_ok=True)
+    units = run.files.cache / "units"
     prepared = read_study(recipe, manifest=manifest, file=units, decode=decode, progress=progress)
-    refuse_other_manifest(out, prepared.manifest)
+    run.refuse_other_manifest(prepared.manifest)
     quality = record.data_quality(prepared.manifest.cases, prepared.records)
-    write_json(out / "data_quality.json", quality)
+    write_json(run.files.quality, quality)
     check_readable(prepared.records, recipe.data.max_unreadable)
-    _write_study(prepared, out)
+    _write_study(prepared, run)
     log.info("%d of %d images are readable", len(prepared.cases), len(prepared.records))
     return prepared
 
@@ -192,7 +192,7 @@ def fit_reader(reader: ImageReader, store: ImageStore, train: Sequence[Case]) ->
     return replace(reader, preprocessor=reader.preprocessor.fit(units))
 
 
-def _write_study(prepared: Prepared, out: Path) -> None:
+def _write_study(prepared: Prepared, run: Run) -> None:
     """Write `manifest.csv` and `cohort.json`."""
     hashes = {r.case_id: r.sha256 for r in prepared.records}
     rows = [
@@ -206,7 +206,7 @@ def _write_study(prepared: Prepared, out: Path) -> None:
         }
         for case in prepared.manifest.cases
     ]
-    write_table(rows, out / "manifest.csv")
+    write_table(rows, run.files.manifest)
     unreadable = sum(bool(r.cause) for r in prepared.records)
     facts = record.cohort(
         prepared.cases,
@@ -216,4 +216,4 @@ def _write_study(prepared: Prepared, out: Path) -> None:
         split_hash=prepared.hashes["split_sha256"],
         notes=prepared.manifest.notes,
     )
-    write_json(out / "cohort.json", facts)
+    write_json(run.files.cohort, facts)

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
-import logging
 import platform
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import medtl
-from medtl.errors import MedtlError, RunError
-from medtl.storage.atomic import remove_leftovers, sha256_file, write_json
-from medtl.storage.traces import SHORTEST_BYTES, find_traces
+from medtl.errors import MedtlError
 from medtl.types import SPLITS, Case
 
 if TYPE_CHECKING:
     from medtl.data.reader import ReadRecord
     from medtl.tasks.protocols import Task
-
-UNSEALED = {"checksums.json", ".lock", "log.txt", "tensorboard", "cache"}
-"""What of a run folder has no checksum: it may still grow, or holds no result."""
 
 RECORDED = ("torch", "torchvision", "timm", "numpy", "pydicom", "pandas", "scikit-learn")
 """Packages whose version can change a number."""
@@ -60,48 +50,6 @@ def environment(
         "versions": {name: metadata.version(name) for name in RECORDED},
         **hashes,
     }
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep every other process out of a folder while the block runs.
-
-    The lock is the operating system's, so it ends with the process, however that ends.
-
-    Raises:
-        RunError: When another process works in the folder.
-    """
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise RunError(
-                "another process works in this folder",
-                where=str(folder),
-                fix="Wait for it, or choose another --out",
-            ) from error
-        remove_leftovers(folder)
-        yield
-
-
-@contextmanager
-def logged(folder: Path) -> Iterator[None]:
-    """Append what the library says while the block runs to `log.txt`."""
-    logger = logging.getLogger("medtl")
-    handler = logging.FileHandler(folder / "log.txt", encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    try:
-        yield
-    except MedtlError as error:
-        logger.error("%s", error)
-        raise
-    finally:
-        logger.setLevel(level)
-        logger.removeHandler(handler)
-        handler.close()
 
 
 def check_installation() -> Iterator[str]:
@@ -190,55 +138,6 @@ def cohort(
         "split_hash": split_hash,
         "notes": list(notes),
     }
-
-
-def write_checksums(folder: Path) -> None:
-    """Write `checksums.json`: the SHA-256 of every file of a run folder."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
-    kept = [p for p in files if not UNSEALED & set(p.relative_to(folder).parts)]
-    write_json(
-        folder / "checksums.json",
-        {str(p.relative_to(folder)): sha256_file(p) for p in kept},
-    )
-
-
-def broken_seals(folder: Path) -> list[str]:
-    """Return the files of a run folder that are not what its checksums say, with what is wrong.
-
-    Raises:
-        RunError: When the folder has no checksums: the run did not end.
-    """
-    path = folder / "checksums.json"
-    if not path.is_file():
-        raise RunError("there is no checksums.json: the run did not end", where=folder.name)
-    sums: dict[str, str] = json.loads(path.read_text("utf-8"))
-    missing = [f"{name}: missing" for name in sums if not (folder / name).is_file()]
-    altered = [
-        f"{name}: altered"
-        for name, sha256 in sums.items()
-        if (folder / name).is_file() and sha256_file(folder / name) != sha256
-    ]
-    return missing + altered
-
-
-def told_traces(folder: Path, strings: Iterable[str]) -> list[str]:
-    """Return where the user's own strings occur in a run folder, without repeating them.
-
-    Args:
-        folder: A run folder.
-        strings: One to a line. They are kept nowhere.
-
-    Raises:
-        RunError: When there is no such folder, or nothing to look for.
-    """
-    wanted = [line.strip() for line in strings if line.strip()]
-    if not folder.is_dir():
-        raise RunError("there is no such folder", where=folder.name)
-    if not wanted:
-        raise RunError("there is nothing to look for", expected="one string a line")
-    short = [n for n, text in enumerate(wanted, 1) if len(text.encode()) < SHORTEST_BYTES]
-    told = [f"string {number} is too short to be looked for" for number in short]
-    return told + [f"{where}: string {number}" for where, number in find_traces(folder, wanted)]
 
 
 def _describe(cases: Sequence[Case], task: Task) -> dict[str, Any]:

@@ -73,6 +73,21 @@ def write_json(path: str | os.PathLike[str], data: Any) -> None:
     write_text(path, text + "\n")
 
 
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Return the content of a JSON file; NaN, which is no JSON, is read as "no value".
+
+    Raises:
+        RunError: When the file is not JSON.
+    """
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RunError(
+            "not a readable JSON file", where=path.name, fix="Run the step that writes it again"
+        ) from error
+
+
 def remove_leftovers(folder: Path) -> None:
     """Delete the temporary files of a killed process, in a folder and all below it.
 

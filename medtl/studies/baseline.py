@@ -17,9 +17,8 @@ from medtl.errors import RunError
 from medtl.networks.backbones import Classifier
 from medtl.recipe.schema import Recipe
 from medtl.run.build import build_contract, build_decoder, build_network, build_reader
-from medtl.run.outputs import Progress, silent
 from medtl.training.runtime import Runtime
-from medtl.types import Case, Manifest
+from medtl.types import Case, Manifest, Progress, silent
 
 FEATURE_SIZE = 224
 """Pixels per side for the frozen features, whatever the recipe trains at."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from medtl.errors import RunError
 from medtl.metrics.paired_runs import PairedRuns, compare_runs
+from medtl.run.folder import Run
 from medtl.studies.conditions import PLAN_FILE, load_plan
 from medtl.studies.judgement import comparison_notes, effects_table
 from medtl.studies.rows import (
@@ -139,13 +139,14 @@ def _rows_of(folder: Path) -> Sequence[Row]:
     if (folder / PLAN_FILE).is_file():
         return read_rows(folder)
     rows = []
-    for metrics in sorted(folder.glob("fold_*/metrics.json")):
-        cohort = json.loads((metrics.parent / "cohort.json").read_text("utf-8"))
+    for run in map(Run, sorted(folder.glob("fold_*"))):
+        if not run.files.metrics.is_file():
+            continue
         rows.append(
             {
-                **measures_row(json.loads(metrics.read_text("utf-8"))),
-                "seed": int(metrics.parent.name.removeprefix("fold_")),
-                "split_sha256": cohort["split_hash"],
+                **measures_row(run.metrics),
+                "seed": int(run.path.name.removeprefix("fold_")),
+                "split_sha256": run.cohort["split_hash"],
                 "condition": "kfold",
                 "status": "done",
             }

@@ -13,9 +13,8 @@ from typing import Any
 
 from medtl.errors import RunError
 from medtl.recipe.schema import Recipe
-from medtl.run import record
 from medtl.run.check import read_recipe
-from medtl.run.folder import portable, refuse_existing
+from medtl.run.folder import Run, portable, refuse_existing
 from medtl.studies.conditions import Plan, fix_plan, seeded
 from medtl.studies.rows import Row, add_row, finished, read_rows
 from medtl.studies.single import SingleRun, shared_images
@@ -130,7 +129,7 @@ def try_lock(folder: Path) -> ExitStack | None:
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         try:
-            stack.enter_context(record.locked(folder))
+            stack.enter_context(Run(folder).locked())
         except RunError:
             return None
         return stack.pop_all()

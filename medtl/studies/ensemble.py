@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medtl.cases.predictions import read_predictions, write_predictions
+from medtl.cases.predictions import write_predictions
 from medtl.errors import RunError
 from medtl.evaluation.assemble import evaluate
+from medtl.run.files import RunFiles
+from medtl.run.folder import Run
 from medtl.storage.atomic import write_json, write_text
-from medtl.storage.yaml import load_yaml
 from medtl.studies.conditions import load_plan
 from medtl.studies.engine import run_folder
 from medtl.studies.judgement import markdown_table
@@ -82,16 +83,15 @@ def ensemble_runs(folders: Sequence[Path], out: Path) -> Ensemble:
     """
     if len(folders) < 2:
         raise RunError(f"{len(folders)} finished runs", expected="two or more", where=out.name)
-    missing = [folder.name for folder in folders if not (folder / "predictions.csv").is_file()]
-    if missing:
-        raise RunError("the run has no predictions", where=missing[0])
-    tables = [read_predictions(folder / "predictions.csv") for folder in folders]
-    recipe = load_yaml(folders[0] / "recipe.yaml")
+    runs = [Run(folder) for folder in folders]
+    tables = [run.predictions for run in runs]
+    recipe = runs[0].stored_recipe
     mean = average(tables)
     out.mkdir(parents=True, exist_ok=True)
-    write_predictions(mean, out / "predictions.csv")
+    files = RunFiles(out)
+    write_predictions(mean, files.predictions)
     metrics = _metrics(mean, recipe)
-    write_json(out / "metrics.json", metrics)
+    write_json(files.metrics, metrics)
     found = Ensemble(
         singles={
             folder.name: measures_row(_metrics(table, recipe))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from medtl.cases.predictions import read_predictions, write_predictions
+from medtl.cases.predictions import write_predictions
 from medtl.cases.splits import kfold, validation_folds
 from medtl.errors import RunError
 from medtl.metrics.folds import mean_of_folds_auroc, mean_of_folds_mae
@@ -23,8 +23,8 @@ from medtl.prediction.table import predictions_table
 from medtl.recipe.schema import Recipe
 from medtl.run.build import build_manifest, build_task
 from medtl.run.chain import run_study
-from medtl.run.folder import claim, refuse_other_manifest
-from medtl.run.outputs import Progress, silent
+from medtl.run.files import RunFiles
+from medtl.run.folder import Run
 from medtl.run.prepare import split_cases
 from medtl.storage.atomic import write_json, write_text
 from medtl.studies.baseline import (
@@ -35,7 +35,7 @@ from medtl.studies.baseline import (
 )
 from medtl.studies.ensemble import ENSEMBLE, Ensemble, ensemble_runs
 from medtl.studies.judgement import markdown_table
-from medtl.types import Manifest, Measure
+from medtl.types import Manifest, Measure, Progress, silent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,7 +109,7 @@ def run_kfold(
             is one whose models are not compared over folds.
     """
     contest = _contest(recipe)
-    claim(recipe, out, resume=resume)
+    Run.start(recipe, out, resume=resume)
     manifest = build_manifest(recipe)
     strata = build_task(recipe, manifest.cases).strata(manifest.cases)
     parts = kfold(manifest, strata, folds, recipe.seed_of("split"))
@@ -148,7 +148,7 @@ def ensemble_kfold(
             is one whose scores are not averaged.
     """
     _contest(recipe)
-    claim(recipe, out, resume=resume)
+    Run.start(recipe, out, resume=resume)
     manifest = build_manifest(recipe)
     task = build_task(recipe, manifest.cases)
     split = split_cases(recipe, manifest, task)
@@ -166,11 +166,11 @@ def _run_folds(
     watcher: Watcher | None,
 ) -> list[Path]:
     """Train and test every fold that is not finished; return the run folders."""
-    (out / "checkpoints").rmdir()
     folders = [out / f"fold_{number}" for number in range(len(parts))]
     for number, (folder, part) in enumerate(zip(folders, parts, strict=True)):
-        refuse_other_manifest(folder, part)
-        if (folder / "checksums.json").is_file():
+        run = Run(folder)
+        run.refuse_other_manifest(part)
+        if run.is_finished:
             continue
         run_study(
             recipe,
@@ -203,7 +203,7 @@ def _prefixed(progress: Progress, prefix: str, what: str, done: int, total: int)
 
 def _test_rows(folder: Path, number: int) -> pd.DataFrame:
     """The test predictions of one fold."""
-    table = read_predictions(folder / "predictions.csv")
+    table = Run(folder).predictions
     test = table[table["split"] == "test"].copy()
     return test.assign(fold=number, model=FINE_TUNED)
 
@@ -245,7 +245,7 @@ def _summarise(
     import pandas as pd
 
     table = pd.concat(tables, ignore_index=True)
-    write_predictions(table, out / "predictions.csv")
+    write_predictions(table, RunFiles(out).predictions)
     subsets = ["all"]
     for column in strata:
         values = sorted(set(table[column].dropna().astype(str)) - {""})

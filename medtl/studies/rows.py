@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from medtl.errors import RunError
+from medtl.run.files import RunFiles
 from medtl.storage.atomic import write_json, write_text
+from medtl.storage.lock import locked
 
 Row = Mapping[str, Any]
 """`condition`, `seed`, `status` ("done" or "failed"), then measures, or the `error`."""
@@ -131,6 +132,5 @@ def my_turn(out: Path) -> Iterator[None]:
     Args:
         out: The study folder.
     """
-    with (out / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with locked(RunFiles(out).lock, wait=True):
         yield

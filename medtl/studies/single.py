@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import logging
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,17 +18,13 @@ import torch
 import medtl
 from medtl.data.reader import Encode, ImageReader, ReadRecord
 from medtl.recipe.schema import Recipe
-from medtl.run import record
 from medtl.run.build import Decode, build_decoder, build_manifest, build_task
-from medtl.run.chain import illustrate, predict_run, report_run, train
-from medtl.run.evaluate import evaluate_run
-from medtl.run.folder import claim, portable
-from medtl.run.outputs import Progress, silent
+from medtl.run.chain import fit, illustrate, predict
+from medtl.run.folder import Run, portable
 from medtl.run.prepare import Prepared, prepare, split_cases
-from medtl.storage.yaml import load_yaml
 from medtl.studies.rows import measures_row
 from medtl.training.checkpoint import load_checkpoint, without_prefix
-from medtl.types import Case, Manifest
+from medtl.types import Case, Manifest, Progress, silent
 
 if TYPE_CHECKING:
     from medtl.data.store import ImageStore
@@ -117,44 +111,43 @@ class SingleRun:
             MedtlError: For any fault of recipe, manifest, images or training.
         """
         _drop_other_run(recipe, folder)
-        claim(recipe, folder, resume=True)
-        with record.logged(folder):
+        run = Run.start(recipe, folder, resume=True)
+        with run.logged():
             manifest = split_anew(recipe) if self.own_split else None
             prepared = prepare(
                 recipe,
-                folder,
+                run,
                 manifest=manifest,
                 decode=self.images.decoder(recipe),
                 progress=self.progress,
             )
-            train(prepared, folder, resume=True, watcher=self.watcher)
+            fit(prepared, run, resume=True, watcher=self.watcher)
             row = {
                 "split_sha256": prepared.hashes["split_sha256"],
-                **(self._test(prepared, folder) if self.tests else {}),
-                **training_row(folder),
-                **gamma_row(folder / "checkpoints" / "best.safetensors"),
+                **(self._test(prepared, run) if self.tests else {}),
+                **training_row(run.history_rows),
+                **gamma_row(run.checkpoint),
                 "medtl": medtl.__version__,
                 "commit": _commit(),
             }
-        self._tidy(folder)
+        self._tidy(run)
         return row
 
-    def _test(self, prepared: Prepared, folder: Path) -> dict[str, float]:
+    def _test(self, prepared: Prepared, run: Run) -> dict[str, float]:
         """Predict, evaluate and, if asked for, report; return the test measures."""
-        predict_run(prepared, folder, progress=self.progress)
-        metrics = json.loads(evaluate_run(folder).read_text("utf-8"))
+        predict(prepared, run, progress=self.progress)
+        metrics = run.evaluate().to_json()
         if self.reports:
-            illustrate(prepared, folder, progress=self.progress)
-            report_run(folder)
+            illustrate(prepared, run, progress=self.progress)
+            run.report()
         return measures_row(metrics)
 
-    def _tidy(self, folder: Path) -> None:
+    def _tidy(self, run: Run) -> None:
         """Remove what only a running run needs, and seal the folder."""
-        shutil.rmtree(folder / "cache", ignore_errors=True)
-        for checkpoint in (folder / "checkpoints").iterdir():
-            if not (self.keep_checkpoints and checkpoint.stem == "best"):
+        for checkpoint in run.files.checkpoints.iterdir():
+            if not (self.keep_checkpoints and checkpoint == run.files.best):
                 checkpoint.unlink()
-        record.write_checksums(folder)
+        run.seal()
 
 
 def split_anew(recipe: Recipe) -> Manifest:
@@ -170,14 +163,12 @@ def split_anew(recipe: Recipe) -> Manifest:
     return split_cases(recipe, replace(manifest, cases=cases), build_task(recipe, cases))
 
 
-def training_row(folder: Path) -> dict[str, Any]:
+def training_row(history: Sequence[Mapping[str, str]]) -> dict[str, Any]:
     """Return what a row says of the training of a run: its best epoch, and what it took.
 
     Args:
-        folder: A run folder with `history.csv`.
+        history: Of the run, one row per epoch.
     """
-    with (folder / "history.csv").open(newline="", encoding="utf-8") as file:
-        history = list(csv.DictReader(file))
     best = ([row for row in history if row["best"] == "1"] or history)[-1]
     return {
         **{key: float(best[key]) if best[key] else None for key in ("val_loss", "val_metric")},
@@ -208,14 +199,14 @@ def gamma_row(checkpoint: Path) -> dict[str, float]:
 
 def _drop_other_run(recipe: Recipe, folder: Path) -> None:
     """Empty the folder of an unfinished run whose recipe an earlier medtl resolved otherwise."""
-    path = folder / "recipe.yaml"
-    if not path.is_file() or load_yaml(path) == portable(recipe).to_dict():
+    run = Run(folder)
+    if not run.files.recipe.is_file() or run.stored_recipe == portable(recipe).to_dict():
         return
     log.warning("%s was begun by another version; it starts again", folder.name)
     for entry in folder.iterdir():
         if entry.is_dir():
             shutil.rmtree(entry)
-        elif entry.name != ".lock":
+        elif entry != run.files.lock:
             entry.unlink()
 
 

@@ -24,6 +24,9 @@ from medtl.training.checkpoint import (
 from medtl.training.ema import MovingAverage
 from medtl.training.position import Position
 
+BEST, LAST, PREVIOUS = "best.safetensors", "last.safetensors", "previous.safetensors"
+"""Files of a run's checkpoints: the model to use, what going on needs, and that of an epoch ago."""
+
 log = logging.getLogger(__name__)
 
 
@@ -66,9 +69,11 @@ class RunCheckpoints:
             tensors |= with_prefix("optimizer", optimizer_tensors(optimizer))
         if name == "last" and average is not None:
             tensors |= with_prefix("ema", average.average)
-        path = self.folder / f"{name}.safetensors"
-        previous = path.with_stem("previous") if name == "last" else None
-        save_checkpoint(path, tensors, meta, previous=previous)
+        if name == "best":
+            save_checkpoint(self.folder / BEST, tensors, meta)
+        else:
+            previous = self.folder / PREVIOUS
+            save_checkpoint(self.folder / LAST, tensors, meta, previous=previous)
 
     def load_last(self) -> tuple[Position, dict[str, Tensor]] | None:
         """Fill the model from the last whole checkpoint; None when there is none.
@@ -79,16 +84,16 @@ class RunCheckpoints:
         Raises:
             WeightsError: When there are checkpoints and all are damaged, or do not fit.
         """
-        latest = load_latest([self.folder / f"{n}.safetensors" for n in ("last", "previous")])
+        latest = load_latest([self.folder / LAST, self.folder / PREVIOUS])
         if latest is None:
             return None
         tensors, meta = latest
-        self._fill(tensors, "last.safetensors")
+        self._fill(tensors, LAST)
         return Position.from_dict(meta["position"]), tensors
 
     def load_best(self) -> None:
         """Give the model its best weights of all stages; keep the last ones when none was best."""
-        path = self.folder / "best.safetensors"
+        path = self.folder / BEST
         if not path.is_file():
             log.warning("no epoch reached the baseline; the weights of the last epoch are kept")
             return

@@ -64,7 +64,7 @@ def test_version():
         (["rum"], "Did you mean 'run'"),
         (["run", "nothing.yaml", "--out", "x"], "nothing.yaml"),
         (["run", "nothing.yaml"], "--out"),
-        (["predict", "nowhere", "x.png", "--out", "y.csv"], "no best checkpoint"),
+        (["predict", "nowhere", "x.png", "--out", "y.csv"], "no best.safetensors"),
         (["evaluate", "nothing.csv"], "nothing.csv"),
         (["report", "nowhere"], "metrics.json"),
         (["init", "nowhere", "--out", "x"], "nowhere"),

@@ -28,9 +28,9 @@ from medtl.errors import (
     RunError,
 )
 from medtl.export import objects as export_module
-from medtl.export.objects import Exported, export_run
-from medtl.export.results import read_results
+from medtl.export.objects import Exported
 from medtl.io.read import read_image
+from medtl.run.folder import Run
 
 FIRST, SECOND, THIRD = (f"c-{number:012d}" for number in range(3))
 
@@ -56,7 +56,7 @@ def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
 
 def test_every_test_case_goes_to_its_own_patient(run, images, tmp_path):
     before = snapshot(run), snapshot(images)
-    done = export_run(run, tmp_path / "out", images=images)
+    done = Run(run).export(tmp_path / "out", images=images)
     assert done == Exported(cases=2, objects=3, left_out={})
     found = [(entry["case_id"], entry["kind"]) for entry in listed(tmp_path / "out")]
     assert found == [(FIRST, "SR"), (FIRST, "SC"), (SECOND, "SR")]
@@ -69,14 +69,14 @@ def test_every_test_case_goes_to_its_own_patient(run, images, tmp_path):
 
 
 def test_every_file_is_valid(run, images, tmp_path):
-    export_run(run, tmp_path / "out", images=images)
+    Run(run).export(tmp_path / "out", images=images)
     for entry in listed(tmp_path / "out"):
         assert faults(tmp_path / "out" / entry["file"]) == []
 
 
 def test_a_repeated_export_is_the_same_bytes(run, images, tmp_path):
     for name in ("one", "two"):
-        export_run(run, tmp_path / name, images=images)
+        Run(run).export(tmp_path / name, images=images)
     one, two = (
         {name: data for name, (data, _) in snapshot(tmp_path / folder).items()}
         for folder in ("one", "two")
@@ -85,8 +85,8 @@ def test_a_repeated_export_is_the_same_bytes(run, images, tmp_path):
 
 
 def test_one_case_is_the_same_alone(run, images, tmp_path):
-    export_run(run, tmp_path / "all", images=images)
-    export_run(run, tmp_path / "one", images=images, case_ids=[SECOND])
+    Run(run).export(tmp_path / "all", images=images)
+    Run(run).export(tmp_path / "one", images=images, case_ids=[SECOND])
     (entry,) = listed(tmp_path / "one")
     assert entry in listed(tmp_path / "all")
 
@@ -97,7 +97,7 @@ def test_neither_names_nor_folders_decide_whose_a_result_is(run, images, tmp_pat
     first.rename(images / "x")
     second.rename(first)
     (images / "x").rename(second)
-    export_run(run, tmp_path / "out", images=images, case_ids=[FIRST])
+    Run(run).export(tmp_path / "out", images=images, case_ids=[FIRST])
     entry = listed(tmp_path / "out")[0]
     assert dcmread(tmp_path / "out" / entry["file"]).PatientName == NAMES[0]
 
@@ -109,11 +109,11 @@ def test_a_changed_image_gets_no_result(run, images, tmp_path):
     pixels[0, 0] += 1
     dataset.PixelData = pixels.tobytes()
     dataset.save_as(path)
-    done = export_run(run, tmp_path / "out", images=images)
+    done = Run(run).export(tmp_path / "out", images=images)
     assert done.left_out == {FIRST: "no DICOM image with these pixels among the images given"}
     assert done.cases == 1
     with pytest.raises(RunError, match=r"1 case\(s\) cannot be exported; c-0+: no DICOM image"):
-        export_run(run, tmp_path / "other", images=images, case_ids=[FIRST])
+        Run(run).export(tmp_path / "other", images=images, case_ids=[FIRST])
     assert not (tmp_path / "other").exists()
 
 
@@ -121,17 +121,17 @@ def test_two_people_with_the_same_pixels_get_no_result(run, images, tmp_path):
     dataset = dcmread(images / "0" / "IM.dcm")
     dataset.SOPInstanceUID, dataset.PatientName = "1.2.3", "Other^Person"
     dataset.save_as(images / "twin.dcm", enforce_file_format=True)
-    done = export_run(run, tmp_path / "out", images=images)
+    done = Run(run).export(tmp_path / "out", images=images)
     assert done.left_out == {FIRST: "2 images have these same pixels; leave only the right one"}
 
 
 def test_copies_of_one_image_are_one_image(run, images, tmp_path):
     shutil.copy(images / "0" / "IM.dcm", images / "copy.dcm")
-    assert export_run(run, tmp_path / "out", images=images).left_out == {}
+    assert Run(run).export(tmp_path / "out", images=images).left_out == {}
     dataset = dcmread(images / "copy.dcm")
     dataset.PatientID = "somebody else"
     dataset.save_as(images / "copy.dcm")
-    assert FIRST in export_run(run, tmp_path / "other", images=images).left_out
+    assert FIRST in Run(run).export(tmp_path / "other", images=images).left_out
 
 
 def test_two_cases_with_the_same_pixels_get_no_result(run, images, tmp_path):
@@ -139,15 +139,15 @@ def test_two_cases_with_the_same_pixels_get_no_result(run, images, tmp_path):
     first, second = (line.split(",")[-1] for line in text.splitlines()[1:3])
     (run / "manifest.csv").write_text(text.replace(second, first))
     with pytest.raises(RunError, match="2 cases of the run have these same pixels"):
-        export_run(run, tmp_path / "out", images=images)
+        Run(run).export(tmp_path / "out", images=images)
 
 
 def test_a_manifest_limits_the_images(run, images, tmp_path):
     (images / "m.csv").write_text("image,patient_id\n0/IM.dcm,a\n")
     (images / "notes.txt").write_text("no image")
-    done = export_run(run, tmp_path / "out", images=images / "m.csv")
+    done = Run(run).export(tmp_path / "out", images=images / "m.csv")
     assert (done.cases, list(done.left_out)) == (1, [SECOND])
-    done = export_run(run, tmp_path / "file", images=images / "1" / "IM.dcm")
+    done = Run(run).export(tmp_path / "file", images=images / "1" / "IM.dcm")
     assert (done.cases, list(done.left_out)) == (1, [FIRST])
 
 
@@ -156,7 +156,7 @@ def test_images_that_are_no_dicom_get_no_result(run, images, tmp_path):
     images.mkdir()
     (images / "x.png").write_bytes(b"\x89PNG")
     with pytest.raises(RunError, match="no DICOM image"):
-        export_run(run, tmp_path / "out", images=images)
+        Run(run).export(tmp_path / "out", images=images)
 
 
 def test_a_run_in_colour_is_recognised(run, images, tmp_path):
@@ -164,7 +164,7 @@ def test_a_run_in_colour_is_recognised(run, images, tmp_path):
     path = images / "0" / "IM.dcm"
     grey, rgb = (content_hash(read_image(path, color=c).array) for c in ("grey", "rgb"))
     (run / "manifest.csv").write_text(text.replace(grey, rgb))
-    assert export_run(run, tmp_path / "out", images=path).cases == 1
+    assert Run(run).export(tmp_path / "out", images=path).cases == 1
 
 
 def test_a_run_with_the_files_own_window_is_recognised(run, tmp_path):
@@ -174,41 +174,41 @@ def test_a_run_with_the_files_own_window_is_recognised(run, tmp_path):
     text[1] = f"{FIRST},p,test,{digest}"
     (run / "manifest.csv").write_text("\n".join(text))
     with pytest.raises(RunError, match="no DICOM image"):
-        export_run(run, tmp_path / "out", images=path)
+        Run(run).export(tmp_path / "out", images=path)
     (run / "recipe.yaml").write_text("image: {scale: voi}\nmodel: {backbone: x}\n")
-    assert export_run(run, tmp_path / "out", images=path).cases == 1
+    assert Run(run).export(tmp_path / "out", images=path).cases == 1
 
 
 def test_other_predictions_are_exported_whole(run, images, tmp_path):
     digest = content_hash(read_image(images / "2" / "IM.dcm").array)
     table = tmp_path / "new.csv"
     table.write_text(f"case_id,split,label,y_score,content_sha256\nz,,pneumonia,0.7,{digest}\n")
-    export_run(run, tmp_path / "out", images=images, predictions=table)
+    Run(run).export(tmp_path / "out", images=images, predictions=table)
     (entry,) = listed(tmp_path / "out")
     assert (entry["case_id"], entry["kind"]) == ("z", "SR")
     assert dcmread(tmp_path / "out" / entry["file"]).PatientName == NAMES[2]
     table.write_text("case_id,label,y_score\nz,pneumonia,0.7\n")
     with pytest.raises(PredictionsError, match="nothing says which image the case z is"):
-        export_run(run, tmp_path / "other", images=images, predictions=table)
+        Run(run).export(tmp_path / "other", images=images, predictions=table)
 
 
 def test_a_pdf_goes_to_one_study(run, images, tmp_path):
     pdf = tmp_path / "report.pdf"
     pdf.write_bytes(b"%PDF-1.4")
     with pytest.raises(RunError, match=r"report.pdf: the exported cases are of 2 studies"):
-        export_run(run, tmp_path / "out", images=images, pdf=pdf)
-    export_run(run, tmp_path / "out", images=images, pdf=pdf, case_ids=[FIRST])
+        Run(run).export(tmp_path / "out", images=images, pdf=pdf)
+    Run(run).export(tmp_path / "out", images=images, pdf=pdf, case_ids=[FIRST])
     assert [entry["kind"] for entry in listed(tmp_path / "out")] == ["SR", "SC", "PDF"]
     with pytest.raises(RunError, match=r"missing.pdf: cannot be read"):
-        export_run(
-            run, tmp_path / "x", images=images, pdf=tmp_path / "missing.pdf", case_ids=[FIRST]
+        Run(run).export(
+            tmp_path / "x", images=images, pdf=tmp_path / "missing.pdf", case_ids=[FIRST]
         )
 
 
 @pytest.mark.parametrize("place", ["run/dicom", "images/dicom", "images"])
 def test_identities_stay_out_of_run_and_images(run, images, tmp_path, place):
     with pytest.raises(RunError, match="name patients and are kept apart"):
-        export_run(run, tmp_path / place, images=images)
+        Run(run).export(tmp_path / place, images=images)
     assert not (run / "dicom").exists()
 
 
@@ -217,24 +217,24 @@ def test_nothing_is_overwritten(run, images, tmp_path):
     (tmp_path / "out" / "mine").write_text("x")
     for name in ("out", "out/mine"):
         with pytest.raises(RunError, match="the folder is not empty"):
-            export_run(run, tmp_path / name, images=images)
+            Run(run).export(tmp_path / name, images=images)
 
 
 def test_a_run_that_is_none_and_cases_that_are_none(run, images, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(RunError, match="no result for the case c-9"):
-        export_run(run, out, images=images, case_ids=["c-9"])
+        Run(run).export(out, images=images, case_ids=["c-9"])
     with pytest.raises(RunError, match=f"no result for the case {THIRD}"):  # of the validation
-        export_run(run, out, images=images, case_ids=[THIRD])
+        Run(run).export(out, images=images, case_ids=[THIRD])
     with pytest.raises(ManifestError, match="nowhere: there is no such file or folder"):
-        export_run(run, out, images=tmp_path / "nowhere")
+        Run(run).export(out, images=tmp_path / "nowhere")
     text = (run / "predictions.csv").read_text()
     (run / "predictions.csv").write_text(text.replace("test", "val"))
     with pytest.raises(RunError, match="there are no results"):
-        export_run(run, out, images=images)
+        Run(run).export(out, images=images)
     (run / "recipe.yaml").unlink()
     with pytest.raises(RunError, match=r"run: no recipe.yaml"):
-        export_run(run, out, images=images)
+        Run(run).export(out, images=images)
     assert not out.exists()
 
 
@@ -246,17 +246,17 @@ def test_a_run_that_is_none_and_cases_that_are_none(run, images, tmp_path):
         ("y_score", "score", "no columns case_id and y_score"),
     ],
 )
-def test_tables_that_are_not_predictions(run, old, new, message):
+def test_tables_that_are_not_predictions(run, images, tmp_path, old, new, message):
     text = (run / "predictions.csv").read_text()
     (run / "predictions.csv").write_text(text.replace(old, new))
     with pytest.raises(PredictionsError, match=message):
-        read_results(run)
+        Run(run).export(tmp_path / "out", images=images)
 
 
 def test_a_case_without_a_score_is_left_out(run, images, tmp_path):
     text = (run / "predictions.csv").read_text()
     (run / "predictions.csv").write_text(text.replace(",0.2", ",").replace(",0.9", ",nan"))
-    done = export_run(run, tmp_path / "out", images=images)
+    done = Run(run).export(tmp_path / "out", images=images)
     assert done.left_out == {SECOND: f"{SECOND}: there is neither a score nor a mask."}
     assert [entry["kind"] for entry in listed(tmp_path / "out")] == ["SC"]
 
@@ -265,13 +265,13 @@ def test_a_header_that_cannot_be_used_costs_its_own_case(run, images, tmp_path):
     dataset = dcmread(images / "0" / "IM.dcm")
     dataset.StudyInstanceUID = ""
     dataset.save_as(images / "0" / "IM.dcm")
-    done = export_run(run, tmp_path / "out", images=images)
+    done = Run(run).export(tmp_path / "out", images=images)
     assert (done.cases, list(done.left_out)) == (1, [FIRST])
     assert "StudyInstanceUID" in done.left_out[FIRST]
     for case_ids in ([FIRST], [FIRST, SECOND]):  # a case that is asked for must be there
         out = tmp_path / f"{len(case_ids)}"
         with pytest.raises(RunError, match="StudyInstanceUID"):
-            export_run(run, out, images=images, case_ids=case_ids)
+            Run(run).export(out, images=images, case_ids=case_ids)
         assert out.exists() == (SECOND in case_ids)
 
 
@@ -292,7 +292,7 @@ def masks(run: Path, **labels: str) -> None:
 def test_a_mask_becomes_a_segmentation(run, images, tmp_path):
     masks(run)
     shutil.rmtree(run / "gallery")
-    export_run(run, tmp_path / "out", images=images)
+    Run(run).export(tmp_path / "out", images=images)
     (entry,) = listed(tmp_path / "out")
     assert entry["kind"] == "SEG"
     assert faults(tmp_path / "out" / entry["file"]) == []
@@ -307,7 +307,7 @@ def test_masks_of_overlapping_structures_are_one_segmentation(run, images, tmp_p
     rows = [f"{FIRST},p,test,{label},,masks/{n}.png" for n, label in enumerate(("lung", "heart"))]
     text = "\n".join(["case_id,patient_id,split,label,truth,prediction", *rows])
     (run / "predictions.csv").write_text(text)
-    export_run(run, tmp_path / "out", images=images)
+    Run(run).export(tmp_path / "out", images=images)
     (entry,) = [one for one in listed(tmp_path / "out") if one["kind"] == "SEG"]
     dataset = dcmread(tmp_path / "out" / entry["file"])
     assert [segment.SegmentLabel for segment in dataset.SegmentSequence] == ["lung", "heart"]
@@ -317,15 +317,15 @@ def test_masks_without_meanings_or_files_are_refused(run, images, tmp_path):
     masks(run)
     (run / "predictions.yaml").write_text("labels: []\n")
     with pytest.raises(PredictionsError, match=r"predictions.yaml: nothing says what the values"):
-        export_run(run, tmp_path / "out", images=images)
+        Run(run).export(tmp_path / "out", images=images)
     (run / "predictions.yaml").unlink()
     with pytest.raises(PredictionsError, match="nothing says what the values"):
-        export_run(run, tmp_path / "out", images=images)
+        Run(run).export(tmp_path / "out", images=images)
     for name in ("../../images/0/IM.dcm", "masks/9.png"):
         text = f"case_id,split,truth,prediction\n{FIRST},test,t,{name}\n"
         (run / "predictions.csv").write_text(text)
         with pytest.raises(PredictionsError, match="a predicted mask is missing"):
-            export_run(run, tmp_path / "out", images=images)
+            Run(run).export(tmp_path / "out", images=images)
 
 
 def test_a_series_is_exported_with_its_volume_mask(run, images, tmp_path):
@@ -342,7 +342,7 @@ def test_a_series_is_exported_with_its_volume_mask(run, images, tmp_path):
     mask = np.zeros(volume.array.shape[1:], np.uint8)
     mask[1, 2:5, 3:9], mask[3, 2:5, 3:9] = 1, 2
     nibabel.save(nibabel.Nifti1Image(mask, volume.affine), run / "masks" / "0.nii.gz")
-    export_run(run, tmp_path / "out", images=images)
+    Run(run).export(tmp_path / "out", images=images)
     entry = next(e for e in listed(tmp_path / "out") if e["kind"] == "SEG")
     assert faults(tmp_path / "out" / entry["file"]) == []
     import highdicom
@@ -370,7 +370,7 @@ def test_a_series_without_identifiers_cannot_be_referenced(tmp_path):
 def test_without_highdicom_it_says_what_to_install(run, images, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "highdicom", None)
     with pytest.raises(InstallationError, match=r"highdicom is not installed.*medtl\[export\]"):
-        export_run(run, tmp_path / "out", images=images)
+        Run(run).export(tmp_path / "out", images=images)
 
 
 def test_the_command(run, images, tmp_path, monkeypatch, capsys):
@@ -392,7 +392,7 @@ def test_the_command(run, images, tmp_path, monkeypatch, capsys):
 
 def test_times_are_those_of_the_predictions(run, images, tmp_path):
     os.utime(run / "predictions.csv", (1_700_000_000, 1_700_000_000.9))
-    export_run(run, tmp_path / "out", images=images)
+    Run(run).export(tmp_path / "out", images=images)
     (first, *_) = listed(tmp_path / "out")
     dataset = dcmread(tmp_path / "out" / first["file"])
     assert dataset.ContentDate in ("20231114", "20231115")

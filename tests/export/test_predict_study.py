@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -15,7 +16,8 @@ from medtl.cli.main import app
 from medtl.errors import MedtlError, RunError
 from medtl.io.dicom.web import Fetched, Server
 from medtl.run import predict as module
-from medtl.run.predict import Predicted, predict_study
+from medtl.run.folder import Run
+from medtl.run.predict import Predicted
 
 URL, STUDY = "https://pacs.example/dicom-web", "1.2.3"
 
@@ -30,18 +32,18 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         (folder / "1.2.dcm").write_bytes(b"pixels")
         return Fetched((folder / "1.2.dcm",), {"no image": 2, "a result of medtl": 1})
 
-    def predict(run: Path, data: Path, out: Path, *, progress: Any) -> Predicted:
+    def predict(_run: Run, data: Path, _out: Path, *, progress: Any) -> Predicted:
         asked["files"] = sorted(path.name for path in data.iterdir())
         asked["mode"] = data.stat().st_mode & 0o777
-        return Predicted(1, 0, 0, out.with_suffix(".quality.json"))
+        return Predicted(pd.DataFrame(), 1, (), ())
 
     monkeypatch.setattr(module, "fetch_study", fetch)
-    monkeypatch.setattr(module, "predict_images", predict)
+    monkeypatch.setattr(Run, "predict", predict)
     return asked
 
 
 def test_a_study_leaves_nothing_but_its_table(seen, tmp_path):
-    done = predict_study(tmp_path / "run", URL, STUDY, out=tmp_path / "out.csv")
+    done = Run(tmp_path / "run").predict_study(URL, STUDY, tmp_path / "out.csv")
     assert (done.images, done.left_out) == (1, 3)
     assert seen["files"] == ["1.2.dcm"]
     assert (seen["server"], seen["study"]) == (Server(URL), STUDY)
@@ -50,28 +52,28 @@ def test_a_study_leaves_nothing_but_its_table(seen, tmp_path):
 
 
 def test_images_are_kept_when_asked(seen, tmp_path):
-    predict_study(tmp_path, URL, STUDY, out=tmp_path / "out.csv", keep=tmp_path / "kept")
+    Run(tmp_path).predict_study(URL, STUDY, tmp_path / "out.csv", keep=tmp_path / "kept")
     assert (tmp_path / "kept" / "1.2.dcm").read_bytes() == b"pixels"
     assert (tmp_path / "kept").stat().st_mode & 0o777 == 0o700
     assert not seen["folder"].exists()
     with pytest.raises(RunError, match="kept: the folder exists"):
-        predict_study(tmp_path, URL, STUDY, out=tmp_path / "out.csv", keep=tmp_path / "kept")
+        Run(tmp_path).predict_study(URL, STUDY, tmp_path / "out.csv", keep=tmp_path / "kept")
 
 
 def test_a_failure_keeps_no_images(seen, tmp_path, monkeypatch):
     def fail(*_args: Any, **_kwargs: Any) -> Predicted:
         raise RunError("no best checkpoint")
 
-    monkeypatch.setattr(module, "predict_images", fail)
+    monkeypatch.setattr(Run, "predict", fail)
     with pytest.raises(RunError, match="no best checkpoint"):
-        predict_study(tmp_path, URL, STUDY, out=tmp_path / "out.csv", keep=tmp_path / "kept")
+        Run(tmp_path).predict_study(URL, STUDY, tmp_path / "out.csv", keep=tmp_path / "kept")
     assert not seen["folder"].exists()
     assert not (tmp_path / "kept").exists()
 
 
 def test_the_destination_is_checked_before_the_server_is_asked(seen, tmp_path):
     with pytest.raises(RunError, match=r"the ending '.txt' is unknown"):
-        predict_study(tmp_path, URL, STUDY, out=tmp_path / "out.txt")
+        Run(tmp_path).predict_study(URL, STUDY, tmp_path / "out.txt")
     assert seen == {}
 
 

@@ -17,7 +17,7 @@ from tiny_study import RECIPE
 from medtl.errors import MedtlError
 from medtl.run.chain import run_study
 from medtl.run.check import read_recipe
-from medtl.run.predict import predict_images
+from medtl.run.folder import Run
 from medtl.storage.traces import find_traces
 
 PLANTED = (
@@ -95,7 +95,7 @@ def test_nothing_that_identifies_comes_out(
     checked = read_recipe(recipe)
     run_study(checked, out / "run")
     images = recipe.parent / "manifest.csv"
-    predict_images(out / "run", images, out / "predicted.csv")
+    Run(out / "run").predict(images, out / "predicted.csv")
     errors = []
     for change in (["data.max_unreadable=0.0"], ["data.target=site"], ["data.manifest=nowhere"]):
         with pytest.raises(MedtlError) as error:

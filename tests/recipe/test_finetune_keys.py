@@ -141,10 +141,10 @@ def test_an_ineligible_block_stops_the_check(recipe_file):
 )
 def test_a_changed_network_comes_back_from_its_checkpoint(recipe_file, tmp_path, overrides, groups):
     recipe = read_recipe(recipe_file, overrides)
-    best = train_study(recipe, tmp_path / "run")
+    best = train_study(recipe, tmp_path / "run").checkpoint
     trained = load_trained(best)
     assert [group.name for group in layer_groups(trained.model)] == groups
-    whole = load_trained(train_study(read_recipe(recipe_file), tmp_path / "whole"))
+    whole = train_study(read_recipe(recipe_file), tmp_path / "whole").trained
     sizes = [sum(p.numel() for p in t.model.parameters()) for t in (trained, whole)]
     assert sizes[0] < sizes[1]
     assert trained.model.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 1)

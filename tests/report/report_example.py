@@ -404,6 +404,6 @@ def write_run(folder: Path, kind: str = "single", side: int = 96) -> Path:
 
 def write_example(folder: Path, kind: str = "single") -> Path:
     """A run folder and its report; returns the path of report.html."""
-    from medtl.report.render import report_from_run
+    from medtl.run.folder import Run
 
-    return report_from_run(write_run(folder, kind, side=384))
+    return Run(write_run(folder, kind, side=384)).report()

@@ -13,10 +13,10 @@ import table_examples as tables
 from browsing import AXE, CHROMIUM, Opened, chromium, look_at, metrics_behind
 
 from medtl.report.pdf import write_pdf
-from medtl.report.render import report_from_run
 from medtl.run.chain import run_study
 from medtl.run.check import read_recipe
 from medtl.run.evaluate import TableOptions, report_table
+from medtl.run.folder import Run
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 
@@ -88,7 +88,7 @@ def browser() -> Iterator[Any]:
 def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("reports")
     kinds = ("single", "several", "bone_age")
-    found = {k: report_from_run(example.write_run(folder / k, k)).as_uri() for k in kinds}
+    found = {k: Run(example.write_run(folder / k, k)).report().as_uri() for k in kinds}
     for kind, make in tables.KINDS.items():
         table = make(folder / f"table_{kind}")
         options = TableOptions(prevalence=0.1, model="net A" if kind == "models" else "")
@@ -338,5 +338,5 @@ def test_the_report_of_real_radiographs(shared: Path, tmp_path: Path) -> None:
         "finetune.stages=[{name: head, train: head, epochs: 3, lr: 3e-3}]",
     ]
     recipe = Path(__file__).parents[2] / "pipelines" / "chest_xray.yaml"
-    report = run_study(read_recipe(recipe, changes), tmp_path / "run")
+    report = run_study(read_recipe(recipe, changes), tmp_path / "run").report_path
     look_at(report, ["roc", "pr", "hist", "rel", "dec", "forest"])

@@ -23,7 +23,8 @@ from medtl.report.page import caveats as limits
 from medtl.report.page import finding as findings
 from medtl.report.page import headline, slider
 from medtl.report.page import sections as records
-from medtl.report.render import report_from_run, write_report
+from medtl.report.render import write_report
+from medtl.run.folder import Run
 
 MAX_BYTES = 5_000_000
 
@@ -51,7 +52,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def full(run: Path) -> str:
-    return report_from_run(run).read_text(encoding="utf-8")
+    return Run(run).report().read_text(encoding="utf-8")
 
 
 def test_page_one_says_the_measured_shares_in_words(full: str) -> None:
@@ -259,7 +260,7 @@ def test_pictures_over_the_budget_are_counted(
 
 
 def test_same_input_gives_the_same_bytes(run: Path, full: str, tmp_path: Path) -> None:
-    again = report_from_run(run, tmp_path / "again.html").read_text(encoding="utf-8")
+    again = Run(run).report(tmp_path / "again.html").read_text(encoding="utf-8")
     assert again == full
 
 
@@ -277,7 +278,7 @@ def test_same_input_gives_the_same_bytes(run: Path, full: str, tmp_path: Path) -
 def test_a_missing_record_is_named(run: Path, tmp_path: Path, record: str, said: str) -> None:
     part = Path(shutil.copytree(run, tmp_path / "run"))
     (part / record).unlink()
-    html = report_from_run(part).read_text(encoding="utf-8")
+    html = Run(part).report().read_text(encoding="utf-8")
     assert f"Not available: {said}" in text_of(html)
 
 
@@ -308,14 +309,14 @@ def test_other_schema_is_refused(tmp_path: Path) -> None:
 
 def test_run_without_metrics_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"no metrics.json.*medtl evaluate"):
-        report_from_run(tmp_path)
+        Run(tmp_path).report()
 
 
 def test_broken_record_is_named(run: Path, tmp_path: Path) -> None:
     part = Path(shutil.copytree(run, tmp_path / "run"))
     (part / "cohort.json").write_text("{not json")
     with pytest.raises(RunError, match=r"cohort.json: not a readable JSON file"):
-        report_from_run(part)
+        Run(part).report()
 
 
 def test_gallery_that_is_not_a_list_is_refused(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from medtl.cli.main import app
 from medtl.errors import RecipeError
 from medtl.run.chain import run_study
 from medtl.run.check import read_recipe
-from medtl.run.predict import predict_images
+from medtl.run.folder import Run
 
 RECIPE = """
 study: {question: "How old is the square?"}
@@ -75,7 +75,7 @@ def rewritten(data: Path, folder: Path, **columns: str) -> Path:
 
 def test_a_new_manifest_is_read_as_the_training_one_was(study, tmp_path):
     data, run = study
-    done = predict_images(run, rewritten(data, tmp_path / "d", site="B"), tmp_path / "out.csv")
+    done = Run(run).predict(rewritten(data, tmp_path / "d", site="B"), tmp_path / "out.csv")
     own = of_the_run(run)
     assert len(own) > 5
     pd.testing.assert_frame_equal(scores(tmp_path / "out.csv").loc[own.index], own)
@@ -88,7 +88,7 @@ def test_a_new_manifest_is_read_as_the_training_one_was(study, tmp_path):
 def test_a_sex_that_is_not_known_changes_the_age_and_is_said(study, tmp_path):
     """The negative control of the test above, and what a user is told."""
     data, run = study
-    done = predict_images(run, rewritten(data, tmp_path / "d", male=""), tmp_path / "out.csv")
+    done = Run(run).predict(rewritten(data, tmp_path / "d", male=""), tmp_path / "out.csv")
     own = of_the_run(run)
     assert (scores(tmp_path / "out.csv").loc[own.index, "y_score"] != own["y_score"]).all()
     assert done.unknown == {"sex_unknown": 40}
@@ -106,7 +106,7 @@ def test_a_folder_of_dicom_files_tells_the_sex_by_its_headers(study, tmp_path):
         folder.mkdir()
         tags = {"Modality": "DX"} | ({"PatientSex": sex} if sex else {})
         write(folder / "a.dcm", pixels, **tags)
-        done = predict_images(run, folder, tmp_path / f"{sex}.csv")
+        done = Run(run).predict(folder, tmp_path / f"{sex}.csv")
         assert done.unknown == ({} if sex in ("F", "M") else {"sex_unknown": 1})
         ages[sex] = pd.read_csv(tmp_path / f"{sex}.csv")["y_score"].item()
     assert ages["F"] != ages["O"] != ages["M"]

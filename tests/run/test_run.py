@@ -16,11 +16,9 @@ import pytest
 from tiny_study import write_tiny_study
 
 from medtl.errors import LeakError, RunError, WeightsError
-from medtl.run import record
 from medtl.run.chain import run_study
 from medtl.run.check import read_recipe
-from medtl.run.folder import claim
-from medtl.run.predict import predict_images
+from medtl.run.folder import Run
 from medtl.training.checkpoint import load_checkpoint
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "tiny_run.json"
@@ -121,7 +119,7 @@ def test_a_copied_run_folder_predicts_the_same_file(study, tmp_path):
     recipe, run = study
     copy = Path(shutil.copytree(run, tmp_path / "elsewhere"))
     out = tmp_path / "predictions.csv"
-    predict_images(copy, recipe.parent / "manifest.csv", out)
+    Run(copy).predict(recipe.parent / "manifest.csv", out)
     assert out.read_bytes() == (run / "predictions.csv").read_bytes()
 
 
@@ -130,7 +128,7 @@ def test_the_same_file_also_under_another_salt(study, tmp_path, monkeypatch):
     recipe, run = study
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "other-machine"))
     out = tmp_path / "predictions.csv"
-    predict_images(run, recipe.parent / "manifest.csv", out)
+    Run(run).predict(recipe.parent / "manifest.csv", out)
     assert out.read_bytes() == (run / "predictions.csv").read_bytes()
 
 
@@ -140,8 +138,8 @@ def test_new_images_are_predicted_flagged_and_quarantined(study, tmp_path):
     shutil.copytree(recipe.parent / "images", folder / "a")
     (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnot really")
     out = tmp_path / "new.csv"
-    done = predict_images(run, folder, out)
-    assert (done.images, done.quarantined) == (60, 1)
+    done = Run(run).predict(folder, out)
+    assert (done.images, len(done.quarantined)) == (60, 1)
     table = pd.read_csv(out)
     assert table["y_true"].isna().all()
     assert set(table["decision"]) == {0, 1}
@@ -158,27 +156,27 @@ def test_an_image_unlike_training_is_said(study, tmp_path):
     stripe = np.zeros((40, 40), dtype=np.uint8)
     stripe[:, :2] = 255
     Image.fromarray(stripe).save(tmp_path / "odd.png")
-    predict_images(run, tmp_path / "odd.png", tmp_path / "odd.csv")
+    Run(run).predict(tmp_path / "odd.png", tmp_path / "odd.csv")
     said = pd.read_csv(tmp_path / "odd.csv")["unlike_training"].iloc[0]
     assert "intensity outside the training range" in said
 
 
 def test_predict_says_what_is_missing(study, tmp_path):
     _, run = study
-    with pytest.raises(RunError, match="no best checkpoint"):
-        predict_images(tmp_path, tmp_path, tmp_path / "x.csv")
+    with pytest.raises(RunError, match=r"no best\.safetensors"):
+        Run(tmp_path).predict(tmp_path, tmp_path / "x.csv")
     (tmp_path / "x.png").write_bytes(b"nothing")
     with pytest.raises(RunError, match="no image could be read"):
-        predict_images(run, tmp_path / "x.png", tmp_path / "x.csv")
+        Run(run).predict(tmp_path / "x.png", tmp_path / "x.csv")
 
 
 def test_an_existing_folder_is_refused(study, tmp_path):
     recipe, run = study
     with pytest.raises(RunError, match="exists and is not empty"):
-        claim(read_recipe(recipe), run, resume=False)
+        Run.start(read_recipe(recipe), run, resume=False)
     other = read_recipe(recipe, ["run.seed=9"])
     with pytest.raises(RunError, match="another recipe"):
-        claim(other, run, resume=True)
+        Run.start(other, run, resume=True)
 
 
 def test_resuming_a_finished_run_changes_no_number(study, tmp_path):
@@ -265,7 +263,7 @@ def test_every_option_of_a_recipe_runs_and_predicts_again(study, tmp_path, overr
     recipe, _ = study
     run_study(read_recipe(recipe, overrides), tmp_path / "run")
     out = tmp_path / "again.csv"
-    predict_images(tmp_path / "run", recipe.parent / "manifest.csv", out)
+    Run(tmp_path / "run").predict(recipe.parent / "manifest.csv", out)
     assert out.read_bytes() == (tmp_path / "run" / "predictions.csv").read_bytes()
 
 
@@ -301,7 +299,7 @@ def test_a_fault_before_the_images_are_read_leaves_no_folder_behind(study, tmp_p
 def test_two_processes_never_work_in_one_folder(study, tmp_path):
     recipe, run = study
     copy = Path(shutil.copytree(run, tmp_path / "run"))
-    with record.locked(copy), pytest.raises(RunError, match="another process works"):
+    with Run(copy).locked(), pytest.raises(RunError, match="another process works"):
         run_study(read_recipe(recipe), copy, resume=True)
     run_study(read_recipe(recipe), copy, resume=True)  # the lock has gone with its owner
 
@@ -310,18 +308,18 @@ def test_a_file_is_no_run_folder(study, tmp_path):
     recipe, _ = study
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="this is a file"):
-        claim(read_recipe(recipe), tmp_path / "file", resume=False)
+        Run.start(read_recipe(recipe), tmp_path / "file", resume=False)
 
 
 def test_predict_looks_at_its_destination_first(study, tmp_path):
     recipe, run = study
     images = recipe.parent / "images" / "000_0.png"
     with pytest.raises(RunError, match=r"ending '\.txt' is unknown"):
-        predict_images(run, images, tmp_path / "x.txt")
+        Run(run).predict(images, tmp_path / "x.txt")
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot be made"):
-        predict_images(run, images, tmp_path / "file" / "x.csv")
-    predict_images(run, images, tmp_path / "new" / "folder" / "x.csv")
+        Run(run).predict(images, tmp_path / "file" / "x.csv")
+    Run(run).predict(images, tmp_path / "new" / "folder" / "x.csv")
     assert (tmp_path / "new" / "folder" / "x.csv").is_file()
 
 
@@ -334,5 +332,5 @@ def test_slices_are_told_apart(study, tmp_path):
     nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "v.nii.gz")
     rows = [f"v.nii.gz,p,{k}" for k in range(3)]
     (tmp_path / "new.csv").write_text("\n".join(["image,patient_id,frame", *rows]) + "\n")
-    predict_images(run, tmp_path / "new.csv", tmp_path / "out.csv")
+    Run(run).predict(tmp_path / "new.csv", tmp_path / "out.csv")
     assert sorted(pd.read_csv(tmp_path / "out.csv")["frame"]) == [0, 1, 2]

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from medtl.errors import RunError
-from medtl.run.record import broken_seals, told_traces, write_checksums
+from medtl.run.folder import Run
 from medtl.storage.traces import find_traces
 
 NAME = 'Müller-홍길동 "x" & Söhne'
@@ -78,11 +78,11 @@ def test_a_name_of_a_file_is_not_repeated(tmp_path: Path) -> None:
 
 def test_short_strings_are_said_and_not_looked_for(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("xy")
-    assert told_traces(tmp_path, ["xy\n", "\n"]) == ["string 1 is too short to be looked for"]
+    assert Run(tmp_path).traces(["xy\n", "\n"]) == ["string 1 is too short to be looked for"]
     with pytest.raises(RunError, match="nothing to look for"):
-        told_traces(tmp_path, ["\n"])
+        Run(tmp_path).traces(["\n"])
     with pytest.raises(RunError, match="no such folder"):
-        told_traces(tmp_path / "gone", ["Mustermann"])
+        Run(tmp_path / "gone").traces(["Mustermann"])
 
 
 def test_damaged_containers_do_not_stop_the_search(tmp_path: Path) -> None:
@@ -93,12 +93,12 @@ def test_damaged_containers_do_not_stop_the_search(tmp_path: Path) -> None:
 
 
 def test_seals(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="the run did not end"):
-        broken_seals(tmp_path)
+    with pytest.raises(RunError, match="the run did not reach its end"):
+        Run(tmp_path).broken_seals()
     for name in ("a", "b", "c"):
         (tmp_path / name).write_text(name)
-    write_checksums(tmp_path)
-    assert broken_seals(tmp_path) == []
+    Run(tmp_path).seal()
+    assert Run(tmp_path).broken_seals() == []
     (tmp_path / "a").write_text("x")
     (tmp_path / "b").unlink()
-    assert broken_seals(tmp_path) == ["b: missing", "a: altered"]
+    assert Run(tmp_path).broken_seals() == ["b: missing", "a: altered"]

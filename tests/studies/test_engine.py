@@ -13,7 +13,7 @@ from tiny_study import RECIPE
 
 from medtl.errors import RunError
 from medtl.recipe.schema import parse_recipe
-from medtl.run import record
+from medtl.run.folder import Run
 from medtl.storage.yaml import loads
 from medtl.studies.conditions import Plan
 from medtl.studies.engine import run_folder, run_plan
@@ -130,7 +130,7 @@ def test_a_run_that_another_worker_holds_is_left_to_it(tmp_path):
     folder = run_folder(out, "none", 1)
     folder.mkdir(parents=True)
     runs = Runs()
-    with record.locked(folder):
+    with Run(folder).locked():
         study(out, runs, resume=True)
     assert ("none", 1) not in runs.done
     assert len(runs.done) == 5

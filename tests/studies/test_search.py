@@ -11,8 +11,8 @@ import pytest
 from tiny_study import write_tiny_study
 
 from medtl.errors import RunError
-from medtl.run import record
 from medtl.run.check import read_recipe
+from medtl.run.folder import Run
 from medtl.storage.yaml import load_yaml
 from medtl.studies.search import Search, read_space, run_search, to_markdown
 from medtl.studies.single import SharedImages
@@ -109,7 +109,7 @@ def test_the_test_cases_wait_until_no_trial_is_missing(recipe, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run_search(recipe, Search(SPACE, "random", 2), out, single=FakeRun(stop_at=1))
     run = FakeRun()
-    with record.locked(out / "trials" / "1"):
+    with Run(out / "trials" / "1").locked():
         found = run_search(recipe, Search(SPACE, "random", 2), out, single=run, resume=True)
     assert found.test is None
     assert "have not been looked at" in to_markdown(found)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from medtl.errors import RunError
 from medtl.report.language.numbers import count_text, finding_name, number, percent, threshold_text
 from medtl.report.language.texts import knows, plain, translated
 from medtl.report.svg import panels
+from medtl.storage.atomic import read_json
 from medtl.types import SPLITS
 
 PICTURE_SIDE = 384
@@ -180,21 +180,6 @@ def _worst_cell(value: object) -> str:
     if result is None:
         return "–"
     return (f"{result:,.0f}" if result.is_integer() else f"{result:.3g}").replace("-", "−")
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file.
-
-    Raises:
-        RunError: The file is not JSON.
-    """
-    try:
-        # NaN is no JSON; a foreign file that has it means "no value".
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RunError(
-            "not a readable JSON file", where=path.name, fix="Run the step that writes it again"
-        ) from error
 
 
 def cohort_view(cohort: Row | None) -> dict[str, Any] | None:
