@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,13 +12,16 @@ from torch import Tensor
 from medtl.tasks.inputs import Inputs
 from medtl.types import Case
 
+Encode = Callable[[NDArray[np.integer]], NDArray[np.uint8]]
+"""From the values of a mask file to what a loss takes."""
+
 
 class Task(Protocol):
     """The meaning of the numbers of one study."""
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of what is reported: findings, classes, structures, or the bone age."""
+        """Names of what is reported: findings, classes, structures, or a quantity."""
         ...
 
     @property
@@ -41,6 +44,15 @@ class Task(Protocol):
         """Which way the watched statistic improves."""
         ...
 
+    @property
+    def encode(self) -> Encode | None:
+        """What makes training masks of the values of a mask file; None for a task without masks."""
+        ...
+
+    def observed(self, masks: Iterable[tuple[str, NDArray[np.uint8]]]) -> Task:
+        """This task once it has seen (case id, training mask) of a study's cases."""
+        ...
+
     def targets(self, cases: Sequence[Case]) -> NDArray[np.float32]:
         """`(n, ...)` training targets; NaN where the truth is not known."""
         ...
@@ -58,7 +70,7 @@ class Task(Protocol):
         ...
 
     def decode(self, outputs: Tensor) -> Tensor:
-        """Scores in the unit of the report: probabilities, months, mask probabilities."""
+        """Scores in the unit of the report: probabilities, values, mask probabilities."""
         ...
 
     def explain(self, outputs: Tensor, label: str) -> Tensor:
