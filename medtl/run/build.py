@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,10 +51,11 @@ from medtl.preprocess.volume import VolumePreprocessor
 from medtl.recipe.finetune import StageSpec, ZeroGammaSpec
 from medtl.recipe.schema import Recipe, TaskSpec, WeightsSpec, parse_recipe
 from medtl.storage.cache import cache_folder
-from medtl.tasks.bone_age import BoneAge, bone_age_task
-from medtl.tasks.classification import Classes, Findings, classification_task
+from medtl.tasks.classes import classification_task
 from medtl.tasks.protocols import Task
-from medtl.tasks.structures import Structures, segmentation_task
+from medtl.tasks.regression import bone_age_task
+from medtl.tasks.stored import read_task
+from medtl.tasks.structures import segmentation_task
 from medtl.training.activations import ActivationCache
 from medtl.training.checkpoint import is_checkpoint, load_checkpoint, without_prefix
 from medtl.training.options import Options
@@ -64,14 +64,6 @@ from medtl.types import Case, Manifest, Stage
 
 Decode = Callable[..., tuple[ImageStore, list[ReadRecord]]]
 """`decode_cases`, or what shares its result between runs."""
-
-TASKS: dict[str, type[Any]] = {
-    "findings": Findings,
-    "classes": Classes,
-    "structures": Structures,
-    "bone_age": BoneAge,
-}
-"""Kind of task in a checkpoint -> its class."""
 
 COLOR_MODALITIES = {"fundus", "derm", "histology"}
 """Modalities read in colour; all others are grey."""
@@ -446,10 +438,7 @@ def load_trained(path: Path) -> TrainedModel:
     """
     tensors, meta = load_checkpoint(path)
     recipe = parse_recipe(meta["recipe"], where=path.name)
-    kind, fields = meta["task"]["kind"], {k: v for k, v in meta["task"].items() if k != "kind"}
-    known = {field.name for field in dataclasses.fields(TASKS[kind])}
-    fields = {key: _tuples(value) for key, value in fields.items() if key in known}
-    task = TASKS[kind](**fields, criterion=_criterion(recipe.task))
+    task = read_task(meta["task"], _criterion(recipe.task))
     no_weights = recipe.model.model_copy(update={"weights": WeightsSpec(source="none")})
     untrained = recipe.model_copy(update={"model": no_weights})
     model, _ = build_network(untrained, task.outputs, extra=task.inputs.width)
@@ -472,11 +461,6 @@ def load_trained(path: Path) -> TrainedModel:
     else:
         preprocessor = Preprocessor.from_dict(stored, arrays.get("pixel_mean"))
     return TrainedModel(model, task, _reader(recipe, preprocessor, None), recipe, meta)
-
-
-def _tuples(value: Any) -> Any:
-    """JSON's lists as the tuples that a task is made of."""
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 def _stage(spec: StageSpec) -> Stage:

@@ -47,7 +47,7 @@ KINDS: Mapping[str, type[Any]] = {
 def _renamed(stored: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a task under the names they have now.
 
-    Checkpoints of the kind bone_age are older than any other quantity; their fields end in the unit.
+    Checkpoints of the kind bone_age are older than other quantities: their fields end in months.
     """
     if "quantity" in stored:
         return {**stored, "quantity": Quantity(**_tuples(dict(stored["quantity"])))}

@@ -5,12 +5,8 @@ import pytest
 import torch
 
 from medtl.errors import ManifestError
-from medtl.tasks.classification import (
-    MIN_WATCHED_CASES,
-    Classes,
-    Findings,
-    classification_task,
-)
+from medtl.tasks.classes import Classes, classification_task
+from medtl.tasks.findings import MIN_WATCHED_CASES, Findings
 from medtl.types import Case
 
 

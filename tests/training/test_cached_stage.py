@@ -17,7 +17,7 @@ from medtl.errors import RunError
 from medtl.networks.backbones import Classifier
 from medtl.networks.zero_gamma import ZeroGamma
 from medtl.storage.interrupt import STOP_SIGNALS
-from medtl.tasks.classification import Findings
+from medtl.tasks.findings import Findings
 from medtl.training import activations
 from medtl.training.activations import ActivationCache
 from medtl.training.checkpoint import load_checkpoint, without_prefix

@@ -24,7 +24,7 @@ from medtl.networks.freeze import apply_stage
 from medtl.networks.groups import layer_groups
 from medtl.networks.prefix import cut_before_trained
 from medtl.networks.zero_gamma import GammaSurgery, Removal, ZeroGamma, remove
-from medtl.tasks.classification import Findings
+from medtl.tasks.findings import Findings
 from medtl.training import fit as loop
 from medtl.training.checkpoint import load_checkpoint, without_prefix
 from medtl.training.fit import Options, Trainer, Watcher

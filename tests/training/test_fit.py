@@ -17,7 +17,7 @@ from medtl.data.batches import Samples
 from medtl.data.store import ImageStore, RowWriter, levels
 from medtl.errors import RunError, WeightsError
 from medtl.networks.batch_norm import reapply
-from medtl.tasks.classification import Findings
+from medtl.tasks.findings import Findings
 from medtl.training.checkpoint import load_checkpoint, without_prefix
 from medtl.training.fit import Options, Trainer, Watcher
 from medtl.training.runtime import Runtime

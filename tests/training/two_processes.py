@@ -17,7 +17,7 @@ from torch import nn
 from medtl.data.batches import EpochBatches, make_loader
 from medtl.errors import RunError
 from medtl.networks.backbones import Classifier
-from medtl.tasks.classification import Findings
+from medtl.tasks.findings import Findings
 from medtl.training.activations import ActivationCache, CachePlan
 from medtl.training.fit import Trainer
 from medtl.training.options import Options

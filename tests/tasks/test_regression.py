@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from medtl.losses.ordinal import (
     MeanVariance,
 )
 from medtl.losses.quantity import L1, Huber, MeanSquaredError
-from medtl.tasks.bone_age import LABEL, BoneAge, bone_age_task
+from medtl.tasks.regression import BONE_AGE, Quantity, Regression, bone_age_task, regression_task
+from medtl.tasks.stored import read_task
 from medtl.types import Case
 
 NAN = float("nan")
@@ -42,7 +44,7 @@ def case(number: int, months: object = "", sex: str = "F", age: str = "") -> Cas
 TRAINING = [case(n, months, "FM"[n % 2]) for n, months in enumerate([24, 60, 60, 120, 216])]
 
 
-def task(loss: object = L1(), **options: object) -> BoneAge:
+def task(loss: object = L1(), **options: object) -> Regression:
     return bone_age_task(TRAINING, "boneage", criterion=loss, sex_column="sex", **options)
 
 
@@ -59,7 +61,7 @@ def test_sex_is_an_input_or_not():
     cases = [case(0, 1, "F"), case(1, 1, "male"), case(2, 1, "")]
     assert task().inputs(cases).tolist() == [[-8.0], [8.0], [0.0]]
     assert task().inputs.width == 1
-    without = BoneAge("boneage")
+    without = Regression("boneage", BONE_AGE)
     assert without.inputs(cases).shape == (3, 0)
     assert without.inputs.width == 0
 
@@ -85,7 +87,7 @@ def test_years_are_refused():
 
 def test_a_few_infants_are_not_taken_for_years():
     infants = [case(n, n + 1) for n in range(5)]
-    assert bone_age_task(infants, "boneage").highest_months == 5
+    assert bone_age_task(infants, "boneage").highest == 5
 
 
 @pytest.mark.parametrize("months", [["", ""], [60, 60], []])
@@ -96,8 +98,8 @@ def test_ages_that_do_not_differ(months):
 
 def test_the_training_cases_set_mean_sd_and_range():
     fitted = task().weighted([case(0, 10), case(1, 30), case(2, "")])
-    assert (fitted.mean_months, fitted.sd_months) == (20, 10)
-    assert (fitted.lowest_months, fitted.highest_months) == (10, 30)
+    assert (fitted.mean, fitted.sd) == (20, 10)
+    assert (fitted.lowest, fitted.highest) == (10, 30)
 
 
 # ------------------------------------------------------------------- splits
@@ -116,7 +118,7 @@ def test_strata_are_two_year_bands_of_each_sex():
 
 
 def test_the_l1_loss_is_in_sds_of_the_training_ages():
-    fitted = replace(task(), mean_months=100.0, sd_months=50.0)
+    fitted = replace(task(), mean=100.0, sd=50.0)
     # 150 and 75 months are +1 and -0.5 SD; the third age is unknown.
     outputs, months = torch.tensor([[0.0], [0.5], [9.0]]), torch.tensor([150.0, 75.0, NAN])
     assert fitted.loss(outputs, months).item() == pytest.approx((1 + 1) / 2)
@@ -158,7 +160,7 @@ def test_every_loss_learns_to_tell_ages_apart(loss):
 
 
 def test_regression_decodes_to_months():
-    fitted = replace(task(), mean_months=100.0, sd_months=50.0)
+    fitted = replace(task(), mean=100.0, sd=50.0)
     assert fitted.decode(torch.tensor([[0.0], [-1.0]])).tolist() == [[100.0], [50.0]]
 
 
@@ -197,7 +199,7 @@ def test_an_untrained_head_says_what_the_training_ages_say(loss):
 def test_explain_is_one_number_with_a_gradient(loss):
     fitted = task(loss)
     outputs = torch.randn(1, fitted.outputs, requires_grad=True)
-    fitted.explain(outputs, LABEL).backward()
+    fitted.explain(outputs, BONE_AGE.label).backward()
     assert (outputs.grad != 0).any()
 
 
@@ -205,7 +207,7 @@ def test_explain_is_one_number_with_a_gradient(loss):
 
 
 def test_assess_is_over_all_batches_and_known_ages():
-    fitted = replace(task(), mean_months=0.0, sd_months=1.0)
+    fitted = replace(task(), mean=0.0, sd=1.0)
     batches = [
         (torch.tensor([[1.0], [2.0]]), torch.tensor([3.0, NAN])),
         (torch.tensor([[5.0]]), torch.tensor([1.0])),
@@ -233,7 +235,7 @@ def test_rows_and_tally():
         }
     ]
     assert task().rows(case(0), np.array([40.5], np.float32))[0]["y_true"] is None
-    assert task().tally([*TRAINING, case(9)]) == {LABEL: {"known": 5, "missing": 1}}
+    assert task().tally([*TRAINING, case(9)]) == {BONE_AGE.label: {"known": 5, "missing": 1}}
 
 
 @pytest.mark.parametrize(
@@ -266,6 +268,87 @@ def test_ages_outside_those_of_the_training_are_flagged(reference, age, predicti
 @every_loss
 def test_a_checkpoint_builds_the_task_again(loss):
     fitted = task(loss, decoding="mean", class_months=12)
-    fields = dict(fitted.to_dict())
-    assert fields.pop("kind") == "bone_age"
-    assert BoneAge(**fields, criterion=loss) == fitted
+    assert read_task(json.loads(json.dumps(fitted.to_dict())), loss) == fitted
+
+
+def test_a_checkpoint_from_when_bone_age_was_the_only_quantity_opens():
+    """As the first version wrote it, the loss and its options beside the fields."""
+    stored = {
+        "kind": "bone_age", "column": "boneage", "sex_column": "male", "loss_name": "l1",
+        "class_months": 24.0, "decoding": "median", "huber_sd": 0.2, "distance_strength": 100.0,
+        "label_sd_months": 12.0, "mean_months": 100.0, "sd_months": 50.0, "lowest_months": 10.0,
+        "highest_months": 210.0,
+    }  # fmt: skip
+    opened = read_task(stored, L1())
+    assert opened == Regression(
+        "boneage", BONE_AGE, "male", L1(), class_width=24.0, decoding="median",
+        mean=100.0, sd=50.0, lowest=10.0, highest=210.0,
+    )  # fmt: skip
+    assert opened.decode(torch.tensor([[1.0]])).tolist() == [[150.0]]
+    assert opened.labels == ("bone_age_months",)
+
+
+# ----------------------------------------------------------- any other quantity
+
+FRACTION = Quantity("ejection_fraction", "%", (0, 100))
+HEARTS = [case(n, value) for n, value in enumerate([20, 30, 35, 45, 50, 55, 60, 62, 65, 70])]
+
+
+def fraction(loss: object = L1(), **options: object) -> Regression:
+    return regression_task(HEARTS, "boneage", FRACTION, criterion=loss, **options)
+
+
+def test_a_quantity_has_its_unit_in_its_names():
+    row = fraction().rows(HEARTS[0], np.array([19.5], np.float32))[0]
+    assert (row["label"], row["y_true"], row["y_score"]) == ("ejection_fraction", 20.0, 19.5)
+    assert row["outside_training_range"] == "yes"  # below all that was learned
+    assert (
+        fraction().rows(HEARTS[0], np.array([25], np.float32))[0]["outside_training_range"] == "no"
+    )
+    assert fraction().watched == "mae_percent"
+    bare = replace(fraction(), quantity=Quantity("density"))
+    assert bare.watched == "mae"
+
+
+def test_the_patients_age_says_nothing_of_other_quantities():
+    assert not fraction().is_outside(case(0, 30, age="99"), 30)
+    assert replace(fraction(), quantity=BONE_AGE).is_outside(case(0, 30, age="99"), 30)
+
+
+@pytest.mark.parametrize("text", ["101", "-1", "normal", "inf"])
+def test_a_cell_outside_of_the_limits_is_a_fault(text):
+    with pytest.raises(ManifestError, match=r"not a number in %; expected a number from 0 to 100"):
+        fraction().targets([case(0, text)])
+    free = replace(fraction(), quantity=Quantity("x", "%"))
+    if text in ("101", "-1"):  # negative control: without limits any number is one
+        assert free.targets([case(0, text)]).tolist() == [float(text)]
+    else:
+        with pytest.raises(ManifestError, match="expected a number, or an empty cell"):
+            free.targets([case(0, text)])
+
+
+def test_strata_are_fifths_where_a_quantity_has_no_bands():
+    strata = fraction().strata([*HEARTS, case(10, "")])
+    assert strata.sum(axis=0).tolist() == [2, 2, 2, 2, 2]
+    assert strata[-1].sum() == 0
+    assert fraction().strata([case(0, "")]).shape == (1, 0)
+
+
+def test_ordinal_losses_of_any_quantity_count_classes():
+    fitted = fraction(ExpectedValue())
+    assert fitted.width == (70 - 20) / 20
+    wide = fraction(ExpectedValue(), class_width=10.0)
+    assert wide.grid.tolist() == [20, 30, 40, 50, 60, 70]
+    # Uniform probabilities: the mean is 45 %, the truth 25 %, so 2 classes below it.
+    loss = wide.loss(torch.zeros(1, 6), torch.tensor([25.0])).item()
+    assert loss == pytest.approx(np.log(6) + 2)
+
+
+def test_values_that_do_not_vary_are_refused():
+    with pytest.raises(ManifestError, match="3 known values, and no two that differ"):
+        regression_task([case(n, 50) for n in range(3)], "boneage", FRACTION)
+
+
+def test_a_quantity_has_no_masks():
+    assert fraction().encode is None
+    assert fraction().observed([]) == fraction()
