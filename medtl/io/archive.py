@@ -26,7 +26,13 @@ _MOST_MEMBERS = 100_000
 
 
 def is_archive(path: Path) -> bool:
-    """Return whether the bytes of a regular file are those of an archive or a compressed file."""
+    r"""Return whether the bytes of a regular file are those of an archive or a compressed file.
+
+    >>> from pathlib import Path
+    >>> _ = Path("study.zip").write_bytes(b"PK\x03\x04")
+    >>> is_archive(Path("study.zip"))
+    True
+    """
     with path.open("rb") as file:
         head = file.read(262)
     return head.startswith(_MAGIC) or head[257:262] == b"ustar"
@@ -38,6 +44,14 @@ def archive_error(path: Path, limits: Limits = DEFAULT_LIMITS) -> MedtlError:
     Args:
         path: The archive. Nothing of it is written anywhere.
         limits: Sizes that a harmless archive keeps to.
+
+    >>> import zipfile
+    >>> from pathlib import Path
+    >>> with zipfile.ZipFile("study.zip", "w") as archive:
+    ...     archive.writestr("../outside.dcm", b"")
+    ...
+    >>> print(archive_error(Path("study.zip")))
+    study.zip: an archive, which is never unpacked here; it is unsafe: member 1 has a ...
     """
     try:
         fault = _zip_fault(path, limits) if zipfile.is_zipfile(path) else _tar_fault(path, limits)

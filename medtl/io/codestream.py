@@ -58,6 +58,12 @@ def decode_codestream(
 
     Raises:
         ImageError: No such stream, another size than declared, cut, or corrupt.
+
+    >>> film = np.arange(24, dtype=np.uint8).reshape(4, 6)
+    >>> data = imagecodecs.jpegls_encode(film)
+    >>> cells, bits = decode_codestream(data, "JPEG-LS", (4, 6, 1), "MONOCHROME2")
+    >>> bool((cells[..., 0] == film).all()), bits
+    (True, 8)
     """
     stream = (jpeg_2000_header if family == "JPEG 2000" else jpeg_header)(data)
     if stream is None:
@@ -121,6 +127,12 @@ def jpeg_header(data: bytes) -> Codestream | None:
 
     Reference:
         ITU-T T.81 B.2.2 (SOF0 to SOF15), T.87 C.2.2 (SOF55).
+
+    >>> film = np.zeros((4, 6), np.uint8)
+    >>> jpeg_header(imagecodecs.jpeg8_encode(film)).rows
+    4
+    >>> jpeg_header(b"no JPEG") is None
+    True
     """
     at = data.find(b"\xff\xd8") + 2
     segments: list[bytes] = []
@@ -150,6 +162,11 @@ def jpeg_2000_header(data: bytes) -> Codestream | None:
 
     Reference:
         ITU-T T.800 A.5.1.
+
+    >>> film = np.zeros((40, 60), np.uint16)
+    >>> stream = jpeg_2000_header(imagecodecs.jpeg2k_encode(film))
+    >>> stream.rows, stream.columns, stream.precision
+    (40, 60, 16)
     """
     at = data.find(b"\xff\x4f\xff\x51") + 4
     if at < 4 or len(data) < at + 40:
@@ -171,6 +188,10 @@ def halvings(data: bytes, stream: Codestream, at_least: int) -> int:
 
     Reference:
         ITU-T T.800 A.6.1: the stream holds so many coarser pictures as COD declares levels.
+
+    >>> data = imagecodecs.jpeg2k_encode(np.zeros((512, 512), np.uint8))
+    >>> halvings(data, jpeg_2000_header(data), at_least=128)
+    2
     """
     at = _marker(data, 0x52)
     levels = data[at + 9] if 0 <= at < len(data) - 9 else 0
@@ -195,6 +216,10 @@ def decode_halved(data: bytes, shape: tuple[int, int, int], times: int) -> NDArr
 
     Raises:
         ImageError: Another size than declared, cut, or corrupt.
+
+    >>> data = imagecodecs.jpeg2k_encode(np.full((512, 512), 7, np.uint8))
+    >>> decode_halved(data, (512, 512, 1), 2).shape
+    (128, 128)
     """
     from PIL import Image as Pillow
 
@@ -258,6 +283,11 @@ def jpeg_is_cut(
         stream: What its header declares.
         decode: The decoder, called again with the longer stream.
         part: `pixels` have so many times fewer rows than the stream: a block of 8 has 8 / part.
+
+    >>> film = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    >>> data = imagecodecs.jpeg8_encode(film)
+    >>> jpeg_is_cut(data, film, jpeg_header(data), imagecodecs.jpeg8_decode)
+    False
     """
     side = max(4 // part, 1)
     corner = pixels[-side:, -side:].astype(np.int64)

@@ -54,6 +54,9 @@ def limits_beside(shape: Sequence[int]) -> Limits:
 
     Args:
         shape: `(C, *S)` of the image's float32 array.
+
+    >>> limits_beside((1, 1000, 1000, 1000)).decoded_bytes  # more than the usual 1 GiB
+    4000000000
     """
     spent = 4 * math.prod(shape)
     usual = DEFAULT_LIMITS
@@ -71,7 +74,11 @@ def _raise_it(limit: str) -> str:
 
 
 def name_of(path: str | PathLike[str], root: str | PathLike[str] | None) -> str:
-    """Return how messages name `path`: relative to `root`, or its base name. Never absolute."""
+    """Return how messages name `path`: relative to `root`, or its base name. Never absolute.
+
+    >>> name_of("/data/chest/a.dcm", "/data"), name_of("/data/chest/a.dcm", None)
+    ('chest/a.dcm', 'a.dcm')
+    """
     path = Path(path)
     if root is not None and path.is_relative_to(root):
         return path.relative_to(root).as_posix()
@@ -83,6 +90,13 @@ def check_regular(path: Path) -> int:
 
     Raises:
         ImageError: The path is missing, empty, a folder, a pipe or a device, or not permitted.
+
+    >>> _ = Path("film.png").write_bytes(b"12")
+    >>> check_regular(Path("film.png"))
+    2
+    >>> check_regular(Path("none.png"))
+    Traceback (most recent call last):
+    medtl.errors.ImageError: the file cannot be opened: No such file or directory. Check ...
     """
     try:
         status = path.stat()
@@ -115,6 +129,11 @@ def check_declared(
 
     Raises:
         ImageError: A dimension is not positive, or a limit is passed.
+
+    >>> check_declared((2500, 2048), 1, 2, limits=DEFAULT_LIMITS)
+    >>> check_declared((0, 2048), 1, 2, limits=DEFAULT_LIMITS)
+    Traceback (most recent call last):
+    medtl.errors.ImageError: the declared size is 0 x 2048; expected rows and columns above zero.
     """
     size = " x ".join(str(n) for n in spatial)
     if any(n <= 0 for n in spatial) or planes <= 0:
@@ -137,7 +156,13 @@ def check_declared(
 
 
 def check_inflation(inflated: int, compressed: int, *, limits: Limits) -> None:
-    """Refuse a compressed stream that inflates, or says it will, beyond the limits (bytes)."""
+    """Refuse a compressed stream that inflates, or says it will, beyond the limits (bytes).
+
+    >>> check_inflation(5000, 1000, limits=DEFAULT_LIMITS)
+    >>> check_inflation(1 << 29, 1000, limits=DEFAULT_LIMITS)
+    Traceback (most recent call last):
+    medtl.errors.ImageError: 1000 compressed bytes inflate to 536870912 or more; expected ...
+    """
     too_dense = inflated > limits.inflate_ratio * max(compressed, 1)
     if inflated > limits.decoded_bytes or (inflated > limits.inflate_free_bytes and too_dense):
         raise ImageError(
@@ -153,6 +178,10 @@ def inflate(source: BinaryIO, compressed: int, *, limits: Limits) -> io.BytesIO:
 
     Raises:
         ImageError: The stream is corrupt or ends early, or it inflates beyond the limits.
+
+    >>> deflated = zlib.compress(b"header and pixels", wbits=-zlib.MAX_WBITS)
+    >>> inflate(io.BytesIO(deflated), len(deflated), limits=DEFAULT_LIMITS).read()
+    b'header and pixels'
     """
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     inflated = io.BytesIO()  # a bytearray would be copied once more at the end

@@ -57,6 +57,12 @@ def looks_like_nifti(head: bytes) -> bool:
 
     Args:
         head: At least the first 352 bytes of the (unzipped) file, if it has as many.
+
+    >>> import nibabel
+    >>> looks_like_nifti(nibabel.Nifti1Image(np.zeros((2, 2, 2)), np.eye(4)).to_bytes())
+    True
+    >>> looks_like_nifti(b"DICM")
+    False
     """
     return _version(head) != 0
 
@@ -96,6 +102,13 @@ def read_nifti(
 
     Raises:
         ImageError: Not NIfTI, truncated, of a wrong checksum, complex, or over the limits.
+
+    >>> import nibabel
+    >>> voxels = np.zeros((4, 5, 6), np.int16)
+    >>> nibabel.save(nibabel.Nifti1Image(voxels, np.diag([2.0, 2.0, 5.0, 1.0])), "brain.nii.gz")
+    >>> brain = read_nifti("brain.nii.gz")
+    >>> brain.array.shape, brain.spacing
+    ((1, 4, 5, 6), (2.0, 2.0, 5.0))
     """
     path = Path(path)
     flags: list[str] = []

@@ -69,6 +69,12 @@ def read_raster(
     Raises:
         ImageError: Not one of the three formats, truncated, corrupt, over the limits, or of
             several pages and none is asked for.
+
+    >>> film = np.array([[0, 65535]], np.uint16)
+    >>> Pillow.fromarray(film).save("film.png")
+    >>> image = read_raster("film.png")
+    >>> image.array, image.spacing, image.header["bits_allocated"]
+    (array([[[    0., 65535.]]], dtype=float32), None, '16')
     """
     path = Path(path)
     notes: list[str] = []

@@ -66,6 +66,14 @@ def read_image(
 
     Raises:
         ImageError: Another format, or a file that is corrupt, truncated or over the limits.
+
+    >>> from pydicom.data import get_testdata_file
+    >>> image = read_image(get_testdata_file("CT_small.dcm"))
+    >>> image.modality, image.array.shape, image.spacing
+    ('ct', (1, 128, 128), (0.661468, 0.661468))
+    >>> read_image("none.dcm")
+    Traceback (most recent call last):
+    medtl.errors.ImageError: none.dcm: the file cannot be opened: No such file or ...
     """
     path = Path(path)
     with located(name_of(path, root)):

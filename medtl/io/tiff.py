@@ -64,6 +64,12 @@ def read_deep_tiff(
     Raises:
         ImageError: A kind of TIFF that has no meaning here (5 channels, complex numbers), broken,
             over the limits, or of several pages and none is asked for.
+
+    >>> import tifffile
+    >>> from medtl.io.cost import DEFAULT_LIMITS
+    >>> tifffile.imwrite("film.tif", np.array([[1, 70000]], np.uint32))
+    >>> read_deep_tiff(Path("film.tif"), None, DEFAULT_LIMITS, [], [])
+    (array([[    1, 70000]], dtype=uint32), 1)
     """
     import tifffile
 

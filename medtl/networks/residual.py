@@ -362,24 +362,16 @@ def _fault(module: nn.Module, branches: Sequence[_Branch], call: tuple[Any, Any]
 
 
 @contextmanager
-def silenced(
-    model: nn.Module, block: ResidualBlock, *, factor: float = 0.0, keep_bias: bool = False
-) -> Iterator[None]:
+def silenced(model: nn.Module, block: ResidualBlock, *, factor: float = 0.0) -> Iterator[None]:
     """Run with the last layers of a block's branches multiplied by a factor.
 
     Args:
         model: The network the block belongs to.
         block: Which branches.
         factor: 0 for silence.
-        keep_bias: Whether the betas of norms stay, so that a branch adds its mean.
     """
     parameters = dict(model.named_parameters())
-    names = [scale.weight for scale in block.scales]
-    names += [
-        scale.bias
-        for scale in block.scales
-        if scale.bias is not None and not (keep_bias and scale.kind == "gamma")
-    ]
+    names = [name for scale in block.scales for name in (scale.weight, scale.bias) if name]
     before = {name: parameters[name].detach().clone() for name in names}
     with torch.no_grad():
         for name in names:

@@ -14,14 +14,12 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from medtl.errors import SelectorError
-from medtl.networks.backbones import Classifier
 from medtl.networks.groups import layer_groups, short_name
 from medtl.networks.residual import (
     ResidualBlock,
@@ -88,20 +86,6 @@ class Removal:
     def to_dict(self) -> dict[str, str]:
         """JSON types only; `Removal(**data)` is the way back."""
         return asdict(self)
-
-
-@dataclass(frozen=True)
-class BlockScore:
-    """How much a network notices when a block falls silent. No label is needed.
-
-    Attributes:
-        name: The block.
-        distance: 1 - cosine of the pooled features with and without it, mean over the images, in
-            [0, 2]; 0 is no change.
-    """
-
-    name: str
-    distance: float
 
 
 class GammaSurgery:
@@ -329,40 +313,3 @@ def _remainder(module: nn.Module, removal: Removal) -> nn.Sequential:
     """What is left of a block: its shortcut, and what is applied to the sum."""
     kept = [name for name in (removal.shortcut, removal.activation) if name]
     return nn.Sequential(OrderedDict((name, module.get_submodule(name)) for name in kept))
-
-
-@torch.no_grad()
-def score_blocks(
-    model: nn.Module, images: Tensor, blocks: Sequence[ResidualBlock]
-) -> tuple[BlockScore, ...]:
-    """Return how much each block's silence (beta kept) changes what the network sees.
-
-    A label-free screen for blocks that can be spared: the smallest change first.
-
-    Args:
-        model: The network; left as it is.
-        images: `(B, C, *S)` of the target domain, some dozens.
-        blocks: From `select_blocks`.
-    """
-    with in_evaluation(model):
-        features = _pooled_features(model, images)
-        scores = []
-        for block in blocks:
-            with silenced(model, block, keep_bias=True):
-                changed = _pooled_features(model, images)
-            cosine = functional.cosine_similarity(features, changed).mean().item()
-            scores.append(BlockScore(block.name, 1 - cosine))
-    return tuple(sorted(scores, key=lambda score: score.distance))
-
-
-def _pooled_features(model: nn.Module, images: Tensor) -> Tensor:
-    """What a network's encoder makes of images, `(B, F)`."""
-    network: Any = getattr(model, "network", model)
-    features: Tensor
-    if isinstance(model, Classifier):
-        features = model.features(images)
-    elif hasattr(network, "encoder"):
-        features = network.encoder(images)[-1]
-    else:
-        features = network(images)
-    return features.flatten(2).mean(2) if features.ndim > 2 else features

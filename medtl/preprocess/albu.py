@@ -35,6 +35,9 @@ def apply_albumentations(name: str, unit: Unit, value: float, seed: int) -> Unit
 
     Raises:
         MedtlError: When albumentations is missing, or is its AGPL successor.
+
+    >>> sorted(ALBUMENTATIONS)  # what `name` may be
+    ['coarse_dropout', 'hue', 'saturation']
     """
     transform = ALBUMENTATIONS[name](_albumentations(), unit, value)
     transform.set_random_seed(seed)

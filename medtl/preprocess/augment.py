@@ -72,6 +72,12 @@ class Augmenter:
         modality: One of `safety.modality_names()`.
         ranges: Transform -> the range its parameter is drawn from, None for those without one.
         probability: Of each of the three parts of the policy, in [0, 1].
+
+    >>> augment = Augmenter("cxr", {"brightness": (0.1, 0.1)}, probability=1.0)
+    >>> unit = np.full((1, 4, 4), 0.5, np.float32)
+    >>> result = augment(unit, np.random.default_rng(0))
+    >>> float(result.array.max().round(3)), str(result.history[0])
+    (0.6000000238418579, 'brightness 0.1')
     """
 
     modality: str
@@ -220,6 +226,12 @@ def augmenter(
 
     Raises:
         MedtlError: The first of `policy_faults`.
+
+    >>> sorted(augmenter("cxr").ranges)[:3]
+    ['brightness', 'contrast', 'gamma']
+    >>> augmenter("cxr", transforms={"vertical_flip": {}})
+    Traceback (most recent call last):
+    medtl.errors.MedtlError: augment.transforms.vertical_flip: 'vertical_flip' is UNSAFE ...
     """
     faults = policy_faults(modality, transforms=transforms, probability=probability, i_know=i_know)
     if faults:
@@ -236,6 +248,11 @@ def check_unit(array: FloatArray, *, axes: int) -> None:
 
     Raises:
         MedtlError: When it does not.
+
+    >>> check_unit(np.zeros((1, 8, 8)), axes=2)
+    >>> check_unit(np.full((1, 8, 8), 255.0), axes=2)
+    Traceback (most recent call last):
+    medtl.errors.MedtlError: augmentation was given values from 255 to 255; expected an ...
     """
     if array.ndim != axes + 1:
         expected = "one picture (C, H, W)" if axes == 2 else "one volume (C, I, J, K)"
@@ -256,6 +273,10 @@ def draw_value(parameter: str, limits: Range, rng: np.random.Generator) -> float
         parameter: Of the transform.
         limits: Lowest and highest value.
         rng: Advanced by one draw.
+
+    >>> rng = np.random.default_rng(0)
+    >>> 0.9 <= draw_value("factor", (0.9, 1.1), rng) <= 1.1
+    True
     """
     if parameter in RATIOS:
         return float(np.exp(rng.uniform(*np.log(limits))))
@@ -267,6 +288,9 @@ def draw_seed(rng: np.random.Generator) -> int:
 
     Args:
         rng: Advanced by one draw.
+
+    >>> draw_seed(np.random.default_rng(0))
+    1826701615
     """
     return int(rng.integers(2**31))
 
@@ -300,6 +324,9 @@ def draw_photometric(name: str, limits: Range | None, rng: np.random.Generator) 
         name: Of the transform.
         limits: Of its parameter, None without one.
         rng: Advanced by one or two draws.
+
+    >>> draw_photometric("brightness", (0.1, 0.1), np.random.default_rng(0)).parameters["shift"]
+    0.1
     """
     parameter = parameter_of(name)
     value = {parameter: draw_value(parameter, limits, rng)} if limits else {}

@@ -56,6 +56,11 @@ class VolumeAugmenter:
     Attributes:
         policy: What is drawn from which range.
         spacing: Millimetres per voxel and axis.
+
+    >>> policy = augmenter("mr", transforms={"brightness": {"shift": [0.1, 0.1]}}, probability=1.0)
+    >>> augment = VolumeAugmenter(policy, (1.0, 1.0, 1.0))
+    >>> [str(step) for step in augment.draw(np.random.default_rng(0))]
+    ['brightness 0.1']
     """
 
     policy: Augmenter
@@ -183,6 +188,12 @@ def volume_augmenter(
 
     Raises:
         MedtlError: The first of `policy_faults`, or for a transform that volumes do not have.
+
+    >>> volume_augmenter("ct", spacing=(1, 1, 5)).spacing
+    (1, 1, 5)
+    >>> volume_augmenter("ct", spacing=(1, 1, 5), transforms={"crop": {}})
+    Traceback (most recent call last):
+    medtl.errors.MedtlError: augment.transforms: 'crop' is not made for volumes; expected ...
     """
     policy = augmenter(modality, transforms=transforms, probability=probability, i_know=i_know)
     possible = {*FLIPPED_AXIS, *WARPS, *ANY_SHAPE, *VOLUME_ONLY}
@@ -210,6 +221,9 @@ def forward_matrix(
         drawn: Transform -> its numbers; others than "rotate", "translate", "scale" are ignored.
         shape: `(I, J, K)`; shifts are fractions of it.
         spacing: Millimetres per voxel and axis.
+
+    >>> forward_matrix({"scale": {"factor": 2.0}}, (8, 8, 8), (1, 1, 5)).diagonal()
+    array([2., 2., 2., 1.])
     """
     turned = np.eye(3) * drawn.get("scale", {}).get("factor", 1.0)
     for axis, letter in enumerate("ijk"):
@@ -236,6 +250,9 @@ def voxel_sources(
         drawn: Transform -> its numbers, any of `WARPS`.
         shape: `(I, J, K)`.
         spacing: Millimetres per voxel and axis.
+
+    >>> voxel_sources({"scale": {"factor": 2.0}}, (3, 3, 3), (1, 1, 1))[0, :, 0, 0]
+    array([-0.5,  0. ,  0.5], dtype=float32)
     """
     axes = [np.arange(length) - (length - 1) / 2 for length in shape]
     grid = np.stack(np.meshgrid(*axes, indexing="ij"))

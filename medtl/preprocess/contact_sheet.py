@@ -45,6 +45,10 @@ def contact_sheet(
 
     Raises:
         MedtlError: When there is no image, or one has other axes or values.
+
+    >>> contact_sheet([("c-0001", np.zeros((1, 32, 32)))], Path("sheet.png"))
+    >>> Path("sheet.png").is_file()
+    True
     """
     from PIL import Image
 

@@ -78,6 +78,10 @@ def plan_fit(
 
     Raises:
         MedtlError: When the numbers of axes differ, or a length or spacing is not positive.
+
+    >>> fit = plan_fit((100, 200), 64, spacing=(0.5, 0.5))
+    >>> fit.resized, fit.offset
+    ((32, 64), (16, 0))
     """
     source = tuple(shape)
     target = (size,) * len(source) if isinstance(size, int) else tuple(size)
@@ -121,6 +125,12 @@ def fit_to(
 
     Raises:
         MedtlError: When shapes, size and spacing do not belong together.
+
+    >>> fit_to(np.ones((1, 2, 4), np.float32), 4).array[0]
+    array([[0., 0., 0., 0.],
+           [1., 1., 1., 1.],
+           [1., 1., 1., 1.],
+           [0., 0., 0., 0.]], dtype=float32)
     """
     fit = plan_fit(array.shape[1:], size, spacing=spacing)
     result = np.full((array.shape[0], *fit.target), fill, dtype=np.float32)
@@ -140,6 +150,12 @@ def fit_mask(mask: NDArray[Label], fit: Fit) -> NDArray[Label]:
 
     Raises:
         MedtlError: When the mask does not have the image's shape.
+
+    >>> fit_mask(np.full((2, 4), 7, np.uint8), plan_fit((2, 4), 4))
+    array([[0, 0, 0, 0],
+           [7, 7, 7, 7],
+           [7, 7, 7, 7],
+           [0, 0, 0, 0]], dtype=uint8)
     """
     axes = len(fit.source)
     _check_shape(mask.shape[-axes:], fit.source, "mask", "image")
@@ -157,25 +173,15 @@ def unfit(array: FloatArray, fit: Fit) -> NDArray[np.float32]:
 
     Raises:
         MedtlError: When the map does not have the grid's shape.
+
+    >>> fit = plan_fit((2, 4), 4)
+    >>> unfit(np.ones((1, 4, 4), np.float32), fit).shape
+    (1, 2, 4)
     """
     axes = len(fit.target)
     _check_shape(array.shape[-axes:], fit.target, "map", "grid")
     inner = array[fit.inside].reshape(-1, *fit.resized)
     return resize(inner, fit.source).reshape(*array.shape[:-axes], *fit.source)
-
-
-def unfit_mask(mask: NDArray[Label], fit: Fit) -> NDArray[Label]:
-    """Return a mask on the network's grid on the image's own grid; labels unchanged.
-
-    Args:
-        mask: `(..., *T)` with T the shape of the grid.
-        fit: Where the image lies on it.
-
-    Raises:
-        MedtlError: When the mask does not have the grid's shape.
-    """
-    _check_shape(mask.shape[-len(fit.target) :], fit.target, "mask", "grid")
-    return _nearest(mask[fit.inside], fit.source)
 
 
 def _check_shape(found: tuple[int, ...], expected: tuple[int, ...], what: str, of: str) -> None:
@@ -195,6 +201,9 @@ def resize_clipped(
         shape: The new lengths of S.
         low: Smallest value.
         high: Largest value.
+
+    >>> resize_clipped(np.array([[[0.0, 9.0], [2.0, 4.0]]]), (1, 1), 0.0, 4.0)
+    array([[[2.5]]], dtype=float32)
     """
     if array.ndim == 3 and shape[0] < array.shape[1]:
         planes = [_shrink_rows(plane, shape[0], low, high) for plane in array]
@@ -239,6 +248,9 @@ def resize(array: FloatArray, shape: tuple[int, ...]) -> NDArray[np.float32]:
     Args:
         array: `(C, *S)`.
         shape: The new lengths of S.
+
+    >>> resize(np.array([[[0.0, 2.0, 4.0, 6.0]]]), (1, 2))
+    array([[[1., 5.]]], dtype=float32)
     """
     result = np.ascontiguousarray(array, dtype=np.float32)
     # The axis that shrinks most goes first: the others then have less to do.

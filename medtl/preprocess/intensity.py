@@ -64,6 +64,9 @@ def percentile_scale(
 
     Raises:
         ImageError: When no pixel to take percentiles from is finite.
+
+    >>> percentile_scale(np.array([[-1000.0, 0.0, 50.0, 100.0]]), 25, 75).round(2)
+    array([[0.  , 0.8 , 0.96, 1.  ]], dtype=float32)
     """
     if per_channel:
         planes = [percentile_scale(plane[None], low, high, mask=mask) for plane in array]
@@ -84,6 +87,9 @@ def percentile_limits(
 
     Raises:
         ImageError: When no pixel to take percentiles from is finite.
+
+    >>> percentile_limits(np.arange(101.0)[None], 1, 99)
+    (1.0, 99.0)
     """
     values = _finite(array, mask)
     bottom, top = _percentiles(values, low, high)
@@ -104,6 +110,9 @@ def min_max(
 
     Raises:
         ImageError: When no pixel is finite.
+
+    >>> min_max(np.array([[0.0, 5.0, 20.0]]))
+    array([[0.  , 0.25, 1.  ]], dtype=float32)
     """
     return percentile_scale(array, 0.0, 100.0, mask=mask, per_channel=per_channel)
 
@@ -121,6 +130,9 @@ def window(array: FloatArray, center: float, width: float) -> NDArray[np.float32
 
     Reference:
         DICOM PS3.3 C.11.2.1.3.2, VOI LUT function LINEAR_EXACT.
+
+    >>> window(np.array([[-1000.0, -300.0, 40.0, 400.0]]), *WINDOWS["lung"]).round(2)
+    array([[0.  , 0.5 , 0.74, 1.  ]], dtype=float32)
     """
     return ramp(array, *window_limits(center, width))
 
@@ -130,6 +142,9 @@ def window_limits(center: float, width: float) -> tuple[float, float]:
 
     Raises:
         MedtlError: When the width is not positive.
+
+    >>> window_limits(40.0, 400.0)
+    (-160.0, 240.0)
     """
     if not width > 0:
         raise MedtlError(f"a window {width:g} wide", expected="a positive width")
@@ -149,6 +164,12 @@ def z_score(
 
     Raises:
         ImageError: When no pixel is finite.
+
+    >>> z_score(np.array([[1.0, 2.0, 3.0]])).round(3)
+    array([[-1.225,  0.   ,  1.225]], dtype=float32)
+    >>> head = np.array([[0.0, 1.0, 3.0]])
+    >>> z_score(head, mask=head[0] != 0)
+    array([[ 0., -1.,  1.]], dtype=float32)
     """
     if per_channel:
         return np.concatenate([z_score(plane[None], mask=mask) for plane in array])
@@ -181,6 +202,10 @@ def local_contrast(
     Reference:
         Jarrett et al. 2009, What is the best multi-stage architecture for object recognition?,
         section 2.1 (9 x 9 window).
+
+    >>> step = np.repeat([[[0.0, 1.0]]], 8, axis=2)
+    >>> local_contrast(step).shape, local_contrast(np.ones((1, 8, 8))).max()
+    ((1, 1, 16), np.float32(0.0))
     """
     side = 2 * int(np.ceil(2 * sigma)) + 1 if kernel is None else kernel
     if not sigma > 0 or side < 1 or side % 2 == 0:
@@ -216,6 +241,11 @@ def clahe(unit: FloatArray, clip_limit: float = 2.0, tiles: int = 8) -> NDArray[
 
     Reference:
         Zuiderveld 1994, Contrast limited adaptive histogram equalization, Graphics Gems IV.
+
+    >>> unit = np.linspace(0, 1, 64, dtype=np.float32).reshape(1, 8, 8)
+    >>> equalised = clahe(unit, clip_limit=2.0, tiles=2)
+    >>> float(equalised.min()) >= 0, float(equalised.max()) <= 1
+    (True, True)
     """
     if unit.ndim != 3 or not (np.min(unit) >= 0 and np.max(unit) <= 1):
         raise MedtlError("CLAHE was given something else", expected="one image (C, H, W) in [0, 1]")
@@ -279,6 +309,9 @@ def ramp(array: FloatArray, bottom: float, top: float) -> NDArray[np.float32]:
         array: Any shape and unit.
         bottom: Value that becomes 0.
         top: Value that becomes 1.
+
+    >>> ramp(np.array([-1.0, 0.0, 5.0, np.nan]), 0.0, 10.0)
+    array([0. , 0. , 0.5, 0. ], dtype=float32)
     """
     if not top > bottom:
         return np.zeros(array.shape, dtype=np.float32)

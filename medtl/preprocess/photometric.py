@@ -207,6 +207,12 @@ def apply_photometric(name: str, unit: Unit, value: float, seed: int) -> Unit:
 
     Raises:
         MedtlError: When a colour transform is given anything but three channels.
+
+    >>> apply_photometric("brightness", np.array([[[0.2, 0.95]]], np.float32), 0.1, seed=0)
+    array([[[0.3, 1. ]]], dtype=float32)
+    >>> apply_photometric("hue", np.zeros((1, 2, 2), np.float32), 0.1, seed=0)
+    Traceback (most recent call last):
+    medtl.errors.MedtlError: 'hue' on an image of 1 channel(s); expected red, green and ...
     """
     if name in COLOUR and len(unit) != 3:
         raise MedtlError(

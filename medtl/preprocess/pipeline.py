@@ -319,6 +319,13 @@ def unit_limits(
 
     Raises:
         ImageError: When no pixel is finite.
+
+    >>> array = np.array([[0.0, 10.0, 20.0]])
+    >>> options = {"scale": "min_max", "percentiles": (0.5, 99.5), "window": None}
+    >>> unit_limits(array, None, nonzero=False, **options)
+    (0.0, 20.0)
+    >>> unit_limits(array, None, nonzero=True, **options)
+    (10.0, 20.0)
     """
     if window is not None:
         return intensity.window_limits(*window)
@@ -333,7 +340,12 @@ def unit_limits(
 
 
 def real_pixels(image: Image) -> BoolArray | None:
-    """`(*S)` False on the pixels that only pad the image (0028,0120), None when there are none."""
+    """`(*S)` False on the pixels that only pad the image (0028,0120), None when there are none.
+
+    >>> padded = Image(np.array([[[-3.0, 0.0, 5.0]]], np.float32), header={"padding_value": "-3.0"})
+    >>> real_pixels(padded)
+    array([[False,  True,  True]])
+    """
     padding = image.header.get("padding_value")
     return None if padding is None else (image.array != np.float32(padding)).any(axis=0)
 

@@ -19,6 +19,9 @@ def policy_ranges(modality: str, transforms: Asked | None) -> dict[str, Range | 
     Args:
         modality: One of `safety.modality_names()`.
         transforms: What the recipe asks for; None takes the modality's SAFE transforms.
+
+    >>> policy_ranges("hand", {"rotate": {}, "horizontal_flip": {}})
+    {'rotate': (-20.0, 20.0), 'horizontal_flip': None}
     """
     if transforms is None:
         transforms = {name: {} for name in _own(modality)}
@@ -39,6 +42,10 @@ def policy_faults(
         transforms: Name -> `{parameter: [low, high]}`, or None.
         probability: Of each part of the policy.
         i_know: Transforms exempt from refusal and limits.
+
+    >>> faults = policy_faults("cxr", transforms={"rotate": {"degrees": [-90, 90]}})
+    >>> [fault.found for fault in faults]
+    ["-90 to 90 is beyond what 'rotate' may do"]
     """
     try:
         safety(transform_names()[0], modality)

@@ -53,17 +53,29 @@ def safety(transform: str, modality: str) -> Verdict:
 
     Raises:
         MedtlError: When the table has no such transform or modality.
+
+    >>> verdict = safety("horizontal_flip", "cxr")
+    >>> verdict.level, verdict.reason.split(":")[0]
+    ('UNSAFE', 'puts the heart on the right')
     """
     return _table().verdicts[_known("transform", transform), _known("modality", modality)]
 
 
 def modality_names() -> tuple[str, ...]:
-    """The modalities of the table."""
+    """The modalities of the table.
+
+    >>> modality_names()[:3]
+    ('cxr', 'hand', 'ct')
+    """
     return tuple(_table().borders)
 
 
 def transform_names() -> tuple[str, ...]:
-    """The transforms of the table."""
+    """The transforms of the table.
+
+    >>> transform_names()[:3]
+    ('horizontal_flip', 'vertical_flip', 'quarter_turn')
+    """
     return tuple(_table().kinds)
 
 
@@ -75,6 +87,9 @@ def kind_of(transform: str) -> Kind:
 
     Raises:
         MedtlError: When the table has no such transform.
+
+    >>> kind_of("rotate"), kind_of("gamma")
+    ('geometric', 'photometric')
     """
     return _table().kinds[_known("transform", transform)]
 
@@ -87,6 +102,9 @@ def parameter_of(transform: str) -> str:
 
     Raises:
         MedtlError: When the table has no such transform.
+
+    >>> parameter_of("rotate"), parameter_of("horizontal_flip")
+    ('degrees', '')
     """
     return _table().parameters[_known("transform", transform)]
 
@@ -99,6 +117,9 @@ def possible_of(transform: str) -> tuple[float, float]:
 
     Raises:
         MedtlError: When the table has no such transform.
+
+    >>> possible_of("rotate")
+    (-180.0, 180.0)
     """
     return _table().possible[_known("transform", transform)]
 
@@ -111,6 +132,9 @@ def border_of(modality: str) -> Border:
 
     Raises:
         MedtlError: When the table has no such modality.
+
+    >>> border_of("cxr"), border_of("derm")
+    ('black', 'mirror')
     """
     return _table().borders[_known("modality", modality)]
 

@@ -52,20 +52,6 @@ class Grid:
         """Shape of the image on the axes of the grid, before resampling."""
         return tuple(self.shape[axis] for axis in self.axes)
 
-    @property
-    def target_affine(self) -> FloatArray | None:
-        """Voxels of the grid to RAS+ mm; None for images without a position or with two axes."""
-        if self.affine is None or len(self.shape) != 3:
-            return None
-        to_stored = np.zeros((4, 4))
-        to_stored[3, 3] = 1.0
-        for axis, (stored, flip) in enumerate(zip(self.axes, self.flips, strict=True)):
-            step = self.shape[stored] / self.target[axis]
-            first = 0.5 * step - 0.5  # centre of the first voxel, edges aligned
-            to_stored[stored, axis] = -step if flip else step
-            to_stored[stored, 3] = self.shape[stored] - 1 - first if flip else first
-        return np.asarray(self.affine) @ to_stored
-
 
 def plan_grid(image: Image, spacing: Sequence[float] | None) -> Grid:
     """Return where an image lies on RAS axes at a spacing.
@@ -78,6 +64,10 @@ def plan_grid(image: Image, spacing: Sequence[float] | None) -> Grid:
     Raises:
         ImageError: The image has another number of axes, no spacing when one is asked for, or
             would have too many voxels.
+
+    >>> image = Image(np.zeros((1, 10, 10, 4), np.float32), (0.5, 0.5, 5.0))
+    >>> plan_grid(image, (1.0, 1.0, 2.5)).target
+    (5, 5, 8)
     """
     shape = image.array.shape[1:]
     axes, flips = _ras_axes(image.affine, len(shape))
@@ -118,6 +108,10 @@ def to_grid(array: FloatArray, grid: Grid) -> NDArray[np.float32]:
 
     Raises:
         MedtlError: When the array does not have the image's shape.
+
+    >>> image = Image(np.arange(4, dtype=np.float32).reshape(1, 1, 4), (1.0, 1.0))
+    >>> to_grid(image.array, plan_grid(image, (1.0, 2.0)))
+    array([[[0.5, 2.5]]], dtype=float32)
     """
     _require_shape(array.shape, grid.shape, "array", "image")
     return resize(_turn(array, grid), grid.target)
@@ -135,6 +129,10 @@ def labels_to_grid(mask: NDArray[Label], grid: Grid) -> NDArray[Label]:
 
     Raises:
         MedtlError: When the mask does not have the image's shape.
+
+    >>> image = Image(np.zeros((1, 1, 4), np.float32), (1.0, 1.0))
+    >>> labels_to_grid(np.array([[0, 1, 1, 1]]), plan_grid(image, (1.0, 4.0)))
+    array([[1]])
     """
     _require_shape(mask.shape, grid.shape, "mask", "image")
     turned = _turn(mask, grid)
@@ -159,6 +157,10 @@ def from_grid(array: FloatArray, grid: Grid) -> NDArray[np.float32]:
 
     Raises:
         MedtlError: When the array does not have the grid's shape.
+
+    >>> image = Image(np.zeros((1, 1, 4), np.float32), (1.0, 1.0))
+    >>> from_grid(np.ones((1, 1, 2), np.float32), plan_grid(image, (1.0, 2.0))).shape
+    (1, 1, 4)
     """
     _require_shape(array.shape, grid.target, "map", "grid")
     turned = resize(array, grid.turned)

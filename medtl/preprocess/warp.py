@@ -33,6 +33,10 @@ def turn(array: NDArray[Label], name: str, parameters: Mapping[str, float]) -> N
         array: `(..., H, W)`, image or mask.
         name: "horizontal_flip", "vertical_flip" or "quarter_turn".
         parameters: For "quarter_turn" `turns`, anticlockwise.
+
+    >>> turn(np.array([[1, 2], [3, 4]]), "horizontal_flip", {})
+    array([[2, 1],
+           [4, 3]])
     """
     if name == "horizontal_flip":
         return array[..., ::-1]
@@ -46,6 +50,10 @@ def linear_part(parameters: Parameters) -> NDArray[np.float64]:
 
     Args:
         parameters: The drawn affine transforms; others are ignored.
+
+    >>> linear_part({"scale": {"factor": 2.0}})
+    array([[2., 0.],
+           [0., 2.]])
     """
     angle = np.deg2rad(parameters.get("rotate", {}).get("degrees", 0.0))
     shear = np.tan(np.deg2rad(parameters.get("shear", {}).get("degrees", 0.0)))
@@ -62,6 +70,11 @@ def warp_coordinates(parameters: Parameters, shape: tuple[int, int]) -> Coordina
     Args:
         parameters: The drawn geometric transforms; any subset, in any order.
         shape: `(H, W)` of the picture.
+
+    >>> rows, columns = warp_coordinates({"translate": {"rows": 0.5, "columns": 0.0}}, (2, 2))
+    >>> rows
+    array([[-1., -1.],
+           [ 0.,  0.]], dtype=float32)
     """
     size = np.array(shape, dtype=np.float64)
     move = parameters.get("translate", {})
@@ -91,6 +104,10 @@ def warp(unit: Unit, coordinates: Coordinates, border: Border) -> Unit:
         unit: `(C, H, W)` in [0, 1].
         coordinates: Where each pixel comes from.
         border: What lies outside: 0, or the mirrored picture.
+
+    >>> coordinates = warp_coordinates({"translate": {"rows": 0.0, "columns": 0.5}}, (1, 2))
+    >>> warp(np.array([[[0.25, 0.75]]], np.float32), coordinates, "black")
+    array([[[0.  , 0.25]]], dtype=float32)
     """
     import cv2
 
@@ -110,6 +127,10 @@ def warp_mask(mask: NDArray[Label], coordinates: Coordinates, border: Border) ->
         mask: `(..., H, W)`.
         coordinates: Where each pixel comes from.
         border: What lies outside: label 0, or the mirrored mask.
+
+    >>> coordinates = warp_coordinates({"translate": {"rows": 0.0, "columns": 0.5}}, (1, 2))
+    >>> warp_mask(np.array([[1, 2]]), coordinates, "black")
+    array([[0, 1]])
     """
     sizes = mask.shape[-2:]
     places = [np.rint(part).astype(np.int64) for part in coordinates]
@@ -144,6 +165,10 @@ def smooth_field(nodes: NDArray[np.float32], shape: tuple[int, int]) -> Unit:
     Args:
         nodes: `(n, m)` values, evenly spaced.
         shape: `(H, W)` of the picture.
+
+    >>> smooth_field(np.array([[0, 1], [0, 1]], np.float32), (2, 4)).round(2)
+    array([[-0.11,  0.23,  0.77,  1.11],
+           [-0.11,  0.23,  0.77,  1.11]], dtype=float32)
     """
     import cv2
 

@@ -19,7 +19,6 @@ from medtl.networks.zero_gamma import (
     ZeroGamma,
     removal_of,
     remove,
-    score_blocks,
     select_blocks,
 )
 
@@ -279,27 +278,3 @@ def test_a_shortcut_that_is_no_layer_of_its_own_cannot_be_left_alone():
         removal_of(model, block, IMAGES)
     (block,) = select_blocks(model, IMAGES, "stages.3.blocks.1")
     assert removal_of(model, block, IMAGES) == Removal("backbone.stages.3.blocks.1")
-
-
-def test_the_score_ranks_blocks_by_what_the_features_notice():
-    model = classifier("resnet18")
-    with torch.no_grad():
-        model.backbone.layer3[1].bn2.weight.zero_()
-    before = bits(model)
-    blocks = select_blocks(model, IMAGES, "all")
-    scores = score_blocks(model, IMAGES, blocks)
-    assert scores[0].name == "layer3.1"
-    assert scores[0].distance == pytest.approx(0, abs=1e-6)
-    assert [s.distance for s in scores] == sorted(s.distance for s in scores)
-    assert scores[-1].distance > 1e-3
-    assert changed(model, before) == set()
-
-
-def test_the_score_of_a_segmenter_looks_at_its_encoder():
-    net, _ = build_segmenter("resnet18", outputs=2, patch=(64, 64), weights=WeightsSource("none"))
-    with torch.no_grad():
-        for name, parameter in net.named_parameters():
-            if name.endswith("bn2.weight"):
-                parameter.fill_(1.0)
-    blocks = select_blocks(net, IMAGES, "last:2")
-    assert all(score.distance > 0 for score in score_blocks(net, IMAGES, blocks))

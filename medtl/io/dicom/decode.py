@@ -104,6 +104,16 @@ def decode_frames(
     Raises:
         ImageError: The syntax has no decoder, or the data are short, cut, corrupt or of another
             size than the header says.
+
+    >>> from pydicom.data import get_testdata_file
+    >>> from medtl.io.dicom.file import open_dicom
+    >>> from medtl.io.dicom.header import pixel_format
+    >>> with open_dicom(get_testdata_file("MR_small_RLE.dcm")) as file:
+    ...     fmt, _ = pixel_format(file.dataset, file.pixels.kind)
+    ...     stored, flags = decode_frames(file.pixels, fmt, file.transfer_syntax, [0])
+    ...
+    >>> stored.shape, int(stored.max()), flags
+    ((1, 64, 64, 1), 2145, [])
     """
     if element.kind != "integer" or syntax in NATIVE_SYNTAXES:
         return _native(element, fmt, frames)

@@ -74,13 +74,16 @@ class DicomFile:
 
 
 def looks_like_dicom(head: bytes) -> bool:
-    """Return whether bytes begin like DICOM: the DICM prefix, or a first element without preamble.
+    r"""Return whether bytes begin like DICOM: the DICM prefix, or a first element without preamble.
 
     Args:
         head: At least the first 132 bytes of the file, if it has as many.
 
     Reference:
         PS3.10 7.1; without preamble: ACR-NEMA and files that lost their first 132 bytes.
+
+    >>> looks_like_dicom(bytes(128) + b"DICM"), looks_like_dicom(b"\x89PNG")
+    (True, False)
     """
     if head[128:132] == b"DICM":
         return True
@@ -127,6 +130,12 @@ def heard_warnings() -> Iterator[list[str]]:
     """Collect what pydicom warns about instead of showing it: its messages can quote tag values.
 
     pydicom logs every warning that it issues, so its log, filtered by thread, has them all.
+
+    >>> with heard_warnings() as heard:
+    ...     logging.getLogger("pydicom").warning("a value that must not be shown")
+    ...
+    >>> len(heard)
+    1
     """
     heard: list[str] = []
     logger = logging.getLogger("pydicom")
@@ -148,7 +157,10 @@ def heard_warnings() -> Iterator[list[str]]:
 
 @contextmanager
 def open_dicom(
-    path: Path, limits: Limits = DEFAULT_LIMITS, *, root: str | PathLike[str] | None = None
+    path: str | PathLike[str],
+    limits: Limits = DEFAULT_LIMITS,
+    *,
+    root: str | PathLike[str] | None = None,
 ) -> Iterator[DicomFile]:
     """Open a DICOM file and parse its header; the file is closed when the block ends.
 
@@ -161,7 +173,14 @@ def open_dicom(
 
     Raises:
         ImageError: It is no regular file, no DICOM, or its header cannot be parsed.
+
+    >>> from pydicom.data import get_testdata_file
+    >>> with open_dicom(get_testdata_file("CT_small.dcm")) as file:
+    ...     file.dataset.Modality, file.pixels.length
+    ...
+    ('CT', 32768)
     """
+    path = Path(path)
     with located(name_of(path, root)):
         size = check_regular(path)
         try:

@@ -83,6 +83,11 @@ def value(dataset: Dataset, keyword: str) -> Any:
 
     Raises:
         ImageError: The bytes are not what the element's representation says.
+
+    >>> header = Dataset()
+    >>> header.Rows = 4
+    >>> value(header, "Rows"), value(header, "Columns")
+    (4, None)
     """
     try:
         found = dataset.get(keyword)
@@ -94,12 +99,22 @@ def value(dataset: Dataset, keyword: str) -> Any:
 
 
 def text(dataset: Dataset, keyword: str) -> str:
-    """Return an element as text without blanks around it, "" when it is absent or empty."""
+    """Return an element as text without blanks around it, "" when it is absent or empty.
+
+    >>> header = Dataset()
+    >>> header.Modality = "CT "
+    >>> text(header, "Modality"), text(header, "ViewPosition")
+    ('CT', '')
+    """
     return str(value(dataset, keyword) or "").strip()
 
 
 def element_name(keyword: str) -> str:
-    """Return name and tag as messages show them: "Rows (0028,0010)"."""
+    """Return name and tag as messages show them: "Rows (0028,0010)".
+
+    >>> element_name("Rows")
+    'Rows (0028,0010)'
+    """
     tag = tag_for_keyword(keyword) or 0
     return f"{dictionary_description(tag)} ({tag >> 16:04X},{tag & 0xFFFF:04X})"
 
@@ -109,6 +124,11 @@ def numbers(dataset: Dataset, keyword: str) -> tuple[float, ...]:
 
     Raises:
         ImageError: One of them is no finite number.
+
+    >>> header = Dataset()
+    >>> header.PixelSpacing = ["0.14", "0.14"]
+    >>> numbers(header, "PixelSpacing"), numbers(header, "RescaleSlope")
+    ((0.14, 0.14), ())
     """
     found = value(dataset, keyword)
     if found is None:
@@ -128,6 +148,14 @@ def integer(dataset: Dataset, keyword: str, default: int | None = None) -> int:
 
     Raises:
         ImageError: It is absent and there is no default, or it is not one whole number.
+
+    >>> header = Dataset()
+    >>> header.Rows = 4
+    >>> integer(header, "Rows"), integer(header, "NumberOfFrames", 1)
+    (4, 1)
+    >>> integer(header, "Columns")
+    Traceback (most recent call last):
+    medtl.errors.ImageError: Columns (0028,0011) is missing or empty.
     """
     found = numbers(dataset, keyword)
     if not found:
@@ -140,7 +168,11 @@ def integer(dataset: Dataset, keyword: str, default: int | None = None) -> int:
 
 
 def items(dataset: Dataset, keyword: str) -> list[Dataset]:
-    """Return the items of a sequence, [] when it is absent, empty or no sequence."""
+    """Return the items of a sequence, [] when it is absent, empty or no sequence.
+
+    >>> items(Dataset(), "ModalityLUTSequence")
+    []
+    """
     found = value(dataset, keyword)
     return list(found) if isinstance(found, Sequence) else []
 
@@ -150,6 +182,13 @@ def functional_group(dataset: Dataset, frame: int, keyword: str) -> Dataset | No
 
     Reference:
         PS3.3 C.7.6.16.
+
+    >>> header, group, measures = Dataset(), Dataset(), Dataset()
+    >>> measures.PixelSpacing = ["0.5", "0.5"]
+    >>> group.PixelMeasuresSequence = [measures]
+    >>> header.SharedFunctionalGroupsSequence = [group]
+    >>> functional_group(header, 0, "PixelMeasuresSequence").PixelSpacing
+    [0.5, 0.5]
     """
     places = (("PerFrameFunctionalGroupsSequence", frame), ("SharedFunctionalGroupsSequence", 0))
     for sequence, index in places:
@@ -162,7 +201,12 @@ def functional_group(dataset: Dataset, frame: int, keyword: str) -> Dataset | No
 
 
 def group_or_top(dataset: Dataset, frame: int, keyword: str) -> Dataset:
-    """Return the item of a functional group for one frame, the data set where it has none."""
+    """Return the item of a functional group for one frame, the data set where it has none.
+
+    >>> header = Dataset()
+    >>> group_or_top(header, 0, "PixelMeasuresSequence") is header
+    True
+    """
     found = functional_group(dataset, frame, keyword)
     return dataset if found is None else found
 
@@ -176,6 +220,14 @@ def pixel_format(dataset: Dataset, kind: str) -> tuple[PixelFormat, list[str]]:
 
     Raises:
         ImageError: A required element is missing or the elements contradict each other.
+
+    >>> header = Dataset()
+    >>> header.PhotometricInterpretation = "MONOCHROME2"
+    >>> header.Rows, header.Columns = 4, 6
+    >>> header.BitsAllocated, header.BitsStored = 16, 12
+    >>> fmt, flags = pixel_format(header, "integer")
+    >>> fmt.bits_stored, fmt.high_bit, fmt.is_signed, flags
+    (12, 11, False, [])
     """
     flags: list[str] = []
     _refuse_mosaic(dataset)
@@ -218,7 +270,16 @@ def pixel_format(dataset: Dataset, kind: str) -> tuple[PixelFormat, list[str]]:
 
 
 def facts(file: DicomFile) -> tuple[dict[str, str], list[str]]:
-    """Return the allow-listed facts of a header, and flags for the oddities they tell."""
+    """Return the allow-listed facts of a header, and flags for the oddities they tell.
+
+    >>> from pydicom.data import get_testdata_file
+    >>> from medtl.io.dicom.file import open_dicom
+    >>> with open_dicom(get_testdata_file("CT_small.dcm")) as file:
+    ...     known, flags = facts(file)
+    ...
+    >>> known["modality"], known["patient_sex"], "patient_name" in known
+    ('CT', 'O', False)
+    """
     dataset, syntax = file.dataset, file.transfer_syntax
     found: dict[str, str] = {"transfer_syntax": syntax} if _PLAIN_TEXT.fullmatch(syntax) else {}
     flags: list[str] = []
@@ -259,6 +320,9 @@ def age_years(text: Any) -> tuple[float | None, bool]:
 
     Reference:
         PS3.5 6.2, VR AS: nnnD, nnnW, nnnM or nnnY.
+
+    >>> age_years("018M"), age_years("093Y"), age_years("old")
+    ((1.5, True), (90.0, True), (None, False))
     """
     if text is None or not str(text).strip():
         return None, True
@@ -303,7 +367,14 @@ class Geometry:
 
 
 def geometry(dataset: Dataset, frames: int) -> Geometry:
-    """Return the geometry of an image with that many frames."""
+    """Return the geometry of an image with that many frames.
+
+    >>> header = Dataset()
+    >>> header.PixelSpacing = ["0.5", "0.25"]
+    >>> place = geometry(header, 1)
+    >>> place.in_plane, place.affine, place.flags
+    ((0.5, 0.25), None, ())
+    """
     in_plane, flags = _in_plane(dataset)
     order, places, axes, odd = _stack(dataset, frames)
     flags += odd
@@ -324,6 +395,10 @@ def coarser(place: Geometry, shape: tuple[int, int], reduced: tuple[int, ...]) -
         place: Of the picture of `shape`.
         shape: Rows and columns.
         reduced: Its rows and columns now.
+
+    >>> place = Geometry((0,), (0.5, 0.25), None, None, ())
+    >>> coarser(place, (100, 200), (50, 100)).in_plane
+    (1.0, 0.5)
     """
     down, across = (old / new for old, new in zip(shape, reduced, strict=True))
     in_plane = place.in_plane and (place.in_plane[0] * down, place.in_plane[1] * across)

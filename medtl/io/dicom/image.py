@@ -20,7 +20,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -103,7 +102,7 @@ def read_header(
     >>> header["modality"], header["rows"], header["pixel_spacing"]
     ('CT', '128', '0.661468\\0.661468')
     """
-    with heard_warnings(), open_dicom(Path(path), limits, root=root) as file:
+    with heard_warnings(), open_dicom(path, limits, root=root) as file:
         return facts(file)[0]
 
 
@@ -143,7 +142,7 @@ def read_dicom(
     >>> float(slice_of_ct.array.min()), float(slice_of_ct.array.max())  # Hounsfield units
     (-896.0, 1167.0)
     """
-    with heard_warnings() as heard, open_dicom(Path(path), limits, root=root) as file:
+    with heard_warnings() as heard, open_dicom(path, limits, root=root) as file:
         image = _read(file, voi, frame, at_least, limits)
     if not heard:
         return image

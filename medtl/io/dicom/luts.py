@@ -19,7 +19,12 @@ _EXACT_FLOAT32_BITS = 24
 
 @dataclass(frozen=True)
 class LookupTable:
-    """A LUT Descriptor and its data (PS3.3 C.11.1.1): `first` maps to `table[0]`."""
+    """A LUT Descriptor and its data (PS3.3 C.11.1.1): `first` maps to `table[0]`.
+
+    >>> table = LookupTable(first=10, bits=8, table=np.array([0, 100, 255], np.float32))
+    >>> table(np.array([9, 10, 11, 99]))
+    array([  0.,   0., 100., 255.], dtype=float32)
+    """
 
     first: int
     bits: int
@@ -34,7 +39,11 @@ class LookupTable:
 
 @dataclass(frozen=True)
 class Rescale:
-    """Rescale Slope and Intercept (PS3.3 C.11.1.1.2): output = slope * stored + intercept."""
+    """Rescale Slope and Intercept (PS3.3 C.11.1.1.2): output = slope * stored + intercept.
+
+    >>> Rescale(slope=2.0, intercept=-1024.0)(np.array([0, 512], np.int16))
+    array([-1024.,     0.], dtype=float32)
+    """
 
     slope: float = 1.0
     intercept: float = 0.0
@@ -52,7 +61,13 @@ class Rescale:
 
 @dataclass(frozen=True)
 class Window:
-    """Window Center and Width with their function (PS3.3 C.11.2.1.2, C.11.2.1.3)."""
+    """Window Center and Width with their function (PS3.3 C.11.2.1.2, C.11.2.1.3).
+
+    >>> Window(50.0, 100.0, "LINEAR_EXACT")(np.array([-9, 50, 75], np.float32))
+    array([0.  , 0.5 , 0.75], dtype=float32)
+    >>> Window(50.0, 0.0).fault
+    'the window width is below 1'
+    """
 
     center: float
     width: float
@@ -106,6 +121,10 @@ def lookup_table(
 
     Reference:
         PS3.3 C.11.1.1.1 and C.11.2.1.1.
+
+    >>> table = lookup_table([3, 0, 16], [0, 10, 20], is_signed=False, is_little=True)
+    >>> table(np.array([0, 2]))
+    array([ 0., 20.], dtype=float32)
     """
     entries, first, bits = (int(value) for value in descriptor)
     entries = entries or 1 << 16
@@ -129,12 +148,23 @@ def invert(values: NDArray[np.float32], low: float, high: float) -> None:
 
     Reference:
         PS3.3 C.7.6.3.1.2.
+
+    >>> film = np.array([0, 100, 4095], np.float32)
+    >>> invert(film, 0, 4095)
+    >>> film
+    array([4095., 3995.,    0.], dtype=float32)
     """
     np.subtract(np.float32(low + high), values, out=values)
 
 
 def is_padding(stored: NDArray[Any], value: int, limit: int | None) -> NDArray[np.bool_]:
-    """Return where the stored values are padding (PS3.3 C.7.5.1.1.2): one value or a range."""
+    """Return where the stored values are padding (PS3.3 C.7.5.1.1.2): one value or a range.
+
+    >>> is_padding(np.array([-2000, -1024, 40]), -2000, None)
+    array([ True, False, False])
+    >>> is_padding(np.array([-2000, -1024, 40]), -2000, -1000)
+    array([ True,  True, False])
+    """
     low, high = (value, value) if limit is None else sorted((value, limit))
     mask: NDArray[np.bool_] = stored == low if low == high else (stored >= low) & (stored <= high)
     return mask
@@ -148,6 +178,10 @@ def rgb_from_ybr(ybr: NDArray[Any]) -> NDArray[Any]:
 
     Reference:
         PS3.3 C.7.6.3.1.2 (YBR_FULL): the inverse of ITU-R BT.601 at full range.
+
+    >>> rgb_from_ybr(np.array([[128, 128, 128], [76, 85, 255]], np.uint8))  # grey, red
+    array([[128, 128, 128],
+           [254,   0,   0]], dtype=uint8)
     """
     top = float(np.iinfo(ybr.dtype).max)
     middle = (top + 1) / 2

@@ -75,6 +75,14 @@ def read_dicom_mask(
 
     Reference:
         PS3.3 C.8.20 (segmentation), C.8.8.5 and C.8.8.6 (structure set, ROI contour).
+
+    >>> from pydicom.data import get_testdata_file
+    >>> from medtl.io.dicom.image import read_dicom
+    >>> image = read_dicom(get_testdata_file("CT_small.dcm"))
+    >>> options = {"labels": None, "multi_label": False, "source": None, "root": None}
+    >>> path = Path(get_testdata_file("CT_small.dcm"))  # neither SEG nor RTSTRUCT
+    >>> read_dicom_mask(path, image=image, limits=Limits(), **options) is None
+    True
     """
     with heard_warnings(), open_dicom(path, limits, root=root) as file:
         modality = text(file.dataset, "Modality")
@@ -372,6 +380,14 @@ def rasterise(
 
     Raises:
         ImageError: A contour lies between two slices.
+
+    >>> square = np.array([[0, 0.5, 0.5], [0, 0.5, 2.5], [0, 2.5, 2.5], [0, 2.5, 0.5]])
+    >>> voxels, flags = rasterise([square], (1, 4, 4), across=0)
+    >>> voxels[0].astype(int)
+    array([[0, 0, 0, 0],
+           [0, 1, 1, 0],
+           [0, 1, 1, 0],
+           [0, 0, 0, 0]])
     """
     rows, columns = (axis for axis in range(3) if axis != across)
     counts = np.zeros((shape[across], shape[rows], shape[columns] + 1), np.uint8)

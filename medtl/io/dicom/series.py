@@ -83,6 +83,11 @@ def read_series(
 
     Reference:
         PS3.3 C.7.6.2.1.1 (position and orientation, LPS), C.7.6.16 (functional groups).
+
+    >>> from pydicom.data import get_testdata_file
+    >>> volume = read_series([Path(get_testdata_file("CT_small.dcm"))])
+    >>> volume.array.shape, volume.spacing
+    ((1, 1, 128, 128), (5.0, 0.661468, 0.661468))
     """
     where, paths = _files(source, root)
     with located(where):

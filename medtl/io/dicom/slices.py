@@ -43,6 +43,13 @@ def read_slices(
     """Return the slices of all files, and the names of the files that are none.
 
     A file that claims to be DICOM and is cut or corrupt is refused: it may be a slice.
+
+    >>> from pydicom.data import get_testdata_file
+    >>> from medtl.io.cost import DEFAULT_LIMITS
+    >>> paths = [Path(get_testdata_file(name)) for name in ("CT_small.dcm", "rtplan.dcm")]
+    >>> slices, skipped = read_slices(paths, None, DEFAULT_LIMITS)
+    >>> slices[0].size, slices[0].spacing, skipped
+    ((128, 128), (0.661468, 0.661468), ['rtplan.dcm'])
     """
     slices: list[Slice] = []
     skipped: list[str] = []

@@ -104,6 +104,11 @@ def fetch_study(server: Server, study: str, folder: Path) -> Fetched:
     Raises:
         MedtlError: When the address or the UID is none, the server cannot be reached, refuses, or
             does not answer with the files of this study; when a limit is passed.
+
+    >>> server = Server("https://pacs.example/dicom-web")
+    >>> fetch_study(server, "the study of Monday", Path("study"))
+    Traceback (most recent call last):
+    medtl.errors.MedtlError: --study: the study is no DICOM UID; expected digits and points.
     """
     if len(study) > 64 or not _UID.fullmatch(study):
         raise MedtlError("the study is no DICOM UID", expected="digits and points", where="--study")
