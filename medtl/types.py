@@ -11,15 +11,23 @@ Conventions, stated once:
 
 from __future__ import annotations
 
+from base64 import b64encode
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from html import escape
+from io import BytesIO
 from pathlib import Path
+from textwrap import shorten
 from types import MappingProxyType
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
 
 FloatArray = NDArray[np.floating]
 IntArray = NDArray[np.integer]
@@ -36,6 +44,9 @@ def silent(_what: str, _done: int, _total: int) -> None:
     """A progress that nobody watches."""
 
 
+THUMBNAIL = 256
+"""Longest side of the picture of an image in a notebook, in pixels."""
+
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -47,9 +58,13 @@ def is_plainly_finite(array: FloatArray) -> bool:
     return bool(np.isfinite(np.vdot(array, array)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Image:
     """One image in real-world units with its geometry and the record of what was done to it.
+
+    >>> film = np.zeros((1, 250, 204), np.float32)
+    >>> Image(film, spacing=(1.4, 1.4), modality="cr", notes=("inverted MONOCHROME1",))
+    Image(CR, 1 x 250 x 204, 1.4 mm, notes: inverted MONOCHROME1)
 
     Attributes:
         array: `(C, *S)` float32; Hounsfield units for CT, stored units where DICOM gives no unit.
@@ -69,10 +84,74 @@ class Image:
     flags: tuple[str, ...] = ()
     header: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
 
+    def __repr__(self) -> str:
+        steps = self.spacing or ()
+        steps = steps[:1] if len(set(steps)) == 1 else steps
+        facts = (
+            self.modality.upper(),
+            " x ".join(map(str, self.array.shape)),
+            " x ".join(f"{step:.3g}" for step in steps) + " mm" * bool(steps),
+            "notes: " * bool(self.notes) + "; ".join(self.notes),
+            "flags: " * bool(self.flags) + "; ".join(self.flags),
+        )
+        return f"Image({shorten(', '.join(filter(None, facts)), 300, placeholder=' ...')})"
 
-@dataclass(frozen=True)
+    def _repr_html_(self) -> str:
+        """A small picture above the facts, for a notebook."""
+        from PIL import Image as Picture
+
+        shown = BytesIO()
+        picture = Picture.fromarray((255 * _to_unit(self._plane())).astype(np.uint8))
+        picture.thumbnail((THUMBNAIL, THUMBNAIL))
+        picture.save(shown, "png")
+        data = b64encode(shown.getvalue()).decode()
+        return f'<img src="data:image/png;base64,{data}"><br>{escape(repr(self))}'
+
+    def plot(self, ax: Axes | None = None, *, at: int | None = None, **options: Any) -> Axes:
+        """Draw the image into `ax` or into axes of its own, which are returned.
+
+        Args:
+            ax: matplotlib axes.
+            at: Slice of a volume along its last axis; the middle one by default.
+            options: Of `imshow`; `vmin` and `vmax` are in the image's units.
+        """
+        if ax is None:
+            import matplotlib.pyplot as plt
+
+            ax = plt.subplots()[1]
+        plane = self._plane(at)
+        height, width = plane.shape[:2]
+        unit = "pixels"
+        if self.spacing is not None:
+            # The first axis of a volume runs to the right, that of a film downwards.
+            down, right = self.spacing[:2][:: 1 if self.array.ndim == 3 else -1]
+            height, width, unit = height * down, width * right, "mm"
+        plane = _to_unit(plane) if plane.ndim == 3 else plane
+        ax.imshow(plane, **{"cmap": "gray", "extent": (0, width, height, 0), **options})
+        ax.set(xlabel=unit, ylabel=unit, title=self.modality.upper())
+        return ax
+
+    def _plane(self, at: int | None = None) -> FloatArray:
+        """What one sees: `(rows, columns)`, or `(rows, columns, 3)` of a colour picture."""
+        array = self.array
+        if array.ndim == 4:  # up in the picture is the direction in which the second axis grows
+            array = array[..., array.shape[-1] // 2 if at is None else at]
+            array = array.swapaxes(1, 2)[:, ::-1]
+        return np.moveaxis(array, 0, -1) if len(array) == 3 else array[0]
+
+
+def _to_unit(array: FloatArray) -> FloatArray:
+    """The array from its least value to its greatest in [0, 1]."""
+    low, high = float(array.min()), float(array.max())
+    return np.asarray((array - low) / ((high - low) or 1.0))
+
+
+@dataclass(frozen=True, repr=False)
 class Case:
     """One row of a manifest.
+
+    >>> Case("case-1", "patient-1", Path("films/a.dcm"), {"pneumonia": "1"}, split="test")
+    Case(case-1 of patient-1, test, pneumonia 1)
 
     Attributes:
         case_id: Unique in the manifest; pseudonymous unless the recipe says the ids already are.
@@ -96,10 +175,19 @@ class Case:
     frame: int | None = None
     row: int = 0
 
+    def __repr__(self) -> str:
+        targets = [f"{name} {value}" for name, value in self.targets.items() if value]
+        facts = [f"{self.case_id} of {self.patient_id}", self.split, *targets]
+        return f"Case({shorten(', '.join(filter(None, facts)), 300, placeholder=' ...')})"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Manifest:
     """The cases of a study and what its columns mean.
+
+    >>> films = [Case(f"{n}", f"p{n // 2}", Path(f"{n}.dcm"), split="test") for n in range(4)]
+    >>> Manifest(tuple(films), Path("films"), sha256="")
+    Manifest(4 images of 2 patients, test 4)
 
     Attributes:
         cases: One per image, in file order.
@@ -120,6 +208,22 @@ class Manifest:
     source: str = ""
     licence: str = ""
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        patients = len({case.patient_id for case in self.cases})
+        count = Counter(case.split for case in self.cases)
+        splits = [f", {name} {count[name]}" for name in SPLITS if count[name]]
+        return f"Manifest({len(self.cases)} images of {patients} patients{''.join(splits)})"
+
+    def frame(self) -> pd.DataFrame:
+        """Return the cases as a table, one row each: ids, split, targets and strata."""
+        import pandas as pd
+
+        rows = [
+            {"case_id": case.case_id, "patient_id": case.patient_id, "split": case.split,
+             **case.targets, **case.strata} for case in self.cases
+        ]  # fmt: skip
+        return pd.DataFrame(rows)
 
 
 Status = Literal["ok", "undefined", "degenerate"]

@@ -11,7 +11,6 @@ import re
 import tomllib
 from dataclasses import fields
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -31,14 +30,7 @@ def test_console_script() -> None:
 
 
 def test_package_names() -> None:
-    submodules = {path.stem for path in (ROOT / "medtl").iterdir()}
-    names = {
-        name
-        for name, value in vars(medtl).items()
-        if name not in submodules and not isinstance(value, ModuleType)
-    }
-    standard = set(vars(ModuleType("any"))) | {"__file__", "__path__", "__cached__", "__builtins__"}
-    assert names - standard == set(GOLDEN["package"])
+    assert sorted(medtl.__all__) == GOLDEN["package"]
 
 
 def command_names(command: Any, prefix: str = "") -> list[str]:

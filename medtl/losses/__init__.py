@@ -10,3 +10,18 @@ Any other callable of (outputs, targets) that returns a scalar may stand in the 
 
 torch is imported when a loss is called: a recipe knows its losses without it.
 """
+
+from medtl import lazily
+
+__all__, __getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "auc": "PairwiseLogistic",
+        "cross_entropy": "CrossEntropy Focal",
+        "ordinal": "Coral Corn DistancePenalisedCrossEntropy ExpectedValue LabelDistribution "
+        "MeanVariance",
+        "quantity": "Huber L1 MeanSquaredError",
+        "segmentation": "Dice DiceCrossEntropy DiceFocal FocalTversky GeneralisedDice SquaredDice "
+        "Tversky",
+    },
+)
