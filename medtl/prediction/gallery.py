@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -84,17 +85,9 @@ def choose_cases(
         }
         for kind, keys in order.items():
             for index in keys.sort_values(kind="stable").index[:per_kind]:
-                row = rows.loc[index]
-                entries.append(
-                    Entry(
-                        case_id=str(row["case_id"]),
-                        label=point.label,
-                        kind=kind,
-                        y_true=int(row["y_true"]),
-                        y_score=float(row["y_score"]),
-                        threshold=point.threshold,
-                    )
-                )
+                case, truth, score = rows.loc[index, ["case_id", "y_true", "y_score"]]
+                numbers = int(truth), float(score), point.threshold
+                entries.append(Entry(str(case), point.label, kind, *numbers))
     return _thin(entries, MAX_CASES)
 
 
@@ -113,29 +106,52 @@ def write_gallery(
         unit_of: Case id -> `(C, H, W)` in [0, 1].
         heat_of: (case id, label) -> Grad-CAM `(h, w)` in [0, 1], resized to the picture here.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    listed: list[Mapping[str, Any]] = []
-    for number, entry in enumerate(entries):
+    drawn = []
+    for entry in entries:
         picture = _grey_to_rgb(unit_of(entry.case_id))
         overlay = _overlay(picture, heat_of(entry.case_id, entry.label))
-        names = f"{number:02d}.png", f"{number:02d}_cam.png"
-        for name, pixels in zip(names, (picture, overlay), strict=True):
-            _write_png(folder / name, pixels)
-        listed.append({**entry.__dict__, "image": names[0], "overlay": names[1]})
+        drawn.append((asdict(entry), picture, overlay))
+    write_pictures(folder, drawn, ending="cam")
+
+
+def write_pictures(
+    folder: Path,
+    drawn: Iterable[tuple[Mapping[str, Any], NDArray[np.float32], NDArray[np.float32]]],
+    *,
+    ending: str,
+) -> None:
+    """Write a picture and an overlay per case as PNG without any metadata, and `gallery.json`.
+
+    Args:
+        folder: Made when missing.
+        drawn: What `gallery.json` says of a case, its picture and its overlay `(H, W, 3)` in
+            [0, 1].
+        ending: Of the overlays' names.
+    """
+    from PIL import Image
+
+    folder.mkdir(parents=True, exist_ok=True)
+    listed = []
+    for number, (entry, *pictures) in enumerate(drawn):
+        names = f"{number:02d}.png", f"{number:02d}_{ending}.png"
+        for name, picture in zip(names, pictures, strict=True):
+            pixels = np.rint(picture * 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name, optimize=True)
+        listed.append({**entry, "image": names[0], "overlay": names[1]})
     write_json(folder / "gallery.json", listed)
 
 
 def _thin(entries: list[Entry], limit: int) -> list[Entry]:
     """Keep the worst of every kind and label, then the second worst, until the limit."""
     kinds = list(dict.fromkeys(entry.kind for entry in entries))
-    turn: dict[tuple[str, str], int] = {}
+    turn = Counter[tuple[str, str]]()
     ranked = []
     for position, entry in enumerate(entries):
-        key = (entry.label, entry.kind)
-        turn[key] = turn.get(key, 0) + 1
-        ranked.append((turn[key], kinds.index(entry.kind), position, entry))
-    kept = sorted(ranked, key=lambda item: item[:3])[:limit]
-    return [entry for *_, entry in sorted(kept, key=lambda item: item[2])]
+        turn[entry.label, entry.kind] += 1
+        rank = turn[entry.label, entry.kind], kinds.index(entry.kind), position
+        ranked.append((rank, entry))
+    kept = sorted(ranked, key=lambda item: item[0])[:limit]
+    return [entry for _, entry in sorted(kept, key=lambda item: item[0][2])]
 
 
 def _grey_to_rgb(unit: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -153,10 +169,3 @@ def _overlay(picture: NDArray[np.float32], heat: NDArray[np.float32]) -> NDArray
     color = np.stack([np.ones_like(heat), 0.35 + 0.55 * heat, 0.1 * np.ones_like(heat)], axis=-1)
     alpha = 0.6 * heat[..., None]
     return np.asarray(picture * (1 - alpha) + color * alpha, dtype=np.float32)
-
-
-def _write_png(path: Path, picture: NDArray[np.float32]) -> None:
-    """Write an 8-bit PNG without any metadata."""
-    from PIL import Image
-
-    Image.fromarray(np.rint(picture * 255).astype(np.uint8)).save(path, optimize=True)

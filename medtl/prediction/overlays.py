@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medtl.metrics.overlap import surface
-from medtl.storage.atomic import write_json
+from medtl.prediction.gallery import write_pictures
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,10 +67,8 @@ def choose_worst(overlaps: pd.DataFrame, *, per_structure: int = PER_STRUCTURE) 
     test = overlaps[(overlaps["split"] == "test") & overlaps["dice"].notna()]
     worst = test.sort_values(["dice", "case_id"], kind="stable").groupby("label", sort=False)
     rows = worst.head(per_structure).head(MAX_PICTURES)
-    chosen = [
-        WorstCase(str(case), str(label), float(dice))
-        for case, label, dice in zip(rows["case_id"], rows["label"], rows["dice"], strict=True)
-    ]
+    named = zip(rows["case_id"], rows["label"], rows["dice"], strict=True)
+    chosen = [WorstCase(str(case), str(label), float(dice)) for case, label, dice in named]
     return sorted(chosen, key=lambda one: (one.label, one.dice))
 
 
@@ -84,19 +82,12 @@ def write_overlays(
         cases: What `choose_worst` returned.
         shown_of: (case id, label) -> what is drawn.
     """
-    from PIL import Image
-
-    folder.mkdir(parents=True, exist_ok=True)
-    listed: list[dict[str, Any]] = []
-    for number, case in enumerate(cases):
-        names = f"{number:02d}.png", f"{number:02d}_outlines.png"
-        for name, picture in zip(names, draw_case(shown_of(case.case_id, case.label)), strict=True):
-            pixels = np.rint(picture * 255).astype(np.uint8)
-            Image.fromarray(pixels).save(folder / name, optimize=True)
+    drawn = []
+    for case in cases:
         words = f"Dice {case.dice:.2f}; green: reference, orange: model"
         entry = {**asdict(case), "kind": "worst", "value": words}
-        listed.append({**entry, "image": names[0], "overlay": names[1]})
-    write_json(folder / "gallery.json", listed)
+        drawn.append((entry, *draw_case(shown_of(case.case_id, case.label))))
+    write_pictures(folder, drawn, ending="outlines")
 
 
 def draw_case(shown: Shown) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

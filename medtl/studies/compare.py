@@ -73,7 +73,7 @@ def compare_studies(first: str, second: str, *, measure: str | None = None) -> C
     Args:
         first: A study folder, or `FOLDER:CONDITION` for one of its conditions.
         second: The same.
-        measure: Column of the rows; the task's own (`rows.PRIMARY`) when not stated.
+        measure: Column of the rows; the task's own when not stated.
 
     Raises:
         RunError: When a folder is no study, nothing can be paired, or a pair had other patients.

@@ -59,7 +59,7 @@ class Plan:
         reference: Name of the condition that the others are compared with.
         seeds: Every condition runs with each of them.
         vary: What a seed decides; anything else stays as the recipe says.
-        measure: The test measure that is compared; "" for the task's own (`rows.PRIMARY`).
+        measure: The test measure that is compared; "" for the task's own (`rows.primary_measure`).
         question: In words.
         factors: Factor -> level -> names of its conditions, for a factorial study.
     """

@@ -1,4 +1,4 @@
-"""What a study keeps of its runs: one row each, in `rows.json` and, for people, `rows.csv`."""
+"""The runs of a study, one row each: in `rows.json` and, for people, `rows.csv`."""
 
 from __future__ import annotations
 
@@ -11,21 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from medtl.errors import RunError
+from medtl.metrics.catalogue import CATALOGUE, entry
 from medtl.run.files import RunFiles
 from medtl.storage.atomic import write_json, write_text
 from medtl.storage.lock import locked
 
 Row = Mapping[str, Any]
 """`condition`, `seed`, `status` ("done" or "failed"), then measures, or the `error`."""
-
-HEADLINES = ("auroc", "average_precision", "sensitivity", "specificity", "brier", "log_loss",
-             "mae_months", "dice", "hd95_mm")  # fmt: skip
-"""Test measures that a row holds, where the run has them."""
-
-PRIMARY = ("auroc", "mae_months", "dice")
-"""Measures that studies compare, one for each kind of task; rows hold them for subsets too."""
-
-LOWER_IS_BETTER = frozenset({"brier", "log_loss", "mae_months", "hd95_mm", "val_loss"})
 
 
 def read_rows(out: Path) -> list[Row]:
@@ -80,27 +72,37 @@ def values_of(rows: Sequence[Row], condition: str, measure: str) -> dict[int, fl
     return {row["seed"]: row[measure] for row in own if row.get(measure) is not None}
 
 
+def compared(row: Mapping[str, Any]) -> list[str]:
+    """Return the test measures that stand in a row, those of subsets and single labels left out.
+
+    They are in the order of the catalogue, so that the first one that is primary is the task's own.
+    """
+    known = list(CATALOGUE)
+    plain = [name for name in row if not {"@", "["} & set(name) and entry(name).place]
+    return sorted(plain, key=lambda name: known.index(entry(name).base))
+
+
 def primary_measure(rows: Sequence[Row]) -> str:
     """Return the measure that a study of these runs compares."""
-    found = [name for name in PRIMARY if any(name in row for row in rows)]
-    return found[0] if found else PRIMARY[0]
+    found = compared({column: None for row in rows for column in row})
+    return next((name for name in found if entry(name).place == "primary"), "auroc")
 
 
 def lower_is_better(measure: str) -> bool:
     """Return which way a column improves; its subset and its label do not matter."""
-    return measure.partition("@")[0].partition("[")[0] in LOWER_IS_BETTER
+    return entry(measure.partition("@")[0].partition("[")[0]).better == "lower"
 
 
 def measures_row(metrics: Mapping[str, Any]) -> dict[str, float]:
     """Return the test measures of a `metrics.json` as columns of a row.
 
     With several labels the macro mean has the plain name and each label a column of its own,
-    "auroc[effusion]". What is in `PRIMARY` is given for every subset too, "auroc@site=north".
+    "auroc[effusion]". Primary measures are given for every subset too, "auroc@site=north".
 
     Args:
         metrics: The content of the file; measures without a value are left out.
     """
-    measures = [m for m in metrics["measures"] if m["split"] == "test" and m["name"] in HEADLINES]
+    measures = [m for m in metrics["measures"] if m["split"] == "test" and entry(m["name"]).place]
     single = len({m["label"] for m in measures}) == 1
     columns: dict[str, float] = {}
     for m in measures:
@@ -110,7 +112,7 @@ def measures_row(metrics: Mapping[str, Any]) -> dict[str, float]:
             continue
         if m["subset"] == "all":
             columns[name] = m["value"]
-        elif is_whole and m["name"] in PRIMARY:
+        elif is_whole and entry(name).place == "primary":
             columns[f"{name}@{m['subset']}"] = m["value"]
     return columns
 

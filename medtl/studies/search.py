@@ -33,7 +33,7 @@ from medtl.storage.yaml import dump_yaml, load_yaml
 from medtl.studies.conditions import fix_plan
 from medtl.studies.engine import RunOne, attempt, try_lock
 from medtl.studies.judgement import markdown_table
-from medtl.studies.rows import HEADLINES, my_turn
+from medtl.studies.rows import compared, my_turn
 from medtl.studies.single import SingleRun, shared_images
 
 if TYPE_CHECKING:
@@ -352,7 +352,7 @@ def to_markdown(found: Found) -> str:
     if found.test is None:
         lines.append("The test cases have not been looked at: trials are missing.")
     else:
-        shown = [f"{name} {found.test[name]:.3f}" for name in HEADLINES if name in found.test]
+        shown = [f"{name} {found.test[name]:.3f}" for name in compared(found.test)]
         lines.append(f"On the test cases, once: {', '.join(shown)}. Report: selected/report.html.")
         lines.append("The validation value of the winner is optimistic: it was selected by it.")
     return "\n".join(lines) + "\n"
