@@ -11,14 +11,12 @@ from medtl.report.language.numbers import (
     count_text,
     number,
     reason_of,
-    sentence,
     subset_text,
-    threshold_text,
 )
 from medtl.report.language.texts import plain, spoken
 from medtl.report.page.caveats import PERSON_FIELDS
 from medtl.report.page.drawings import BY_SUBGROUP
-from medtl.report.page.finding import Finding, show
+from medtl.report.page.finding import Finding, base_of, show
 
 SCHEMA = "medtl-model-card/1"
 
@@ -71,70 +69,8 @@ def model_card(
     }
 
 
-def as_markdown(card: Row, findings: Sequence[Finding]) -> str:
-    """Return the model card as Markdown.
-
-    Args:
-        card: As `model_card` returned it.
-        findings: Those of the report.
-    """
-    lines = [
-        f"# {_cell(card['title'] or card['question'] or plain('page.kicker'))}",
-        "",
-        f"**{card['status']}** {card['made_by']}.",
-        "",
-    ]
-    if card["synthetic"]:
-        lines += [f"**{plain('page.synthetic')}**", ""]
-    if card["question"] and card["title"]:
-        lines += [_cell(card["question"]), ""]
-    for finding in findings:
-        lines += _finding_lines(finding)
-    lines += [f"## {plain('rely.title')}", "", *(f"- {_cell(limit)}" for limit in card["limits"])]
-    lines += ["", f"## {plain('limits.person')}", ""]
-    lines += _table(
-        (plain("check.item"), plain("check.state")),
-        [
-            (plain(f"person.{name}"), text or f"**{plain('not_stated')}**")
-            for name, text in card["stated_by_a_person"].items()
-        ],
-    )
-    lines += [f"## {plain('nav.checklist')}", ""]
-    lines += _table(
-        (plain("check.item"), plain("check.sources"), plain("check.state")),
-        [
-            (row["item"], row["sources"], plain(f"check.state.{row['state']}"))
-            for row in card["checklist"]
-        ],
-    )
-    return "\n".join(lines).rstrip() + "\n"
-
-
-def _finding_lines(finding: Finding) -> list[str]:
-    """A finding's threshold, measures and subgroups."""
-    lines = [f"## {_cell(sentence(finding.name))}", ""]
-    if finding.point is not None:
-        threshold = threshold_text(finding.point.get("threshold"))
-        lines += [
-            f"{plain('fact.threshold')}: {threshold} ({_cell(finding.point.get('rule'))})",
-            "",
-        ]
-    head = (plain("measures.name"), plain("measures.value"), plain("measures.n"))
-    lines += _table(
-        head, [_measure_cells(row, show(row).title) for row in finding.measures.values()]
-    )
-    groups = [row for row in finding.subsets if row["name"] in BY_SUBGROUP]
-    if groups:
-        rows = [
-            _measure_cells(row, f"{show(row).title}, {subset_text(str(row['subset']))}")
-            for row in groups
-        ]
-        lines += [f"### {plain('sub.title')}", "", *_table(head, rows)]
-    return lines
-
-
-def _measure_cells(row: Row, title: str) -> tuple[str, str, str]:
-    """Name, value with interval or the reason there is none, and size."""
+def measure_cells(row: Row) -> tuple[str, str, str]:
+    """Name, value with interval or the reason there is none, and size, for the Markdown card."""
     shown = show(row)
     value = shown.value or plain("not_estimable", reason=reason_of(row))
     if shown.interval:
@@ -142,16 +78,16 @@ def _measure_cells(row: Row, title: str) -> tuple[str, str, str]:
     if shown.status == "degenerate":
         value += f"; {plain('degenerate', reason=shown.reason)}"
     counts = [count_text(number(row[name])) for name in ("n", "n_positive", "n_patients")]
-    return title, value, " / ".join(counts)
+    subset = "" if row["subset"] == "all" else f", {subset_text(str(row['subset']))}"
+    return shown.title + subset, value, " / ".join(counts)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
-    """A table in Markdown with an empty line behind it."""
-    lines = [head, ["---"] * len(head), *rows]
-    return [f"| {' | '.join(_cell(cell) for cell in line)} |" for line in lines] + [""]
+def by_subgroup(finding: Finding) -> list[Row]:
+    """The measures of subgroups that the Markdown card lists."""
+    return [row for row in finding.subsets if base_of(row["name"]) in BY_SUBGROUP]
 
 
-def _cell(value: object) -> str:
+def cell(value: object) -> str:
     """A text that cannot leave its line or its cell, and holds no markup of its own."""
     text = re.sub(r"\s+", " ", str(value if value is not None else "")).strip()
     return text.replace("|", "\\|").replace("<", "&lt;").replace("`", "'")

@@ -25,7 +25,7 @@ from medtl.report.language.numbers import (
     sentence,
     threshold_text,
 )
-from medtl.report.language.texts import fill, speaking, spoken, translated
+from medtl.report.language.texts import fill, plain, speaking, spoken, translated
 from medtl.report.page import caveats as limits
 from medtl.report.page import drawings, headline, models, slider
 from medtl.report.page import finding as view
@@ -94,11 +94,18 @@ def write_report(  # noqa: PLR0913 - one argument per record of a run
         write_text(out, _environment().get_template("report.html.j2").render(page))
         findings = [block["finding"] for block in page["findings"]]
         described = card.model_card(
-            findings, study=page["study"], metrics=metrics, limits=page["limits"],
-            checks=page["checks"], environment=environment,
-        )  # fmt: skip
+            findings,
+            study=page["study"],
+            metrics=metrics,
+            limits=page["limits"],
+            checks=page["checks"],
+            environment=environment,
+        )
         write_json(out.with_name("model_card.json"), described)
-        write_text(out.with_name("model_card.md"), card.as_markdown(described, findings))
+        markdown = (
+            _environment().get_template("card.md.j2").render(card=described, findings=findings)
+        )
+        write_text(out.with_name("model_card.md"), markdown.rstrip() + "\n")
     return out
 
 
@@ -202,19 +209,14 @@ def _block(finding: view.Finding, metrics: Row, prevalence: float | None) -> dic
         "now": slider.at_frozen(finding),
         "readers": readers,
         "variants": models.variants_of(
-            metrics, finding.label, _shown(finding, ("auroc", *view.AT_POINT[:2]))
+            metrics, finding.label, finding.shown(("auroc", *view.AT_POINT[:2]))
         ),
-        "values": _shown(finding, tuple(finding.measures)),
-        "at_point": _shown(finding, view.AT_POINT),
-        "discrimination": _shown(finding, view.DISCRIMINATION),
-        "calibration": _shown(finding, view.CALIBRATION),
+        "values": finding.shown(finding.measures),
+        "at_point": finding.shown(view.AT_POINT),
+        "discrimination": finding.shown(view.DISCRIMINATION),
+        "calibration": finding.shown(view.CALIBRATION),
         "transfer": [(row.get("split"), view.show(row)) for row in finding.transfer],
     }
-
-
-def _shown(finding: view.Finding, names: tuple[str, ...]) -> list[view.Shown]:
-    """The measures of a finding that metrics.json has, in the order of `names`."""
-    return [view.show(finding.measures[name]) for name in names if name in finding.measures]
 
 
 def _slider_data(blocks: list[dict[str, Any]]) -> Markup:
@@ -233,14 +235,17 @@ def _environment() -> Environment:
     """Jinja2 with escaping on, and with a hole in the data an error."""
     environment = Environment(
         loader=PackageLoader("medtl.report", "templates"),
-        autoescape=True,
+        autoescape=lambda name: name is None or not name.endswith(".md.j2"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["sentence"] = sentence
+    environment.filters.update(sentence=sentence, cell=card.cell)
     environment.globals.update(
         t=fill,
+        p=plain,
+        measure_cells=card.measure_cells,
+        by_subgroup=card.by_subgroup,
         said=translated,
         show=view.show,
         show_threshold=threshold_text,

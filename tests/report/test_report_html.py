@@ -69,6 +69,39 @@ def test_page_one_says_the_measured_shares_in_words(full: str) -> None:
     assert "Synthetic images" in words
 
 
+@pytest.mark.parametrize(
+    ("unit", "bias", "way", "lead"),
+    [
+        ("percent", 1.2, "on average 1.2 % too high", "above zero the estimate is too high"),
+        ("percent", -1.2, "on average 1.2 % too low", "above zero the estimate is too high"),
+        ("months", 1.2, "on average 1.2 months too old", "above zero the estimate is too old"),
+    ],
+)
+def test_a_quantity_of_any_unit_is_reported_in_it(
+    tmp_path: Path, unit: str, bias: float, way: str, lead: str
+) -> None:
+    size = {"n": 80, "n_patients": 80}
+    values = {"mae": 4.1, "bias": bias, "loa_low": -8.5, "loa_high": 9.5}
+    rows = [example.measure(f"{name}_{unit}", v, "lvef", **size) for name, v in values.items()]
+    rows += [
+        example.measure(f"mae_{unit}", 3.9, "lvef", **size, low=3.0, high=4.9, subset=f"sex={sex}")
+        for sex in "FM"
+    ]
+    curve = {"x": [50.0, 60.0], "y": [1.0, -1.0], "truth": [50, 60], "prediction": [51, 59]}
+    metrics = example.join({"measures": rows})
+    metrics["curves"] = [{"name": "bland_altman", "label": "lvef", "split": "test", **curve}]
+    page = written(tmp_path, metrics)
+    words = text_of(page)
+    shown = "%" if unit == "percent" else unit
+    assert f"The estimate is off by 4.1 {shown} on average." in words
+    assert f"8.5 below to 9.5 {shown} above the reference" in words
+    assert way in words
+    assert lead in words
+    assert ("months" in words) == (unit == "months")
+    assert page.count('data-figure="forest"') == 1
+    assert ">+9.5<" in page  # a limit of agreement, drawn
+
+
 def test_unit_is_patients_only_when_each_has_one_image() -> None:
     row = {"n": 10, "n_patients": 10}
     assert findings.unit_of([row]) == "patients"

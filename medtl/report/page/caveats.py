@@ -1,4 +1,4 @@
-"""What the result must not be relied on for, found by fixed rules in the run's own records."""
+"""Limits of the result, found by fixed rules in the run's own records."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from medtl.report.language.numbers import number, percent, subset_text
 from medtl.report.language.texts import plain
-from medtl.report.page.finding import CALIBRATION, DISCRIMINATION, Finding, group_sizes, show
+from medtl.report.page.finding import CALIBRATION, Finding, group_sizes, show
 from medtl.report.svg.panels import is_small
 
 FEW_WITH_FINDING = 50
@@ -17,17 +17,12 @@ WIDE_OF_100 = 15
 PREVALENCE_FACTOR = 1.5
 """A test-set prevalence this many times off the stated one is pointed out."""
 
-VALUES = ("mae_months", "bias_months", "dice", "hd95_mm", "assd_mm")
-"""Measures of a reading or a mask whose failure is pointed out."""
+VALUES = ("mae", "bias", "dice", "hd95", "assd")
+"""Measures of a reading or a mask whose failure is pointed out, without their units."""
 
 PERSON_FIELDS = (
-    "intended_use",
-    "out_of_scope",
-    "reference_standard",
-    "sampling",
-    "external",
-    "endpoint",
-    "funding",
+    *("intended_use", "out_of_scope", "reference_standard", "sampling"),
+    *("external", "endpoint", "funding"),
 )
 """Fields of `study` that no software can fill; empty ones are shown as not stated."""
 
@@ -83,18 +78,11 @@ def _threshold_limits(finding: Finding) -> Iterator[str]:
 
 def _status_limits(finding: Finding) -> Iterator[str]:
     """Undefined and degenerate measures among those that page one uses."""
-    names = (*DISCRIMINATION[:1], "sensitivity", "specificity", *VALUES)
-    for name in names:
-        if name not in finding.measures:
-            continue
-        shown = show(finding.measures[name])
+    rows = (finding.named(base) for base in ("auroc", "sensitivity", "specificity", *VALUES))
+    for shown in (show(row) for row in rows if row):
         if shown.status in ("undefined", "degenerate"):
-            yield plain(
-                f"limit.{shown.status}",
-                finding=finding.name,
-                measure=shown.title,
-                reason=shown.reason,
-            )
+            about = {"measure": shown.title, "reason": shown.reason}
+            yield plain(f"limit.{shown.status}", finding=finding.name, **about)
 
 
 def _value_limits(finding: Finding) -> Iterator[str]:
@@ -102,10 +90,10 @@ def _value_limits(finding: Finding) -> Iterator[str]:
     cases = number(finding.size["n"])
     if cases is not None and cases < FEW_WITH_FINDING:
         yield plain("limit.few_cases", finding=finding.name, n=int(cases))
-    missed = number(finding.measures.get("missed", {}).get("value"))
+    missed = number(finding.named("missed").get("value"))
     if missed:
         yield plain("limit.missed", finding=finding.name, share=percent(missed))
-    slope = finding.measures.get("error_slope_on_reference", {})
+    slope = finding.named("error_slope_on_reference")
     low, high = number(slope.get("low")), number(slope.get("high"))
     if low is not None and high is not None and not low <= 0 <= high:
         yield plain("limit.slope_low" if high < 0 else "limit.slope_high", finding=finding.name)
@@ -115,16 +103,9 @@ def _size_limits(finding: Finding) -> Iterator[str]:
     """Few cases with the finding, or a wide interval of sensitivity."""
     positives = number(finding.size["n_positive"])
     if positives is not None and positives < FEW_WITH_FINDING:
-        yield plain(
-            "limit.few",
-            finding=finding.name,
-            n=int(positives),
-            unit=finding.unit,
-            counter=finding.counter,
-        )
-    low, high = (
-        number(finding.measures.get("sensitivity", {}).get(side)) for side in ("low", "high")
-    )
+        about = {"unit": finding.unit, "counter": finding.counter}
+        yield plain("limit.few", finding=finding.name, n=int(positives), **about)
+    low, high = (number(finding.named("sensitivity").get(side)) for side in ("low", "high"))
     if low is not None and high is not None and 100 * (high - low) > WIDE_OF_100:
         width = int(100 * (high - low) + 0.5)
         yield plain("limit.wide", finding=finding.name, unit=finding.unit, width=width)
@@ -137,12 +118,8 @@ def _prevalence_limits(finding: Finding, stated: float | None) -> Iterator[str]:
     total = sum(finding.counts.values())
     tested = (finding.counts["tp"] + finding.counts["fn"]) / total if total else 0.0
     if tested and max(tested / stated, stated / tested) > PREVALENCE_FACTOR:
-        yield plain(
-            "limit.prevalence_shift",
-            finding=finding.name,
-            test=percent(tested),
-            stated=percent(stated),
-        )
+        shares = {"test": percent(tested), "stated": percent(stated)}
+        yield plain("limit.prevalence_shift", finding=finding.name, **shares)
 
 
 def _subgroup_limits(findings: Sequence[Finding]) -> Iterator[str]:

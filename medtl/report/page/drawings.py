@@ -8,14 +8,14 @@ from functools import partial
 
 from medtl.report.language.numbers import describe, difference_text, number, p_text, subset_text
 from medtl.report.language.texts import translated
-from medtl.report.page.finding import Finding, group_sizes
+from medtl.report.page.finding import CELLS, Finding, base_of, group_sizes
 from medtl.report.svg import figures
 from medtl.report.svg.figures import Reading
 from medtl.report.svg.panels import forest
 from medtl.report.svg.plot import Figure, Plot, Point
 
-BY_SUBGROUP = ("sensitivity", "specificity", "auroc", "mae_months", "bias_months", "dice")
-"""Measures that get a forest plot, in this order."""
+BY_SUBGROUP = ("sensitivity", "specificity", "auroc", "mae", "bias", "dice")
+"""Measures that get a forest plot, in this order, without their units."""
 
 
 def draw(finding: Finding, readers: Sequence[Reading] = ()) -> dict[str, Figure]:
@@ -27,16 +27,16 @@ def draw(finding: Finding, readers: Sequence[Reading] = ()) -> dict[str, Figure]
     """
     on_roc, on_pr = _places(finding)
 
-    def agreement(key: str, name: str, unit: str) -> Callable[..., Plot]:
+    def agreement(key: str, before: str = "", after: str = "") -> Callable[..., Plot]:
         """A plot of agreement with bias and limits, as far as they are known."""
-        names = (f"{name}{part}_{unit}" for part in ("bias", "loa_low", "loa_high"))
-        lines = [number(finding.measures.get(measure, {}).get("value")) for measure in names]
+        rows = (finding.named(f"{before}{part}{after}") for part in ("bias", "loa_low", "loa_high"))
+        lines = [number(row.get("value")) for row in rows]
         return partial(figures.bland_altman, key=key, lines=lines)
 
     histogram = partial(figures.histogram, finding=finding.name, threshold=finding.threshold)
     drawers: dict[str, tuple[str, Callable[..., Plot]]] = {
         "identity": ("bland_altman", figures.identity),
-        "bland": ("bland_altman", agreement("bland", "", "months")),
+        "bland": ("bland_altman", agreement("bland")),
         "roc": ("roc", partial(figures.roc, frozen=on_roc, readers=readers)),
         "pr": ("precision_recall", partial(figures.precision_recall, frozen=on_pr)),
         "hist": ("score_histogram", histogram),
@@ -44,8 +44,8 @@ def draw(finding: Finding, readers: Sequence[Reading] = ()) -> dict[str, Figure]
         "dec": ("decision", figures.decision),
         "strip": ("dice_of_cases", partial(figures.strip, key="strip", top=1.0)),
         "hd95": ("hd95_mm_of_cases", partial(figures.strip, key="hd95")),
-        "volume": ("volume_bland_altman", agreement("volume", "volume_", "ml")),
-        "area": ("area_bland_altman", agreement("area", "area_", "cm2")),
+        "volume": ("volume_bland_altman", agreement("volume", "volume_", "_ml")),
+        "area": ("area_bland_altman", agreement("area", "area_", "_cm2")),
     }
     drawn: dict[str, Figure] = {}
     for key, (name, drawer) in drawers.items():
@@ -59,7 +59,7 @@ def _places(finding: Finding) -> tuple[Point | None, Point | None]:
     """Where the frozen threshold lies on the ROC and on the precision-recall curve."""
     if finding.counts is None or finding.point is None:
         return None, None
-    tp, fp, fn, tn = (finding.counts[name] for name in ("tp", "fp", "fn", "tn"))
+    tp, fp, fn, tn = (finding.counts[name] for name in CELLS)
     roc = (fp / (fp + tn), tp / (tp + fn)) if tp + fn and fp + tn else None
     recall = (tp / (tp + fn), tp / (tp + fp)) if tp + fn and tp + fp else None
     return roc, recall
@@ -68,12 +68,13 @@ def _places(finding: Finding) -> tuple[Point | None, Point | None]:
 def forests(finding: Finding) -> list[Figure]:
     """One forest plot per measure that was reported by subgroup."""
     sizes, drawn = group_sizes(finding), list[Figure]()
-    for name in BY_SUBGROUP:
-        rows = [row for row in finding.subsets if row["name"] == name]
+    for base in BY_SUBGROUP:
+        rows = [row for row in finding.subsets if base_of(row["name"]) == base]
         rows.sort(key=lambda row: natural(str(row["subset"])))
         if rows:
+            name = str(rows[0]["name"])
             ident = f"{finding.ident}-forest-{name}"
-            drawn.append(forest(name, finding.measures.get(name), rows, sizes=sizes, ident=ident))
+            drawn.append(forest(name, finding.named(base), rows, sizes=sizes, ident=ident))
     return drawn
 
 

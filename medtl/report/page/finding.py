@@ -1,4 +1,4 @@
-"""What `metrics.json` says about one finding, arranged for the page.
+"""One finding of `metrics.json`, arranged for the page.
 
 Nothing is estimated here: measures, counts and curves are looked up and put into words.
 """
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from medtl.metrics.catalogue import entry
 from medtl.report.language.numbers import (
     describe,
     finding_name,
@@ -33,6 +34,8 @@ AT_POINT = (
     "npv_at_prevalence",
 )
 """Measures of the table beside the slider, in this order."""
+CELLS = ("tp", "fp", "fn", "tn")
+"""The four numbers of a 2x2 table."""
 DISCRIMINATION = ("auroc", "average_precision")
 CALIBRATION = ("brier", "ece", "calibration_slope", "calibration_in_the_large")
 
@@ -91,6 +94,14 @@ class Finding:
     transfer: tuple[Row, ...]
     per_1000: Row | None
 
+    def named(self, base: str) -> Row:
+        """A measure by its name without the unit ("mae" for `mae_months`); empty without it."""
+        return next((row for name, row in self.measures.items() if base_of(name) == base), {})
+
+    def shown(self, names: Iterable[str]) -> list[Shown]:
+        """The measures of `names` that there are, as text."""
+        return [show(self.measures[name]) for name in names if name in self.measures]
+
     @property
     def size(self) -> Row:
         """The measure whose `n`, `n_positive` and `n_patients` describe the whole test set."""
@@ -102,34 +113,28 @@ class Finding:
         return number(self.point.get("threshold")) if self.point else None
 
 
+def base_of(name: str) -> str:
+    """The name of a measure without its unit; one that says more than the unit stays as it is."""
+    of = entry(name)
+    return of.base if of.unit and not (of.ending or of.size or of.at) else name
+
+
 def show(row: Row) -> Shown:
     """A measure as text; undefined measures have no value and say why."""
-    title, kind = describe(str(row.get("name", "")))
-    value = number(row.get("value"))
-    status = "undefined" if value is None else str(row.get("status", "ok"))
-    return Shown(
-        name=str(row.get("name", "")),
-        title=title,
-        value="" if value is None else value_text(value, kind),
-        interval="" if value is None else interval_text(row, kind),
-        status=status,
-        reason="" if status == "ok" else reason_of(row),
-    )
+    name, value = str(row.get("name", "")), number(row.get("value"))
+    title, kind = describe(name)
+    if value is None:
+        return Shown(name, title, "", "", "undefined", reason_of(row))
+    status = str(row.get("status", "ok"))
+    reason = "" if status == "ok" else reason_of(row)
+    return Shown(name, title, value_text(value, kind), interval_text(row, kind), status, reason)
 
 
-_NO_MEASURE: Mapping[str, Any] = MappingProxyType(
+_NO_MEASURE: Row = MappingProxyType(
     {
-        "name": "",
-        "value": None,
-        "label": "",
-        "split": "test",
-        "subset": "all",
-        "n": None,
-        "n_positive": None,
-        "n_patients": None,
-        "method": "",
-        "status": "ok",
-        "reason": "",
+        **{"name": "", "value": None, "label": "", "split": "test", "subset": "all"},
+        **dict.fromkeys(("n", "n_positive", "n_patients")),
+        **{"method": "", "status": "ok", "reason": ""},
     }
 )
 
@@ -168,35 +173,29 @@ def _finding(metrics: Row, label: str, ident: str) -> Finding:
     def is_test(row: Row) -> bool:
         return bool(row.get("split", "test") == "test")
 
+    def is_whole(row: Row) -> bool:
+        return bool(row.get("subset", "all") == "all")
+
     measures = mine("measures")
-    whole = {
-        str(row["name"]): row
-        for row in measures
-        if is_test(row) and row.get("subset", "all") == "all"
-    }
-    point = next(iter(mine("operating_points")), None)
-    counts = [row for row in mine("counts") if is_test(row) and row.get("subset", "all") == "all"]
+    whole = {str(row["name"]): row for row in measures if is_test(row) and is_whole(row)}
+    elsewhere = [row for row in measures if is_whole(row) and not is_test(row)]
+    counts = [row for row in mine("counts") if is_test(row) and is_whole(row)]
     curves = {str(row["name"]): row for row in mine("curves") if is_test(row)}
+    unit = unit_of(whole.values())
     return Finding(
         label=label,
         name=finding_name(label),
         ident=ident,
-        unit=plain(f"unit.{unit_of(whole.values())}"),
-        counter=plain(f"counter.{unit_of(whole.values())}"),
+        unit=plain(f"unit.{unit}"),
+        counter=plain(f"counter.{unit}"),
         classified="auroc" in whole or "sensitivity" in whole,
         measures=whole,
-        subsets=tuple(r for r in measures if is_test(r) and r.get("subset", "all") != "all"),
-        point=point,
-        counts=_counts(counts[0]) if counts else None,
-        table=_threshold_table(curves.get("threshold_table")),
+        subsets=tuple(row for row in measures if is_test(row) and not is_whole(row)),
+        point=next(iter(mine("operating_points")), None),
+        counts={n: int(number(counts[0].get(n)) or 0) for n in CELLS} if counts else None,
+        table=_threshold_table(curves.get("threshold_table", {})),
         curves=curves,
-        transfer=tuple(
-            row
-            for row in measures
-            if not is_test(row)
-            and row.get("subset", "all") == "all"
-            and row.get("name") in AT_POINT[:2]
-        ),
+        transfer=tuple(row for row in elsewhere if row.get("name") in AT_POINT[:2]),
         per_1000=next(iter(mine("per_1000")), None),
     )
 
@@ -223,19 +222,12 @@ def unit_of(measures: Iterable[Row]) -> str:
     return "patients" if n == patients else "images"
 
 
-def _counts(row: Row) -> Counts:
-    """The four numbers of a 2x2 table."""
-    return {name: int(number(row.get(name)) or 0) for name in ("tp", "fp", "fn", "tn")}
-
-
-def _threshold_table(curve: Row | None) -> tuple[Mapping[str, float], ...]:
+def _threshold_table(curve: Row) -> tuple[Mapping[str, float], ...]:
     """The stored 2x2 tables, by threshold from low to high; incomplete rows are dropped."""
-    if curve is None:
-        return ()
-    names = ("threshold", "tp", "fp", "fn", "tn")
+    names = ("threshold", *CELLS)
     rows = []
     for cells in zip(*(curve.get(name) or [] for name in names), strict=False):
-        values = [number(cell) for cell in cells]
-        if all(value is not None and value > -math.inf for value in values):
-            rows.append({k: v for k, v in zip(names, values, strict=True) if v is not None})
+        values = [value for cell in cells if (value := number(cell)) is not None]
+        if len(values) == len(names) and min(values) > -math.inf:
+            rows.append(dict(zip(names, values, strict=True)))
     return tuple(sorted(rows, key=lambda row: row["threshold"]))

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from medtl.report.language.numbers import (
     bare_text,
     count_text,
+    describe,
     finding_name,
     level_text,
     number,
@@ -23,16 +24,16 @@ from medtl.report.page.finding import AT_POINT, Finding, Row, show
 
 VALUE_SENTENCES: Mapping[str, str] = MappingProxyType(
     {
-        "mae_months": "summary.mae",
+        "mae": "summary.mae",
         "within_12_months": "summary.within_12",
         "dice": "summary.dice",
-        "hd95_mm": "summary.hd95",
+        "hd95": "summary.hd95",
     }
 )
 """Measures of a measurement or a segmentation that page one says as a sentence."""
 
 VALUE_COLUMNS = (
-    *("mae_months", "bias_months", "within_12_months", "dice", "dice_median"),
+    *("mae", "bias", "within_12_months", "dice", "dice_median"),
     *("hd95_mm_median", "assd_mm_median", "nsd_2_mm", "missed"),
 )
 """Columns of the table of several structures."""
@@ -49,10 +50,11 @@ def headline(finding: Finding) -> list[dict[str, Markup]]:
         sentences.append(_said(fill("summary.optimistic")))
     if finding.threshold == float("inf"):
         sentences.append(_said(fill("summary.flag_nobody", finding=finding.name)))
-    sentences.append(_found_sentence(finding))
-    sentences.append(_false_sentence(finding))
-    if "ppv_at_prevalence" in finding.measures:
-        sentences.append(_right_sentence(finding.measures["ppv_at_prevalence"]))
+    found, false = finding.named("sensitivity"), complement(finding.named("specificity"))
+    sentences.append(_share_sentence(finding, found, "found", _counted(finding, "tp", "fn")))
+    sentences.append(_share_sentence(finding, false, "false", _counted(finding, "fp", "tn")))
+    if right := finding.named("ppv_at_prevalence"):
+        sentences.append(_share_sentence(finding, right, "right", fill("summary.at_prevalence")))
     return sentences
 
 
@@ -61,43 +63,13 @@ def _said(sentence: Markup, detail: Markup | None = None) -> dict[str, Markup]:
     return {"sentence": sentence, "detail": detail or Markup("")}
 
 
-def _about(finding: Finding) -> dict[str, str]:
-    """What most sentences name: the finding and what is counted."""
-    return {"finding": finding.name, "unit": finding.unit, "counter": finding.counter}
-
-
-def _found_sentence(finding: Finding) -> dict[str, Markup]:
-    """The sentence "of 100 patients with X, 87 are found", from the measured sensitivity."""
-    row = finding.measures.get("sensitivity")
-    share = number(row.get("value")) if row else None
-    if row is None or share is None:
-        reason = reason_of(row or {})
-        return _said(
-            fill("summary.no_found", unit=finding.unit, finding=finding.name, reason=reason)
-        )
-    detail = _detail(row, _counted(finding, "tp", "fn"))
-    sentence = fill("summary.found", **_about(finding), n=of_100(share))
-    return _said(sentence, detail)
-
-
-def _false_sentence(finding: Finding) -> dict[str, Markup]:
-    """The sentence "of 100 without it, 14 are wrongly flagged", from the specificity."""
-    row = finding.measures.get("specificity")
-    share = number(row.get("value")) if row else None
-    if row is None or share is None:
-        return _said(fill("summary.no_false", unit=finding.unit, reason=reason_of(row or {})))
-    detail = _detail(_complement(row), _counted(finding, "fp", "tn"))
-    return _said(fill("summary.false", **_about(finding), n=of_100(1 - share)), detail)
-
-
-def _right_sentence(row: Row) -> dict[str, Markup]:
-    """The sentence "of 100 flags, 24 are right", from the measured PPV at the stated prevalence."""
+def _share_sentence(finding: Finding, row: Row, which: str, basis: Markup) -> dict[str, Markup]:
+    """A measured share as "of 100": those "found", wrongly flagged ("false"), or "right" flags."""
+    about = {"finding": finding.name, "unit": finding.unit, "counter": finding.counter}
     share = number(row.get("value"))
     if share is None:
-        return _said(fill("summary.no_right", reason=reason_of(row)))
-    return _said(
-        fill("summary.right", n=of_100(share)), _detail(row, fill("summary.at_prevalence"))
-    )
+        return _said(fill(f"summary.no_{which}", **about, reason=reason_of(row)))
+    return _said(fill(f"summary.{which}", **about, n=of_100(share)), _detail(row, basis))
 
 
 def _counted(finding: Finding, part: str, rest: str) -> Markup:
@@ -124,15 +96,16 @@ def _detail(row: Row, basis: Markup) -> Markup:
 def _value_headline(finding: Finding) -> list[dict[str, Markup]]:
     """Page one of a measurement or a segmentation: mean error, share close enough, mean overlap."""
     sentences = []
-    for name, key in VALUE_SENTENCES.items():
-        row = finding.measures.get(name)
-        if row is None:
+    for base, key in VALUE_SENTENCES.items():
+        row = finding.named(base)
+        if not row:
             continue
         shown = show(row)
         if not shown.value:
             sentences.append(_said(fill("not_estimable", reason=shown.reason)))
             continue
-        value = of_100(float(row["value"])) if shown.value.endswith("%") else shown.value
+        is_share = describe(shown.name)[1] == "share"  # "4.1 %" may be a value in percent
+        value = of_100(float(row["value"])) if is_share else shown.value
         parts = [fill("summary.tested", total=count_text(row["n"]))]
         if shown.interval:
             level = level_text(row)
@@ -143,19 +116,21 @@ def _value_headline(finding: Finding) -> list[dict[str, Markup]]:
 
 def _agreement_sentence(finding: Finding) -> list[dict[str, Markup]]:
     """How far a new estimate may lie from the reference, from the limits of agreement."""
-    rows = [finding.measures.get(f"loa_{side}_months", {}) for side in ("low", "high")]
+    rows = [finding.named(f"loa_{side}") for side in ("low", "high")]
     low, high = (number(row.get("value")) for row in rows)
     if low is None or high is None:
         return []
+    unit = describe(str(rows[0]["name"]))[1]
     signed = low > 0 or high < 0
-    values = (
-        bare_text(low if signed else -low, "months"),
-        value_text(high, "months"),
-    )
-    bias = number(finding.measures.get("bias_months", {}).get("value")) or 0.0
-    way = plain("summary.bias_high" if bias > 0 else "summary.bias_low", n=f"{abs(bias):.1f}")
+    bias = number(finding.named("bias").get("value")) or 0.0
+    if unit == "months":
+        way = plain(f"summary.bias_{'high' if bias > 0 else 'low'}", n=f"{abs(bias):.1f}")
+    else:
+        shown = value_text(abs(bias), unit)
+        way = plain(f"summary.bias_{'above' if bias > 0 else 'below'}", n=shown)
     key = "summary.loa_one_side" if signed else "summary.loa"
-    return [_said(fill(key, low=values[0], high=values[1]), Markup.escape(way))]
+    ends = {"low": bare_text(low if signed else -low, unit), "high": value_text(high, unit)}
+    return [_said(fill(key, **ends), Markup.escape(way))]
 
 
 def values_overview(findings: Sequence[Finding]) -> dict[str, Any] | None:
@@ -163,12 +138,10 @@ def values_overview(findings: Sequence[Finding]) -> dict[str, Any] | None:
     mine = [finding for finding in findings if not finding.classified]
     if len(mine) < 2:
         return None
-    names = [n for n in VALUE_COLUMNS if any(n in finding.measures for finding in mine)]
+    names = [n for n in VALUE_COLUMNS if any(finding.named(n) for finding in mine)]
     return {
         "head": [plain(f"short.{name}") for name in names],
-        "rows": [
-            (f, [show(f.measures[n]) if n in f.measures else None for n in names]) for f in mine
-        ],
+        "rows": [(f, [show(row) if (row := f.named(n)) else None for n in names]) for f in mine],
     }
 
 
@@ -192,33 +165,24 @@ def confusion_view(metrics: Row, findings: Sequence[Finding]) -> dict[str, Any] 
 
 def overview_cell(finding: Finding, which: str) -> dict[str, str]:
     """Cell of the table of findings: "found" of 100 with it, or "false" of 100 without it."""
-    row = finding.measures.get("sensitivity" if which == "found" else "specificity")
-    if row is None or finding.point is None:
-        return {"value": "", "interval": "", "reason": plain("overview.no_point")}
-    if which == "false":
-        row = _complement(row)
+    row = finding.named("sensitivity" if which == "found" else "specificity")
+    cell = {"value": "", "interval": "", "reason": ""}
+    if not row or finding.point is None:
+        return {**cell, "reason": plain("overview.no_point")}
+    row = complement(row) if which == "false" else row
     value, low, high = (number(row.get(name)) for name in ("value", "low", "high"))
     if value is None:
-        return {
-            "value": "",
-            "interval": "",
-            "reason": plain("not_estimable", reason=reason_of(row)),
-        }
-    interval = ""
+        return {**cell, "reason": plain("not_estimable", reason=reason_of(row))}
     if low is not None and high is not None:
-        interval = plain("interval", low=of_100(low), high=of_100(high))
-    return {"value": of_100(value), "interval": interval, "reason": ""}
+        cell["interval"] = plain("interval", low=of_100(low), high=of_100(high))
+    return {**cell, "value": of_100(value)}
 
 
-def _complement(row: Row) -> Row:
+def complement(row: Row) -> Row:
     """A share and its interval turned around: specificity to wrongly flagged."""
-    value, low, high = (number(row.get(name)) for name in ("value", "low", "high"))
-    return {
-        **row,
-        "value": None if value is None else 1 - value,
-        "low": None if high is None else 1 - high,
-        "high": None if low is None else 1 - low,
-    }
+    turned = {"value": row.get("value"), "low": row.get("high"), "high": row.get("low")}
+    known = {name: number(value) for name, value in turned.items()}
+    return {**row, **{n: None if value is None else 1 - value for n, value in known.items()}}
 
 
 def per_thousand(finding: Finding, prevalence: float | None) -> dict[str, Any] | None:
