@@ -102,29 +102,29 @@ CORN = Head(corn_probabilities, _log_odds_above_if_reached, thresholds=True)
 
 @dataclass(frozen=True)
 class DistancePenalisedCrossEntropy:
-    """`-log p_y + strength * sum_j p_j d_j`.
+    """`-log p_y + lambda * sum_j p_j d_j`.
 
     `d_j` is the squared distance of class j from the target over the squared range of the values,
-    so that `strength` means the same for yearly and for monthly classes: with index distances the
+    so that lambda means the same for yearly and for monthly classes: with index distances the
     penalty of 228 monthly classes starts at 800 times the cross-entropy. The penalty is the squared
     error of the mean plus the variance; it cannot move mass that is far off and confident, because
     its gradient vanishes with p, so the cross-entropy must be there.
 
     Attributes:
-        strength: Lambda, >= 0; uniform probabilities cost between 1/12 and 1/3 of it.
+        distance_strength: Lambda, >= 0; uniform probabilities cost between 1/12 and 1/3 of it.
 
     Reference:
         CS231n 2016 report 310, with the distance normalised. Gradient with respect to a logit:
-        `p_k - 1[k = y] + strength * p_k * (d_k - sum_j p_j d_j)`.
+        `p_k - 1[k = y] + lambda * p_k * (d_k - sum_j p_j d_j)`.
 
     Example:
         >>> import torch
-        >>> loss = DistancePenalisedCrossEntropy(strength=2.0)  # log(3) + 2 (0 + 1/4 + 1) / 3
+        >>> loss = DistancePenalisedCrossEntropy(2.0)  # log(3) + 2 (0 + 1/4 + 1) / 3
         >>> round(float(loss(torch.zeros(1, 3), torch.zeros(1), torch.tensor([0.0, 1.0, 2.0]))), 4)
         1.9319
     """
 
-    strength: Strength = 100.0
+    distance_strength: Strength = 100.0
     name: Literal["dpce"] = field(default="dpce", repr=False, kw_only=True)
     head: ClassVar[Head] = CLASSES
 
@@ -140,7 +140,7 @@ class DistancePenalisedCrossEntropy:
         spread = values[-1] - values[0]
         distance_BK = ((values - targets[:, None]) / spread).square()
         penalty_B = (outputs.softmax(dim=1) * distance_BK).sum(dim=1)
-        loss = _cross_entropy(outputs, targets, values) + self.strength * penalty_B
+        loss = _cross_entropy(outputs, targets, values) + self.distance_strength * penalty_B
         return mean_over_known(loss, known)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from medtl.networks.batch_norm import reapply
 from medtl.networks.names import check_backbone
 from medtl.networks.truncation import truncate
-from medtl.networks.weights import WeightsReport, WeightsSource, create_backbone
+from medtl.networks.weights import WeightsReport, WeightsSource, create_backbone, input_contract
 
 HEAD_STD = 0.01
 """Standard deviation of a new head's weights: its first outputs hardly differ from its bias."""
@@ -86,7 +86,7 @@ class Classifier(nn.Module):
 
 
 def build_classifier(
-    backbone: str,
+    backbone: str | nn.Module,
     *,
     outputs: int,
     weights: WeightsSource,
@@ -101,9 +101,10 @@ def build_classifier(
     global generator.
 
     Args:
-        backbone: A timm name ("resnet50", "tf_efficientnet_lite0").
+        backbone: A timm name ("resnet50", "tf_efficientnet_lite0"), or a network from images to
+            pooled features in timm's words (`num_features`, `forward_features`, `forward_head`).
         outputs: Number of logits K.
-        weights: Where the backbone's weights come from.
+        weights: Where the backbone's weights come from; a network brings its own.
         in_channels: Channels of the images.
         dropout: Probability that a pooled feature is dropped in training, in [0, 1).
         extra_features: Numbers per case that join the pooled features (age, sex), E.
@@ -114,9 +115,15 @@ def build_classifier(
         WeightsError: When the backbone is unknown, or the weights are missing or do not fit.
         SelectorError: When the network cannot end where it is asked to.
     """
-    check_backbone(backbone)
-    body, report = create_backbone(backbone, weights, in_channels=in_channels)
-    width = int(body.head_hidden_size)
+    body: Any
+    if isinstance(backbone, str):
+        check_backbone(backbone)
+        body, report = create_backbone(backbone, weights, in_channels=in_channels)
+    else:
+        name = type(backbone).__name__
+        contract = input_contract(name, channels=in_channels)
+        body, report = backbone, WeightsReport(f"{name}, given in Python", "", contract)
+    width = int(getattr(body, "head_hidden_size", None) or body.num_features)
     if reuse_until is not None:
         width = truncate(body, reuse_until, (in_channels, *body.default_cfg["input_size"][1:]))
     linear = nn.Linear(width + extra_features, outputs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -14,6 +15,7 @@ _WORDS = {
     "a valid string": "a text",
     "a valid array": "a list",
     "a valid tuple": "a list",
+    "a valid dictionary or object to extract fields from": "a name, or a mapping with a name",
     "an object": "a mapping",
     "a valid integer": "a whole number",
     "a valid number": "a number",
@@ -53,16 +55,25 @@ def _distinct(faults: list[MedtlError]) -> list[MedtlError]:
 
 def _fault(entry: dict[str, Any], root: type[BaseModel]) -> MedtlError:
     """Say one pydantic error in our words."""
-    keys = [str(part) for part in entry["loc"] if not _names_union_member(part)]
+    parts = [str(part) for part in entry["loc"] if not _names_union_member(part)]
+    sections, keys = _way(parts, root)
     where = ".".join(keys)
-    kind, value = entry["type"], _with_lists(entry.get("input"))
-    if kind == "extra_forbidden":
-        valid = list(_fields_of(_section_at(keys[:-1], root)))
-        return MedtlError("unknown key", where=where, fix=_nearest(keys[-1], valid))
-    if kind == "missing":
-        return MedtlError("this key is missing", where=where, fix=_purpose(keys, root))
-    if kind == "literal_error":
-        allowed = entry["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
+    kind, value, ctx = entry["type"], _with_lists(entry.get("input")), entry.get("ctx", {})
+    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
+        is_option = len(sections) > 2 and isinstance(sections[-3], dict)
+        found = f"unknown option of {parts[-2]}" if is_option else "unknown key"
+        return MedtlError(found, where=where, fix=_nearest(parts[-1], [*_fields_of(sections[-2])]))
+    if kind in ("missing", "missing_argument"):
+        return MedtlError("this key is missing", where=where, fix=_purpose(parts[-1], sections[-2]))
+    if kind == "union_tag_not_found":
+        tag = ctx["discriminator"].strip("'")
+        return MedtlError(
+            "this key is missing", where=f"{where}.{tag}", fix=f"State {{{tag}: ...}}, or a name"
+        )
+    if kind in ("literal_error", "union_tag_invalid"):
+        allowed = ctx.get("expected") or ctx["expected_tags"]
+        allowed = allowed.replace("'", "").replace(" or ", ", ").split(", ")
+        value = ctx.get("tag", value)
         expected = f"one of {', '.join(allowed)}"
         near = _nearest(str(value), allowed)
         return MedtlError(f"got {value!r}", expected=expected, where=where, fix=near)
@@ -74,40 +85,55 @@ def _fault(entry: dict[str, Any], root: type[BaseModel]) -> MedtlError:
 
 def _names_union_member(part: str | int) -> bool:
     """Whether pydantic added this part of a location to say which type of a union it tried."""
-    return isinstance(part, str) and (part in {"str", "float"} or "[" in part)
+    words = {"str", "float", "constrained-float"}
+    return isinstance(part, str) and (part in words or "[" in part)
 
 
-def _section_at(keys: list[str], root: type[BaseModel]) -> Any:
-    """The section class that `keys` lead to, or None."""
-    section: Any = root
-    for key in keys:
-        if not key.isdigit():
-            section = _fields_of(section).get(key)
-    return section
+def _way(parts: list[str], root: Any) -> tuple[list[Any], list[str]]:
+    """The sections that a location leads through, its end too, and the keys that a user wrote.
+
+    A tagged union adds the tag of the member that was meant; no user wrote that.
+    """
+    sections, keys = [root], []
+    for part in parts:
+        if not isinstance(sections[-1], dict):
+            keys.append(part)
+        step = sections[-1] if part.isdigit() else _fields_of(sections[-1]).get(part)
+        sections.append(step)
+    return sections, keys
 
 
 def _fields_of(section: Any) -> dict[str, Any]:
     """Key -> type of a section's fields; empty for anything that is not a section."""
+    if isinstance(section, dict):
+        return section
     if isinstance(section, type) and issubclass(section, BaseModel):
         return {name: _section_in(field.annotation) for name, field in section.model_fields.items()}
+    if is_dataclass(section):
+        return {field.name: None for field in fields(section)}
     return {}
 
 
 def _section_in(annotation: Any) -> Any:
-    """The section class inside an annotation such as `tuple[StageSpec, ...] | None`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    """The section inside an annotation such as `tuple[Stage, ...] | None`.
+
+    Of a tagged union of dataclasses that is a dictionary: tag -> section.
+    """
+    if isinstance(annotation, type) and (
+        issubclass(annotation, BaseModel) or is_dataclass(annotation)
+    ):
         return annotation
-    for argument in getattr(annotation, "__args__", ()):
-        found = _section_in(argument)
-        if found is not None:
-            return found
-    return None
+    found = [_section_in(argument) for argument in getattr(annotation, "__args__", ())]
+    found = [section for section in found if section is not None]
+    if len(found) > 1:
+        return {section.name: section for section in found}
+    return found[0] if found else None
 
 
-def _purpose(keys: list[str], root: type[BaseModel]) -> str:
+def _purpose(key: str, section: Any) -> str:
     """What a missing key is for."""
-    field = _section_at(keys[:-1], root).model_fields[keys[-1]]
-    return f"Add it: {field.description}" if field.description else "Add it"
+    field = getattr(section, "model_fields", {}).get(key)
+    return f"Add it: {field.description}" if field and field.description else "Add it"
 
 
 def _nearest(name: str, valid: list[str]) -> str:

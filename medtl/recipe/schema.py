@@ -9,15 +9,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from medtl.errors import MedtlError, RecipeError
+from medtl.losses.given import GivenInPython
 from medtl.recipe.faults import faults_of
 from medtl.recipe.finetune import Finetune
 from medtl.recipe.section import Count, Fraction, Positive, Section
+from medtl.recipe.task import NAMED, TaskSpec
+
+GIVEN = "python: "
+"""A backbone that was given as a Python object is written with this before its name."""
 
 Probability = Annotated[float, Field(gt=0.0, lt=1.0)]
 UncertainPolicy = Literal["ignore", "zeros", "ones", "smoothed"]
@@ -228,105 +234,12 @@ class Model(Section):
         0.5, description="segmentation: of the windows that a large image goes through in"
     )
 
+    given: SkipJsonSchema[Callable[..., Any] | None] = Field(None, exclude=True, repr=False)
+
     @field_validator("weights", mode="before")
     @classmethod
     def _short_form(cls, value: object) -> object:
         return {"source": value} if isinstance(value, str) else value
-
-
-LOSSES = {
-    "classification": ("cross_entropy", "focal"),
-    "bone_age": (
-        *("l1", "huber", "mse"),
-        *("dpce", "dex", "mean_variance", "label_distribution", "coral", "corn"),
-    ),
-    "segmentation": (
-        *("dice_cross_entropy", "dice_focal", "dice", "dice_squared", "generalised_dice"),
-        *("tversky", "focal_tversky", "cross_entropy", "focal"),
-    ),
-}
-"""Kind of task -> its losses, the default first."""
-
-TASK_KEYS = {
-    "classification": ("focal_gamma", "focal_alpha", "class_weight", "label_smoothing"),
-    "bone_age": ("class_months", "decoding", "huber_sd", "distance_strength", "label_sd_months"),
-    "segmentation": (
-        *("structures", "ignored", "overlapping", "dice_per", "focal_gamma", "focal_alpha"),
-        *("fp_weight", "fn_weight", "exponent"),
-    ),
-}
-"""Kind of task -> the keys that mean something to it."""
-
-
-class TaskSpec(Section):
-    """What is learned."""
-
-    kind: Literal["classification", "bone_age", "segmentation"] = "classification"
-    loss: Literal[
-        "cross_entropy",
-        "focal",
-        "l1",
-        "huber",
-        "mse",
-        "dpce",
-        "dex",
-        "mean_variance",
-        "label_distribution",
-        "coral",
-        "corn",
-        "dice_cross_entropy",
-        "dice_focal",
-        "dice",
-        "dice_squared",
-        "generalised_dice",
-        "tversky",
-        "focal_tversky",
-    ] = Field("cross_entropy", description="unless stated: l1 for bone age, Dice + CE for masks")
-    focal_gamma: Annotated[float, Field(ge=0.0)] = 2.0
-    focal_alpha: Fraction | None = Field(None, description="weight of the positive class")
-    class_weight: Literal["none", "balanced"] = "none"
-    label_smoothing: Annotated[float, Field(ge=0.0, lt=0.5)] = 0.0
-    class_months: Positive = Field(12.0, description="bone age: width of a class, ordinal losses")
-    decoding: Literal["argmax", "mean", "median"] = Field(
-        "mean", description="bone age: from the probabilities of the classes to one age"
-    )
-    huber_sd: Positive = Field(0.2, description="bone age: error, in SDs, where huber is a line")
-    distance_strength: Annotated[float, Field(ge=0.0)] = Field(
-        100.0, description="bone age: lambda of dpce, for distances between 0 and 1"
-    )
-    label_sd_months: Positive = Field(12.0, description="bone age: SD of label_distribution")
-    structures: dict[str, int | tuple[int, ...]] = Field(
-        {}, description="segmentation: name -> value, or values, in the masks; 0 is background"
-    )
-    ignored: tuple[int, ...] = Field((), description="segmentation: mask values 'not known'")
-    overlapping: bool = Field(False, description="a pixel may belong to several structures")
-    dice_per: Literal["case", "batch"] = Field("case", description="what the Dice losses sum over")
-    fp_weight: Annotated[float, Field(ge=0.0)] = Field(0.3, description="of the Tversky losses")
-    fn_weight: Annotated[float, Field(ge=0.0)] = Field(0.7, description="of the Tversky losses")
-    exponent: Positive = Field(0.75, description="of focal_tversky; the paper's 1 / gamma")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _loss_of_the_kind(cls, value: object) -> object:
-        if not isinstance(value, Mapping) or str(value.get("kind")) not in LOSSES:
-            return value
-        return {"loss": LOSSES[str(value["kind"])][0], **value}
-
-    @model_validator(mode="after")
-    def _belongs_to_the_kind(self) -> TaskSpec:
-        if self.loss not in LOSSES[self.kind]:
-            msg = f"loss {self.loss!r} is not one of {self.kind}: {', '.join(LOSSES[self.kind])}"
-            raise ValueError(msg)
-        fields = type(self).model_fields
-        others = {key for keys in TASK_KEYS.values() for key in keys} - {*TASK_KEYS[self.kind]}
-        stated = sorted(key for key in others if getattr(self, key) != fields[key].default)
-        if stated:
-            msg = f"{', '.join(stated)} means nothing to kind {self.kind}"
-            raise ValueError(msg)
-        if self.kind == "segmentation" and not self.structures:
-            msg = "name the structures and their values in the masks: structures: {lung: 1}"
-            raise ValueError(msg)
-        return self
 
 
 class Seeds(Section):
@@ -390,6 +303,14 @@ class Recipe(Section):
             return int(stated)
         return self.data.split.seed if source == "split" else self.run.seed
 
+    @property
+    def given(self) -> tuple[str, ...]:
+        """What was given as Python objects, in words: a written recipe holds no more of them."""
+        loss, backbone = self.task.loss, self.model.backbone
+        said = [f"loss: {loss.what}"] if isinstance(loss, GivenInPython) else []
+        said += [f"backbone: {backbone.removeprefix(GIVEN)}"] if backbone.startswith(GIVEN) else []
+        return tuple(said)
+
     def to_dict(self) -> dict[str, Any]:
         """The resolved recipe, every default written out, as plain JSON types."""
         data: dict[str, Any] = self.model_dump(mode="json", exclude_none=True)
@@ -421,6 +342,59 @@ def parse_recipe(data: object, *, where: str = "recipe") -> Recipe:
         return Recipe.model_validate(_with_tuples(data))
     except ValidationError as error:
         raise RecipeError(faults_of(error, Recipe), where=where) from None
+
+
+def with_objects(
+    recipe: Recipe,
+    *,
+    loss: Callable[..., Any] | None = None,
+    backbone: Callable[[], Any] | None = None,
+) -> Recipe:
+    """Return the recipe of a study with Python objects in place of what it names.
+
+    The recipe carries the objects through the process; written, it holds their names ("loss: given
+    in Python"), so that a run says what it was made with.
+
+    Args:
+        recipe: The recipe.
+        loss: A loss of `medtl.losses`, which the recipe then states as if it had been written; or
+            any callable of (outputs, targets) -> scalar tensor, outputs and targets as the task has
+            them: logits `(B, K)` and targets `(B, K)` or `(B,)`, NaN where not known; standardised
+            predictions and truths `(B,)` of a quantity; logits and masks of structures.
+        backbone: Called without arguments, returns a network from images to pooled features in
+            timm's words (`forward_features`, `forward_head`, `num_features`), such as
+            `functools.partial(timm.create_model, "resnet18", num_classes=0)`. It brings its own
+            weights; `model.weights` is not asked.
+
+    Raises:
+        RecipeError: When the recipe cannot be combined with the object.
+
+    Example:
+        >>> from medtl.losses.cross_entropy import Focal
+        >>> recipe = parse_recipe({
+        ...     "study": {"question": "Is there an effusion?"},
+        ...     "data": {"manifest": "cases.csv", "target": "effusion"},
+        ...     "image": {"modality": "cxr"},
+        ... })
+        >>> with_objects(recipe, loss=Focal(gamma=3.0)).task.loss
+        Focal(gamma=3.0, alpha=None)
+        >>> with_objects(recipe, loss=max).to_dict()["task"]["loss"]
+        {'what': 'max', 'name': 'python'}
+    """
+    data = recipe.to_dict()
+    data["task"]["loss"] = recipe.task.loss
+    if loss is not None:
+        known = isinstance(loss, tuple(NAMED.values()))
+        data["task"]["loss"] = loss if known else GivenInPython(_name_of(loss), loss)
+    if backbone is not None:
+        data["model"] |= {"backbone": f"{GIVEN}{_name_of(backbone)}", "given": backbone}
+        data["model"]["weights"] = {"source": "none"}
+    return parse_recipe(data)
+
+
+def _name_of(given: Any) -> str:
+    """Name of a function, or of an object's class."""
+    return str(getattr(given, "__name__", type(given).__name__))
 
 
 def _with_tuples(value: Any) -> Any:

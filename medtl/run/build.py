@@ -19,25 +19,8 @@ from medtl.data.seeds import Stream, torch_seed
 from medtl.data.store import ImageStore
 from medtl.errors import RunError, WeightsError
 from medtl.io.cost import Limits
-from medtl.losses.cross_entropy import CrossEntropy, Focal
-from medtl.losses.ordinal import (
-    Coral,
-    Corn,
-    DistancePenalisedCrossEntropy,
-    ExpectedValue,
-    LabelDistribution,
-    MeanVariance,
-)
-from medtl.losses.quantity import L1, Huber, MeanSquaredError
-from medtl.losses.segmentation import (
-    Dice,
-    DiceCrossEntropy,
-    DiceFocal,
-    FocalTversky,
-    GeneralisedDice,
-    SquaredDice,
-    Tversky,
-)
+from medtl.losses.given import GivenInPython
+from medtl.losses.ordinal import Head
 from medtl.networks.backbones import Classifier, build_classifier
 from medtl.networks.heads import share_weights
 from medtl.networks.segmenter import VOLUME_CONTRACT, Segmenter, build_segmenter
@@ -49,7 +32,7 @@ from medtl.preprocess.intensity import WINDOWS
 from medtl.preprocess.pipeline import Preprocessor
 from medtl.preprocess.volume import VolumePreprocessor
 from medtl.recipe.finetune import StageSpec, ZeroGammaSpec
-from medtl.recipe.schema import Recipe, TaskSpec, WeightsSpec, parse_recipe
+from medtl.recipe.schema import GIVEN, Recipe, WeightsSpec, parse_recipe
 from medtl.storage.cache import cache_folder
 from medtl.tasks.classes import classification_task
 from medtl.tasks.protocols import Task
@@ -106,7 +89,17 @@ def build_manifest(recipe: Recipe) -> Manifest:
 
 
 def build_task(recipe: Recipe, cases: Sequence[Case]) -> Task:
-    """Return the task of the recipe, as its cases call for."""
+    """Return the task of the recipe, as its cases call for.
+
+    Its loss is `recipe.task.loss`: a value that the recipe states, or an object that
+    `medtl.recipe.schema.with_objects` put there.
+
+    Raises:
+        RunError: When the recipe knows no more than the name of its loss.
+    """
+    loss = recipe.task.loss
+    if isinstance(loss, GivenInPython):
+        loss.require()
     return TASK_BUILDERS[recipe.task.kind](recipe, cases)
 
 
@@ -123,7 +116,7 @@ def _classification_task(recipe: Recipe, cases: Sequence[Case]) -> Task:
         positive=data.positive,
         uncertain=uncertain,
         missing=data.missing,
-        criterion=_criterion(spec),
+        criterion=spec.loss,
         balanced=spec.class_weight == "balanced",
     )
 
@@ -135,7 +128,7 @@ def _segmentation_task(recipe: Recipe, _: Sequence[Case]) -> Task:
         spec.structures,
         ignored=spec.ignored,
         overlapping=spec.overlapping,
-        criterion=_criterion(spec),
+        criterion=spec.loss,
     )
 
 
@@ -146,38 +139,11 @@ def _bone_age_task(recipe: Recipe, cases: Sequence[Case]) -> Task:
         cases,
         recipe.data.targets[0],
         sex_column=recipe.data.sex or "",
-        criterion=_criterion(spec),
+        criterion=spec.loss,
         class_months=spec.class_months,
         decoding=spec.decoding,
     )
 
-
-def _criterion(spec: TaskSpec) -> Callable[..., torch.Tensor]:
-    """The loss that the recipe names, with its options."""
-    return LOSSES[spec.loss](spec)
-
-
-LOSSES: dict[str, Callable[[TaskSpec], Callable[..., torch.Tensor]]] = {
-    "cross_entropy": lambda s: CrossEntropy(s.label_smoothing),
-    "focal": lambda s: Focal(s.focal_gamma, s.focal_alpha),
-    "l1": lambda _: L1(),
-    "huber": lambda s: Huber(s.huber_sd),
-    "mse": lambda _: MeanSquaredError(),
-    "dpce": lambda s: DistancePenalisedCrossEntropy(s.distance_strength),
-    "dex": lambda _: ExpectedValue(),
-    "mean_variance": lambda _: MeanVariance(),
-    "label_distribution": lambda s: LabelDistribution(s.label_sd_months / 12),
-    "coral": lambda _: Coral(),
-    "corn": lambda _: Corn(),
-    "dice_cross_entropy": lambda s: DiceCrossEntropy(s.dice_per),
-    "dice_focal": lambda s: DiceFocal(s.dice_per, gamma=s.focal_gamma, alpha=s.focal_alpha),
-    "dice": lambda s: Dice(s.dice_per),
-    "dice_squared": lambda s: SquaredDice(s.dice_per),
-    "generalised_dice": lambda s: GeneralisedDice(s.dice_per),
-    "tversky": lambda s: Tversky(s.fp_weight, s.fn_weight, s.dice_per),
-    "focal_tversky": lambda s: FocalTversky(s.exponent, s.fp_weight, s.fn_weight, s.dice_per),
-}
-"""Word in a recipe -> loss of its options."""
 
 TASK_BUILDERS: dict[str, Callable[[Recipe, Sequence[Case]], Task]] = {
     "classification": _classification_task,
@@ -308,15 +274,22 @@ def build_network(
             width=spec.width,
             overlap=spec.overlap,
         )
+    if spec.given is None and spec.backbone.startswith(GIVEN):
+        raise RunError(
+            f"the backbone {spec.backbone.removeprefix(GIVEN)} was given in Python",
+            where="model.backbone",
+            fix="Give the object again: Study.fit(backbone=...), load_trained(..., backbone=...)",
+        )
     model, loaded = build_classifier(
-        spec.backbone,
+        spec.backbone if spec.given is None else spec.given(),
         outputs=outputs,
         weights=weights,
         dropout=spec.dropout,
         reuse_until=spec.reuse_until,
         extra_features=extra,
     )
-    if recipe.task.loss == "coral":
+    head: Head | None = getattr(recipe.task.loss, "head", None)
+    if head is not None and head.shared:
         share_weights(model.head)
     return model, loaded
 
@@ -427,19 +400,23 @@ def _zero_gamma(spec: ZeroGammaSpec) -> ZeroGamma:
     )
 
 
-def load_trained(path: Path) -> TrainedModel:
-    """Build the model of a checkpoint with its own preprocessing.
+def load_trained(path: Path, *, backbone: Callable[[], Any] | None = None) -> TrainedModel:
+    """Build the model of a checkpoint with its own preprocessing. It takes no loss to predict.
 
     Args:
         path: `best.safetensors` of a run.
+        backbone: The object that the run's backbone was, if it was given in Python.
 
     Raises:
+        RunError: When it was, and is not given again.
         WeightsError: When the checkpoint is damaged, or does not fit the network it names.
     """
     tensors, meta = load_checkpoint(path)
     recipe = parse_recipe(meta["recipe"], where=path.name)
-    task = read_task(meta["task"], _criterion(recipe.task))
-    no_weights = recipe.model.model_copy(update={"weights": WeightsSpec(source="none")})
+    task = read_task(meta["task"], recipe.task.loss)
+    no_weights = recipe.model.model_copy(
+        update={"weights": WeightsSpec(source="none"), "given": backbone}
+    )
     untrained = recipe.model_copy(update={"model": no_weights})
     model, _ = build_network(untrained, task.outputs, extra=task.inputs.width)
     for removal in meta.get("removed", ()):

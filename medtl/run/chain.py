@@ -158,7 +158,8 @@ def fit(
         log.info("weights: %s", line)
     facts = record.environment(
         recipe.run.seed,
-        {**prepared.hashes, "weights_sha256": loaded.sha256},
+        {**prepared.hashes, "weights_sha256": loaded.sha256}
+        | ({"given_in_python": "; ".join(recipe.given)} if recipe.given else {}),
         precision=trainer.runtime.precision,
         device=trainer.runtime.device.type,
     )

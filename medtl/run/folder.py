@@ -7,7 +7,7 @@ import html
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -41,14 +41,18 @@ class Run:
 
     Args:
         path: The folder. It need not exist yet.
+        backbone: The object that the run's backbone was, if it was given in Python.
 
     Attributes:
         path: The folder.
         files: Where each part lies, also those that are not there.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, backbone: Callable[[], nn.Module] | None = None
+    ) -> None:
         self.path = Path(path)
+        self.backbone = backbone
         self.files = RunFiles(self.path)
 
     @classmethod
@@ -59,14 +63,16 @@ class Run:
             RunError: When the folder exists without `resume`, holds another recipe's run or cannot
                 be made.
         """
-        run, stored = cls(out), portable(recipe).to_dict()
+        run, stored = cls(out, backbone=recipe.model.given), portable(recipe).to_dict()
         refuse_existing(run.path, resume=resume)
-        if resume and run.files.recipe.is_file() and run.stored_recipe != stored:
+        # Parsed: an earlier version may have written the same recipe in other words.
+        if resume and run.files.recipe.is_file() and run.recipe.to_dict() != stored:
+            given = ", ".join(run.recipe.given) or "nothing"
             raise RunError(
                 "the folder holds a run of another recipe",
+                expected=f"that recipe, its overrides and what was given in Python ({given})",
                 where=str(run.path),
-                fix="Resume with the recipe and overrides it was started with, or choose another "
-                "--out",
+                fix="Resume with these, or choose another --out",
             )
         try:
             run.path.mkdir(parents=True, exist_ok=True)
@@ -139,10 +145,11 @@ class Run:
 
         Raises:
             WeightsError: When the checkpoint is damaged.
+            RunError: When the backbone was given in Python, and is not given again.
         """
         from medtl.run.build import load_trained
 
-        return load_trained(self.checkpoint)
+        return load_trained(self.checkpoint, backbone=self.backbone)
 
     @property
     def network(self) -> nn.Module:

@@ -22,7 +22,7 @@ EVEN = torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64)
 UNEVEN = torch.tensor([0.0, 6.0, 12.0, 24.0, 48.0], dtype=torch.float64)
 
 OF_CLASSES = {
-    "dpce": DistancePenalisedCrossEntropy(strength=3.0),
+    "dpce": DistancePenalisedCrossEntropy(distance_strength=3.0),
     "dex": ExpectedValue(),
     "mean_variance": MeanVariance(),
     "label_distribution": LabelDistribution(sd=5.0),
@@ -43,7 +43,7 @@ def logits_of(name: str, rows: int, values: torch.Tensor) -> torch.Tensor:
 def test_distance_penalty_by_hand():
     # Uniform over 0, 1, 2 and the truth 0: distances 0, 1/4, 1 of the squared range.
     uniform = torch.zeros(1, 3, dtype=torch.float64)
-    loss = DistancePenalisedCrossEntropy(strength=2.0)(uniform, EVEN[:1], EVEN)
+    loss = DistancePenalisedCrossEntropy(distance_strength=2.0)(uniform, EVEN[:1], EVEN)
     assert loss.item() == pytest.approx(math.log(3) + 2.0 * (1.25 / 3))
 
 
@@ -51,12 +51,14 @@ def test_distance_penalty_is_in_physical_units():
     """Two units give one loss, and an uneven class counts as far as it lies."""
     torch.manual_seed(1)
     logits, months = torch.randn(4, 5, dtype=torch.float64), UNEVEN[[0, 1, 3, 4]]
-    in_months = DistancePenalisedCrossEntropy(strength=2.0)(logits, months, UNEVEN)
-    in_years = DistancePenalisedCrossEntropy(strength=2.0)(logits, months / 12, UNEVEN / 12)
+    in_months = DistancePenalisedCrossEntropy(distance_strength=2.0)(logits, months, UNEVEN)
+    in_years = DistancePenalisedCrossEntropy(distance_strength=2.0)(
+        logits, months / 12, UNEVEN / 12
+    )
     assert in_months.item() == pytest.approx(in_years.item())
     p, d = torch.softmax(logits[1], 0), ((UNEVEN - 6) / 48) ** 2
     by_hand = -p[1].log() + 2 * (p * d).sum()
-    one = DistancePenalisedCrossEntropy(strength=2.0)(logits[1:2], months[1:2], UNEVEN)
+    one = DistancePenalisedCrossEntropy(distance_strength=2.0)(logits[1:2], months[1:2], UNEVEN)
     assert one.item() == pytest.approx(by_hand.item())
 
 
@@ -67,7 +69,7 @@ def test_index_distances_would_swamp_the_cross_entropy():
     middle = (uniform * (months - 114) ** 2).sum().item()
     assert middle == pytest.approx(4332, rel=1e-3)
     assert math.log(228) == pytest.approx(5.43, abs=0.01)
-    ours = DistancePenalisedCrossEntropy(strength=1.0)(
+    ours = DistancePenalisedCrossEntropy(distance_strength=1.0)(
         torch.zeros(1, 228, dtype=torch.float64), months[114:115], months
     )
     assert ours.item() - math.log(228) == pytest.approx(1 / 12, rel=0.01)
@@ -75,7 +77,7 @@ def test_index_distances_would_swamp_the_cross_entropy():
 
 def test_the_gradient_of_the_distance_penalty_has_its_closed_form():
     logits = logits_of("dpce", 1, UNEVEN)
-    DistancePenalisedCrossEntropy(strength=3.0)(logits, UNEVEN[3:4], UNEVEN).backward()
+    DistancePenalisedCrossEntropy(distance_strength=3.0)(logits, UNEVEN[3:4], UNEVEN).backward()
     p, d = torch.softmax(logits.detach()[0], 0), ((UNEVEN - 24) / 48) ** 2
     closed = p - functional.one_hot(torch.tensor(3), 5) + 3.0 * p * (d - (p * d).sum())
     assert torch.allclose(logits.grad[0], closed, atol=1e-14)
@@ -84,7 +86,8 @@ def test_the_gradient_of_the_distance_penalty_has_its_closed_form():
 def test_the_distance_penalty_is_squared_error_of_the_mean_plus_variance():
     logits, target = logits_of("dpce", 1, UNEVEN).detach(), torch.tensor([17.0])
     with_penalty, without = (
-        DistancePenalisedCrossEntropy(strength=s)(logits, target, UNEVEN).item() for s in (1, 0)
+        DistancePenalisedCrossEntropy(distance_strength=s)(logits, target, UNEVEN).item()
+        for s in (1, 0)
     )
     p = torch.softmax(logits[0], 0)
     mean = (p * UNEVEN).sum()

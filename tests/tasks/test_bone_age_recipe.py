@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from medtl.errors import RecipeError
+from medtl.losses.quantity import L1
 from medtl.networks.heads import SharedLinear
 from medtl.preprocess.warp import linear_part
 from medtl.recipe.schema import parse_recipe
@@ -38,7 +39,7 @@ def test_the_shipped_recipe_makes_the_task():
 
 
 def test_the_loss_of_the_kind_is_the_default():
-    assert parse_recipe(recipe()).task.loss == "l1"
+    assert parse_recipe(recipe()).task.loss == L1()
 
 
 def test_a_resolved_recipe_is_the_same_recipe():
