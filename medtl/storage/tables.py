@@ -17,7 +17,9 @@ import hashlib
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from io import StringIO
 from os import PathLike
 from pathlib import Path
@@ -25,6 +27,7 @@ from typing import Any
 
 from medtl.errors import LeakError, ManifestError, MedtlError, located
 from medtl.storage import atomic
+from medtl.storage.spreadsheets import ENDINGS, read_sheet
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 """What separates the cells of a text table; the one that gives the most columns is taken."""
@@ -48,6 +51,16 @@ _DANGEROUS = re.compile(r"'*[=+\-@\t\r]")
 """Start of a text that a spreadsheet would run as a formula, with the quotes that defuse it."""
 
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?inf")
+
+_COMMA_NUMBER = re.compile(r"[-+]?\d+(,\d+)?([eE][-+]?\d+)?")
+
+_LEGACY = {"cp949": "Korean CP949", "cp1252": "Windows-1252"}
+"""Encodings of old spreadsheets that can be told from each other."""
+
+_HANGUL = re.compile(r"[\x01-\x7f가-힣]*")
+_WESTERN = re.compile(
+    r"[\x01-\x7fÀ-ÖØ-öø-ÿŒœŠšŽžŸƒ€‚„…†‡‰‹‘’“”•–—™›\xa0¡£§©ª«\xad®°±²³´µ¶·¸¹º»¼½¾¿×÷]*"
+)
 
 _Record = tuple[int, list[str]]
 """Line number and cells of a row."""
@@ -78,7 +91,11 @@ class Table:
 
 
 def read_table(path: str | PathLike[str]) -> Table:
-    """Return the table in a CSV file (commas, semicolons or tabs; UTF-8 or UTF-16) or Parquet file.
+    """Return the table in a CSV, Parquet, Excel or LibreOffice file.
+
+    Of text, the separator (commas, semicolons, tabs), the encoding (UTF-8, UTF-16, Windows-1252,
+    Korean CP949), a line `sep=;`, lines of comment above the header, a column of row numbers
+    without a name, an empty last column and decimal commas are recognised, and said in the notes.
 
     Faults of single rows are in `Table.faults`; the caller raises them with its own.
 
@@ -89,17 +106,19 @@ def read_table(path: str | PathLike[str]) -> Table:
     with located(path.name):
         data = _read_bytes(path)
         sha256 = hashlib.sha256(data).hexdigest()
+        said, faults = list[str](), list[ManifestError]()
         if path.suffix.lower() == ".parquet":
             columns, records = _parquet_records(path)
-            notes, faults = list[str](), list[ManifestError]()
+        elif path.suffix.lower() in ENDINGS:
+            columns, records = _framed(_sheet_records(path), said)
         else:
-            text, notes = _decode(data, path.name)
-            delimiter = _find_delimiter(text)
+            read, faults, delimiter = _text_records(data, said)
+            columns, records = _framed(read, said)
             if delimiter != ",":
-                notes.append(f"{path.name}: the columns are separated by {DELIMITERS[delimiter]}")
-            columns, records, faults = _split_records(text, delimiter)
+                _point_decimals(columns, records, said)
         rows, lines, row_faults = _checked_rows(records, len(columns))
-        return Table(columns, rows, lines, sha256, tuple(notes), (*row_faults, *faults))
+        notes = tuple(f"{path.name}: {note}" for note in said)
+        return Table(columns, rows, lines, sha256, notes, (*row_faults, *faults))
 
 
 def read_columns(path: Path) -> list[str]:
@@ -111,8 +130,10 @@ def read_columns(path: Path) -> list[str]:
     with located(path.name):
         if path.suffix.lower() == ".parquet":
             return list(_checked_columns(_parquet(path).schema_arrow.names))
-        text, _ = _decode(_read_bytes(path, _HEAD_BYTES), path.name, is_whole=False)
-        return list(_split_records(text, _find_delimiter(text), 1)[0])
+        if path.suffix.lower() in ENDINGS:
+            return list(_framed(_sheet_records(path), [])[0])
+        read, _, _ = _text_records(_read_bytes(path, _HEAD_BYTES), [], most=1)
+        return list(_framed(read, [])[0])
 
 
 def write_table(rows: Sequence[Mapping[str, Any]], path: str | PathLike[str]) -> None:
@@ -173,8 +194,6 @@ def looks_like_data(cell: str) -> bool:
 
 def _read_bytes(path: Path, size: int = -1) -> bytes:
     """Return the first bytes of a file, all by default."""
-    if path.suffix.lower() in {".xlsx", ".xls", ".ods"}:
-        raise _spreadsheet("a spreadsheet file cannot be read")
     try:
         if path.exists() and not path.is_file():  # a pipe would be waited for, a device never ends
             raise ManifestError("not a regular file", expected="a table")
@@ -188,59 +207,116 @@ def _read_bytes(path: Path, size: int = -1) -> bytes:
     except OSError as error:
         found = f"the file is not found or cannot be read ({error.strerror})"
         raise ManifestError(found, fix="Check the path") from error
-    if data.startswith(_SPREADSHEETS):
-        raise _spreadsheet("a spreadsheet or an archive, whatever its name says")
+    if data.startswith(_SPREADSHEETS) and path.suffix.lower() not in ENDINGS:
+        raise ManifestError(
+            "a spreadsheet or an archive, whatever its name says",
+            expected=f"a table, or a spreadsheet named {', '.join(ENDINGS)}",
+            fix="Give it the ending of what it is, or save the sheet as CSV UTF-8",
+        )
     return data
 
 
-def _spreadsheet(found: str) -> ManifestError:
-    """Return the error for a file of a spreadsheet program."""
-    return ManifestError(found, expected="CSV or Parquet", fix="Save the sheet as CSV UTF-8")
+def _sheet_records(path: Path) -> list[_Record]:
+    """The rows of a spreadsheet that are not empty, with their numbers."""
+    if not _read_bytes(path, 8).startswith(_SPREADSHEETS):
+        raise ManifestError(
+            "not a spreadsheet, whatever its name says", fix="Name it .csv if it is text"
+        )
+    return [(line, row) for line, row in enumerate(read_sheet(path), 1) if any(row)]
 
 
-def _decode(data: bytes, name: str, *, is_whole: bool = True) -> tuple[str, list[str]]:
-    """Return a table's text, and a note if its encoding is not UTF-8."""
+def _text_records(
+    data: bytes, said: list[str], most: int | None = None
+) -> tuple[list[_Record], list[ManifestError], str]:
+    """The rows of a text that are not empty, what stopped reading, and the separator."""
+    text = _decode(data, said, is_whole=most is None)
+    skipped, delimiter = 0, None
+    stated = re.match(r"sep=(.)\r?\n", text)
+    if stated and stated[1] in DELIMITERS:
+        delimiter, skipped = stated[1], 1
+        text = text[stated.end() :]
+    comments = re.match(r"(#[^\n]*\n)*", text)
+    lines = comments[0].splitlines() if comments else []
+    below = text[len("".join(f"{line}\n" for line in lines)) :]
+    common = delimiter or _find_delimiter(below)
+    if lines and _num_columns(lines[-1], common) == _num_columns(below, common) > 1:
+        lines.pop()  # a header whose first name begins with #
+    if lines:
+        said.append(f"{len(lines)} lines of comment above the header are left out")
+    text = text.split("\n", len(lines))[-1]
+    skipped += len(lines)
+    delimiter = delimiter or _find_delimiter(text)
+    if delimiter != ",":
+        said.append(f"the columns are separated by {DELIMITERS[delimiter]}")
+    return *_split_records(text, delimiter, skipped + 1, most), delimiter
+
+
+def _decode(data: bytes, said: list[str], *, is_whole: bool) -> str:
+    """Return a table's text; what of its encoding is not UTF-8 is said."""
     is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    if is_utf16:
+        said.append("the encoding is UTF-16")
     decoder = codecs.getincrementaldecoder("utf-16" if is_utf16 else "utf-8-sig")()
     try:
-        text = decoder.decode(data, final=is_whole)
+        return decoder.decode(data, final=is_whole)
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ManifestError(
-            "the encoding is not UTF-8",
-            where=f"line {line}",
-            fix="Save the table as 'CSV UTF-8' (other encodings are ambiguous)",
-        ) from error
-    return text, [f"{name}: the encoding is UTF-16"] if is_utf16 else []
+        data = data if is_whole else data[: data.rfind(b"\n") + 1]  # no sign cut in two
+        name = "" if is_utf16 else _legacy_encoding(data)
+        if not name:
+            line = data.count(b"\n", 0, error.start) + 1
+            raise ManifestError(
+                "the encoding is not UTF-8",
+                where=f"line {line}",
+                fix="Save the table as 'CSV UTF-8' (other encodings are ambiguous)",
+            ) from error
+        said.append(f"the encoding is taken to be {_LEGACY[name]}, not UTF-8")
+        return data.decode(name)
+
+
+def _legacy_encoding(data: bytes) -> str:
+    """The encoding of old spreadsheets that the bytes can only be, "" when they may be another.
+
+    Korean syllables are pairs of bytes above A0 (KS X 1001); Western letters stand alone among
+    ASCII, two at the most.
+    """
+    runs = re.findall(rb"[\x80-\xff]+", data)
+    is_pairs = all(len(run) % 2 == 0 and min(run) > 0xA0 for run in runs)
+    is_single = all(len(run) <= 2 for run in runs)
+    for name, fits, usual in (("cp949", is_pairs, _HANGUL), ("cp1252", is_single, _WESTERN)):
+        with suppress(UnicodeDecodeError):
+            if runs and fits and usual.fullmatch(data.decode(name)):
+                return name
+    return ""
 
 
 def _find_delimiter(text: str) -> str:
     """Return the delimiter that gives the header the most columns; a comma if none gives two."""
+    return max(DELIMITERS, key=partial(_num_columns, text))  # the first of equals: the comma
 
-    def num_columns(delimiter: str) -> int:
-        lines = StringIO(text[:_HEAD_BYTES], newline="")
-        try:
-            return len(next(csv.reader(lines, delimiter=delimiter), []))
-        except csv.Error:
-            return 0
 
-    return max(DELIMITERS, key=num_columns)  # the first of equals, which is the comma
+def _num_columns(text: str, delimiter: str) -> int:
+    """Cells of the first line."""
+    lines = StringIO(text[:_HEAD_BYTES], newline="")
+    try:
+        return len(next(csv.reader(lines, delimiter=delimiter), []))
+    except csv.Error:
+        return 0
 
 
 def _split_records(
-    text: str, delimiter: str, most: int | None = None
-) -> tuple[tuple[str, ...], list[_Record], list[ManifestError]]:
-    """Return the header, (line number, cells) of the rows not empty, and what stopped reading."""
+    text: str, delimiter: str, line: int, most: int | None
+) -> tuple[list[_Record], list[ManifestError]]:
+    """Return (line number, cells) of the rows that are not empty, and what stopped reading."""
     records: list[_Record] = []
     faults: list[ManifestError] = []
     reader = csv.reader(StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    line = 1
+    first = line - 1
     try:
         for cells in reader:
             stripped = [cell.strip() for cell in cells]
             if any(stripped):
                 records.append((line, stripped))
-            line = reader.line_num + 1
+            line = first + reader.line_num + 1
             if len(records) == most:
                 break
     except csv.Error as error:
@@ -249,7 +325,42 @@ def _split_records(
         faults.append(ManifestError(found, where=f"row {line}", fix=fix))
     if not records:
         raise_together(faults or [ManifestError("the file is empty", fix=_EMPTY_FIX)])
-    return _checked_columns(records[0][1]), records[1:], faults
+    return records, faults
+
+
+def _framed(records: list[_Record], said: list[str]) -> tuple[tuple[str, ...], list[_Record]]:
+    """The header and the rows, without what programs put at a table's edges.
+
+    pandas writes row numbers in a first column without a name, NIH a comma behind the last one.
+    """
+    if not records:
+        raise ManifestError("the file is empty", fix=_EMPTY_FIX)
+    header, rows = records[0][1], records[1:]
+    if len(header) > 2 and not header[0] and all(cells[0].isdecimal() for _, cells in rows):
+        said.append("the first column has no name, numbers the rows and is left out")
+        header, rows = header[1:], [(line, cells[1:]) for line, cells in rows]
+    width = len(header)
+    while width > 1 and not header[width - 1]:
+        if any(len(cells) >= width and cells[width - 1] for _, cells in rows):
+            break
+        width -= 1
+    if width < len(header):
+        said.append("the last column has no name, is empty and is left out")
+        ends = {*range(width, len(header) + 1)}
+        rows = [(line, cells[:width] if len(cells) in ends else cells) for line, cells in rows]
+    return _checked_columns(header[:width]), rows
+
+
+def _point_decimals(columns: Sequence[str], records: list[_Record], said: list[str]) -> None:
+    """Write the decimal commas of columns that hold nothing but numbers as points."""
+    for index, name in enumerate(columns):
+        filled = [cells[index] for _, cells in records if len(cells) > index and cells[index]]
+        has_commas = any("," in cell for cell in filled)
+        if has_commas and all(_COMMA_NUMBER.fullmatch(cell) for cell in filled):
+            said.append(f"column '{name}' has decimal commas")
+            for _, cells in records:
+                if len(cells) > index:
+                    cells[index] = cells[index].replace(",", ".")
 
 
 def _checked_columns(cells: Sequence[str]) -> tuple[str, ...]:

@@ -340,12 +340,15 @@ def test_files_that_are_no_table(tmp_path: Path) -> None:
     path.write_bytes(b"")
     with pytest.raises(ManifestError, match="the file is empty"):
         manifest_columns(path)
-    path.write_bytes(f"{HEADER}\nimages/a0.png,홍길동,0,train\n".encode("cp949"))
+    path.write_bytes(f"{HEADER}\nimages/a0.png,山田太郎,0,train\n".encode("shift_jis"))
     for call in (read, manifest_columns):
         with pytest.raises(ManifestError, match=r"chest\.csv, line 2: the encoding is not UTF-8"):
             call(path)
-    with pytest.raises(ManifestError, match=r"a spreadsheet file.*Save the sheet as CSV"):
+    with pytest.raises(ManifestError, match="not found"):
         manifest_columns(tmp_path / "chest.xlsx")
+    (tmp_path / "text.xlsx").write_text("image\n")
+    with pytest.raises(ManifestError, match="not a spreadsheet, whatever its name says"):
+        manifest_columns(tmp_path / "text.xlsx")
 
 
 def test_columns_are_read_from_the_head_alone(tmp_path: Path) -> None:
@@ -465,7 +468,6 @@ def test_nearest() -> None:
 
 CORPUS_STOPS = {
     "csv_absolute_path": "outside",
-    "csv_cp949": "encoding",
     "csv_duplicate_columns": "duplicate column 'label'",
     "csv_empty_file": "empty",
     "csv_missing_column": "no column 'label'; expected one of: image, patient_id, age",
@@ -479,6 +481,7 @@ CORPUS_STOPS = {
     "csv_zero_rows": "empty: no rows",
 }
 CORPUS_NOTES = {
+    "csv_cp949": "the encoding is taken to be Korean CP949",
     "csv_duplicate_rows": "3 duplicate rows",
     "csv_semicolon": "semicolons",
     "csv_tab": "tabs",
