@@ -130,7 +130,7 @@ def _working_in(recipe: Recipe, out: str | os.PathLike[str], *, resume: bool) ->
                 yield run
         except MedtlError:
             if is_new and not run.files.quality.exists():
-                shutil.rmtree(run.path)
+                shutil.rmtree(run.path, ignore_errors=os.name == "nt")
             raise
 
 

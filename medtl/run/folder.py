@@ -501,7 +501,8 @@ def refuse_existing(out: Path, *, resume: bool) -> None:
     """
     if out.exists() and not out.is_dir():
         raise RunError("this is a file", where=str(out), fix="Choose another --out")
-    if not resume and out.exists() and any(out.iterdir()):
+    lock = RunFiles(out).lock  # Windows keeps it while it is held, also where a run was taken back
+    if not resume and out.exists() and any(entry != lock for entry in out.iterdir()):
         raise RunError(
             "the folder exists and is not empty",
             where=str(out),

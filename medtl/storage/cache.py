@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -20,6 +21,9 @@ from medtl.storage.atomic import TEMPORARY_MARK
 
 LEFTOVER_SECONDS = 86_400
 """A temporary file that has not grown for so long was left by a process that was killed."""
+
+LOCK = ".lock"
+"""In a folder of the cache: whoever adds to one of its files holds it. It is never deleted."""
 
 DECODERS = ("numpy", "pydicom", "imagecodecs", "opencv-python-headless", "pillow", "nibabel")
 """Packages that make pixels of files; another version may make others."""
@@ -66,7 +70,7 @@ def cache_folder(name: str) -> Path:
 def make_room(folder: Path, needed_bytes: int, *, limit_bytes: int) -> bool:
     """Delete the files used longest ago until there is room; return whether there is.
 
-    A file that a process holds open stays readable for it (POSIX).
+    A file that a process holds open stays readable for it (POSIX) or stays where it is (Windows).
 
     Args:
         folder: A folder of the cache.
@@ -75,14 +79,16 @@ def make_room(folder: Path, needed_bytes: int, *, limit_bytes: int) -> bool:
     """
     if needed_bytes > limit_bytes:
         return False
-    files = [(path, path.stat()) for path in folder.rglob("*") if not _is_written(path)]
+    paths = (path for path in folder.rglob("*") if path.name != LOCK and not _is_written(path))
+    files = [(path, path.stat()) for path in paths]
     size = sum(stat.st_size for _, stat in files)
     for path, stat in sorted(files, key=lambda item: item[1].st_mtime):
         if size + needed_bytes <= limit_bytes:
             break
-        path.unlink(missing_ok=True)
-        size -= stat.st_size
-    return True
+        with suppress(PermissionError):
+            path.unlink(missing_ok=True)
+            size -= stat.st_size
+    return size + needed_bytes <= limit_bytes
 
 
 def _is_written(path: Path) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import logging
 import os
@@ -14,7 +13,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from medtl.errors import RunError
-from medtl.storage.cache import mark_used
+from medtl.storage.cache import LOCK, mark_used
+from medtl.storage.lock import locked
 
 KEY_BYTES = 16
 """Of a key and of a hash: no two of a billion rows are alike by chance."""
@@ -43,6 +43,7 @@ class RowFile:
         )
         self.dtype = np.dtype(dtype)
         self._name = path.name
+        self._lock = path.with_name(LOCK)
         self._file = path.open("a+b", buffering=0)
         weakref.finalize(self, self._file.close)
         mark_used(path)
@@ -75,19 +76,18 @@ class RowFile:
         for record, key in zip(records, keys, strict=True):
             record["key"] = np.void(key)
             record["check"] = np.void(_hash(key, record["value"]))
-        fcntl.flock(self._file, fcntl.LOCK_EX)
-        try:
-            size = os.fstat(self._file.fileno()).st_size
-            self._file.truncate(size - size % self._record.itemsize)
-            self._write(records.tobytes())
-        except OSError as error:
-            raise RunError(
-                f"the cache cannot be written: {error.strerror}",
-                where=self._name,
-                fix="Free some space, or state run.cache_gb=0",
-            ) from error
-        finally:
-            fcntl.flock(self._file, fcntl.LOCK_UN)
+        with locked(self._lock, wait=True):
+            try:
+                size = os.fstat(self._file.fileno()).st_size
+                if half := size % self._record.itemsize:  # Windows cuts no file that is mapped
+                    self._file.truncate(size - half)
+                self._write(records.tobytes())
+            except OSError as error:
+                raise RunError(
+                    f"the cache cannot be written: {error.strerror}",
+                    where=self._name,
+                    fix="Free some space, or state run.cache_gb=0",
+                ) from error
 
     def __str__(self) -> str:
         """Its name."""
