@@ -99,8 +99,8 @@ def medtl(name: str, train: str, count: int, *, views: int, epochs: int) -> Call
     from medtl.run.build import UnitAugment
     from medtl.tasks.findings import Findings
     from medtl.training.activations import ActivationCache
-    from medtl.training.fit import Trainer
-    from medtl.training.options import Options
+    from medtl.training.fit import fit
+    from medtl.training.options import Options, Training
     from medtl.training.runtime import Runtime
     from medtl.types import Stage
 
@@ -113,7 +113,7 @@ def medtl(name: str, train: str, count: int, *, views: int, epochs: int) -> Call
         with TemporaryDirectory() as folder:
             cache = Path(folder) / "cache"
             cache.mkdir()
-            trainer = Trainer(
+            training = Training(
                 model=model,
                 task=Findings(labels=("it",)),
                 train=samples(count, augment),
@@ -124,7 +124,7 @@ def medtl(name: str, train: str, count: int, *, views: int, epochs: int) -> Call
                 folder=Path(folder),
                 cache=ActivationCache(cache, views),
             )
-            return trainer.fit([stage])
+            return fit(training, [stage])
 
     return work
 

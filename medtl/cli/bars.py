@@ -19,7 +19,7 @@ from rich.progress import (
 )
 
 if TYPE_CHECKING:
-    from medtl.training.options import Watcher
+    from medtl.training.callbacks import Watcher
     from medtl.types import Stage
 
 
@@ -61,7 +61,7 @@ class Bars:
 
     def watcher(self, *, epochs: bool = True) -> Watcher:
         """A watcher that shows one bar per stage and, if asked for, one line per epoch."""
-        from medtl.training.options import Watcher
+        from medtl.training.callbacks import Watcher
 
         if not epochs:
             return Watcher(on_step=self._on_step)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
@@ -22,12 +22,25 @@ Standardise = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 Place = tuple[int, int]
 """(epoch, position in the split): all that a draw may depend on."""
 
-Batch = tuple[Tensor, Tensor, Tensor, Tensor]
-"""Images `(B, C, *S)`, numbers that join the features `(B, E)`, targets, positions `(B,)`."""
+
+class Batch(NamedTuple):
+    """Cases as a network takes them; a single case lacks the first axis.
+
+    Attributes:
+        images: `(B, C, *S)` float32, or what the frozen layers made of them, `(B, ...)`.
+        inputs: `(B, E)` numbers that join the pooled features.
+        targets: `(B, ...)`, NaN where not known.
+        places: `(B,)` positions in the split.
+    """
+
+    images: Tensor
+    inputs: Tensor
+    targets: Tensor
+    places: Tensor
 
 
 class CaseSamples(Protocol):
-    """The cases of one split as network input: `Samples`, `MaskedSamples`."""
+    """The cases of one split: `Samples`, `MaskedSamples`, `StoredSamples`."""
 
     @property
     def store(self) -> ImageStore:
@@ -70,13 +83,17 @@ class Samples(Dataset[Batch]):
         return len(self.rows)
 
     def __getitem__(self, place: Place) -> Batch:
+        """Return one case as an epoch draws it; an epoch without augmentation draws nothing."""
         epoch, index = place
         unit = self.store.unit(int(self.rows[index]))
         if self.augment is not None:
             unit = self.augment(unit, generator(self.seed, Stream.AUGMENT, epoch, index))
-        image = torch.from_numpy(np.ascontiguousarray(self.standardise(unit)))
-        inputs = torch.as_tensor(self.inputs[index])
-        return image, inputs, torch.as_tensor(self.targets[index]), torch.tensor(index)
+        return Batch(
+            torch.from_numpy(np.ascontiguousarray(self.standardise(unit))),
+            torch.as_tensor(self.inputs[index]),
+            torch.as_tensor(self.targets[index]),
+            torch.tensor(index),
+        )
 
 
 class EpochBatches(Sampler[list[Place]]):
@@ -138,7 +155,7 @@ class EpochBatches(Sampler[list[Place]]):
 def make_loader(
     samples: CaseSamples, batches: EpochBatches, *, workers: int, pin: bool
 ) -> DataLoader[Batch]:
-    """Return a loader of the batches of `Batch`."""
+    """Return a loader of some batches of these cases."""
     return DataLoader(
         cast(Dataset[Batch], samples),
         batch_sampler=batches,

@@ -66,7 +66,7 @@ class MaskedSamples(Dataset[Batch]):
             unit, mask = self.augment(unit, mask, rng)
         image = torch.from_numpy(np.ascontiguousarray(self.standardise(unit)))
         target = torch.from_numpy(np.array(mask))
-        return image, torch.zeros(0), target, torch.tensor(index)
+        return Batch(image, torch.zeros(0), target, torch.tensor(index))
 
 
 def draw_corner(

@@ -14,7 +14,7 @@ from medtl.storage.atomic import write_text
 from medtl.types import Progress, silent
 
 if TYPE_CHECKING:
-    from medtl.training.options import Watcher
+    from medtl.training.callbacks import Callback
 
 Kind = Literal["classification", "bone-age", "segmentation"]
 
@@ -36,7 +36,7 @@ def run_demo(
     patients: int | None = None,
     resume: bool = False,
     progress: Progress = silent,
-    watcher: Watcher | None = None,
+    watcher: Callback | None = None,
 ) -> Run:
     """Write `OUT/data`, `OUT/recipe.yaml` and the run folder `OUT/run`; return the run.
 

@@ -14,7 +14,8 @@ hold survives `train()` on the model or on any module inside it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -25,6 +26,8 @@ from medtl.errors import RunError
 
 POLICIES = ("frozen", "frozen_stats", "bn_only", "adapt", "recalibrate")
 """What can be asked for in a stage that trains the layers."""
+
+log = logging.getLogger(__name__)
 
 
 def tracks_statistics(module: nn.Module) -> bool:
@@ -149,3 +152,37 @@ def recalibrate(
             hold_in_eval(norm)
     if used == 0:
         raise RunError("there is no image to estimate the statistics from", where="recalibrate")
+
+
+def keep_if_better(
+    model: nn.Module,
+    norms: Sequence[nn.Module],
+    estimate: Callable[[Sequence[nn.Module]], None],
+    *,
+    watch: Callable[[], float],
+    before: float,
+    beats: Callable[[float, float], bool],
+) -> float | None:
+    """Estimate statistics anew; keep them and return the new value if validation gains.
+
+    Args:
+        model: Changed in place, or as it was.
+        norms: Layers whose statistics are in question; those without any are left out.
+        estimate: What gives some norm layers new statistics.
+        watch: Returns the watched validation value.
+        before: That value with the old statistics.
+        beats: Whether a value is better than another.
+    """
+    norms = [norm for norm in norms if tracks_statistics(norm)]
+    if not norms:
+        log.info("there are no statistics to estimate anew")
+        return None
+    old = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    estimate(norms)
+    after = watch()
+    if beats(after, before):
+        log.info("statistics estimated anew: %.4f, before %.4f: kept", after, before)
+        return after
+    log.info("statistics estimated anew: %.4f, before %.4f: undone", after, before)
+    model.load_state_dict(old)
+    return None

@@ -92,13 +92,13 @@ class GammaSurgery:
     """Zero-gamma on one network: what it treats, what it removed, and what was there before.
 
     Args:
-        model: The network; blocks that are to be removed are gone at once.
+        model: The network; left as it is until `remove_blocks` or `apply`.
         plan: What to do.
         images: `(B, C, *S)` input of the network; one image is enough.
 
     Attributes:
         blocks: The selected blocks.
-        removed: What was removed.
+        removed: What is to be removed, or was.
         originals: Name -> tensor before the operation; empty while it has not happened.
         actions: Layer group -> what is done to which of its blocks.
 
@@ -115,10 +115,13 @@ class GammaSurgery:
         self.removed: tuple[Removal, ...] = ()
         if plan.action == "remove":
             self.removed = tuple(removal_of(model, block, images) for block in self.blocks)
-            for removal in self.removed:
-                remove(model, removal)
         else:
             _require_effect(model, self.blocks, plan, images)
+
+    def remove_blocks(self, model: nn.Module) -> None:
+        """Put the shortcuts in the place of the blocks to be removed, before training begins."""
+        for removal in self.removed:
+            remove(model, removal)
 
     @property
     def treated(self) -> tuple[ResidualBlock, ...]:

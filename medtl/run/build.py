@@ -25,7 +25,7 @@ from medtl.networks.backbones import Classifier, build_classifier
 from medtl.networks.heads import share_weights
 from medtl.networks.segmenter import VOLUME_CONTRACT, Segmenter, build_segmenter
 from medtl.networks.weights import InputContract, WeightsReport, WeightsSource, input_contract
-from medtl.networks.zero_gamma import START, Removal, ZeroGamma, remove
+from medtl.networks.zero_gamma import START, GammaSurgery, Removal, ZeroGamma, remove
 from medtl.preprocess.augment import Augmenter, augmenter
 from medtl.preprocess.augment_volume import VolumeAugmenter, volume_augmenter
 from medtl.preprocess.intensity import WINDOWS
@@ -42,7 +42,7 @@ from medtl.tasks.structures import segmentation_task
 from medtl.training.activations import ActivationCache
 from medtl.training.checkpoint import is_checkpoint, load_checkpoint, without_prefix
 from medtl.training.options import Options
-from medtl.training.presets import preset_stages
+from medtl.training.stage import preset_stages
 from medtl.types import Case, Manifest, Stage
 
 Decode = Callable[..., tuple[ImageStore, list[ReadRecord]]]
@@ -357,7 +357,6 @@ def build_options(recipe: Recipe) -> Options:
         monitor=stopping.monitor,
         min_delta=stopping.min_delta,
         baseline=stopping.baseline,
-        zero_gamma=_zero_gamma(spec.zero_gamma),
         seed=recipe.seed_of("order"),
         workers=recipe.run.workers,
     )
@@ -377,6 +376,20 @@ def build_decoder(recipe: Recipe) -> Decode:
     return (
         DecodedImages(cache_folder("images"), limit_bytes).decode if limit_bytes else decode_cases
     )
+
+
+def build_surgery(
+    recipe: Recipe, model: torch.nn.Module, image: torch.Tensor
+) -> GammaSurgery | None:
+    """Return what zero-gamma is to do to a network, None when nothing; the network stays as it is.
+
+    Args:
+        recipe: What is to be done to which blocks.
+        model: The network.
+        image: `(1, C, *S)`, to see what runs in the network and in what order.
+    """
+    plan = _zero_gamma(recipe.finetune.zero_gamma)
+    return None if plan.select == "none" else GammaSurgery(model, plan, image)
 
 
 def _zero_gamma(spec: ZeroGammaSpec) -> ZeroGamma:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -20,15 +20,26 @@ from medtl.prediction.gradcam import grad_cam
 from medtl.prediction.likeness import training_profile
 from medtl.recipe.schema import Recipe
 from medtl.run import record
-from medtl.run.build import build_cache, build_network, build_options, build_stages
+from medtl.run.build import (
+    build_cache,
+    build_network,
+    build_options,
+    build_stages,
+    build_surgery,
+)
 from medtl.run.folder import Run, portable
 from medtl.run.outputs import draw_worst_masks
 from medtl.run.predict import predict_samples, write_samples
 from medtl.run.prepare import Prepared, prepare, read_study
 from medtl.storage.atomic import write_json
-from medtl.training.fit import Trainer
-from medtl.training.journal import csv_listener, mlflow_listener, tensorboard_listener
-from medtl.training.options import Watcher
+from medtl.training import fit as loop
+from medtl.training.callbacks import (
+    Callback,
+    csv_listener,
+    mlflow_listener,
+    tensorboard_listener,
+)
+from medtl.training.options import Training
 from medtl.training.runtime import Runtime, explained_failures
 from medtl.types import Manifest, Progress, silent
 
@@ -48,7 +59,7 @@ def run_study(
     resume: bool = False,
     manifest: Manifest | None = None,
     progress: Progress = silent,
-    watcher: Watcher | None = None,
+    watcher: Callback | None = None,
 ) -> Run:
     """Run the whole chain into a run folder, and return the finished run.
 
@@ -82,7 +93,7 @@ def train_study(
     *,
     resume: bool = False,
     progress: Progress = silent,
-    watcher: Watcher | None = None,
+    watcher: Callback | None = None,
 ) -> Run:
     """Do the first half of the chain. Arguments and errors as `run_study`."""
     if _helps_another():
@@ -107,10 +118,8 @@ def _help_train(
 ) -> Run:
     """Take this process's part of every batch and write nothing."""
     run = Run(out)
-    trainer, _ = build_trainer(
-        read_study(recipe, manifest=manifest), run.files.checkpoints, Watcher()
-    )
-    trainer.fit(build_stages(recipe, [group.name for group in trainer.groups]), resume=resume)
+    training, _ = build_training(read_study(recipe, manifest=manifest), run.files.checkpoints)
+    loop.fit(training, build_stages(recipe, [g.name for g in training.groups]), resume=resume)
     return run
 
 
@@ -143,7 +152,7 @@ def _demands(recipe: Recipe) -> str:
 
 
 def fit(
-    prepared: Prepared, run: Run, *, resume: bool = False, watcher: Watcher | None = None
+    prepared: Prepared, run: Run, *, resume: bool = False, watcher: Callback | None = None
 ) -> None:
     """Train in stages; leaves `checkpoints/best.safetensors`, `history.csv`, `environment.json`.
 
@@ -151,30 +160,34 @@ def fit(
         RunError: When a split is empty or the loss stops being finite.
     """
     recipe = prepared.recipe
-    listening = _listening(recipe, run, watcher or Watcher())
+    listeners = [*_history_listeners(recipe, run), *([] if watcher is None else [watcher])]
     run.files.checkpoints.mkdir(exist_ok=True)
-    trainer, loaded = build_trainer(prepared, run.files.checkpoints, listening)
+    training, loaded = build_training(prepared, run.files.checkpoints, listeners)
     for line in str(loaded).splitlines():
         log.info("weights: %s", line)
     facts = record.environment(
         recipe.run.seed,
         {**prepared.hashes, "weights_sha256": loaded.sha256}
         | ({"given_in_python": "; ".join(recipe.given)} if recipe.given else {}),
-        precision=trainer.runtime.precision,
-        device=trainer.runtime.device.type,
+        precision=training.runtime.precision,
+        device=training.runtime.device.type,
     )
-    choices = trainer.runtime.choices
+    choices = training.runtime.choices
     log.info("computing: %s", "; ".join(str(choice) for choice in choices))
     computing = {choice.name: choice.value for choice in choices}
     write_json(run.files.environment, {**facts, "computing": computing})
-    names = [group.name for group in trainer.groups]
-    trainer.fit(build_stages(recipe, names), resume=resume)
+    loop.fit(training, build_stages(recipe, [g.name for g in training.groups]), resume=resume)
 
 
-def build_trainer(
-    prepared: Prepared, folder: Path, watcher: Watcher
-) -> tuple[Trainer, WeightsReport]:
-    """Return the trainer of a study, and what its initial weights were.
+def build_training(
+    prepared: Prepared, folder: Path, callbacks: Sequence[Callback] = ()
+) -> tuple[Training, WeightsReport]:
+    """Return the training of a study, and what its initial weights were.
+
+    Args:
+        prepared: The study.
+        folder: Where the checkpoints go.
+        callbacks: Told of steps and epochs.
 
     Raises:
         RunError: When the training or the validation split holds fewer than two images.
@@ -187,21 +200,28 @@ def build_trainer(
     task = prepared.task.weighted(parts["train"])
     model, loaded = build_network(recipe, task.outputs, extra=task.inputs.width)
     model.set_bias(task.head_bias(parts["train"]).tolist())
-    trainer = Trainer(
+    runtime = Runtime(recipe.run.device, recipe.run.precision)
+    runtime.place(model)
+    samples = prepared.samples(parts["train"], seed=recipe.seed_of("augment"))
+    surgery = build_surgery(recipe, model, runtime.to_device(samples[0, 0].images[None]))
+    if surgery is not None:
+        surgery.remove_blocks(model)
+    training = Training(
         model=model,
         task=task,
-        train=prepared.samples(parts["train"], seed=recipe.seed_of("augment")),
+        train=samples,
         val=prepared.samples(parts["val"]),
         can_watch=task.can_watch(parts["val"]),
         options=build_options(recipe),
-        runtime=Runtime(recipe.run.device, recipe.run.precision),
+        runtime=runtime,
         folder=folder,
+        callbacks=callbacks,
+        surgery=surgery,
+        cache=build_cache(recipe),
         meta=_checkpoint_meta(prepared),
         extra=_extra_tensors(prepared.reader),
-        watcher=watcher,
-        cache=build_cache(recipe),
     )
-    return trainer, loaded
+    return training, loaded
 
 
 def predict(prepared: Prepared, run: Run, *, progress: Progress = silent) -> None:
@@ -264,16 +284,10 @@ def _extra_tensors(reader: ImageReader) -> dict[str, torch.Tensor]:
     return {} if mean is None else {"pixel_mean": torch.from_numpy(mean)}
 
 
-def _listening(recipe: Recipe, run: Run, watcher: Watcher) -> Watcher:
-    """The watcher, and the files and trackers that the recipe asks for."""
-    listeners = [csv_listener(run.files.history)]
+def _history_listeners(recipe: Recipe, run: Run) -> Iterator[Callback]:
+    """The files and trackers of the history that the recipe asks for."""
+    yield csv_listener(run.files.history)
     if recipe.run.tensorboard:
-        listeners.append(tensorboard_listener(run.files.tensorboard))
+        yield tensorboard_listener(run.files.tensorboard)
     if recipe.run.mlflow is not None:
-        listeners.append(mlflow_listener(recipe.run.mlflow, run.path.name))
-
-    def on_epoch(history: Sequence[Mapping[str, Any]]) -> None:
-        for listen in (*listeners, watcher.on_epoch):
-            listen(history)
-
-    return Watcher(on_step=watcher.on_step, on_epoch=on_epoch)
+        yield mlflow_listener(recipe.run.mlflow, run.path.name)

@@ -21,7 +21,7 @@ from medtl.run.build import TrainedModel
 from medtl.run.files import RunFiles
 from medtl.storage.yaml import load_yaml
 from medtl.tasks.structures import Structures
-from medtl.training.forward import network_outputs
+from medtl.training.epoch import network_outputs
 from medtl.training.runtime import Runtime
 from medtl.types import Case, Progress, silent
 

@@ -14,11 +14,10 @@ from medtl.networks.freeze import plan_table
 from medtl.preprocess.contact_sheet import contact_sheet as draw_contact_sheet
 from medtl.recipe.schema import Recipe
 from medtl.run.build import build_augmenter, build_stages
-from medtl.run.chain import build_trainer
+from medtl.run.chain import build_training
 from medtl.run.prepare import Prepared, read_study
-from medtl.training.fit import Trainer
-from medtl.training.options import Watcher
-from medtl.training.rehearsal import rehearse
+from medtl.training.fit import cache_plan, enter, rehearse
+from medtl.training.options import Training
 from medtl.training.stage import recalibrated_groups
 from medtl.types import SPLITS, Progress, Stage, silent
 
@@ -48,21 +47,21 @@ def describe_plan(
         _draw(prepared, sheet)
         yield f"Contact sheet: {sheet}"
     with TemporaryDirectory() as folder:
-        trainer, loaded = build_trainer(prepared, Path(folder), Watcher())
+        training, loaded = build_training(prepared, Path(folder))
         yield from str(loaded).splitlines()
-        yield from _describe_surgery(trainer)
+        yield from _describe_surgery(training)
         total = 0.0
-        for stage in build_stages(recipe, [group.name for group in trainer.groups]):
-            optimizer = trainer.enter(stage)
-            yield from _describe_stage(trainer, stage, optimizer)
-            plan = trainer.cache_plan(stage)
+        for stage in build_stages(recipe, [group.name for group in training.groups]):
+            optimizer = enter(training, stage)
+            yield from _describe_stage(training, stage, optimizer)
+            plan = cache_plan(training, stage)
             yield f"  frozen layers: {plan}"
-            total += rehearse(trainer, stage, optimizer, None if isinstance(plan, str) else plan)
-    if trainer.cache is not None:
-        limit_gb = trainer.cache.limit_bytes / 2**30
-        yield f"Cache: at most {limit_gb:.1f} GB in {trainer.cache.folder}; safe to delete"
-    yield from (f"Computing: {choice}" for choice in trainer.runtime.choices)
-    device = trainer.runtime.device.type
+            total += rehearse(training, stage, optimizer, None if isinstance(plan, str) else plan)
+    if training.cache is not None:
+        limit_gb = training.cache.limit_bytes / 2**30
+        yield f"Cache: at most {limit_gb:.1f} GB in {training.cache.folder}; safe to delete"
+    yield from (f"Computing: {choice}" for choice in training.runtime.choices)
+    device = training.runtime.device.type
     yield f"Training takes at most {_duration(total)} on {device}, less when it stops early."
     yield f"Peak memory so far: {_peak_memory():.1f} GB."
 
@@ -97,7 +96,7 @@ def _describe_augmentation(recipe: Recipe) -> Iterator[str]:
 
 
 def _describe_stage(
-    trainer: Trainer, stage: Stage, optimizer: torch.optim.Optimizer
+    training: Training, stage: Stage, optimizer: torch.optim.Optimizer
 ) -> Iterator[str]:
     """Which layers train in a stage, at what rate, under which batch-norm policy."""
     rates: dict[str, float] = {}
@@ -105,13 +104,13 @@ def _describe_stage(
         name, _, kind = group["name"].partition("/")
         if kind != "gamma" or name not in rates:
             rates[name] = group["peak_lr"]
-    surgery = trainer.surgery
+    surgery = training.surgery
     rows = plan_table(
-        trainer.model,
-        trainer.groups,
+        training.model,
+        training.groups,
         rates=rates,
         gamma={} if surgery is None else surgery.actions,
-        recalibrated=recalibrated_groups(trainer.groups, stage),
+        recalibrated=recalibrated_groups(training.groups, stage),
     )
     yield f"Stage {stage.name}: {stage.epochs} epochs, {stage.schedule}"
     for row in rows:
@@ -121,13 +120,13 @@ def _describe_stage(
         yield f"{line} {row.gamma}".rstrip()
 
 
-def _describe_surgery(trainer: Trainer) -> Iterator[str]:
+def _describe_surgery(training: Training) -> Iterator[str]:
     """Which residual blocks zero-gamma treats, and what their gammas are before."""
-    surgery = trainer.surgery
+    surgery = training.surgery
     if surgery is None:
         return
     yield f"Zero-gamma, before stage {surgery.plan.when}:".replace("stage start", "the first stage")
-    sizes = surgery.sizes(trainer.model)
+    sizes = surgery.sizes(training.model)
     for block in surgery.blocks:
         size = f"mean |gamma| {sizes[block.name]:.3g}, " if block.name in sizes else ""
         note = " (its shortcut is a layer too: the width it adds stays)" if block.shortcut else ""

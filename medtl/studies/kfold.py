@@ -40,7 +40,7 @@ from medtl.types import Manifest, Measure, Progress, silent
 if TYPE_CHECKING:
     import pandas as pd
 
-    from medtl.training.options import Watcher
+    from medtl.training.callbacks import Callback
 
 FINE_TUNED, FROZEN, MEDIAN = "fine_tuned", "frozen_features", "median"
 """Names of the models in the tables: the recipe's, a linear one, and one that sees no image."""
@@ -86,7 +86,7 @@ def run_kfold(
     baseline: Literal["frozen", "none"] = "frozen",
     resume: bool = False,
     progress: Progress = silent,
-    watcher: Watcher | None = None,
+    watcher: Callback | None = None,
 ) -> list[Result]:
     """Cross-validate a recipe: every fold is a run folder, its outer part the test set.
 
@@ -127,7 +127,7 @@ def ensemble_kfold(
     folds: int = 5,
     resume: bool = False,
     progress: Progress = silent,
-    watcher: Watcher | None = None,
+    watcher: Callback | None = None,
 ) -> Ensemble:
     """Train one model per fold of what is not the test part, and average them on the test part.
 
@@ -163,7 +163,7 @@ def _run_folds(
     out: Path,
     *,
     progress: Progress,
-    watcher: Watcher | None,
+    watcher: Callback | None,
 ) -> list[Path]:
     """Train and test every fold that is not finished; return the run folders."""
     folders = [out / f"fold_{number}" for number in range(len(parts))]

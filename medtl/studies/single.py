@@ -28,7 +28,7 @@ from medtl.types import Case, Manifest, Progress, silent
 
 if TYPE_CHECKING:
     from medtl.data.store import ImageStore
-    from medtl.training.options import Watcher
+    from medtl.training.callbacks import Callback
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ class SingleRun:
     reports: bool = False
     tests: bool = True
     progress: Progress = silent
-    watcher: Watcher | None = None
+    watcher: Callback | None = None
 
     def __call__(self, recipe: Recipe, folder: Path) -> dict[str, Any]:
         """Run the chain in a folder that the caller has locked; return the measures.

@@ -23,17 +23,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from medtl.data.batches import Batch, CaseSamples, EpochBatches, Place, Samples
 from medtl.data.store import ImageStore
 from medtl.errors import RunError
 from medtl.networks.groups import LayerGroup
 from medtl.networks.prefix import Cut, cut_before_trained, is_exact
+from medtl.networks.selectors import resolve
 from medtl.storage.cache import code_fingerprint, make_room
 from medtl.storage.rowfile import MISSING, RowFile, row_key
 from medtl.training.runtime import Runtime
-from medtl.training.stage import trained_groups
 from medtl.types import Stage
 
 PROBED = 2
@@ -56,6 +56,25 @@ class ActivationCache:
     folder: Path
     views: int
     limit_bytes: int = 20 * 2**30
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the batches of a stage come from: images, or what its frozen layers make of them.
+
+    Attributes:
+        network: What takes the batches: the whole network, or the layers after the frozen ones.
+        train, val: The two splits as it takes them.
+        workers: Loader processes.
+        prepare: Called with (epoch, callback) before each epoch; computes what the epoch needs
+            and is not there, calling back as `StoredSamples.prepare` does.
+    """
+
+    network: nn.Module
+    train: CaseSamples
+    val: CaseSamples
+    workers: int = 0
+    prepare: Callable[[int, Callable[[], None]], None] = lambda *_: None
 
 
 @dataclass(frozen=True)
@@ -99,10 +118,12 @@ class StoredSamples(Dataset[Batch]):
     def __getitem__(self, place: Place) -> Batch:
         epoch, index = place
         value = self.file[int(self._rows[self._view(epoch)][index])]
-        stored = torch.from_numpy(np.array(value, dtype=np.float32))
-        inputs = torch.as_tensor(self.samples.inputs[index])
-        target = torch.as_tensor(self.samples.targets[index])
-        return stored, inputs, target, torch.tensor(index)
+        return Batch(
+            torch.from_numpy(np.array(value, dtype=np.float32)),
+            torch.as_tensor(self.samples.inputs[index]),
+            torch.as_tensor(self.samples.targets[index]),
+            torch.tensor(index),
+        )
 
     def prepare(self, epoch: int, *, on_batch: Callable[[], None]) -> None:
         """Compute what an epoch needs and is not there.
@@ -156,8 +177,8 @@ class StoredSamples(Dataset[Batch]):
             batch_sampler=[[(drawn, i) for i in part] for part in missing],
             num_workers=self.workers if missing else 0,
         )
-        for part, (images, *_) in zip(missing, loader, strict=True):
-            values = self.frozen(images).numpy()
+        for part, batch in zip(missing, loader, strict=True):
+            values = self.frozen(batch.images).numpy()
             if self.file.dtype == np.float16:
                 values = np.clip(values, -HALF_MAX, HALF_MAX)
             self.file.append([keys[i] for i in part], values)
@@ -176,25 +197,6 @@ class StoredSamples(Dataset[Batch]):
             return [row_key(unit) for unit in units]
         drawn = f"{samples.augment!r}/{samples.seed}/{epoch}"
         return [row_key(unit, f"{drawn}/{index}".encode()) for index, unit in enumerate(units)]
-
-
-@dataclass(frozen=True)
-class CachedStage:
-    """A stage that trains on stored activations.
-
-    Attributes:
-        network: What trains: the layers after the frozen ones.
-        train, val: The two splits as it takes them.
-    """
-
-    network: nn.Module
-    train: StoredSamples
-    val: StoredSamples
-
-    def prepare(self, epoch: int, *, on_batch: Callable[[], None]) -> None:
-        """Compute what an epoch and its validation need and is not there; see `StoredSamples`."""
-        for split in (self.train, self.val):
-            split.prepare(epoch, on_batch=on_batch)
 
 
 @dataclass(frozen=True)
@@ -240,35 +242,39 @@ class CachePlan:
             f"{self.epochs / self.views:.1f} times faster for them, {self.n_bytes / 2**20:.1f} MB"
         )
 
-    def open(
-        self, train: EpochBatches, val: EpochBatches, first_epoch: int, *, workers: int
-    ) -> CachedStage:
-        """Return the stage as it trains on stored activations; nothing is computed yet.
+    def open(self, first_epoch: int, *, batch_size: int, seed: int, workers: int) -> Source:
+        """Return the source of stored activations for a stage; nothing is computed yet.
 
         Args:
-            train: The batches of an uncached run of one process.
-            val: Those of validation.
             first_epoch: Epoch, counted over all stages, with which the stage began.
+            batch_size: Of an uncached run, whose batches are computed.
+            seed: Of their order.
             workers: Loader processes while activations are computed.
         """
 
         def stored(
-            samples: Samples, batches: EpochBatches, views: int, dtype: np.dtype[Any]
+            samples: Samples, order: int | None, views: int, dtype: np.dtype[Any]
         ) -> StoredSamples:
+            batches = EpochBatches(len(samples), batch_size, seed=order)
             path = self.cache.folder / f"{self._key(samples, batches, dtype)}.rows"
             file = RowFile(path, self.shape, dtype)
             return StoredSamples(
                 samples, self.run, file, batches, self.runtime, views, first_epoch, workers
             )
 
-        stage = CachedStage(
-            self.cut.suffix,
-            stored(self.train, train, self.views, self.dtype),
-            stored(self.val, val, 1, np.dtype(np.float32)),
+        splits = (
+            stored(self.train, seed, self.views, self.dtype),
+            stored(self.val, None, 1, np.dtype(np.float32)),
         )
         # Only now, when its own files are open and the last ones to go.
         make_room(self.cache.folder, self.n_bytes, limit_bytes=self.cache.limit_bytes)
-        return stage
+
+        def prepare(epoch: int, on_batch: Callable[[], None]) -> None:
+            for split in splits:
+                split.prepare(epoch, on_batch=on_batch)
+
+        # No loader processes: a row is read in less time than it takes to send it.
+        return Source(self.cut.suffix, *splits, prepare=prepare)
 
     def run(self, images: Tensor) -> Tensor:
         """Return what the frozen layers make of `(B, C, *S)`: float32 on the CPU."""
@@ -314,15 +320,16 @@ def plan_cache(
     views = 1 if train.augment is None else cache.views
     if not pays(views, stage.epochs):
         return f"run in every epoch: {stage.epochs} epochs do not come back to {views} views"
-    cut = cut_before_trained(model, groups, trained_groups(groups, stage))
+    trained = resolve(stage.train, [group.name for group in groups])
+    cut = cut_before_trained(model, groups, trained)
     if cut is None:
         return "none, the first layer trains"
-    images, extra, *_ = zip(*(val[0, i] for i in range(min(PROBED, len(val)))), strict=True)
-    batch = runtime.to_device(torch.stack(images))
+    probe = default_collate([val[0, i] for i in range(min(PROBED, len(val)))])
+    images, inputs = runtime.to_device(probe.images), runtime.to_device(probe.inputs)
     with runtime.autocast():
-        if not is_exact(model, cut, batch, runtime.to_device(torch.stack(extra))):
+        if not is_exact(model, cut, images, inputs):
             return "run in every epoch: its layers do not simply follow one another"
-        shape = tuple(cut.prefix(batch).shape[1:])
+        shape = tuple(cut.prefix(images).shape[1:])
     plan = CachePlan(cut, stage.epochs, views, shape, train, val, cache, runtime)
     if plan.n_bytes > cache.limit_bytes:
         size = f"{plan.n_bytes / 2**30:.2f} GB"

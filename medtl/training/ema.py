@@ -12,7 +12,10 @@ from torch import Tensor, nn
 class MovingAverage:
     """A second copy of the weights that follows the trained ones slowly.
 
-    Buffers (batch-norm statistics) are copied, not averaged: they are averages already.
+    Buffers (batch-norm statistics) are copied, not averaged: they are averages already. timm's
+    `ModelEmaV3` gives the same bits, but keeps a second network: a stage on stored activations
+    validates a part of the trained one, which the average has to be put into. torch's
+    `AveragedModel` forgets the weights before the first step, which a stage goes on from.
 
     Args:
         model: The network to follow.

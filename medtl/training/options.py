@@ -1,18 +1,30 @@
-"""What all stages of a run share, and who is told of its progress."""
+"""What a training is given: the network, the cases, what it lowers, who is told."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
-from medtl.networks.zero_gamma import ZeroGamma
-from medtl.types import Stage
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from medtl.data.batches import CaseSamples
+from medtl.errors import RunError
+from medtl.networks.groups import LayerGroup, layer_groups
+from medtl.networks.zero_gamma import GammaSurgery
+from medtl.tasks.protocols import Task
+from medtl.training.activations import ActivationCache
+from medtl.training.callbacks import Callback
+from medtl.training.objective import Objective
+from medtl.training.runtime import Runtime
 
 
 @dataclass(frozen=True)
 class Options:
-    """What all stages share.
+    """Settings that all stages share.
 
     Attributes:
         batch_size: Images in one forward pass, over all processes.
@@ -24,10 +36,9 @@ class Options:
         clip_norm: Largest gradient norm, or None.
         ema_decay: Of the moving average that is validated and kept instead of the weights, or None.
         penalty: (strength, L1 ratio, selector of layer groups), or None.
-        monitor: "auto" watches the task's statistic where there are enough validation cases, else
-            the validation loss.
+        monitor: "auto" watches the statistic where there are enough validation cases, else the
+            validation loss.
         min_delta, baseline: See `Stopping`.
-        zero_gamma: What is done to which residual blocks, or None.
         seed: Of order, augmentation and dropout.
         workers: Loader processes; the results do not depend on it.
     """
@@ -43,19 +54,95 @@ class Options:
     monitor: Literal["auto", "val_loss", "val_metric"] = "auto"
     min_delta: float = 0.0
     baseline: float | None = None
-    zero_gamma: ZeroGamma | None = None
     seed: int = 0
     workers: int = 0
 
 
 @dataclass(frozen=True)
-class Watcher:
-    """What the outside wants to hear: progress bars, history files, trackers.
+class WatchedMetric:
+    """A statistic of one's own, which early stopping watches in place of the task's.
 
     Attributes:
-        on_step: Called with (stage, epoch of the stage, done batches, batches).
-        on_epoch: Called with the history so far.
+        function: Targets `(n, ...)`, NaN where not known, and scores `(n, ...)` in the unit of the
+            report -> a number; arrays of one column come as `(n,)`.
+        name: For the history.
+        larger_is_better: Which way it improves.
     """
 
-    on_step: Callable[[Stage, int, int, int], None] = lambda *_: None
-    on_epoch: Callable[[Sequence[Mapping[str, Any]]], None] = lambda *_: None
+    function: Callable[[NDArray[Any], NDArray[Any]], float]
+    name: str = "own metric"
+    larger_is_better: bool = True
+
+
+@dataclass(frozen=True)
+class Training:
+    """One network to train, and all it takes; `medtl.training.fit.fit` trains it.
+
+    Attributes:
+        model: The network; `fit` changes it in place.
+        task: The meaning of the numbers, with the class weights of the training cases.
+        train, val: The cases of the two splits.
+        can_watch: Whether the validation cases are enough for the task's statistic.
+        options: Settings that all stages share.
+        runtime: Device, precision, processes.
+        folder: Where `best.safetensors`, `last.safetensors` and the one before it
+            (`previous.safetensors`) go.
+        objective: What is lowered; None is the task's own loss, `Supervised`. The penalty of the
+            options is added to either.
+        callbacks: Told of steps and epochs, in their order.
+        metric: Watched in place of the task's statistic, or None.
+        surgery: Zero-gamma, planned on this network; `fit` applies it before its stage.
+        cache: Where a stage stores what its frozen layers give; None runs them in every epoch.
+        meta: What a checkpoint must say besides the weights (labels, preprocessing, recipe).
+        extra: Tensors that a checkpoint must hold besides the weights (a fitted pixel mean).
+    """
+
+    model: nn.Module
+    task: Task
+    train: CaseSamples
+    val: CaseSamples
+    can_watch: bool
+    options: Options
+    runtime: Runtime
+    folder: Path
+    objective: Objective | None = None
+    callbacks: Sequence[Callback] = ()
+    metric: WatchedMetric | None = None
+    surgery: GammaSurgery | None = None
+    cache: ActivationCache | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @cached_property
+    def groups(self) -> tuple[LayerGroup, ...]:
+        """The layer groups of the network, stem to head."""
+        return layer_groups(self.model)
+
+    @property
+    def monitor(self) -> str:
+        """What early stopping watches: "val_loss" or "val_metric".
+
+        Raises:
+            RunError: When it is to be the task's statistic, and there are too few cases for it.
+        """
+        can_watch = self.can_watch or self.metric is not None
+        if self.options.monitor == "val_metric" and not can_watch:
+            raise RunError(
+                f"too few validation cases to watch the {self.task.watched}",
+                fix="Use finetune.early_stopping.monitor: auto",
+            )
+        if self.options.monitor == "auto":
+            return "val_metric" if can_watch else "val_loss"
+        return self.options.monitor
+
+    @property
+    def watched(self) -> tuple[str, bool]:
+        """Name of the statistic of the validation cases, and whether larger is better."""
+        if self.metric is not None:
+            return self.metric.name, self.metric.larger_is_better
+        return self.task.watched, self.task.larger_is_better
+
+    def cases(self, places: Tensor) -> list[str]:
+        """The ids of the cases at some places of the training split."""
+        rows = self.train.rows[places.cpu().numpy()]
+        return [self.train.store.case_ids[int(row)] for row in rows]

@@ -1,10 +1,16 @@
-"""Early stopping: which epoch is best, and when a stage has stopped improving."""
+"""Where a run stands: its epochs so far, which is best, when a stage has stopped improving."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+from medtl.types import Stage
+
+PLATEAU_PATIENCE = 2
+"""Epochs without improvement before the 'plateau' schedule drops the rate."""
 
 
 @dataclass(frozen=True)
@@ -54,3 +60,76 @@ class Stopping:
             return True
         gain = reference - value if self.mode == "min" else value - reference
         return gain > self.min_delta
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a run stands: after its last finished epoch, or after some batches of the next one.
+
+    Attributes:
+        stage: Index of the current stage; the number of stages when all are done.
+        epoch: Finished epochs of the current stage.
+        total_epochs: Finished epochs of all stages.
+        batch: Finished batches of the current epoch, 0 between two epochs.
+        loss_sum: Of the training cases in these batches.
+        drops: How often the plateau rule has fired in this stage.
+        stopping: State of early stopping.
+        history: One row per finished epoch.
+    """
+
+    stage: int = 0
+    epoch: int = 0
+    total_epochs: int = 0
+    batch: int = 0
+    loss_sum: float = 0.0
+    drops: int = 0
+    stopping: Stopping = field(default_factory=Stopping)
+    history: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def in_stage(self) -> bool:
+        """Whether the stage has begun, so that its optimiser has a state to go on from."""
+        return self.epoch > 0 or self.batch > 0
+
+    @property
+    def improved(self) -> bool:
+        """Whether the last finished epoch is the best of all."""
+        return self.total_epochs > 0 and self.stopping.best_epoch == self.total_epochs - 1
+
+    def after_epoch(self, stage: Stage, watched: float, row: Mapping[str, Any]) -> Position:
+        """The position one epoch later.
+
+        Args:
+            stage: The stage the epoch belongs to.
+            watched: Value of the monitored quantity.
+            row: What the history says of the epoch.
+        """
+        stopping = self.stopping.update(watched, self.total_epochs)
+        stuck = stopping.waited > 0 and stopping.waited % PLATEAU_PATIENCE == 0
+        best = stopping.best_epoch == self.total_epochs
+        return replace(
+            self,
+            epoch=self.epoch + 1,
+            total_epochs=self.total_epochs + 1,
+            batch=0,
+            loss_sum=0.0,
+            drops=self.drops + (stage.schedule == "plateau" and stuck),
+            stopping=stopping,
+            history=(*self.history, {**row, "best": int(best)}),
+        )
+
+    def next_stage(self) -> Position:
+        """The position at the start of the next stage."""
+        return replace(
+            self, stage=self.stage + 1, epoch=0, drops=0, stopping=self.stopping.next_stage()
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON types only."""
+        return {**asdict(self), "history": [dict(row) for row in self.history]}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Position:
+        """The position that `to_dict` wrote."""
+        history = tuple(data["history"])
+        return cls(**{**data, "stopping": Stopping(**data["stopping"]), "history": history})

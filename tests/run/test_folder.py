@@ -13,13 +13,13 @@ from medtl.run.chain import run_study, train_study
 from medtl.run.check import read_recipe
 from medtl.run.files import RunFiles
 from medtl.run.folder import Run
-from medtl.training import saving
+from medtl.training import checkpoint
 
 PACKAGE = Path(__file__).parents[2] / "medtl"
 
 MAY_SPELL = {
     "run/files.py": None,
-    "training/saving.py": {"best.safetensors"},
+    "training/checkpoint.py": {"best.safetensors"},
     "cases/manifest.py": {"manifest.csv"},  # the user's own, beside the images
     "prediction/gallery.py": {"gallery.json"},  # a gallery is a folder of its own
     "prediction/overlays.py": {"gallery.json"},
@@ -60,12 +60,12 @@ def test_a_name_spelled_elsewhere_is_found(tmp_path: Path) -> None:
     (tmp_path / "studies").mkdir()
     (tmp_path / "studies" / "a.py").write_text('x = out / "history.csv"\ny = "a history.csv"')
     (tmp_path / "training").mkdir()
-    (tmp_path / "training" / "saving.py").write_text('x = "best.safetensors"\ny = "log.txt"')
-    assert spelled(tmp_path) == ["studies/a.py: history.csv", "training/saving.py: log.txt"]
+    (tmp_path / "training" / "checkpoint.py").write_text('x = "best.safetensors"\ny = "log.txt"')
+    assert spelled(tmp_path) == ["studies/a.py: history.csv", "training/checkpoint.py: log.txt"]
 
 
 def test_training_and_run_agree_on_the_best_model() -> None:
-    assert RunFiles(Path("run")).best.name == saving.BEST
+    assert RunFiles(Path("run")).best.name == checkpoint.BEST
 
 
 def test_every_part_of_a_finished_run(run: Run) -> None:

@@ -114,7 +114,7 @@ def test_a_faulty_condition_is_found_before_any_run(recipe, tmp_path):
 @pytest.mark.slow
 def test_a_killed_study_ends_in_the_same_rows(study, recipe, tmp_path):
     """Stopped in the middle of an epoch, in the third run, and resumed."""
-    from medtl.training.fit import Watcher
+    from medtl.training.callbacks import Watcher
 
     steps = 0
 

@@ -124,21 +124,20 @@ def test_seeds_reach_what_they_are_for(tmp_path):
     """A changed seed changes its own thing, and only that."""
     import torch
 
-    from medtl.run.chain import build_trainer
+    from medtl.run.chain import build_training
     from medtl.run.prepare import read_study
-    from medtl.training.fit import Watcher
 
     path = write_tiny_study(tmp_path / "data")
 
     def things(*overrides):
         recipe = read_recipe(path, ["augment.policy=safe", *overrides])
         prepared = read_study(recipe)
-        trainer, _ = build_trainer(prepared, tmp_path, Watcher())
-        sample, index = trainer.train, 3
+        training, _ = build_training(prepared, tmp_path)
+        sample, index = training.train, 3
         return {
             "split": tuple(case.split for case in prepared.cases),
-            "init": [p.detach().clone() for p in trainer.model.head.parameters()],
-            "order": trainer.options.seed,
+            "init": [p.detach().clone() for p in training.model.head.parameters()],
+            "order": training.options.seed,
             "augment": [sample[(epoch, index)][0] for epoch in range(4)],
         }
 

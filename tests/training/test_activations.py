@@ -75,13 +75,12 @@ def planned(samples, folder: Path, *, train="head", views=2, epochs=4, model=Non
 
 
 def opened(plan: CachePlan, *, batch=4, seed=0, workers=0):
-    train = EpochBatches(len(plan.train), batch, seed=seed)
-    return plan.open(train, EpochBatches(len(plan.val), batch, seed=None), FIRST, workers=workers)
+    return plan.open(FIRST, batch_size=batch, seed=seed, workers=workers)
 
 
 def prepared(plan: CachePlan, epoch: int = FIRST, **options):
     stage = opened(plan, **options)
-    stage.prepare(epoch, on_batch=lambda: None)
+    stage.prepare(epoch, lambda: None)
     return stage
 
 
@@ -98,7 +97,7 @@ def test_views_are_those_of_the_first_epochs_of_the_stage_and_come_again(samples
     plan = planned(samples, tmp_path)
     stage = opened(plan)
     for epoch, drawn in ((5, 5), (6, 6), (7, 5), (10, 6)):
-        stage.prepare(epoch, on_batch=lambda: None)
+        stage.prepare(epoch, lambda: None)
         activation, inputs, target, index = stage.train[epoch, 4]
         expected = plan.run(torch.stack([samples[drawn, i][0] for i in range(N)]))[4]
         assert torch.equal(activation, expected)
@@ -122,7 +121,7 @@ def test_without_augmentation_one_view_is_enough(samples, tmp_path, counted):
     plan = planned(replace(samples, augment=None), tmp_path, views=3)
     stage = opened(plan)
     for epoch in range(FIRST, FIRST + 4):
-        stage.prepare(epoch, on_batch=lambda: None)
+        stage.prepare(epoch, lambda: None)
     assert plan.views == 1
     assert sum(counted) == N + 2, "training and validation are the same rows, and two probes"
 
@@ -226,7 +225,7 @@ def test_an_interrupted_computation_goes_on_where_it_was(samples, tmp_path, coun
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        opened(planned(samples, tmp_path)).prepare(FIRST, on_batch=stop)
+        opened(planned(samples, tmp_path)).prepare(FIRST, stop)
     assert counted[-1] == 4, "one batch was computed"
     counted.clear()
     stage = prepared(planned(samples, tmp_path))

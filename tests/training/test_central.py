@@ -26,11 +26,13 @@ from medtl.networks.prefix import cut_before_trained
 from medtl.networks.zero_gamma import GammaSurgery, Removal, ZeroGamma, remove
 from medtl.tasks.findings import Findings
 from medtl.training import fit as loop
-from medtl.training.checkpoint import load_checkpoint, without_prefix
-from medtl.training.fit import Options, Trainer, Watcher
-from medtl.training.presets import preset_stages
+from medtl.training.callbacks import Listeners, Watcher
+from medtl.training.checkpoint import RunCheckpoints, load_checkpoint, without_prefix
+from medtl.training.epoch import validate
+from medtl.training.fit import enter, fit
+from medtl.training.options import Options, Training
 from medtl.training.runtime import Runtime
-from medtl.training.saving import RunCheckpoints
+from medtl.training.stage import preset_stages
 from medtl.types import Stage
 
 torch.set_num_threads(1)
@@ -42,26 +44,36 @@ STAGES = (HEAD, TOP, FULL)
 STATS = replace(FULL, batch_norm={"all": "frozen_stats"})
 
 
-def trainer(folder: Path, *, watcher: Watcher | None = None, **options) -> Trainer:
+def training(folder: Path, *, watcher: Watcher | None = None, **options) -> Training:
     folder.mkdir(exist_ok=True)
-    return Trainer(
-        model=network(),
+    model, plan = network(), options.pop("zero_gamma", None)
+    train = samples(22, 1, augment=noisy)
+    surgery = None if plan is None else GammaSurgery(model, plan, train[0, 0].images[None])
+    if surgery is not None:
+        surgery.remove_blocks(model)
+    return Training(
+        model=model,
         task=Findings(labels=("bright",)),
-        train=samples(22, 1, augment=noisy),
+        train=train,
         val=samples(10, 2),
         can_watch=False,
         options=Options(batch_size=8, lr_batch=8, **options),
         runtime=Runtime("cpu"),
         folder=folder,
-        watcher=watcher or Watcher(),
+        callbacks=() if watcher is None else (watcher,),
+        surgery=surgery,
     )
+
+
+def loss_now(run: Training) -> float:
+    return validate(run, loop.whole(run), Listeners((), run.runtime, lambda: False))[0]
 
 
 def groups_of(model: nn.Module, names: set[str]) -> set[str]:
     return {g.name for g in layer_groups(model) if names & {*g.parameters, *g.buffers}}
 
 
-def wake(run: Trainer) -> Watcher:
+def wake(run: Training) -> Watcher:
     """What user code may do after every step: train() on everything, by hand too."""
 
     def on_step(*_args: object) -> None:
@@ -74,10 +86,10 @@ def wake(run: Trainer) -> Watcher:
 
 def after_head_stage(folder: Path) -> tuple[set[str], set[str]]:
     """Groups and statistics that moved in a head stage whose user code calls train()."""
-    run = trainer(folder)
-    run.watcher = wake(run)
+    run = training(folder)
+    run = replace(run, callbacks=(wake(run),))
     before = bits(run.model)
-    run.fit([HEAD])
+    fit(run, [HEAD])
     changed = moved(before, bits(run.model))
     return groups_of(run.model, changed), {n for n in changed if "running" in n or "num_" in n}
 
@@ -102,12 +114,12 @@ def test_1_and_2_fail_without_the_hold(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("policy", ["frozen", "frozen_stats", "bn_only", "adapt"])
 def test_1_exactly_what_a_policy_names_changes_in_the_last_stage(tmp_path, policy):
-    run = trainer(tmp_path / "run")
-    run.fit([HEAD])
+    run = training(tmp_path / "run")
+    fit(run, [HEAD])
     before = bits(run.model)
-    again = trainer(tmp_path / "again")
+    again = training(tmp_path / "again")
     again.model.load_state_dict(before)
-    again.fit([replace(FULL, epochs=1, batch_norm={"layers.*": policy})])
+    fit(again, [replace(FULL, epochs=1, batch_norm={"layers.*": policy})])
     changed = moved(before, bits(again.model))
     norms = {n for n, m in again.model.named_modules() if tracks_statistics(m) and "layers" in n}
     owner = {name: name.rpartition(".")[0] for name in before}
@@ -125,14 +137,14 @@ def test_1_exactly_what_a_policy_names_changes_in_the_last_stage(tmp_path, polic
 
 
 def test_4_the_head_is_carried_over(tmp_path):
-    run = trainer(tmp_path / "run")
-    position = run.fit([HEAD])
-    run.enter(FULL)
+    run = training(tmp_path / "run")
+    position = fit(run, [HEAD])
+    enter(run, FULL)
     run.model.train()
-    assert run.validate()[0] == pytest.approx(position.stopping.best, abs=1e-6)
+    assert loss_now(run) == pytest.approx(position.stopping.best, abs=1e-6)
     # Negative control: a new head at the boundary is caught by the same comparison.
     nn.init.normal_(run.model.head[1].weight)
-    assert run.validate()[0] != pytest.approx(position.stopping.best, abs=1e-6)
+    assert loss_now(run) != pytest.approx(position.stopping.best, abs=1e-6)
 
 
 def head_weights(model: Classifier, images: Tensor, targets: Tensor, *, cached: bool) -> Tensor:
@@ -168,8 +180,8 @@ def test_7_the_head_learns_the_same_from_stored_features(monkeypatch):
     assert (stored_first - leaky).abs().max() > 1e-3
 
 
-class StoppedError(Exception):
-    pass
+class KilledError(BaseException):
+    """The process ends here and writes nothing more, as in a power cut."""
 
 
 def stop_after(steps: int) -> Watcher:
@@ -178,7 +190,7 @@ def stop_after(steps: int) -> Watcher:
 
     def on_step(*_args: object) -> None:
         if next(counted) == steps:
-            raise StoppedError
+            raise KilledError
 
     return Watcher(on_step=on_step)
 
@@ -188,7 +200,7 @@ def stop_between(stage: int) -> Watcher:
 
     def on_epoch(history) -> None:
         if len(history) == 2 * stage:
-            raise StoppedError
+            raise KilledError
 
     return Watcher(on_epoch=on_epoch)
 
@@ -210,8 +222,8 @@ VARIANTS = {
 QUICK = ("plain", "gamma before full", "statistics anew")
 
 
-def outcome(run: Trainer, **kwargs) -> tuple[dict[str, Tensor], list[float], float | None]:
-    position = run.fit(kwargs.pop("stages"), **kwargs)
+def outcome(run: Training, **kwargs) -> tuple[dict[str, Tensor], list[float], float | None]:
+    position = fit(run, kwargs.pop("stages"), **kwargs)
     losses = [row["train_loss"] for row in position.history]
     return bits(run.model), losses, position.stopping.best
 
@@ -229,43 +241,43 @@ def same(first, second) -> bool:
 )
 def test_8_a_run_stopped_anywhere_and_resumed_ends_in_the_same_bits(tmp_path, variant):
     options, stages = VARIANTS[variant]
-    whole = outcome(trainer(tmp_path / "whole", **options), stages=stages)
+    whole = outcome(training(tmp_path / "whole", **options), stages=stages)
     stops = [*(stop_after(n) for n in (2, 13, 17)), stop_between(1), stop_between(2)]
     for number, watcher in enumerate(stops):
         folder = tmp_path / str(number)
-        with pytest.raises(StoppedError):
-            trainer(folder, watcher=watcher, **options).fit(stages)
-        assert same(outcome(trainer(folder, **options), stages=stages, resume=True), whole)
+        with pytest.raises(KilledError):
+            fit(training(folder, watcher=watcher, **options), stages)
+        assert same(outcome(training(folder, **options), stages=stages, resume=True), whole)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", ["plain", "gamma at the start"])
 def test_8_with_workers_too(tmp_path, variant):
     options, stages = VARIANTS[variant]
-    whole = outcome(trainer(tmp_path / "whole", **options), stages=stages)
+    whole = outcome(training(tmp_path / "whole", **options), stages=stages)
     folder = tmp_path / "cut"
-    with pytest.raises(StoppedError):
-        trainer(folder, watcher=stop_after(8), workers=2, **options).fit(stages)
-    resumed = outcome(trainer(folder, workers=2, **options), stages=stages, resume=True)
+    with pytest.raises(KilledError):
+        fit(training(folder, watcher=stop_after(8), workers=2, **options), stages)
+    resumed = outcome(training(folder, workers=2, **options), stages=stages, resume=True)
     assert same(resumed, whole)
 
 
 def test_8_fails_when_the_optimiser_is_forgotten(tmp_path, monkeypatch):
     """Negative control: the comparison sees a resume that loses the moments."""
-    whole = outcome(trainer(tmp_path / "whole"), stages=STAGES)
-    with pytest.raises(StoppedError):
-        trainer(tmp_path / "cut", watcher=stop_after(4)).fit(STAGES)
+    whole = outcome(training(tmp_path / "whole"), stages=STAGES)
+    with pytest.raises(KilledError):
+        fit(training(tmp_path / "cut", watcher=stop_after(4)), STAGES)
     monkeypatch.setattr(loop, "load_optimizer", lambda *_: None)
-    assert not same(outcome(trainer(tmp_path / "cut"), stages=STAGES, resume=True), whole)
+    assert not same(outcome(training(tmp_path / "cut"), stages=STAGES, resume=True), whole)
 
 
 def test_8_fails_when_gamma_is_treated_twice(tmp_path, monkeypatch):
     """Negative control: operating again inside the stage is another run."""
     options, stages = VARIANTS["gamma at the start"]
-    whole = outcome(trainer(tmp_path / "whole", **options), stages=stages)
-    with pytest.raises(StoppedError):
-        trainer(tmp_path / "cut", watcher=stop_after(16), **options).fit(stages)
-    again = trainer(tmp_path / "cut", **options)
+    whole = outcome(training(tmp_path / "whole", **options), stages=stages)
+    with pytest.raises(KilledError):
+        fit(training(tmp_path / "cut", watcher=stop_after(16), **options), stages)
+    again = training(tmp_path / "cut", **options)
     fill = RunCheckpoints._fill
     monkeypatch.setattr(
         RunCheckpoints,
@@ -282,33 +294,33 @@ def test_gamma_starts_at_zero_and_comes_back_at_its_own_rate(tmp_path):
     sizes = []
     for factor in (0.0, 1.0, 10.0):
         plan = ZeroGamma("last:1", lr_mult=factor)
-        run = trainer(tmp_path / str(factor), zero_gamma=plan, weight_decay=0.5)
+        run = training(tmp_path / str(factor), zero_gamma=plan, weight_decay=0.5)
         run.surgery.apply(run.model)
-        optimizer = run.enter(FULL)
+        optimizer = enter(run, FULL)
         own = [g for g in optimizer.param_groups if g["name"].endswith("/gamma")]
         assert [(g["name"], g["weight_decay"]) for g in own] == [("layers.3/gamma", 0.0)]
         assert own[0]["peak_lr"] == pytest.approx(1e-3 * factor)
-        run.fit([replace(FULL, warmup_epochs=1)])
+        fit(run, [replace(FULL, warmup_epochs=1)])
         sizes.append(float(run.model.state_dict()[GAMMA].abs().mean()))
     assert sizes[0] == 0 < sizes[1] < sizes[2]
 
 
 def test_before_the_operation_gamma_is_as_frozen_as_any_other(tmp_path):
-    run = trainer(tmp_path / "run", zero_gamma=ZeroGamma("last:1", when="full", lr_mult=100.0))
+    run = training(tmp_path / "run", zero_gamma=ZeroGamma("last:1", when="full", lr_mult=100.0))
     before = bits(run.model)
-    run.fit([TOP])
+    fit(run, [TOP])
     assert GAMMA not in moved(before, bits(run.model))
 
 
 def test_gamma_is_frozen_while_its_group_is(tmp_path):
-    run = trainer(tmp_path / "run", zero_gamma=ZeroGamma("last:1"))
-    run.fit([HEAD])
+    run = training(tmp_path / "run", zero_gamma=ZeroGamma("last:1"))
+    fit(run, [HEAD])
     assert not run.model.state_dict()[GAMMA].any()
 
 
 def test_the_log_follows_gamma(tmp_path, caplog):
     with caplog.at_level(logging.INFO, logger="medtl"):
-        trainer(tmp_path / "run", zero_gamma=ZeroGamma("last:2", when="top")).fit([HEAD, TOP])
+        fit(training(tmp_path / "run", zero_gamma=ZeroGamma("last:2", when="top")), [HEAD, TOP])
     lines = [r.getMessage() for r in caplog.records if "gamma" in r.getMessage()]
     assert lines[0] == "zero-gamma: layers.2, layers.3: gamma = 0"
     assert len(lines) == 3, "one line per epoch after it, none before"
@@ -316,11 +328,11 @@ def test_the_log_follows_gamma(tmp_path, caplog):
 
 
 def test_a_checkpoint_holds_what_undoes_the_operation(tmp_path):
-    run = trainer(tmp_path / "run", zero_gamma=ZeroGamma("last:2", beta="zero"))
+    run = training(tmp_path / "run", zero_gamma=ZeroGamma("last:2", beta="zero"))
     with torch.no_grad():
         run.model.backbone.layers[3].bn2.bias.uniform_()
     before = bits(run.model)
-    run.fit([STATS])
+    fit(run, [STATS])
     tensors, _ = load_checkpoint(tmp_path / "run" / "best.safetensors")
     originals = without_prefix("gamma", tensors)
     assert set(originals) == {
@@ -336,16 +348,16 @@ def test_a_checkpoint_holds_what_undoes_the_operation(tmp_path):
 def test_a_best_epoch_from_before_the_operation_is_not_operated_on(tmp_path):
     """The originals always belong to the weights beside them."""
     wild = replace(FULL, lr={"head": 3.0, "base": 3.0})
-    run = trainer(tmp_path / "run", zero_gamma=ZeroGamma("last:1", when="full"))
-    position = run.fit([HEAD, wild])
+    run = training(tmp_path / "run", zero_gamma=ZeroGamma("last:1", when="full"))
+    position = fit(run, [HEAD, wild])
     assert position.stopping.best_epoch < 2
     assert run.surgery.originals == {}
     assert bool(run.model.state_dict()[GAMMA].all())
 
 
 def test_a_removed_block_can_be_removed_again_from_the_checkpoint(tmp_path):
-    run = trainer(tmp_path / "run", zero_gamma=ZeroGamma("layers.1,layers.3", "remove"))
-    run.fit([HEAD, FULL])
+    run = training(tmp_path / "run", zero_gamma=ZeroGamma("layers.1,layers.3", "remove"))
+    fit(run, [HEAD, FULL])
     tensors, meta = load_checkpoint(tmp_path / "run" / "best.safetensors")
     model = network()
     for removal in meta["removed"]:
@@ -356,20 +368,22 @@ def test_a_removed_block_can_be_removed_again_from_the_checkpoint(tmp_path):
     assert [g.name for g in run.groups] == ["stem", "layers.0", "layers.2", "head"]
 
 
-def scripted(run: Trainer, losses: list[float]) -> None:
+def scripted(monkeypatch: pytest.MonkeyPatch, losses: list[float]) -> None:
     """Let validation say these losses, one after the other."""
     remaining = iter(losses)
-    run.validate = lambda: (next(remaining), None)
+    monkeypatch.setattr(loop, "validate", lambda *_: (next(remaining), None))
 
 
 @pytest.mark.parametrize(("after", "kept"), [(0.1, True), (0.9, False)])
-def test_statistics_estimated_anew_are_kept_only_if_validation_gains(tmp_path, caplog, after, kept):
+def test_statistics_estimated_anew_are_kept_only_if_validation_gains(
+    tmp_path, monkeypatch, caplog, after, kept
+):
     stage = replace(TOP, batch_norm={"layers.3": "recalibrate", "layers.0": "recalibrate"})
-    run = trainer(tmp_path / "run")
+    run = training(tmp_path / "run")
     before = bits(run.model)
-    scripted(run, [0.6, 0.5, after])
+    scripted(monkeypatch, [0.6, 0.5, after])
     with caplog.at_level(logging.INFO, logger="medtl"):
-        position = run.fit([stage])
+        position = fit(run, [stage])
     statistics = {n for n in moved(before, bits(run.model)) if "running" in n}
     owners = {name.rpartition(".")[0] for name in statistics}
     expected = {"backbone.layers.3.bn1", "backbone.layers.3.bn2"}
@@ -383,11 +397,13 @@ def test_statistics_estimated_anew_are_kept_only_if_validation_gains(tmp_path, c
 
 @pytest.mark.parametrize("action", ["set", "remove"])
 @pytest.mark.parametrize(("after", "kept"), [(0.1, True), (0.9, False)])
-def test_recalibration_after_zero_gamma_is_downstream_only(tmp_path, action, after, kept):
-    run = trainer(tmp_path / "run", zero_gamma=ZeroGamma("layers.2", action, recalibrate=True))
+def test_recalibration_after_zero_gamma_is_downstream_only(
+    tmp_path, monkeypatch, action, after, kept
+):
+    run = training(tmp_path / "run", zero_gamma=ZeroGamma("layers.2", action, recalibrate=True))
     before = bits(run.model)
-    scripted(run, [0.5, after, 0.4, 0.3])
-    run.fit([HEAD])
+    scripted(monkeypatch, [0.5, after, 0.4, 0.3])
+    fit(run, [HEAD])
     after_all = bits(run.model)
     statistics = {n for n in set(before) & set(after_all) if "running" in n}
     owners = {n.rpartition(".")[0] for n in statistics if moved({n: before[n]}, after_all)}
@@ -398,13 +414,13 @@ def test_recalibration_after_zero_gamma_is_downstream_only(tmp_path, action, aft
 def test_without_statistics_downstream_there_is_nothing_to_estimate(tmp_path, caplog):
     with caplog.at_level(logging.INFO, logger="medtl"):
         plan = ZeroGamma("last:1", recalibrate=True)
-        trainer(tmp_path / "run", zero_gamma=plan).fit([replace(HEAD, epochs=1)])
+        fit(training(tmp_path / "run", zero_gamma=plan), [replace(HEAD, epochs=1)])
     assert "no statistics to estimate anew" in caplog.text
 
 
 def test_an_average_starts_from_the_operated_weights(tmp_path):
-    run = trainer(tmp_path / "run", zero_gamma=ZeroGamma("last:1", lr_mult=0.0), ema_decay=0.9)
-    run.fit([FULL])
+    run = training(tmp_path / "run", zero_gamma=ZeroGamma("last:1", lr_mult=0.0), ema_decay=0.9)
+    fit(run, [FULL])
     assert not run.model.state_dict()[GAMMA].any()
 
 
@@ -477,7 +493,7 @@ def shifted_error(folder: Path, preset: str, seed: int, *, pretrained: bool = Tr
         stored(units[part], truth[part], standardise=wide_range)
         for part in (slice(0, 40), slice(40, 60))
     ]
-    run = Trainer(
+    run = Training(
         model=TwoLayers(torch.tensor(start, dtype=torch.float32), seed),
         task=Values(),
         train=parts[0],
@@ -489,7 +505,7 @@ def shifted_error(folder: Path, preset: str, seed: int, *, pretrained: bool = Tr
     )
     stages = preset_stages(preset, [group.name for group in run.groups])
     rates = {"head": 0.02, "base": 0.02}
-    run.fit([replace(s, epochs=15, lr=rates, patience=15, schedule="constant") for s in stages])
+    fit(run, [replace(s, epochs=15, lr=rates, patience=15, schedule="constant") for s in stages])
     shifted = torch.tensor(rng.normal(size=(500, WIDE)), dtype=torch.float32)
     expected = shifted.numpy() @ true.T @ head
     with torch.no_grad():

@@ -2,107 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import signal
-from collections import OrderedDict
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from toy_training import FULL, HEAD, STAGES, TOP, digests, loss_now, training
 
-from medtl.data.batches import Samples
-from medtl.data.store import ImageStore, RowWriter, levels
 from medtl.errors import RunError, WeightsError
-from medtl.networks.batch_norm import reapply
-from medtl.tasks.findings import Findings
+from medtl.training import fit as loop
+from medtl.training.callbacks import Watcher
 from medtl.training.checkpoint import load_checkpoint, without_prefix
-from medtl.training.fit import Options, Trainer, Watcher
+from medtl.training.epoch import step, validate
+from medtl.training.fit import enter, fit
 from medtl.training.runtime import Runtime
 from medtl.training.schedule import rate_factor
-from medtl.types import Stage
-
-HEAD = Stage("head", "head", 2, {"head": 1e-2})
-TOP = Stage("top", "head,last:1", 2, {"head": 1e-2, "base": 1e-3}, warmup_epochs=1)
-FULL = Stage("full", "all", 2, {"head": 1e-2, "base": 1e-3}, layer_decay=0.5)
-STAGES = (HEAD, TOP, FULL)
-
-
-class Toy(nn.Sequential):
-    """Two convolutional blocks with batch norm, and a head with dropout."""
-
-    def __init__(self) -> None:
-        torch.manual_seed(0)
-        super().__init__(
-            OrderedDict(
-                stem=nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU()),
-                layer1=nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.ReLU()),
-                head=nn.Sequential(
-                    nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.3), nn.Linear(4, 1)
-                ),
-            )
-        )
-
-    def forward(self, x, _extra=None):
-        return super().forward(x)
-
-    def train(self, mode: bool = True) -> Toy:
-        super().train(mode)
-        reapply(self)
-        return self
-
-
-def samples(n: int, seed: int, *, noisy: bool = False) -> Samples:
-    """Bright images are positive."""
-    rng = np.random.default_rng(seed)
-    truth = (np.arange(n) % 2).astype(np.float32)
-    units = rng.random((n, 1, 8, 8)) * 0.5 + 0.4 * truth[:, None, None, None]
-    writer = RowWriter(np.uint16)
-    for unit in units:
-        writer.append(levels(unit))
-    store = ImageStore(tuple(f"c{i}" for i in range(n)), writer.rows())
-
-    def augment(unit, place_rng):
-        return np.clip(unit + place_rng.normal(0, 0.05, unit.shape), 0, 1).astype(np.float32)
-
-    return Samples(
-        store=store,
-        rows=np.arange(n),
-        targets=truth[:, None],
-        inputs=np.zeros((n, 0), dtype=np.float32),
-        standardise=lambda unit: np.repeat((unit - 0.5) / 0.25, 3, axis=0).astype(np.float32),
-        augment=augment if noisy else None,
-        seed=seed,
-    )
 
 
 def not_a_number(_unit):
     return np.full((3, 8, 8), np.nan, np.float32)
-
-
-def trainer(folder: Path, **options) -> Trainer:
-    watcher = options.pop("watcher", Watcher())
-    folder.mkdir(exist_ok=True)
-    return Trainer(
-        model=Toy(),
-        task=Findings(labels=("bright",)),
-        train=samples(22, 1, noisy=True),
-        val=samples(10, 2),
-        can_watch=False,
-        options=Options(batch_size=8, lr_batch=8, **options),
-        runtime=Runtime("cpu"),
-        folder=folder,
-        watcher=watcher,
-    )
-
-
-def digests(model: nn.Module) -> dict[str, str]:
-    return {
-        name: hashlib.sha256(t.detach().contiguous().numpy().tobytes()).hexdigest()
-        for name, t in model.state_dict().items()
-    }
 
 
 def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
@@ -114,16 +33,16 @@ def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
     [(HEAD, {"head"}), (TOP, {"head", "layer1"}), (FULL, {"head", "layer1", "stem"})],
 )
 def test_exactly_the_selected_groups_change(tmp_path, stage, moved):
-    run = trainer(tmp_path / "run")
+    run = training(tmp_path / "run")
     before = digests(run.model)
-    run.fit([stage])
+    fit(run, [stage])
     assert changed(before, digests(run.model)) == moved
 
 
 def test_statistics_are_frozen_even_where_weights_train(tmp_path):
-    run = trainer(tmp_path / "run")
+    run = training(tmp_path / "run")
     before = digests(run.model)
-    run.fit([FULL])
+    fit(run, [FULL])
     after = digests(run.model)
     statistics = {name for name in before if "running" in name or "num_batches" in name}
     assert statistics
@@ -132,54 +51,54 @@ def test_statistics_are_frozen_even_where_weights_train(tmp_path):
 
 def test_the_leaky_policy_moves_statistics(tmp_path):
     """The negative control of the test above: 'adapt' is caught by the same check."""
-    run = trainer(tmp_path / "run")
+    run = training(tmp_path / "run")
     before = digests(run.model)
-    run.fit([replace(FULL, batch_norm={"all": "adapt"})])
+    fit(run, [replace(FULL, batch_norm={"all": "adapt"})])
     after = digests(run.model)
     assert before["stem.1.running_mean"] != after["stem.1.running_mean"]
 
 
 def test_the_next_stage_starts_where_the_best_epoch_was(tmp_path):
     """LP-FT: the head is carried over, so the loss before the first step is the best so far."""
-    run = trainer(tmp_path / "run")
-    position = run.fit([HEAD])
-    assert run.validate()[0] == pytest.approx(position.stopping.best, abs=1e-6)
+    run = training(tmp_path / "run")
+    position = fit(run, [HEAD])
+    assert loss_now(run) == pytest.approx(position.stopping.best, abs=1e-6)
     still = replace(FULL, epochs=1, lr={"head": 1e-12, "base": 1e-12})
-    later = trainer(tmp_path / "two").fit([HEAD, still])
+    later = fit(training(tmp_path / "two"), [HEAD, still])
     assert later.history[-1]["val_loss"] == pytest.approx(position.stopping.best, abs=1e-6)
 
 
 def test_the_model_ends_at_its_best_epoch_of_all_stages(tmp_path):
     wild = replace(FULL, name="wild", lr={"head": 3.0, "base": 3.0}, epochs=2)
-    run = trainer(tmp_path / "run")
-    position = run.fit([HEAD, wild])
+    run = training(tmp_path / "run")
+    position = fit(run, [HEAD, wild])
     losses = [row["val_loss"] for row in position.history]
-    assert run.validate()[0] == pytest.approx(min(losses), abs=1e-6)
+    assert loss_now(run) == pytest.approx(min(losses), abs=1e-6)
     assert sum(row["best"] for row in position.history) >= 1
 
 
-class StoppedError(Exception):
-    pass
+class KilledError(BaseException):
+    """The process ends here and writes nothing more, as in a power cut."""
 
 
 @pytest.mark.parametrize("stop_at", range(1, 18, 3))
 @pytest.mark.parametrize("options", [{}, {"ema_decay": 0.9}, {"optimizer": "sgd"}])
 def test_a_run_stopped_anywhere_and_resumed_is_bit_identical(tmp_path, stop_at, options):
-    whole = trainer(tmp_path / "whole", **options)
-    expected = whole.fit(STAGES)
+    whole = training(tmp_path / "whole", **options)
+    expected = fit(whole, STAGES)
     steps = 0
 
     def stop(*_args):
         nonlocal steps
         steps += 1
         if steps == stop_at:
-            raise StoppedError
+            raise KilledError
 
-    cut = trainer(tmp_path / "cut", watcher=Watcher(on_step=stop), **options)
-    with pytest.raises(StoppedError):
-        cut.fit(STAGES)
-    resumed = trainer(tmp_path / "cut", **options)
-    position = resumed.fit(STAGES, resume=True)
+    cut = training(tmp_path / "cut", watcher=Watcher(on_step=stop), **options)
+    with pytest.raises(KilledError):
+        fit(cut, STAGES)
+    resumed = training(tmp_path / "cut", **options)
+    position = fit(resumed, STAGES, resume=True)
     assert digests(resumed.model) == digests(whole.model)
     assert [r["train_loss"] for r in position.history] == [
         r["train_loss"] for r in expected.history
@@ -193,8 +112,8 @@ def test_a_run_stopped_anywhere_and_resumed_is_bit_identical(tmp_path, stop_at, 
 def test_a_signal_stops_between_two_steps_and_loses_none(tmp_path, stop_at, options):
     """Batch norm that adapts has a state that every batch moves: it must be in the checkpoint."""
     stages = [HEAD, TOP, replace(FULL, batch_norm={"all": "adapt"})]
-    whole = trainer(tmp_path / "whole", **options)
-    expected = whole.fit(stages)
+    whole = training(tmp_path / "whole", **options)
+    expected = fit(whole, stages)
     seen = []
 
     def interrupt(stage, epoch, done, _batches):
@@ -202,11 +121,11 @@ def test_a_signal_stops_between_two_steps_and_loses_none(tmp_path, stop_at, opti
         if len(seen) == stop_at:
             signal.raise_signal(signal.SIGINT)
 
-    cut = trainer(tmp_path / "cut", watcher=Watcher(on_step=interrupt), **options)
+    cut = training(tmp_path / "cut", watcher=Watcher(on_step=interrupt), **options)
     with pytest.raises(KeyboardInterrupt):
-        cut.fit(stages)
-    again = trainer(tmp_path / "cut", watcher=Watcher(on_step=interrupt), **options)
-    position = again.fit(stages, resume=True)
+        fit(cut, stages)
+    again = training(tmp_path / "cut", watcher=Watcher(on_step=interrupt), **options)
+    position = fit(again, stages, resume=True)
     assert digests(again.model) == digests(whole.model)
     assert [r["train_loss"] for r in position.history] == [
         r["train_loss"] for r in expected.history
@@ -214,43 +133,43 @@ def test_a_signal_stops_between_two_steps_and_loses_none(tmp_path, stop_at, opti
     assert len(seen) == len(set(seen)) == 18  # no step was lost, none was repeated
 
 
-def test_a_signal_during_validation_is_not_lost_and_costs_no_training(tmp_path):
-    expected = trainer(tmp_path / "whole").fit(STAGES)
-    cut = trainer(tmp_path / "cut")
-    validate = cut.validate
+def test_a_signal_during_validation_is_not_lost_and_costs_no_training(tmp_path, monkeypatch):
+    expected = fit(training(tmp_path / "whole"), STAGES)
+    cut = training(tmp_path / "cut")
 
-    def interrupted():
+    def interrupted(*given):
         signal.raise_signal(signal.SIGTERM)
-        return validate()
+        return validate(*given)
 
-    cut.validate = interrupted
+    monkeypatch.setattr(loop, "validate", interrupted)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
-            cut.fit(STAGES)
+            fit(cut, STAGES)
     finally:
         signal.signal(signal.SIGTERM, before)
+    monkeypatch.undo()
     _, meta = load_checkpoint(tmp_path / "cut" / "last.safetensors")
     assert (meta["position"]["epoch"], meta["position"]["batch"]) == (0, 3)
-    position = trainer(tmp_path / "cut").fit(STAGES, resume=True)
+    position = fit(training(tmp_path / "cut"), STAGES, resume=True)
     for row, other in zip(position.history, expected.history, strict=True):
         assert {**row, "seconds": 0} == {**other, "seconds": 0}
 
 
 def test_resuming_a_finished_run_changes_nothing(tmp_path):
-    run = trainer(tmp_path / "run")
-    run.fit(STAGES)
-    again = trainer(tmp_path / "run")
-    position = again.fit(STAGES, resume=True)
+    run = training(tmp_path / "run")
+    fit(run, STAGES)
+    again = training(tmp_path / "run")
+    position = fit(again, STAGES, resume=True)
     assert digests(again.model) == digests(run.model)
     assert len(position.history) == 6
 
 
 def test_another_seed_is_another_run(tmp_path):
     """The negative control of bit identity: the comparison can fail."""
-    first, second = trainer(tmp_path / "a"), trainer(tmp_path / "b", seed=1)
-    first.fit([HEAD])
-    second.fit([HEAD])
+    first, second = training(tmp_path / "a"), training(tmp_path / "b", seed=1)
+    fit(first, [HEAD])
+    fit(second, [HEAD])
     assert digests(first.model) != digests(second.model)
 
 
@@ -258,10 +177,10 @@ def test_another_seed_is_another_run(tmp_path):
 def test_workers_do_not_change_the_bits(tmp_path):
     results = []
     for workers in (0, 2):
-        run = trainer(tmp_path / str(workers), workers=workers)
-        run.train = replace(run.train, augment=None, standardise=triple)
-        run.val = replace(run.val, standardise=triple)
-        run.fit([HEAD])
+        run = training(tmp_path / str(workers), workers=workers)
+        train = replace(run.train, augment=None, standardise=triple)
+        run = replace(run, train=train, val=replace(run.val, standardise=triple))
+        fit(run, [HEAD])
         results.append(digests(run.model))
     assert results[0] == results[1]
 
@@ -276,91 +195,95 @@ def test_accumulated_batches_equal_one_large_batch(tmp_path):
     weights = []
     for batch_size, accumulate in ((8, 1), (4, 2)):
         torch.manual_seed(0)
-        run = trainer(tmp_path / f"{batch_size}", accumulate=accumulate)
-        run.options = replace(run.options, batch_size=batch_size)
+        run = training(tmp_path / f"{batch_size}", accumulate=accumulate)
         run.model.head[2].p = 0.0
-        run.train = replace(run.train, rows=run.train.rows[:16], targets=run.train.targets[:16])
-        run.train = replace(run.train, augment=None)
-        run.fit([replace(FULL, epochs=1)])
+        rows, targets = run.train.rows[:16], run.train.targets[:16]
+        run = replace(
+            run,
+            options=replace(run.options, batch_size=batch_size),
+            train=replace(run.train, rows=rows, targets=targets, augment=None),
+        )
+        fit(run, [replace(FULL, epochs=1)])
         weights.append(run.model.state_dict())
     for name in weights[0]:
         assert torch.allclose(weights[0][name], weights[1][name], atol=1e-6), name
 
 
 def test_rates_scale_with_the_batch(tmp_path):
-    run = trainer(tmp_path / "run")
-    run.options = replace(run.options, lr_batch=4)
-    optimizer = run.enter(replace(HEAD, schedule="constant"))
+    run = training(tmp_path / "run")
+    run = replace(run, options=replace(run.options, lr_batch=4))
+    stage = replace(HEAD, schedule="constant")
+    optimizer = enter(run, stage)
     seen = []
-    step = optimizer.step
-    optimizer.step = lambda: (seen.append(optimizer.param_groups[0]["lr"]), step())
-    run.step(replace(HEAD, schedule="constant"), run._start(False)[0], 0, optimizer)
+    own = optimizer.step
+    optimizer.step = lambda: (seen.append(optimizer.param_groups[0]["lr"]), own())
+    step(run, stage, 0, 0, optimizer)
     assert seen == [pytest.approx(2e-2)]
 
 
 def test_the_penalty_shrinks_what_it_names(tmp_path):
-    plain, shrunk = trainer(tmp_path / "a"), trainer(tmp_path / "b", penalty=(1.0, 0.0, "head"))
+    plain, shrunk = training(tmp_path / "a"), training(tmp_path / "b", penalty=(1.0, 0.0, "head"))
     for run in (plain, shrunk):
-        run.fit([replace(HEAD, epochs=6)])
+        fit(run, [replace(HEAD, epochs=6)])
     norms = [run.model.head[3].weight.detach().norm() for run in (plain, shrunk)]
     assert norms[1] < norms[0]
 
 
 def test_a_loss_that_is_not_finite_names_the_cases(tmp_path):
-    run = trainer(tmp_path / "run")
-    run.train = replace(run.train, standardise=not_a_number)
+    run = training(tmp_path / "run")
+    run = replace(run, train=replace(run.train, standardise=not_a_number))
     with pytest.raises(RunError, match=r"not finite in stage 'head', epoch 0|cases c"):
-        run.fit([HEAD])
+        fit(run, [HEAD])
 
 
 def test_a_stage_that_explodes_in_validation_stops(tmp_path):
-    run = trainer(tmp_path / "run")
-    run.val = replace(run.val, standardise=not_a_number)
+    run = training(tmp_path / "run")
+    run = replace(run, val=replace(run.val, standardise=not_a_number))
     with pytest.raises(RunError, match="val_loss of stage 'head' is not finite"):
-        run.fit([HEAD])
+        fit(run, [HEAD])
 
 
 def test_a_baseline_that_no_epoch_reaches_keeps_the_last_weights(tmp_path, caplog):
-    run = trainer(tmp_path / "run", baseline=1e-9)
-    position = run.fit([HEAD])
+    run = training(tmp_path / "run", baseline=1e-9)
+    position = fit(run, [HEAD])
     assert position.stopping.best is None
     assert "no epoch reached the baseline" in caplog.text
 
 
 def test_the_metric_cannot_be_watched_on_ten_cases(tmp_path):
     with pytest.raises(RunError, match="too few validation cases"):
-        trainer(tmp_path / "run", monitor="val_metric")
-    assert trainer(tmp_path / "run").monitor == "val_loss"
+        fit(training(tmp_path / "run", monitor="val_metric"), [HEAD])
+    assert training(tmp_path / "run").monitor == "val_loss"
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone"])
 def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(tmp_path, caplog, damage):
-    whole = trainer(tmp_path / "whole")
-    whole.fit(STAGES)
-    trainer(tmp_path / "run").fit(STAGES[:2])
+    whole = training(tmp_path / "whole")
+    fit(whole, STAGES)
+    fit(training(tmp_path / "run"), STAGES[:2])
     path = tmp_path / "run" / "last.safetensors"
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:-9])
     else:
         path.unlink()
-    again = trainer(tmp_path / "run")
-    again.fit(STAGES, resume=True)
+    again = training(tmp_path / "run")
+    fit(again, STAGES, resume=True)
     assert ("Looking for the checkpoint before it" in caplog.text) == (damage == "cut")
     assert digests(again.model) == digests(whole.model)
 
 
 def test_when_both_are_damaged_nothing_is_trained(tmp_path):
-    trainer(tmp_path / "run").fit([HEAD])
+    fit(training(tmp_path / "run"), [HEAD])
     for name in ("last", "previous"):
         path = tmp_path / "run" / f"{name}.safetensors"
         path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(WeightsError, match=r"last.*not a readable safetensors"):
-        trainer(tmp_path / "run").fit([HEAD], resume=True)
+        fit(training(tmp_path / "run"), [HEAD], resume=True)
 
 
 def test_the_average_is_what_is_kept(tmp_path):
-    run = trainer(tmp_path / "run", ema_decay=0.5)
-    run.fit([FULL])
+    run = training(tmp_path / "run", ema_decay=0.5)
+    fit(run, [FULL])
     best, _ = load_checkpoint(tmp_path / "run" / "best.safetensors")
     last, _ = load_checkpoint(tmp_path / "run" / "last.safetensors")
     kept = without_prefix("model", best)
@@ -378,8 +301,8 @@ def test_a_missing_gpu_is_said_at_the_start():
 def test_the_history_holds_the_highest_rate_of_every_epoch(tmp_path):
     rows = []
     watcher = Watcher(on_epoch=lambda history: rows.append(history[-1]))
-    run = trainer(tmp_path / "run", watcher=watcher)
-    run.fit([replace(TOP, epochs=4, warmup_epochs=2)])
+    run = training(tmp_path / "run", watcher=watcher)
+    fit(run, [replace(TOP, epochs=4, warmup_epochs=2)])
     factors = [rate_factor("cosine", step, steps=12, warmup_steps=6) for step in range(12)]
     highest = [max(factors[first : first + 3]) for first in range(0, 12, 3)]
     assert highest[1:3] == [1, 1]

@@ -1,7 +1,7 @@
 import pytest
 
 from medtl.networks.selectors import resolve
-from medtl.training.presets import DECAY, preset_stages
+from medtl.training.stage import DECAY, preset_stages
 
 GROUPS = ["stem", "layer1", "layer2", "layer3", "layer4", "head"]
 

@@ -1,7 +1,6 @@
 import pytest
 
-from medtl.training.position import Position
-from medtl.training.stopping import Stopping
+from medtl.training.stopping import Position, Stopping
 from medtl.types import Stage
 
 

@@ -19,10 +19,11 @@ from medtl.errors import RunError
 from medtl.networks.backbones import Classifier
 from medtl.tasks.findings import Findings
 from medtl.training.activations import ActivationCache, CachePlan
-from medtl.training.fit import Trainer
-from medtl.training.options import Options
-from medtl.training.position import Position
+from medtl.training.epoch import forward
+from medtl.training.fit import enter, fit, objective_of
+from medtl.training.options import Options, Training
 from medtl.training.runtime import Runtime
+from medtl.training.stopping import Position
 from medtl.types import Stage
 
 HEAD = Stage("head", "head", 2, {"head": 1e-2})
@@ -38,10 +39,10 @@ class Noise:
         return noisy(unit, rng)
 
 
-def build(folder: Path, cache: Path | None = None) -> Trainer:
-    """The trainer; without dropout, whose draws differ between processes."""
+def build(folder: Path, cache: Path | None = None) -> Training:
+    """The training; without dropout, whose draws differ between processes."""
     torch.manual_seed(0)
-    return Trainer(
+    return Training(
         model=Classifier(FourBlocks(), nn.Linear(4, 1)),
         task=Findings(labels=("bright",)),
         train=samples(23, 1, augment=Noise()),
@@ -54,26 +55,28 @@ def build(folder: Path, cache: Path | None = None) -> Trainer:
     )
 
 
-def first_gradients(run: Trainer) -> dict[str, list[float]]:
+def first_gradients(run: Training) -> dict[str, list[float]]:
     """Gradients of the first batch, seven cases: processes have four and three of them."""
-    run.enter(FULL)
-    network = run.runtime.parallel(run.model).train()
-    batches = run._batches()
+    run.runtime.place(run.model)
+    enter(run, FULL)
+    network = forward(run.runtime.parallel(run.model).train(), run.runtime)
+    rank, processes = run.runtime.rank, run.runtime.processes
+    batches = EpochBatches(len(run.train), 8, seed=0, rank=rank, processes=processes)
     batch = next(iter(make_loader(run.train, batches, workers=0, pin=False)))
-    (run.loss(network, batch) * batches.share(0, len(batch[-1]))).backward()
+    (objective_of(run)(network, batch) * batches.share(0, len(batch.places))).backward()
     return {n: p.grad.flatten().tolist() for n, p in run.model.named_parameters()}
 
 
 def adapt(folder: Path) -> str:
     """What is said to batch norm that adapts."""
     try:
-        build(folder).fit([replace(FULL, epochs=1, batch_norm={"all": "adapt"})])
+        fit(build(folder), [replace(FULL, epochs=1, batch_norm={"all": "adapt"})])
     except RunError as error:
         return str(error)
     return ""
 
 
-def outcome(run: Trainer, position: Position) -> dict[str, object]:
+def outcome(run: Training, position: Position) -> dict[str, object]:
     """History and weights after training."""
     return {
         "history": [dict(row) for row in position.history],
@@ -98,7 +101,7 @@ def cached(folder: Path, *, has_own_disk: bool) -> dict[str, object]:
         return compute(plan, images)
 
     with patch.object(CachePlan, "run", counted):
-        position = run.fit([HEAD, TOP])
+        position = fit(run, [HEAD, TOP])
     return {
         **outcome(run, position),
         "seen": sum(n for n in seen if n > 1),
@@ -118,7 +121,7 @@ def main(folder: Path) -> None:
     }
     run = build(folder)
     run.runtime.wait()
-    position = run.fit([HEAD, FULL])
+    position = fit(run, [HEAD, FULL])
     facts |= outcome(run, position)
     facts["cached"] = cached(folder, has_own_disk=False)
     facts["cached_own"] = cached(folder, has_own_disk=True)

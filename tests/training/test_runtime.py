@@ -6,17 +6,16 @@ import pytest
 import torch
 
 from medtl.errors import RunError
-from medtl.training import runtime, selftest
-from medtl.training.runtime import Runtime
-from medtl.training.selftest import Choice, choose_layout, choose_precision
+from medtl.training import runtime
+from medtl.training.runtime import Choice, Runtime, choose_layout, choose_precision
 
 
 def test_half_precision_on_a_cpu_without_it_is_refused(monkeypatch):
-    monkeypatch.setattr(selftest, "cpu_has_bf16", lambda: False)
+    monkeypatch.setattr(runtime, "cpu_has_bf16", lambda: False)
     assert choose_precision("auto", on_cpu=True).value == "fp32"
     with pytest.raises(RunError, match="no fast instructions"):
         choose_precision("bf16", on_cpu=True)
-    monkeypatch.setattr(selftest, "cpu_has_bf16", lambda: True)
+    monkeypatch.setattr(runtime, "cpu_has_bf16", lambda: True)
     assert choose_precision("bf16", on_cpu=True).value == "bf16"
     assert choose_precision("auto", on_cpu=True).value == "fp32", "never without being asked"
     with pytest.raises(RunError, match="no fast instructions"):
@@ -36,7 +35,7 @@ def test_only_a_layout_that_is_plainly_slower_is_left(monkeypatch, ratio, value)
     def seconds(_layers, _images, layout, _precision):
         return ratio if layout == torch.channels_last else 1.0
 
-    monkeypatch.setattr(selftest, "_step_seconds", seconds)
+    monkeypatch.setattr(runtime, "_step_seconds", seconds)
     choice = choose_layout.__wrapped__("cpu", "fp32")
     assert (choice.value, f"{ratio:.2f} of the time" in choice.reason) == (value, True)
 

@@ -3,7 +3,7 @@ import sys
 import pytest
 
 from medtl.errors import InstallationError
-from medtl.training.journal import csv_listener, mlflow_listener, tensorboard_listener
+from medtl.training.callbacks import csv_listener, mlflow_listener, tensorboard_listener
 
 ROW = {
     "stage": "head",
@@ -20,7 +20,7 @@ ROW = {
 
 
 def test_the_csv_is_rewritten_whole(tmp_path):
-    listen = csv_listener(tmp_path / "history.csv")
+    listen = csv_listener(tmp_path / "history.csv").on_epoch
     listen([ROW])
     listen([ROW, {**ROW, "epoch": 1, "best": 0}])
     lines = (tmp_path / "history.csv").read_text().splitlines()
@@ -30,7 +30,7 @@ def test_the_csv_is_rewritten_whole(tmp_path):
 
 
 def test_tensorboard_gets_every_epoch(tmp_path):
-    tensorboard_listener(tmp_path)([ROW])
+    tensorboard_listener(tmp_path).on_epoch([ROW])
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(tmp_path)).Reload()

@@ -1,0 +1,83 @@
+"""The moving average: by hand, against timm's, and that it is what a run keeps."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from four_blocks import moved
+from timm.utils import ModelEmaV3
+from torch import nn
+from toy_training import FULL, Toy, training
+
+from medtl.training.callbacks import Watcher
+from medtl.training.checkpoint import load_checkpoint, without_prefix
+from medtl.training.ema import MovingAverage
+from medtl.training.fit import fit
+
+
+def test_most_of_the_old_average_stays_in_each_step():
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, 1.0)
+    average = MovingAverage(model, 0.9)
+    for trained, expected in ((3.0, 1.2), (3.0, 1.38)):
+        nn.init.constant_(model.weight, trained)
+        average.update(model)
+        assert average.average["weight"].item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("decay", [0.25, 0.9, 0.999])
+def test_it_is_timms_average_to_the_bit_and_statistics_are_copied(decay):
+    model = Toy()
+    model.head.requires_grad_(False)
+    ours = MovingAverage(model, decay)
+    theirs = ModelEmaV3(model, decay=decay, exclude_buffers=True)
+    for _ in range(3):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.requires_grad:
+                    parameter.add_(torch.randn_like(parameter))
+            model.stem[1].running_mean.add_(1.0)
+        ours.update(model)
+        theirs.update(model)
+    assert not moved(theirs.module.state_dict(), ours.average)
+    assert torch.equal(ours.average["stem.1.running_mean"], model.stem[1].running_mean)
+    assert moved(model.state_dict(), ours.average)  # the negative control
+
+
+def test_the_model_has_its_own_weights_again_after_a_validation_fails():
+    model = Toy()
+    average = MovingAverage(model, 0.5)
+    nn.init.constant_(model.head[3].weight, 7.0)
+    before = copy.deepcopy(model.state_dict())
+
+    def fail():
+        with average.applied(model):
+            assert moved(before, model.state_dict()) == {"head.3.weight"}
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert not moved(before, model.state_dict())
+
+
+def test_the_best_checkpoint_holds_the_average_and_the_last_one_the_weights(tmp_path):
+    """An average kept by timm beside the run is what the run keeps."""
+    seen = {}
+
+    def on_step(*_):
+        if "average" not in seen:
+            start = Toy()
+            seen["average"] = ModelEmaV3(start, decay=0.8, exclude_buffers=True)
+        seen["average"].update(run.model)
+        seen["weights"] = copy.deepcopy(run.model.state_dict())
+
+    run = training(tmp_path / "run", watcher=Watcher(on_step=on_step), ema_decay=0.8)
+    fit(run, [FULL])
+    expected = seen["average"].module.state_dict()
+    best, meta = load_checkpoint(tmp_path / "run" / "best.safetensors")
+    assert meta["position"]["stopping"]["best_epoch"] == 1, "both epochs are in the average"
+    assert not moved(expected, without_prefix("model", best))
+    assert not moved(expected, run.model.state_dict())
+    assert moved(expected, seen["weights"])
