@@ -1,4 +1,4 @@
-"""Who made an object, when, and under which identifiers: the same result gets the same UIDs."""
+"""The maker, date and identifiers of an object: the same result gets the same UIDs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which source image a result belongs to, decided by the decoded pixels and by nothing else.
+"""The source image of a result, decided by the decoded pixels and by nothing else.
 
 A run folder holds pseudonyms and no paths. What it does hold is the hash of every image as the
 network's input was read from it, so a result goes to the patient whose file has that very image.
@@ -78,15 +78,11 @@ def find_sources(
             found[digest].append(candidate)
         if progress is not None:
             progress(number, len(candidates))
-    sources, reasons = {}, {}
-    for digest, case_ids in cases_of.items():
-        reason = _doubt(found[digest], case_ids)
-        for case_id in case_ids:
-            if reason:
-                reasons[case_id] = reason
-            else:
-                sources[case_id] = found[digest][0]
-    return sources, reasons
+    doubts = {digest: _doubt(found[digest], case_ids) for digest, case_ids in cases_of.items()}
+    return (
+        {case_id: found[digest][0] for case_id, digest in wanted.items() if not doubts[digest]},
+        {case_id: doubts[digest] for case_id, digest in wanted.items() if doubts[digest]},
+    )
 
 
 def _doubt(found: Sequence[Source], case_ids: Sequence[str]) -> str:

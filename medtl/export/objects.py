@@ -31,8 +31,6 @@ from medtl.types import Progress, silent
 
 log = logging.getLogger(__name__)
 
-Made = Iterator[tuple[Kind, Dataset]]
-
 
 @dataclass(frozen=True)
 class Exported:
@@ -97,68 +95,60 @@ def export_results(
     if case_ids or not sources:
         _refuse_unmatched(left_out)
     document = None if pdf is None else _read_pdf(pdf, sources)
-    exporter = _Exporter(out, read_algorithm(run, table), labels, document)
+    algorithm, written = read_algorithm(run, table), list[dict[str, str]]()
     matched = [result for result in results if result.case_id in sources]
     for number, result in enumerate(matched, start=1):
         try:
-            exporter.export(result, sources[result.case_id])
+            # A case has all of its objects, or none when one of them cannot be made.
+            made = list(_objects(result, sources[result.case_id], algorithm, labels, document))
         except (ImageError, PredictionsError) as error:
             left_out[result.case_id] = str(error)
+        else:
+            document = None  # one study, one document
+            written += [_written(out, result.case_id, *one) for one in made]
         progress("Writing DICOM", number, len(matched))
-    if exporter.written:
-        write_json(out / "export.json", {"objects": exporter.written, "left_out": left_out})
-    if case_ids or not exporter.written:
+    if written:
+        write_json(out / "export.json", {"objects": written, "left_out": left_out})
+    if case_ids or not written:
         _refuse_unmatched(left_out)
-    cases = {entry["case_id"] for entry in exporter.written}
-    return Exported(len(cases), len(exporter.written), left_out)
+    return Exported(len({entry["case_id"] for entry in written}), len(written), left_out)
 
 
-class _Exporter:
-    """Writes the objects of one case after another and keeps the list of them."""
+def _written(out: Path, case_id: str, kind: Kind, dataset: Dataset) -> dict[str, str]:
+    """Write an object; return its line of the list."""
+    out.mkdir(parents=True, exist_ok=True)
+    name = f"{kind}.{dataset.SOPInstanceUID}.dcm"
+    write_object(dataset, out / name)
+    return {"case_id": case_id, "kind": kind, "file": name}
 
-    def __init__(
-        self, out: Path, algorithm: Algorithm, labels: dict[int, str], pdf: bytes | None
-    ) -> None:
-        self.out = out
-        self.algorithm = algorithm
-        self.labels = labels
-        self.pdf = pdf
-        self.written: list[dict[str, str]] = []
 
-    def export(self, result: Result, source: Source) -> None:
-        """Write all objects of a case, or none when one of them cannot be made."""
-        made = list(self._objects(result, source))
-        if not made:
-            raise PredictionsError("there is neither a score nor a mask", where=result.case_id)
-        self.out.mkdir(parents=True, exist_ok=True)
-        for kind, dataset in made:
-            name = f"{kind}.{dataset.SOPInstanceUID}.dcm"
-            write_object(dataset, self.out / name)
-            self.written.append({"case_id": result.case_id, "kind": kind, "file": name})
+def _objects(
+    result: Result,
+    source: Source,
+    algorithm: Algorithm,
+    labels: Mapping[int, str],
+    pdf: bytes | None,
+) -> Iterator[tuple[Kind, Dataset]]:
+    """All objects of a case.
 
-    def _objects(self, result: Result, source: Source) -> Made:
-        """Make all objects of a case."""
-        headers = _headers(source.path)
-        if result.findings:
-            yield (
-                "SR",
-                structured_report(result.findings, headers, self.algorithm, frame=source.frame),
-            )
-        if result.masks:
-            masks = [_mask_on(path, headers, self.labels) for path in result.masks]
-            yield "SEG", segmentation(masks, headers, self.algorithm, labels=self.labels)
-        scores = {finding.label: finding.score for finding in result.findings}
-        for label, path in result.pictures:
-            score = f" {scores[label]:.3g}" if label in scores else ""
-            yield (
-                "SC",
-                secondary_capture(
-                    read_picture(path), headers[0], self.algorithm, caption=f"{label}{score}"
-                ),
-            )
-        if self.pdf is not None:
-            yield "PDF", encapsulated_pdf(self.pdf, headers[0], self.algorithm)
-            self.pdf = None  # one study, one document
+    Raises:
+        PredictionsError: When there is nothing to make one of.
+        ImageError: When the source or a mask cannot be used.
+    """
+    headers = _headers(source.path)
+    if result.findings:
+        yield "SR", structured_report(result.findings, headers, algorithm, frame=source.frame)
+    if result.masks:
+        masks = [mask_on(path, headers, labels) for path in result.masks]
+        yield "SEG", segmentation(masks, headers, algorithm, labels=labels)
+    scores = {finding.label: f" {finding.score:.3g}" for finding in result.findings}
+    for label, path in result.pictures:
+        caption = f"{label}{scores.get(label, '')}"
+        yield "SC", secondary_capture(read_picture(path), headers[0], algorithm, caption=caption)
+    if pdf is not None:
+        yield "PDF", encapsulated_pdf(pdf, headers[0], algorithm)
+    elif not (result.findings or result.masks or result.pictures):
+        raise PredictionsError("there is neither a score nor a mask", where=result.case_id)
 
 
 def _headers(path: Path) -> list[Dataset]:
@@ -177,7 +167,7 @@ def _headers(path: Path) -> list[Dataset]:
     return max(series.values(), key=len)
 
 
-def _mask_on(
+def mask_on(
     path: Path, headers: Sequence[Dataset], labels: Mapping[int, str]
 ) -> NDArray[np.integer]:
     """A mask file's values in the order of the images."""

@@ -1,4 +1,4 @@
-"""What a run, or a predictions table that `medtl predict` made with it, says about each case."""
+"""The results of each case, from a run or from a table that `medtl predict` made with it."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydicom.dataset import Dataset
 
@@ -73,44 +73,33 @@ def structured_report(
         raise PredictionsError(
             "there is no score to report", expected="a finite number for every finding"
         )
-    import highdicom
+    from highdicom import sr
+    from pydicom.sr.codedict import codes
 
     content = json.dumps([[astuple(finding) for finding in findings], frame]).encode()
     with made_from("source image"):
-        report = highdicom.sr.Comprehensive3DSR(
+        device = sr.ObserverContext(
+            observer_type=codes.DCM.Device,
+            observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
+                uid=stable_uid("device", algorithm.recipe_sha256, algorithm.model_sha256),
+                name=MANUFACTURER,
+                manufacturer_name=MANUFACTURER,
+                model_name=algorithm.name,
+                serial_number=algorithm.model_sha256[:16] or None,
+            ),
+        )
+        measured = sr.MeasurementReport(
+            observation_context=sr.ObservationContext(observer_device_context=device),
+            procedure_reported=codes.SCT.ImagingProcedure,
+            imaging_measurements=[_group(one, sources, algorithm, frame) for one in findings],
+        )
+        report = sr.Comprehensive3DSR(
             evidence=list(sources),
-            content=_report(findings, sources, algorithm, frame),
+            content=measured,
             coding_schemes=own_scheme(),
             **identifiers("SR", sources[0], algorithm, content),
         )
         return stamp(report, algorithm)
-
-
-def _report(
-    findings: Sequence[Finding],
-    sources: Sequence[Dataset],
-    algorithm: Algorithm,
-    frame: int | None,
-) -> Any:
-    """TID 1500 with a measurement group per finding; the observer is the device."""
-    from highdicom import sr
-    from pydicom.sr.codedict import codes
-
-    device = sr.ObserverContext(
-        observer_type=codes.DCM.Device,
-        observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
-            uid=stable_uid("device", algorithm.recipe_sha256, algorithm.model_sha256),
-            name=MANUFACTURER,
-            manufacturer_name=MANUFACTURER,
-            model_name=algorithm.name,
-            serial_number=algorithm.model_sha256[:16] or None,
-        ),
-    )
-    return sr.MeasurementReport(
-        observation_context=sr.ObservationContext(observer_device_context=device),
-        procedure_reported=codes.SCT.ImagingProcedure,
-        imaging_measurements=[_group(one, sources, algorithm, frame) for one in findings],
-    )
 
 
 def _group(

@@ -17,7 +17,7 @@ from medtl.errors import ImageError, MedtlError, PredictionsError
 from medtl.export.codes import label_code, structure_code
 from medtl.export.document import encapsulated_pdf
 from medtl.export.identity import RESEARCH_ONLY, stable_uid, write_object
-from medtl.export.objects import _mask_on
+from medtl.export.objects import mask_on
 from medtl.export.pictures import read_picture, secondary_capture
 from medtl.export.segmentation import on_series, segmentation
 from medtl.export.source import made_from, read_source
@@ -266,7 +266,7 @@ def test_a_volume_mask_finds_its_slices_whatever_its_axes(tmp_path, axes, flippe
     np.testing.assert_array_equal(on_series(volume, affine, sources[::-1]), wanted[::-1])
 
 
-def test_a_volume_mask_on_another_grid_is_refused(tmp_path):
+def test_a_volumemask_on_another_grid_is_refused(tmp_path):
     sources = [read_source(path) for path in write_ct(tmp_path / "ct")]
     affine = np.diag([-0.75, -0.5, 5.0, 1.0])
     affine[:3, 3] = [10.0, 20.0, 0.0]
@@ -292,12 +292,12 @@ def test_a_mask_that_a_run_drew_in_white_is_its_label_one(tmp_path, source):
     drawn = np.zeros((source.Rows, source.Columns), np.uint8)
     drawn[2:5, 3:9] = 1
     write_mask(tmp_path / "m.png", drawn, like=image)
-    mask = _mask_on(tmp_path / "m.png", [source], {1: "lung"})
+    mask = mask_on(tmp_path / "m.png", [source], {1: "lung"})
     np.testing.assert_array_equal(mask, drawn)
     made = segmentation([mask], [source], ALGORITHM, labels={1: "lung"})
     np.testing.assert_array_equal(made.pixel_array.reshape(drawn.shape), drawn)
     with pytest.raises(ImageError, match="unknown label 1 in the mask"):  # negative control
-        _mask_on(tmp_path / "m.png", [source], {2: "lung"})
+        mask_on(tmp_path / "m.png", [source], {2: "lung"})
 
 
 def test_a_picture_keeps_its_pixels_and_gets_a_caption(source):
