@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -25,7 +25,7 @@ from medtl.report.language.numbers import (
     sentence,
     threshold_text,
 )
-from medtl.report.language.texts import fill, plain, speaking, spoken, translated
+from medtl.report.language.texts import fill, knows, plain, speaking, spoken, translated
 from medtl.report.page import caveats as limits
 from medtl.report.page import drawings, headline, models, slider
 from medtl.report.page import finding as view
@@ -39,21 +39,36 @@ SCHEMA = "medtl-metrics/1"
 Row = Mapping[str, Any]
 
 
-def write_report(  # noqa: PLR0913 - one argument per record of a run
+class Records(TypedDict, total=False):
+    """The records of a run beside its measures; what is missing is named in the report.
+
+    Attributes:
+        history: Rows of history.csv, in order.
+        gallery: Folder with gallery.json and its pictures.
+        cohort: Content of cohort.json.
+        data_quality: Content of data_quality.json.
+        recipe_text: The resolved recipe.
+        environment: Content of environment.json.
+    """
+
+    history: Sequence[Row] | None
+    gallery: Path | None
+    cohort: Row | None
+    data_quality: Row | None
+    recipe_text: str | None
+    environment: Row | None
+
+
+def write_report(
     out: Path,
     *,
     metrics: dict[str, Any],
-    study: Mapping[str, Any],
-    history: Sequence[Mapping[str, Any]] | None = None,
-    gallery: Path | None = None,
-    cohort: dict[str, Any] | None = None,
-    data_quality: dict[str, Any] | None = None,
-    recipe_text: str | None = None,
-    environment: dict[str, Any] | None = None,
+    study: Row,
     synthetic: bool = False,
     language: str = "en",
+    **records_of_run: Unpack[Records],
 ) -> Path:
-    """Writes the report as one HTML file, all or nothing, and returns its path.
+    """Write the report as one HTML file, all or nothing; return its path.
 
     Beside it, the same content is left as a model card: `model_card.json` and `model_card.md`. The
     report computes no statistics: every number comes from `metrics` and the records. A part that is
@@ -64,33 +79,16 @@ def write_report(  # noqa: PLR0913 - one argument per record of a run
         metrics: Content of metrics.json ("medtl-metrics/1").
         study: `question`, `intended_use`, `title`, `prevalence` in (0, 1) and the other fields of
             `limits.PERSON_FIELDS`; all optional.
-        history: Rows of history.csv, in order.
-        gallery: Folder with gallery.json and its pictures.
-        cohort: Content of cohort.json.
-        data_quality: Content of data_quality.json.
-        recipe_text: The resolved recipe.
-        environment: Content of environment.json.
         synthetic: True when the images are phantoms; the report says so on top.
         language: One of `texts.LANGUAGES`.
+        records_of_run: See `Records`.
 
     Raises:
         RunError: `metrics` is of another schema, gallery.json is not a list of cases, the language
             is unknown, or a file cannot be written.
     """
     with speaking(language):
-        page = _content(
-            metrics=metrics,
-            study=study,
-            records_of_run={
-                "history": history,
-                "gallery": gallery,
-                "cohort": cohort,
-                "data_quality": data_quality,
-                "recipe_text": recipe_text,
-                "environment": environment,
-            },
-            synthetic=synthetic,
-        )
+        page = _content(metrics, study, records_of_run, synthetic)
         write_text(out, _environment().get_template("report.html.j2").render(page))
         findings = [block["finding"] for block in page["findings"]]
         described = card.model_card(
@@ -99,7 +97,7 @@ def write_report(  # noqa: PLR0913 - one argument per record of a run
             metrics=metrics,
             limits=page["limits"],
             checks=page["checks"],
-            environment=environment,
+            environment=records_of_run.get("environment"),
         )
         write_json(out.with_name("model_card.json"), described)
         markdown = (
@@ -109,13 +107,7 @@ def write_report(  # noqa: PLR0913 - one argument per record of a run
     return out
 
 
-def _content(
-    *,
-    metrics: Row,
-    study: Mapping[str, Any],
-    records_of_run: Mapping[str, Any],
-    synthetic: bool,
-) -> dict[str, Any]:
+def _content(metrics: Row, study: Row, given: Records, synthetic: bool) -> dict[str, Any]:
     """Everything the template shows; arguments as for `write_report`, the records by their name.
 
     Raises:
@@ -134,10 +126,16 @@ def _content(
     metrics = {**metrics, "measures": measures}
     found = view.read_findings(metrics)
     blocks = [_block(finding, metrics, prevalence) for finding in found]
-    of_run = _records_view(records_of_run)
+    gallery = records.read_gallery(given.get("gallery"))
+    history, environment = given.get("history"), given.get("environment")
     script, style = _asset("report.js"), _asset("report.css")
     return {
-        **of_run,
+        "gallery": gallery,
+        "cohort": records.cohort_view(given.get("cohort")),
+        "quality": records.quality_view(given.get("data_quality")),
+        "learning": records.learning_view(history),
+        "recipe_text": given.get("recipe_text"),
+        "environment": None if environment is None else records.environment_rows(environment),
         "language": spoken(),
         "version": __version__,
         "policy": _policy(script, style),
@@ -153,35 +151,22 @@ def _content(
         "confusion": headline.confusion_view(metrics, found),
         "comparison": models.comparison_view(metrics),
         "openings": metrics.get("test_openings"),
-        "worst": records.worst_view(metrics, several=len(found) > 1),
+        "worst": records.worst_view(metrics),
         "measures": [row for row in measures if row["subset"] == "all"],
         "n_subset": sum(row["subset"] != "all" for row in measures),
         "notes": [translated(note) for note in metrics.get("notes") or []],
         "limits": limits.find_limits(
             found,
             prevalence=prevalence,
-            quality=records_of_run.get("data_quality"),
+            quality=given.get("data_quality"),
             synthetic=synthetic,
             openings=metrics.get("test_openings"),
         ),
         "person_fields": limits.PERSON_FIELDS,
         "checks": checklist(
-            found, study=study, metrics=metrics,
-            records={**records_of_run, "gallery": of_run["gallery"]},
+            found, study=study, metrics=metrics, records={**given, "gallery": gallery}
         ),
         "slider_data": _slider_data(blocks),
-    }  # fmt: skip
-
-
-def _records_view(records_of_run: Mapping[str, Any]) -> dict[str, Any]:
-    """The run's records as the template shows them."""
-    return {
-        "gallery": records.read_gallery(records_of_run.get("gallery")),
-        "cohort": records.cohort_view(records_of_run.get("cohort")),
-        "quality": records.quality_view(records_of_run.get("data_quality")),
-        "learning": records.learning_view(records_of_run.get("history")),
-        "recipe_text": records_of_run.get("recipe_text"),
-        "environment": records.environment_rows(records_of_run.get("environment")),
     }
 
 
@@ -244,6 +229,8 @@ def _environment() -> Environment:
     environment.globals.update(
         t=fill,
         p=plain,
+        knows=knows,
+        worst_cell=records.worst_cell,
         measure_cells=card.measure_cells,
         by_subgroup=card.by_subgroup,
         said=translated,

@@ -11,7 +11,7 @@ from typing import Any
 
 from medtl.errors import RunError
 from medtl.report.language.numbers import count_text, finding_name, number, percent, threshold_text
-from medtl.report.language.texts import knows, plain, translated
+from medtl.report.language.texts import plain, translated
 from medtl.report.svg import panels
 from medtl.storage.atomic import read_json
 from medtl.types import SPLITS
@@ -65,7 +65,7 @@ def read_gallery(folder: Path | None) -> dict[str, Any] | None:
     """The gallery's cases by kind with their pictures embedded, or None when there is none.
 
     Returns:
-        `groups` (list of kind, title, lead, cases), `left_out` (pictures over the size budget).
+        `groups` (list of kind and cases), `left_out` (pictures over the size budget).
 
     Raises:
         RunError: `gallery.json` is not a list of cases.
@@ -88,14 +88,11 @@ def read_gallery(folder: Path | None) -> dict[str, Any] | None:
             room -= len(address)
             case[name] = address
         cases.append(case)
-    groups = []
-    for kind in (*KINDS, "other"):
-        mine = [c for c in cases if c["kind"] == kind]
-        if mine:
-            lead = plain(f"cases.{kind}.lead")
-            groups.append(
-                {"kind": kind, "title": plain(f"cases.{kind}"), "lead": lead, "cases": mine}
-            )
+    groups = [
+        {"kind": kind, "cases": mine}
+        for kind in (*KINDS, "other")
+        if (mine := [case for case in cases if case["kind"] == kind])
+    ]
     return {"groups": groups, "left_out": left_out}
 
 
@@ -130,51 +127,31 @@ def _case(entry: Row) -> dict[str, Any]:
         scores = str(entry["value"])
     if threshold is not None:
         scores = plain("cases.score", score=shown, threshold=threshold_text(threshold))
-    case = str(entry.get("case_id", ""))
     return {
         "kind": kind,
-        "case_id": case,
+        "case_id": str(entry.get("case_id", "")),
         "label": name,
         "truth": "" if entry.get("value") else words,
         "score": scores,
-        "alt": plain("cases.alt", kind=plain(f"cases.{kind}"), case=case),
-        "alt_cam": plain("cases.alt_cam", case=case),
     }
 
 
-def worst_view(metrics: Row, *, several: bool) -> list[dict[str, Any]]:
-    """The worst cases of metrics.json by kind, as tables of text.
+def worst_view(metrics: Row) -> list[dict[str, Any]]:
+    """The worst cases of metrics.json by kind, and which columns they fill.
 
     Args:
         metrics: Content of metrics.json.
-        several: Whether the finding has to be named.
     """
     groups = []
     for kind in KINDS:
         rows = [row for row in metrics.get("worst") or [] if row.get("kind") == kind]
-        if not rows:
-            continue
         names = [n for n in WORST_COLUMNS if any(row.get(n) is not None for row in rows)]
-        groups.append(
-            {
-                "title": plain(f"cases.{kind}"),
-                "lead": plain(f"cases.{kind}.lead"),
-                "head": [plain(f"worst.{name}") for name in names],
-                "rows": [
-                    (
-                        str(row["case_id"]),
-                        finding_name(row.get("label", "")) if several else "",
-                        [_worst_cell(row.get(name)) for name in names],
-                    )
-                    for row in rows
-                ],
-                "named": several,
-            }
-        )
+        if rows:
+            groups.append({"kind": kind, "names": names, "rows": rows})
     return groups
 
 
-def _worst_cell(value: object) -> str:
+def worst_cell(value: object) -> str:
     """A number of the table of worst cases; whole numbers without a point."""
     result = number(value)
     if result is None:
@@ -188,20 +165,11 @@ def cohort_view(cohort: Row | None) -> dict[str, Any] | None:
         return None
     splits: Row = cohort.get("splits") or {}
     order = [s for s in SPLITS if s in splits] + sorted(s for s in splits if s not in SPLITS)
-    parts = [
-        {
-            "name": plain(f"cohort.{split}") if knows(f"cohort.{split}") else split,
-            "purpose": plain(f"cohort.{split}.for") if knows(f"cohort.{split}.for") else "",
-            "images": count_text(splits[split].get("images")),
-            "patients": count_text(splits[split].get("patients")),
-        }
-        for split in order
-    ]
-    excluded = [(translated(e.get("reason", "")), e.get("n")) for e in cohort.get("excluded") or []]
+    excluded = cohort.get("excluded") or []
     return {
-        "parts": parts,
-        "excluded": [(reason, count_text(n)) for reason, n in excluded],
-        "total_excluded": count_text(sum(number(n) or 0 for _, n in excluded)),
+        "parts": {split: splits[split] for split in order},
+        "excluded": [(translated(e.get("reason", "")), count_text(e.get("n"))) for e in excluded],
+        "total_excluded": count_text(sum(number(e.get("n")) or 0 for e in excluded)),
         "total_used": count_text(sum(number(splits[s].get("images")) or 0 for s in order)),
         "rows": _characteristics([splits[split] for split in order]),
         "hash": str(cohort.get("split_hash") or ""),
@@ -258,21 +226,9 @@ def quality_view(quality: Row | None) -> dict[str, Any] | None:
     flags = Counter(str(flag) for case in cases for flag in case["flags"])
     return {
         "flags": [(flag.replace("_", " "), count_text(n)) for flag, n in flags.most_common()],
-        "cases": [
-            {
-                "case_id": str(case.get("case_id", "")),
-                "split": str(case.get("split", "")),
-                "file": str(case.get("file", "")),
-                "flags": ", ".join(str(flag).replace("_", " ") for flag in case["flags"]),
-            }
-            for case in cases[:LISTED_CASES]
-        ],
+        "cases": cases[:LISTED_CASES],
         "n_cases": len(cases),
-        "more": max(len(cases) - LISTED_CASES, 0),
-        "quarantined": [
-            (str(q.get("case_id", "")), translated(q.get("cause", "")))
-            for q in quality.get("quarantined") or []
-        ],
+        "quarantined": quality.get("quarantined") or [],
         "notes": [translated(note) for note in quality.get("notes") or []],
     }
 
@@ -301,14 +257,9 @@ def diagnose(history: Sequence[Row]) -> list[str]:
     best, train_best, val_best = min(rows, key=lambda row: row[2])
     _, train_last, val_last = rows[-1]
     val_before = rows[-1 - LAST][2]
-    values = {
-        "best": best,
-        "train_best": f"{train_best:.3f}",
-        "val_best": f"{val_best:.3f}",
-        "train_last": f"{train_last:.3f}",
-        "val_last": f"{val_last:.3f}",
-        "val_before": f"{val_before:.3f}",
-    }
+    names = ("train_best", "val_best", "train_last", "val_last", "val_before")
+    losses = (train_best, val_best, train_last, val_last, val_before)
+    values = {name: f"{loss:.3f}" for name, loss in zip(names, losses, strict=True)}
     found = []
     if val_last > val_best * (1 + CHANGE) and train_last < train_best * (1 - CHANGE):
         found.append("learning.overfit")
@@ -316,42 +267,35 @@ def diagnose(history: Sequence[Row]) -> list[str]:
         found.append("learning.gap")
     if best == rows[-1][0] and val_last < val_before * (1 - CHANGE):
         found.append("learning.underfit")
-    return [plain(key, **values) for key in found or ["learning.good"]]
+    return [plain(key, best=best, **values) for key in found or ["learning.good"]]
 
 
 def _stages(history: Sequence[Row]) -> list[dict[str, str]]:
     """One row per stage: epochs, highest learning rates, best validation loss, minutes."""
-    names = list(dict.fromkeys(str(row.get("stage", "")) for row in history))
+    stages: dict[str, list[Row]] = {}
+    for row in history:
+        stages.setdefault(str(row.get("stage", "")), []).append(row)
     rows = []
-    for name in names:
-        mine = [row for row in history if str(row.get("stage", "")) == name]
-        losses = [v for row in mine if (v := number(row.get("val_loss"))) is not None]
-        seconds = sum(number(row.get("seconds")) or 0 for row in mine)
-        rates = [
-            max((v for row in mine if (v := number(row.get(key))) is not None), default=None)
-            for key in ("lr_head", "lr_base")
-        ]
-        rows.append(
-            {
-                "name": name,
-                "epochs": str(len(mine)),
-                "lr": " / ".join("–" if rate is None else f"{rate:.2g}" for rate in rates),
-                "val": f"{min(losses):.4f}" if losses else "–",
-                "seconds": f"{seconds / 60:.1f} min" if seconds >= 90 else f"{seconds:.0f} s",
-            }
-        )
+    for name, mine in stages.items():
+        known = {
+            key: [v for row in mine if (v := number(row.get(key))) is not None]
+            for key in ("lr_head", "lr_base", "val_loss", "seconds")
+        }
+        rates = [f"{max(known[k]):.2g}" if known[k] else "–" for k in ("lr_head", "lr_base")]
+        losses, seconds = known["val_loss"], sum(known["seconds"])
+        took = f"{seconds / 60:.1f} min" if seconds >= 90 else f"{seconds:.0f} s"
+        best = f"{min(losses):.4f}" if losses else "–"
+        epochs, lr = str(len(mine)), " / ".join(rates)
+        rows.append({"name": name, "epochs": epochs, "lr": lr, "val": best, "seconds": took})
     return rows
 
 
-def environment_rows(environment: Row | None) -> list[tuple[str, str]] | None:
+def environment_rows(environment: Row) -> list[tuple[str, str]]:
     """The environment as rows; nested values are joined to "outer.inner"."""
-    if environment is None:
-        return None
     rows: list[tuple[str, str]] = []
     for key, value in environment.items():
         if isinstance(value, Mapping):
-            inner = environment_rows(value) or []
-            rows.extend((f"{key}.{name}", text) for name, text in inner)
+            rows.extend((f"{key}.{name}", text) for name, text in environment_rows(value))
         elif isinstance(value, list):
             rows.append((str(key), ", ".join(str(item) for item in value)))
         else:
