@@ -77,8 +77,9 @@ def clustered() -> Row:
     """Average over the resamples of patients: all of ours, two of scikit-learn's."""
     from sklearn.metrics import roc_auc_score
 
-    from medtl.metrics.discrimination import bootstrap_counts
     from medtl.metrics.ranking import area_under_roc, coarsen, rank
+    from medtl.metrics.resampling import bootstrap_counts
+    from medtl.metrics.scores import CI
 
     truth, score, patients = scored(MANY)
     members = np.argsort(patients, kind="stable")
@@ -88,10 +89,8 @@ def clustered() -> Row:
     rng = np.random.default_rng(1)
 
     def ours() -> object:
-        ranking = coarsen(rank(truth, score))
-        (draws,) = bootstrap_counts(
-            ranking, [area_under_roc], patients=patients, resamples=RESAMPLES
-        )
+        ranking = coarsen(rank(truth, score, patients))
+        (draws,) = bootstrap_counts(ranking, [area_under_roc], CI(resamples=RESAMPLES))
         return draws
 
     def theirs() -> object:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from io import BytesIO
 from pathlib import Path
@@ -266,6 +266,19 @@ class Measure:
     method: str = ""
     status: Status = "ok"
     reason: str = ""
+
+    def ok(self, value: float, interval: tuple[float, float], method: str) -> Measure:
+        """Return the measure with its value, interval and method."""
+        low, high = interval
+        return replace(self, value=value, low=low, high=high, method=method, status="ok")
+
+    def weak(self, value: float, reason: str) -> Measure:
+        """Return the measure with a value whose interval says nothing, and why."""
+        return replace(self, value=value, status="degenerate", reason=reason)
+
+    def undefined(self, reason: str) -> Measure:
+        """Return the measure without a value, and why."""
+        return replace(self, value=None, status="undefined", reason=reason)
 
     def __str__(self) -> str:
         if self.value is None:

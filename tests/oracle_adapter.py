@@ -14,6 +14,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,30 +28,30 @@ from medtl.metrics import (
     comparison,
     confusion,
     discrimination,
-    multiclass,
-    net_benefit,
+    operating_point,
     overlap,
-    patients,
-    proportions,
     ranking,
     resampling,
     subgroups,
     temperature,
 )
-from medtl.metrics.inputs import patient_codes, usable_rows
 from medtl.metrics.intervals import (
     bias_corrected,
+    linearised_error,
     newcombe_auc,
     percentile,
+    proportion_of_rows,
     wald,
     wilson,
 )
 from medtl.metrics.operating_point import choose_operating_point
+from medtl.metrics.scores import CI, Scores, certain_truth, patient_codes, usable_rows
 from medtl.types import Measure
 
 Values = dict[str, float | int | None]
 
-RESAMPLES = 4000
+DRAWN = CI(resamples=4000)
+ONE = CI(resamples=1)
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def put_auc(out: Values, prefix: str, truth: np.ndarray, score: np.ndarray) -> N
         return
     _, covariance = ranking.auc_covariance(truth, score)
     variance = float(covariance[0, 0])
-    positives, negatives = int(truth.sum()), int((1 - truth).sum())
+    positives, negatives = int(truth.sum()), int((truth == 0).sum())
     low, high = newcombe_auc(measure.value, positives, negatives)
     out[f"{prefix}auc_newcombe5_lo"], out[f"{prefix}auc_newcombe5_hi"] = low, high
     if math.isnan(variance):
@@ -162,10 +163,8 @@ def put_fixed(out: Values, case: Case, truth: np.ndarray, score: np.ndarray) -> 
             ("boot", discrimination.best_sensitivity),
         ):
             if case.asks(f"{name}_{suffix}"):
-                measure = discrimination.bootstrap_measure(
-                    name, ranked, lambda tp, fp, s=statistic, at=level: s(tp, fp, at),
-                    resamples=RESAMPLES,
-                )  # fmt: skip
+                at_level = {name: lambda tp, fp, s=statistic, at=level: s(tp, fp, at)}
+                (measure,) = resampling.bootstrap_measures(at_level, ranked, DRAWN)
                 out[f"{name}_{suffix}_lo"], out[f"{name}_{suffix}_hi"] = measure.low, measure.high
     for level in case.numbers(r"spec_at_sens_([\d.]+)", defaults):
         threshold = discrimination.threshold_at_sensitivity(ranked, level)
@@ -177,7 +176,7 @@ def put_fixed(out: Values, case: Case, truth: np.ndarray, score: np.ndarray) -> 
 def binary(case: Case) -> Values:
     out: Values = {}
     truth, score = usable(out, case.table())
-    out["n_pos"], out["n_neg"] = int(truth.sum()), int((1 - truth).sum())
+    out["n_pos"], out["n_neg"] = int(truth.sum()), int((truth == 0).sum())
     put_auc(out, "", truth, score)
     threshold = float(case.params.get("threshold", 0.5))
     counts = confusion.count(truth, score, threshold)
@@ -191,7 +190,7 @@ def binary(case: Case) -> Values:
     for level in case.numbers(r"pauc_spec([\d.]+)_1", (0.9,)):
         for standardised, form in ((False, "raw"), (True, "mcclish")):
             measure = discrimination.partial_auc(
-                truth, score, specificity=level, standardised=standardised, resamples=1
+                truth, score, specificity=level, standardised=standardised, ci=ONE
             )
             out[f"pauc_spec{level:g}_1_{form}"] = measure.value
     out["average_precision"] = float(ranking.step_precision(ranked.tp, ranked.fp))
@@ -200,7 +199,7 @@ def binary(case: Case) -> Values:
         ("average_precision_boot", ranking.step_precision),
     ):
         if case.asks(name):
-            measure = discrimination.bootstrap_measure(name, ranked, statistic, resamples=RESAMPLES)
+            (measure,) = resampling.bootstrap_measures({name: statistic}, ranked, DRAWN)
             out[f"{name}_lo"], out[f"{name}_hi"] = measure.low, measure.high
     return out
 
@@ -237,10 +236,9 @@ def clustered(case: Case) -> Values:
     out: Values = {"n_images": truth.size, "n_patients": int(codes.max()) + 1,
                    "auc_image": image.value}  # fmt: skip
     for how in ("max", "mean"):
-        of_patient = patients.aggregate_patients(table, how=how)
-        put_auc(out, f"{how}_", of_patient["y_true"].to_numpy(float),
-                of_patient["y_score"].to_numpy(float))  # fmt: skip
-        out["n_patients_pos"] = int(of_patient["y_true"].sum())
+        of_patient = Scores.of(truth, score, ids).per_patient(how)
+        put_auc(out, f"{how}_", of_patient.truth, of_patient.score)
+        out["n_patients_pos"] = of_patient.positives
         for suffix in ("", "_delong_lo", "_delong_hi"):
             out[f"auc_patient_{how}{suffix}"] = out[f"{how}_auc{suffix}"]
     _, covariance = ranking.auc_covariance(truth, score, ids)
@@ -251,17 +249,17 @@ def clustered(case: Case) -> Values:
     ranked = ranking.rank(truth, score)
     draws = resampling.bootstrap(
         lambda weights: ranking.area_under_roc(*ranking.weighted_counts(ranked, weights)),
-        codes[ranked.order], resamples=RESAMPLES,
+        codes[ranked.order], DRAWN,
     )  # fmt: skip
     low, high = percentile(draws)
     out["auc_image_cluster_boot_lo"], out["auc_image_cluster_boot_hi"] = low, high
     out["auc_image_cluster_boot_se"] = float(np.nanstd(draws, ddof=1))
     flagged = score >= float(case.params.get("threshold", 0.5))
     for name, rows, hits in (("sens", truth == 1, flagged), ("spec", truth == 0, ~flagged)):
-        measure = proportions.proportion_of_rows(name, hits[rows], patients=ids[rows])
+        measure = proportion_of_rows(name, hits[rows], patients=ids[rows])
         group = patient_codes(ids[rows], int(rows.sum()))
         out[f"{name}_image"] = measure.value
-        out[f"{name}_image_svy_se"] = proportions.linearised_error(hits[rows], group)
+        out[f"{name}_image_svy_se"] = linearised_error(hits[rows], group)
         out[f"{name}_image_svy_logit_lo"] = measure.low
         out[f"{name}_image_svy_logit_hi"] = measure.high
     return out
@@ -277,13 +275,13 @@ def multilabel(case: Case) -> Values:
             for label in labels:
                 raw = pd.to_numeric(table[f"y_{label}"], errors="coerce").to_numpy(float)
                 score = pd.to_numeric(table[f"s_{label}"], errors="coerce").to_numpy(float)
-                truth = patients.certain_truth(raw, uncertain=policy, blank=blank)
+                truth = certain_truth(raw, uncertain=policy, blank=blank)
                 keep = usable_rows(truth, score)
                 truth, score = truth[keep], score[keep]
                 auc = ranking.auroc(truth, score)
                 out[f"{prefix}{label}.n"], out[f"{prefix}{label}.n_pos"] = auc.n, auc.n_positive
                 out[f"{prefix}{label}.auc"] = auc.value
-                precision = discrimination.average_precision(truth, score, resamples=1)
+                precision = discrimination.average_precision(truth, score, ci=ONE)
                 out[f"{prefix}{label}.average_precision"] = precision.value
                 aucs.append(auc.value)
                 precisions.append(precision.value)
@@ -323,7 +321,7 @@ def calibrated(case: Case) -> Values:
     for bins in case.params.get("bins", [10, 15]):
         for top, name in ((False, "prob"), (True, "toplabel")):
             rows = calibration.top_label(truth, score) if top else (truth, score)
-            measure = calibration.expected_calibration_error(*rows, bins=bins, resamples=1)
+            measure = calibration.expected_calibration_error(*rows, bins=bins, ci=ONE)
             out[f"ece_{name}_w{bins}_rightclosed"] = measure.value
     return out
 
@@ -333,16 +331,23 @@ def decisions(case: Case) -> Values:
     truth, score = usable(out, case.table())
     at = case.params["thresholds"]
     prevalence = case.params.get("prevalence_override")
-    curve = net_benefit.decision_curve(truth, score, at)
+    curve = operating_point.decision_curve(truth, score, at)
     for index, threshold in enumerate(at):
         out[f"nb_model@{threshold:g}"] = float(curve.model[index])
         out[f"nb_all@{threshold:g}"] = float(curve.treat_all[index])
         out[f"avoided_per100@{threshold:g}"] = float(curve.avoided_per_100[index])
     if prevalence is not None:
-        elsewhere = net_benefit.decision_curve(truth, score, at, prevalence=prevalence)
+        elsewhere = operating_point.decision_curve(truth, score, at, prevalence=prevalence)
         for index, threshold in enumerate(at):
             out[f"nb_model_prev{prevalence:g}@{threshold:g}"] = float(elsewhere.model[index])
     return out
+
+
+def bands(values: pd.Series, edges: list[float]) -> list[str]:
+    """Return the name of the band [a, b) that each value lies in, "outside" beyond the edges."""
+    names = [f"[{low:g},{high:g})" for low, high in pairwise(edges)]
+    found = pd.cut(values, edges, right=False, labels=names).astype(object)
+    return found.where(found.notna(), np.where(values.isna(), "unknown", "outside")).tolist()
 
 
 def groups(case: Case) -> Values:
@@ -356,7 +361,7 @@ def groups(case: Case) -> Values:
     columns = {name: table[name].astype(str) for name in case.params.get("reference", {})}
     if "age_bands" in case.params:
         ages = pd.to_numeric(table["age"], errors="coerce")
-        columns["ageband"] = pd.Series(agreement.bands(ages, case.params["age_bands"]))
+        columns["ageband"] = pd.Series(bands(ages, case.params["age_bands"]))
     for column, values in columns.items():
         for value in pd.unique(values):
             rows, prefix = (values == value).to_numpy(), f"{column}={value}."
@@ -397,7 +402,7 @@ def regression(case: Case) -> Values:
     reference, prediction = table["ref_months"].to_numpy(), table["pred_months"].to_numpy()
     error = prediction - reference
     out: Values = {"n": len(table), "sd_diff": float(error.std(ddof=1))}
-    mae, rmse, median, r2 = agreement.error_measures(reference, prediction, resamples=RESAMPLES)
+    mae, rmse, median, r2 = agreement.error_measures(reference, prediction, ci=DRAWN)
     put(out, "mae", mae, bounds="_boot")
     out["rmse"], out["median_ae"] = rmse.value, median.value
     bias, low, high = agreement.bland_altman(reference, prediction)
@@ -421,12 +426,12 @@ def regression(case: Case) -> Values:
         icc = agreement.intraclass_correlation(table[columns].to_numpy())
         out[name], out[f"{name}_lo"], out[f"{name}_hi"] = icc.value, icc.low, icc.high
     edges = case.params.get("bands", [0, 36, 72, 120, 168, 240])
-    bands = pd.Series(agreement.bands(table["age_months"], edges))
-    groups = {"sex=": table["sex"], "band": bands}
+    found_bands = pd.Series(bands(table["age_months"], edges))
+    groups = {"sex=": table["sex"], "band": found_bands}
     for prefix, values in groups.items():
         for value in pd.unique(values):
             rows = (values == value).to_numpy()
-            first = agreement.error_measures(reference[rows], prediction[rows], resamples=1)[0]
+            first = agreement.error_measures(reference[rows], prediction[rows], ci=ONE)[0]
             out[f"{prefix}{value}.n"], out[f"{prefix}{value}.mae"] = int(rows.sum()), first.value
             bias = agreement.bland_altman(reference[rows], prediction[rows])[0]
             out[f"{prefix}{value}.bias"] = bias.value
@@ -460,19 +465,19 @@ def multi(case: Case) -> Values:
     )
     truth = table["y_true"].to_numpy(int)
     scores = table[columns].to_numpy(float)
-    out: Values = {"auc_ovo_hand_till": multiclass.hand_till(truth, scores)}
+    out: Values = {"auc_ovo_hand_till": confusion.hand_till(truth, scores)}
     one = [ranking.auroc(truth == index, scores[:, index]).value for index in range(len(columns))]
     out.update({f"auc_ovr_{index}": value for index, value in enumerate(one)})
-    matrix = multiclass.confusion_matrix(truth, scores.argmax(axis=1), len(columns))
+    matrix = confusion.confusion_matrix(truth, scores.argmax(axis=1), len(columns))
     defined = [value for value in one if value is not None]
     weights = [matrix.sum(axis=1)[index] for index, value in enumerate(one) if value is not None]
     out["auc_ovr_macro"] = float(np.mean(defined))
     out["auc_ovr_weighted"] = float(np.average(defined, weights=weights))
     out["accuracy"] = float(np.trace(matrix) / matrix.sum())
-    out["kappa"] = multiclass.kappa(matrix)
-    out["kappa_quadratic"] = multiclass.kappa(matrix, weights="quadratic")
-    out["balanced_accuracy"] = multiclass.balanced_accuracy(matrix)
-    out["f1_macro"] = multiclass.f1_macro(matrix)
+    out["kappa"] = confusion.kappa(matrix)
+    out["kappa_quadratic"] = confusion.kappa(matrix, weights="quadratic")
+    out["balanced_accuracy"] = confusion.mean_recall(matrix)
+    out["f1_macro"] = confusion.f1_macro(matrix)
     return out
 
 
@@ -519,7 +524,7 @@ def casewise(case: Case) -> Values:
     defined = values[known]
     out: Values = {"n_cases": len(values), "n_undefined": int((~known).sum()),
                    "dice_sd": float(defined.std(ddof=1))}  # fmt: skip
-    summary = {m.name: m for m in overlap.casewise_measures("dice", values, resamples=RESAMPLES)}
+    summary = {m.name: m for m in overlap.casewise_measures("dice", values, ci=DRAWN)}
     put(out, "dice_mean", summary["dice_mean"], bounds="_boot")
     put(out, "dice_median", summary["dice_median"], bounds="_boot")
     for ours, theirs in (("p05", "p05"), ("p25", "q1"), ("p75", "q3")):
@@ -527,7 +532,7 @@ def casewise(case: Case) -> Values:
     out["n_below_0.5"] = int((defined < 0.5).sum())
     draws = resampling.bootstrap(
         lambda weights: weights @ defined / weights.sum(axis=1), np.arange(defined.size),
-        resamples=RESAMPLES,
+        DRAWN,
     )  # fmt: skip
     left_out = (defined.sum() - defined) / (defined.size - 1)
     bounds = bias_corrected(draws, float(defined.mean()), left_out)

@@ -13,18 +13,18 @@ from medtl.errors import PredictionsError
 from medtl.evaluation import classification, continuous
 from medtl.evaluation import model_comparison as models
 from medtl.evaluation.bands import band_strata
-from medtl.evaluation.classification import LabelRows, Settings
+from medtl.evaluation.classification import LabelRows
 from medtl.evaluation.cohort import describe_table
 from medtl.evaluation.curves import Curve, label_curves
+from medtl.evaluation.exclusive import exclusive_classes
 from medtl.evaluation.finding_rows import label_rows, refuse_mixtures, with_defaults, worst_cases
 from medtl.evaluation.own import NO_METRICS, OwnMetric, own_measures
 from medtl.evaluation.result import Evaluation, Kind, storable
-from medtl.evaluation.variants import Variant, label_policies, per_patient
-from medtl.metrics import multiclass, subgroups
+from medtl.evaluation.variants import variants
+from medtl.metrics import subgroups
 from medtl.metrics.catalogue import unit_word
-from medtl.metrics.confusion import counts_of, natural_frequencies, share_measures
+from medtl.metrics.confusion import counts_of, natural_frequencies
 from medtl.metrics.operating_point import Rule, choose_operating_point, describe_rule
-from medtl.metrics.ranking import auroc
 from medtl.metrics.scores import CI, CI95
 from medtl.types import Measure, OperatingPoint
 
@@ -76,11 +76,12 @@ def evaluate(  # noqa: PLR0913 - one call states a whole evaluation
     kind = kind or _kind_of(table)
     word = unit_word(unit) or "months"
     table, readings = models.without_readers(with_defaults(table, strata))
-    settings = Settings(ci.level, ci.resamples, ci.seed, prevalence)
     comparison = None
     if model is not None:
-        comparison = _compare(table, f"mae_{word}" if kind == "regression" else kind, model,
-                              rule, operating_points, settings)  # fmt: skip
+        value = {"classification": "", "regression": f"mae_{word}", "segmentation": "dice"}[kind]
+        comparison = models.compare(
+            table, model, value=value, rule=rule, given=operating_points, ci=ci
+        )
         table = table[table["model"] == model]
     table = table.reset_index(drop=True)
     refuse_mixtures(table)
@@ -88,44 +89,28 @@ def evaluate(  # noqa: PLR0913 - one call states a whole evaluation
     table, notes = band_strata(table, strata)
     if kind == "classification":
         labels, left_out = label_rows(table, strata)
-        points, missing = models.reader_points(readings, settings)
+        points, missing = models.reader_points(readings, ci)
         found = _evaluate_classification(
-            table, labels, [*notes, *left_out, *missing], rule, operating_points, settings
+            table, labels, [*notes, *left_out, *missing], rule, operating_points, prevalence, ci
         )
         found = replace(found, comparison=comparison, readers=tuple(points))
     else:
         values = (
-            continuous.regression(table, strata, settings, word)
+            continuous.regression(table, strata, ci, word)
             if kind == "regression"
-            else continuous.segmentation(table, strata, settings)
+            else continuous.segmentation(table, strata, ci)
         )
         found = Evaluation(
-            tuple(values.measures), curves=tuple(values.curves), notes=(*notes, *values.notes),
-            kind=kind, unit="" if word == "months" else unit, worst=tuple(values.worst),
+            tuple(values.measures),
+            curves=tuple(values.curves),
+            notes=(*notes, *values.notes),
+            kind=kind,
+            unit="" if word == "months" else unit,
+            worst=tuple(values.worst),
             comparison=comparison,
-        )  # fmt: skip
+        )
     own = own_measures(table, metrics, kind, ci)
     return replace(found, measures=(*found.measures, *own), cohort=cohort)
-
-
-def _compare(
-    table: pd.DataFrame,
-    kind: str,
-    shown: str,
-    rule: Rule | None,
-    given: Sequence[OperatingPoint],
-    settings: Settings,
-) -> models.Comparison:
-    """Compare the models of a table by what the kind of study, or the mean error, says of them."""
-    names = sorted(map(str, table["model"].unique())) if "model" in table else []
-    if shown not in names:
-        raise PredictionsError(
-            f"no model {shown!r}", expected=f"one of {', '.join(names) or 'no model at all'}"
-        )
-    if kind == "classification":
-        return models.compare_classifiers(table, shown, rule=rule, given=given, settings=settings)
-    value = {"dice": "dice"} if kind == "segmentation" else {kind: models.absolute_error}
-    return models.compare_values(table, shown, values=value, settings=settings)
 
 
 def _kind_of(table: pd.DataFrame) -> Kind:
@@ -143,7 +128,8 @@ def _evaluate_classification(
     notes: list[str],
     rule: Rule | None,
     given: Sequence[OperatingPoint],
-    settings: Settings,
+    prevalence: float | None,
+    ci: CI,
 ) -> Evaluation:
     """Evaluate every label on test, then what belongs to all labels together."""
     names = list(dict.fromkeys(label for split, label in labels if split == "test"))
@@ -151,84 +137,62 @@ def _evaluate_classification(
         raise PredictionsError("the table has no test rows", expected="rows of split test")
     points, point_notes = _operating_points(names, labels, rule, given)
     notes = [*notes, *point_notes]
+    thresholds = {label: point.threshold for label, point in points.items()}
+    tests = [labels["test", label] for label in names]
+    on_test = table[table["split"] == "test"]
     measures: list[Measure] = []
     curves: list[Curve] = []
-    for label in names:
-        test, val = labels["test", label], labels.get(("val", label))
-        found, label_notes = _evaluate_label(test, val, points.get(label), settings)
+    for test in tests:
+        val = labels.get(("val", test.label))
+        found, label_notes = _evaluate_label(test, val, points.get(test.label), prevalence, ci)
         measures += found
         notes += label_notes
-        curves += label_curves(test, settings)
-    tests = [labels["test", label] for label in names]
+        curves += label_curves(test, prevalence, ci)
     matrix = None
     if len(tests) > 1:
-        thresholds = {label: point.threshold for label, point in points.items()}
-        measures += classification.macro_measures(tests, thresholds, settings)
-        measures.append(classification.micro_auroc(tests, settings))
-        absent = [rows.label for rows in tests if rows.truth.all() or not rows.truth.any()]
+        measures += classification.macro_measures(tests, thresholds, ci)
+        measures.append(classification.micro_auroc(tests, ci))
+        absent = [rows.label for rows in tests if rows.scores.one_class]
         if absent:
             notes.append(f"left out of the macro means, one class only: {', '.join(absent)}")
-        exclusive, matrix = multiclass.exclusive_classes(
-            table[table["split"] == "test"], names,
-            confidence=settings.confidence, resamples=settings.resamples, seed=settings.seed,
-        )  # fmt: skip
+        exclusive, matrix = exclusive_classes(on_test, names, ci)
         measures += exclusive
-    gaps, in_groups = _subgroups(tests, points, settings)
-    tables = _tables(tests, points)
-    variants = _variants(table, tests, points, settings)
     return Evaluation(
-        measures=(*measures, *in_groups, *classification.gap_measures(gaps)),
+        measures=(*measures, *_subgroups(tests, thresholds, ci)),
         operating_points=tuple(points.values()),
-        counts=tuple(tables),
+        counts=tuple(_tables(tests, thresholds)),
         confusion=matrix,
         curves=tuple(curves),
-        per_1000=tuple(_per_1000(measures, settings.prevalence)),
+        per_1000=tuple(_per_1000(measures, prevalence)),
         notes=tuple(notes),
-        variants=tuple(variants),
-        worst=tuple(worst_cases(table, tuple(points.values()))),
+        variants=tuple(variants(on_test, tests, thresholds, ci)),
+        worst=tuple(worst_cases(on_test, tuple(points.values()))),
     )
 
 
-def _variants(
-    table: pd.DataFrame,
-    tests: Sequence[LabelRows],
-    points: Mapping[str, OperatingPoint],
-    settings: Settings,
-) -> list[Variant]:
-    """Return the measures of every label per patient and under other label policies."""
-    found = []
-    test = table[table["split"] == "test"]
-    for rows in tests:
-        threshold = points[rows.label].threshold if rows.label in points else None
-        found += per_patient(rows, threshold, settings)
-        mine = test[test["label"] == rows.label]
-        found += label_policies(mine, rows, threshold, settings)
-    return found
-
-
 def _evaluate_label(
-    test: LabelRows, val: LabelRows | None, point: OperatingPoint | None, settings: Settings
+    test: LabelRows,
+    val: LabelRows | None,
+    point: OperatingPoint | None,
+    prevalence: float | None,
+    ci: CI,
 ) -> tuple[list[Measure], list[str]]:
     """Return a label's measures on test, its AUROC on validation, and notes."""
-    measures, notes = classification.label_measures(test, point, settings)
-    measures = [replace(measure, split="test") for measure in measures]
+    measures, notes = classification.label_measures(test, point, prevalence, ci)
     if val is not None:
-        of_val = auroc(val.truth, val.score, patients=val.clusters, confidence=settings.confidence)
-        measures.append(replace(of_val, split="val"))
-        if point is not None:
-            shares = share_measures(
-                val.truth, val.score, point.threshold,
-                patients=val.clusters, confidence=settings.confidence,
-            )[:2]  # fmt: skip
-            measures += [replace(share, split="val") for share in shares]
-        if val.has_probabilities and test.has_probabilities:
-            after, note = classification.recalibrated_measures(test, val, settings)
+        threshold = None if point is None else point.threshold
+        of_val = classification.headline_measures(val.scores, threshold, ci)
+        measures += [replace(measure, split="val") for measure in of_val]
+        if val.scores.are_probabilities and test.scores.are_probabilities:
+            after, note = classification.recalibrated_measures(test, val, ci)
             measures += after
             notes += [note] if note else []
-    patients = int(np.unique(test.patients).size)
-    if patients != test.truth.size:
-        notes.append(f"{test.truth.size} test rows of {test.label!r} come from {patients} patients:"
-                     " all intervals are over patients")  # fmt: skip
+    rows, patients = test.scores.truth.size, int(np.unique(test.patients).size)
+    if patients != rows:
+        notes.append(
+            f"{rows} test rows of {test.label!r} come from {patients} patients:"
+            " all intervals are over patients"
+        )
     return [replace(measure, label=test.label) for measure in measures], notes
 
 
@@ -242,8 +206,10 @@ def _operating_points(
     points, notes = {point.label: point for point in given if point.label in names}, []
     unknown = [point.label for point in given if point.label not in names]
     if unknown:
-        raise PredictionsError(f"an operating point is given for {unknown[0]!r}",
-                               expected=f"one of {', '.join(map(repr, names))}")  # fmt: skip
+        raise PredictionsError(
+            f"an operating point is given for {unknown[0]!r}",
+            expected=f"one of {', '.join(map(repr, names))}",
+        )
     for label in names:
         if label in points or (rule is None and given):
             continue
@@ -252,56 +218,52 @@ def _operating_points(
             notes.append(f"no operating point for {label!r}: no rule and no threshold was given")
         elif val is None:
             notes.append(f"no operating point for {label!r}: the table has no validation rows")
-        elif val.truth.all() or not val.truth.any():
+        elif val.scores.one_class:
             notes.append(f"no operating point for {label!r}: validation holds one class only")
         else:
-            points[label] = choose_operating_point(val.truth, val.score, rule, label=label)
+            points[label] = choose_operating_point(val.scores, rule=rule, label=label)
             if math.isinf(points[label].threshold):
-                notes.append(f"no validation score of {label!r} meets {describe_rule(rule)}:"
-                             " the operating point flags nobody")  # fmt: skip
+                notes.append(
+                    f"no validation score of {label!r} meets {describe_rule(rule)}:"
+                    " the operating point flags nobody"
+                )
     return {label: points[label] for label in names if label in points}, notes
 
 
 def _subgroups(
-    tests: Sequence[LabelRows], points: Mapping[str, OperatingPoint], settings: Settings
-) -> tuple[list[subgroups.Gap], list[Measure]]:
-    """Return the gaps and the measures of every group of every label."""
+    tests: Sequence[LabelRows], thresholds: Mapping[str, float], ci: CI
+) -> list[Measure]:
+    """Return the measures of every group of every label, then the gaps, tested together."""
     gaps, measures = [], []
     for rows in tests:
-        point = points.get(rows.label)
-        threshold = point.threshold if point else None
-        if not rows.truth.size:
+        if not rows.scores.truth.size:
             continue
+        threshold = thresholds.get(rows.label)
         for column in rows.strata:
-            found = classification.subgroup_measures(rows, column, threshold, settings)
-            measures += [replace(measure, label=rows.label, split="test") for measure in found]
+            found = classification.subgroup_measures(rows, column, threshold, ci)
+            measures += [replace(measure, label=rows.label) for measure in found]
         gaps += [
             replace(gap, difference=replace(gap.difference, label=rows.label))
-            for gap in subgroups.gaps(
-                rows.truth, rows.score, rows.strata, threshold=threshold,
-                patients=rows.clusters, confidence=settings.confidence,
-            )
-        ]  # fmt: skip
-    return gaps, measures
+            for gap in subgroups.gaps(rows.scores, groups=rows.strata, threshold=threshold, ci=ci)
+        ]
+    return [*measures, *classification.gap_measures(gaps)]
 
 
-def _tables(
-    tests: Sequence[LabelRows], points: Mapping[str, OperatingPoint]
-) -> list[dict[str, Any]]:
+def _tables(tests: Sequence[LabelRows], thresholds: Mapping[str, float]) -> list[dict[str, Any]]:
     """Return the two-by-two tables at the operating points, of all rows and of every group."""
     tables = []
     for rows in tests:
-        if rows.label not in points:
+        if rows.label not in thresholds:
             continue
-        threshold = points[rows.label].threshold
-        flagged = rows.score >= threshold
-        groups = {"all": np.ones(rows.truth.size, dtype=bool)}
+        threshold, truth = thresholds[rows.label], rows.scores.truth
+        flagged = rows.scores.score >= threshold
+        groups = {"all": np.ones(truth.size, dtype=bool)}
         for column, values in rows.strata.items():
             groups |= {f"{column}={value}": values == value for value in np.unique(values)}
         for subset, mask in groups.items():
-            cells = asdict(counts_of(rows.truth[mask], flagged[mask]))
-            tables.append({"label": rows.label, "split": "test", "subset": subset,
-                           "threshold": storable(threshold), **cells})  # fmt: skip
+            place = {"label": rows.label, "split": "test", "subset": subset}
+            cells = asdict(counts_of(truth[mask], flagged[mask]))
+            tables.append({**place, "threshold": storable(threshold), **cells})
     return tables
 
 
@@ -314,9 +276,7 @@ def _per_1000(measures: Sequence[Measure], stated: float | None) -> list[dict[st
         prevalence = stated if stated is not None else values.get((label, "prevalence"))
         if label == "macro" or se is None or sp is None or prevalence is None:
             continue
-        found.append({
-            "label": label, "prevalence": prevalence,
-            "source": "stated" if stated is not None else "test set",
-            **asdict(natural_frequencies(se, sp, prevalence)),
-        })  # fmt: skip
+        source = "stated" if stated is not None else "test set"
+        counts = asdict(natural_frequencies(se, sp, prevalence))
+        found.append({"label": label, "prevalence": prevalence, "source": source, **counts})
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from medtl.metrics.inputs import usable_rows
+from medtl.metrics.scores import usable_rows
 from medtl.types import SPLITS
 
 if TYPE_CHECKING:

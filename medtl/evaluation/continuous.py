@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,14 +10,13 @@ import numpy as np
 
 from medtl.errors import PredictionsError
 from medtl.evaluation.bands import CHILDHOOD, as_groups, bands_of
-from medtl.evaluation.classification import Settings, gap_measures
+from medtl.evaluation.classification import gap_measures
 from medtl.evaluation.curves import Curve, numbers, thin
 from medtl.metrics import agreement
-from medtl.metrics.discrimination import with_percentiles
-from medtl.metrics.inputs import PAIR, num_patients, patient_codes, usable_rows
+from medtl.metrics.intervals import proportion_of_rows
 from medtl.metrics.overlap import casewise_measures
-from medtl.metrics.proportions import proportion_of_rows
-from medtl.metrics.resampling import bootstrap
+from medtl.metrics.resampling import bootstrap, with_percentiles
+from medtl.metrics.scores import CI, PAIR, Readings, is_clustered, num_patients, usable_rows
 from medtl.metrics.subgroups import mean_gaps
 from medtl.types import FloatArray, IntArray, Measure
 
@@ -53,15 +52,13 @@ class Found:
     worst: list[dict[str, Any]] = field(default_factory=list)
 
 
-def regression(
-    table: pd.DataFrame, strata: Sequence[str], settings: Settings, unit: str = "months"
-) -> Found:
+def regression(table: pd.DataFrame, strata: Sequence[str], ci: CI, unit: str = "months") -> Found:
     """Return the agreement of readings in a unit, of all test rows and of every group.
 
     Args:
         table: With label, split, y_true and y_score in the unit, patient_id, and the strata.
         strata: Columns to report by.
-        settings: Level and bootstrap.
+        ci: Level and bootstrap of the intervals.
         unit: As it ends the names of the measures ("months", "percent").
 
     Raises:
@@ -73,22 +70,23 @@ def regression(
         usable = usable_rows(truth, score)
         rows = every[usable]
         if len(rows) < len(every):
-            found.notes.append(f"{len(every) - len(rows)} of {len(every)} test rows of {label!r}"
-                               " lack a truth or a prediction and were left out")  # fmt: skip
+            found.notes.append(
+                f"{len(every) - len(rows)} of {len(every)} test rows of {label!r}"
+                " lack a truth or a prediction and were left out"
+            )
         _refuse_years(truth[usable], label)
         columns = list(strata)
         if label.endswith("_months") and REFERENCE_AGE not in rows:
             rows = rows.assign(**{REFERENCE_AGE: bands_of(truth[usable], CHILDHOOD)})
             columns.append(REFERENCE_AGE)
-        of_all = [*_readings(rows, settings, unit), *_correlations(rows, settings)]
         for subset, group in [("all", rows), *_groups(rows, columns)]:
-            measures = of_all if subset == "all" else _readings(group, settings, unit)
-            if subset != "all" and len(group) < SMALLEST_BAND:
-                measures = [_small(measure, len(group)) for measure in measures]
-            found.measures.extend(replace(m, label=label, subset=subset) for m in measures)
+            measures = _readings(group, unit, ci)
+            if subset == "all":
+                measures += _correlations(rows, ci)
+            found.measures.extend(_placed(measures, label, subset, len(group)))
         error = rows["y_score"].to_numpy(float) - rows["y_true"].to_numpy(float)
         values = {f"mae_{unit}": np.abs(error), f"bias_{unit}": error}
-        found.measures.extend(_gaps(rows, columns, values, label, settings))
+        found.measures.extend(_gaps(rows, columns, values, label, ci))
         found.curves.append(_bland_altman_points(rows, label))
         found.worst.extend(_largest_errors(rows, label))
     return found
@@ -99,13 +97,11 @@ def _gaps(
     strata: Sequence[str],
     values: Mapping[str, np.ndarray],
     label: str,
-    settings: Settings,
+    ci: CI,
 ) -> list[Measure]:
     """Return how the groups differ in the mean of a value, tested together by Holm."""
     groups = {name: as_groups(rows[name]) for name in strata}
-    found = mean_gaps(
-        values, groups, patients=rows["patient_id"].to_numpy(), confidence=settings.confidence
-    )
+    found = mean_gaps(values, groups, patients=rows["patient_id"].to_numpy(), ci=ci)
     return [replace(measure, label=label) for measure in gap_measures(found)]
 
 
@@ -113,20 +109,29 @@ def _largest_errors(rows: pd.DataFrame, label: str) -> list[dict[str, Any]]:
     """Return the readings that are furthest off."""
     rows = rows.assign(error=rows["y_score"] - rows["y_true"])
     order = rows["error"].abs().sort_values(ascending=False, kind="stable").index[:WORST]
+    names = {"reference": "y_true", "estimate": "y_score", "error": "error"}
     return [
-        {"label": label, "kind": "worst", "case_id": str(row["case_id"]),
-         "reference": float(row["y_true"]), "estimate": float(row["y_score"]),
-         "error": float(row["error"])}
+        {
+            **_place_of(label, row),
+            **{name: float(row[column]) for name, column in names.items()},
+        }
         for _, row in rows.loc[order].iterrows()
-    ]  # fmt: skip
+    ]
 
 
-def _small(measure: Measure, rows: int) -> Measure:
-    """Mark a measure of a group that is too small to be judged."""
-    if measure.status != "ok":
-        return measure
-    reason = f"small group: {rows} rows (fewer than {SMALLEST_BAND})"
-    return replace(measure, status="degenerate", reason=reason)
+def _place_of(label: str, row: pd.Series[Any]) -> dict[str, Any]:
+    """Return which case of the worst a row is."""
+    return {"label": label, "kind": "worst", "case_id": str(row["case_id"])}
+
+
+def _placed(measures: Sequence[Measure], label: str, subset: str, rows: int) -> Iterator[Measure]:
+    """Yield measures with label and subset, those of a group too small to be judged marked."""
+    for measure in measures:
+        placed = replace(measure, label=label, subset=subset)
+        if subset != "all" and rows < SMALLEST_BAND and measure.status == "ok":
+            reason = f"small group: {rows} rows (fewer than {SMALLEST_BAND})"
+            placed = replace(placed, status="degenerate", reason=reason)
+        yield placed
 
 
 def _test_labels(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
@@ -154,57 +159,47 @@ def _refuse_years(truth: np.ndarray, label: str) -> None:
         )
 
 
-def _pair(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Return truth, prediction, and patients where some patient has several rows."""
-    patients = rows["patient_id"].to_numpy()
-    clustered = rows["patient_id"].nunique() < len(rows)
+def _pair(rows: pd.DataFrame) -> Readings:
+    """Return truth, prediction and patients; a row's own number where each patient has one."""
+    patients = rows["patient_id"]
+    clustered = patients.nunique() < len(rows)
     truth, score = (rows[name].to_numpy(float) for name in PAIR)
-    return truth, score, patients if clustered else None
+    return Readings.of(truth, score, patients.to_numpy() if clustered else None)
 
 
-def _readings(rows: pd.DataFrame, settings: Settings, unit: str) -> list[Measure]:
+def _readings(rows: pd.DataFrame, unit: str, ci: CI) -> list[Measure]:
     """Return errors, shares within the limits (of months), bias and limits of agreement."""
-    truth, score, patients = _pair(rows)
+    pair = _pair(rows)
+    limits = WITHIN_MONTHS if unit == "months" else ()
     return [
-        *agreement.error_measures(
-            truth, score, unit=unit, patients=patients, confidence=settings.confidence,
-            resamples=settings.resamples, seed=settings.seed,
-        ),
-        *(
-            agreement.within(truth, score, limit, unit=unit, patients=patients,
-                             confidence=settings.confidence)
-            for limit in (WITHIN_MONTHS if unit == "months" else ())
-        ),
-        *agreement.bland_altman(
-            truth, score, unit=unit, patients=patients, confidence=settings.confidence
-        ),
-    ]  # fmt: skip
+        *agreement.error_measures(pair, unit=unit, ci=ci),
+        *(agreement.within(pair, limit=limit, unit=unit, ci=ci) for limit in limits),
+        *agreement.bland_altman(pair, unit=unit, ci=ci),
+    ]
 
 
-def _correlations(rows: pd.DataFrame, settings: Settings) -> list[Measure]:
+def _correlations(rows: pd.DataFrame, ci: CI) -> list[Measure]:
     """Return ICC, Pearson, concordance and the slopes of the error."""
-    truth, score, patients = _pair(rows)
+    pair = _pair(rows)
+    truth, score = pair.reference, pair.prediction
 
-    def measures_of(index: np.ndarray) -> list[Measure]:
-        pair = truth[index], score[index]
-        icc = agreement.intraclass_correlation(
-            np.column_stack(pair), confidence=settings.confidence
-        )
-        return [icc, *agreement.correlation_measures(*pair, confidence=settings.confidence)]
+    def measures_of(index: IntArray) -> list[Measure]:
+        drawn = truth[index], score[index]
+        icc = agreement.intraclass_correlation(np.column_stack(drawn), ci=ci)
+        return [icc, *agreement.correlation_measures(*drawn, ci=ci)]
 
     measures = measures_of(np.arange(truth.size))
-    if patients is None:
+    if not is_clustered(pair.patients):
         return measures
 
     # The closed intervals take rows as independent; here some patients have several.
     def values_of(weights: IntArray) -> FloatArray:
         drawn = [measures_of(np.repeat(np.arange(truth.size), row)) for row in weights]
-        return np.array([[np.nan if m.value is None else m.value for m in row] for row in drawn])
+        return np.array([[m.value for m in row] for row in drawn], dtype=float)
 
-    resamples = min(settings.resamples, 500)
-    codes = patient_codes(patients, truth.size)
-    draws = bootstrap(values_of, codes, resamples=resamples, seed=settings.seed)
-    number = num_patients(codes)
+    few = replace(ci, resamples=min(ci.resamples, DRAWN))
+    draws = bootstrap(values_of, pair.patients, few)
+    number = num_patients(pair.patients)
     return [
         with_percentiles(replace(measure, low=None, high=None, n_patients=number), column)
         if measure.status == "ok"
@@ -213,14 +208,19 @@ def _correlations(rows: pd.DataFrame, settings: Settings) -> list[Measure]:
     ]
 
 
-def _bland_altman_points(rows: pd.DataFrame, label: str) -> Curve:
+def _bland_altman_points(rows: pd.DataFrame, label: str, name: str = "bland_altman") -> Curve:
     """Return error against mean of the two readings, thinned evenly along the mean."""
-    truth, score, _ = _pair(rows)
-    at = _drawn((truth + score) / 2, score - truth)
-    return {"name": "bland_altman", "label": label, "split": "test",
-            "x": numbers(((truth + score) / 2)[at]), "y": numbers((score - truth)[at]),
-            "truth": numbers(truth[at]), "prediction": numbers(score[at]),
-            "of": int(truth.size)}  # fmt: skip
+    pair = _pair(rows)
+    mean = (pair.reference + pair.prediction) / 2
+    at = _drawn(mean, pair.error)
+    columns = {"x": mean, "y": pair.error, "truth": pair.reference, "prediction": pair.prediction}
+    return {
+        "name": name,
+        "label": label,
+        "split": "test",
+        **{key: numbers(values[at]) for key, values in columns.items()},
+        "of": int(mean.size),
+    }
 
 
 def _drawn(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -233,14 +233,14 @@ def _drawn(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.asarray(kept[np.argsort(x[kept], kind="stable")])
 
 
-def segmentation(table: pd.DataFrame, strata: Sequence[str], settings: Settings) -> Found:
+def segmentation(table: pd.DataFrame, strata: Sequence[str], ci: CI) -> Found:
     """Return overlap and distances of every structure, per case first, of all and every group.
 
     Args:
         table: One row per case and structure (`label`) with `PER_CASE` columns, voxel counts and
             volumes as `overlap.compare_masks` gives them; NaN where undefined.
         strata: Columns to report by.
-        settings: Level and bootstrap.
+        ci: Level and bootstrap of the intervals.
 
     Raises:
         PredictionsError: If the table has no test rows.
@@ -248,14 +248,12 @@ def segmentation(table: pd.DataFrame, strata: Sequence[str], settings: Settings)
     found = Found()
     for label, rows in _test_labels(table):
         for subset, group in [("all", rows), *_groups(rows, strata)]:
-            measures = _per_case(group, settings) + _absences(group, settings)
+            measures = _per_case(group, ci) + _absences(group, ci)
             if subset == "all":
-                measures += _sizes(group, settings)
-            if subset != "all" and len(group) < SMALLEST_BAND:
-                measures = [_small(measure, len(group)) for measure in measures]
-            found.measures.extend(replace(m, label=label, subset=subset) for m in measures)
+                measures += _sizes(group, ci)
+            found.measures.extend(_placed(measures, label, subset, len(group)))
         dice = {"dice": rows["dice"].to_numpy(float, na_value=np.nan)}
-        found.measures.extend(_gaps(rows, strata, dice, label, settings))
+        found.measures.extend(_gaps(rows, strata, dice, label, ci))
         empty = int(rows["dice"].isna().sum())
         if empty:
             found.notes.append(
@@ -273,29 +271,27 @@ def _lowest_overlaps(rows: pd.DataFrame, label: str) -> list[dict[str, Any]]:
     far = rows["hd95_mm"].astype(float) if "hd95_mm" in rows else rows["dice"].astype(float) * 0
     order = rows.assign(_far=-far.fillna(np.inf)).dropna(subset=["dice"])
     order = order.sort_values(["dice", "_far", "case_id"], kind="stable").head(WORST)
-    names = [name for name in ("dice", "hd95_mm", "voxels_truth", "voxels_prediction")
-             if name in rows]  # fmt: skip
+    shown = ("dice", "hd95_mm", "voxels_truth", "voxels_prediction")
+    names = [name for name in shown if name in rows]
+    columns = zip(*(numbers(order[name].to_numpy(float)) for name in names), strict=True)
     return [
-        {"label": label, "kind": "worst", "case_id": str(row["case_id"]),
-         **{name: numbers(np.array([row[name]], dtype=float))[0] for name in names}}
-        for _, row in order.iterrows()
-    ]  # fmt: skip
+        {**_place_of(label, row), **dict(zip(names, values, strict=True))}
+        for (_, row), values in zip(order.iterrows(), columns, strict=True)
+    ]
 
 
-def _per_case(rows: pd.DataFrame, settings: Settings) -> list[Measure]:
+def _per_case(rows: pd.DataFrame, ci: CI) -> list[Measure]:
     """Return the summaries of every column; the mean bears the column's own name."""
     columns = [name for name in rows if name in PER_CASE or str(name).startswith("nsd_")]
+    patients = rows["patient_id"].to_numpy()
     measures = []
     for name in columns:
         values = rows[name].to_numpy(float, na_value=np.nan)
-        measures += casewise_measures(
-            str(name), values, patients=rows["patient_id"].to_numpy(),
-            confidence=settings.confidence, resamples=settings.resamples, seed=settings.seed,
-        )  # fmt: skip
+        measures += casewise_measures(str(name), values, patients=patients, ci=ci)
     return [replace(measure, name=measure.name.removesuffix("_mean")) for measure in measures]
 
 
-def _absences(rows: pd.DataFrame, settings: Settings) -> list[Measure]:
+def _absences(rows: pd.DataFrame, ci: CI) -> list[Measure]:
     """Return the shares of missed, correctly absent and poor (Dice below 0.5) cases."""
     if "voxels_truth" not in rows:
         return []
@@ -309,48 +305,43 @@ def _absences(rows: pd.DataFrame, settings: Settings) -> list[Measure]:
         "dice_below_50_percent": (np.isfinite(dice), dice < 0.5, "cases with a defined Dice"),
     }
     return [
-        proportion_of_rows(name, hits[mask], patients=patients[mask],
-                           confidence=settings.confidence, of=of)
+        proportion_of_rows(name, hits[mask], patients=patients[mask], ci=ci, of=of)
         for name, (mask, hits, of) in parts.items()
-    ]  # fmt: skip
+    ]
 
 
 SIZES = {"volume": "ml", "area": "cm2"}
 """What the size of a structure is called, in 3D and in 2D, and its unit."""
 
 
-def _sizes(rows: pd.DataFrame, settings: Settings) -> list[Measure]:
+def _sizes(rows: pd.DataFrame, ci: CI) -> list[Measure]:
     """Return bias and limits of agreement of volumes or areas, where the table has them."""
     found = []
-    for size, unit in SIZES.items():
-        pair = _size_pair(rows, size, unit)
-        if pair is None:
-            continue
+    for size, pair in _size_pairs(rows):
         measures = agreement.bland_altman(
-            pair["y_true"].to_numpy(float), pair["y_score"].to_numpy(float),
-            unit=unit, patients=pair["patient_id"].to_numpy(), confidence=settings.confidence,
-        )  # fmt: skip
+            pair["y_true"], pair["y_score"], unit=SIZES[size], patients=pair["patient_id"], ci=ci
+        )
         found += [replace(measure, name=f"{size}_{measure.name}") for measure in measures]
     return found
 
 
 def _size_points(rows: pd.DataFrame, label: str) -> list[Curve]:
     """Return difference against mean of true and predicted volume or area, to draw."""
-    pairs = {size: _size_pair(rows, size, unit) for size, unit in SIZES.items()}
     return [
-        {**_bland_altman_points(pair, label), "name": f"{size}_bland_altman"}
-        for size, pair in pairs.items()
-        if pair is not None
+        _bland_altman_points(pair, label, f"{size}_bland_altman")
+        for size, pair in _size_pairs(rows)
     ]
 
 
-def _size_pair(rows: pd.DataFrame, size: str, unit: str) -> pd.DataFrame | None:
-    """Return true and predicted size as y_true and y_score, None where the table has none."""
-    names = {f"{size}_truth_{unit}": "y_true", f"{size}_prediction_{unit}": "y_score"}
-    if not all(name in rows for name in names):
-        return None
-    known = rows[["case_id", "patient_id", *names]].rename(columns=names).dropna()
-    return known if len(known) else None
+def _size_pairs(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield true and predicted size as y_true and y_score, for volume and area where there are."""
+    for size, unit in SIZES.items():
+        names = {f"{size}_truth_{unit}": "y_true", f"{size}_prediction_{unit}": "y_score"}
+        if not all(name in rows for name in names):
+            continue
+        known = rows[["case_id", "patient_id", *names]].rename(columns=names).dropna()
+        if len(known):
+            yield size, known
 
 
 def _case_values(rows: pd.DataFrame, label: str) -> list[Curve]:
@@ -362,6 +353,6 @@ def _case_values(rows: pd.DataFrame, label: str) -> list[Curve]:
         values = np.sort(rows[name].dropna().to_numpy(float))
         values = values if name == "dice" else values[::-1]
         at = thin(values.size)
-        found.append({"name": f"{name}_of_cases", "label": label, "split": "test",
-                      "x": numbers(at + 1), "y": numbers(values[at])})  # fmt: skip
+        place = {"name": f"{name}_of_cases", "label": label, "split": "test"}
+        found.append({**place, "x": numbers(at + 1), "y": numbers(values[at])})
     return found

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from medtl.evaluation.classification import LabelRows, Settings
+from medtl.evaluation.classification import LabelRows
 from medtl.metrics.calibration import reliability
-from medtl.metrics.discrimination import ROUNDING, bootstrap_counts
-from medtl.metrics.net_benefit import decision_curve, decision_draws
+from medtl.metrics.operating_point import decision_curve, decision_draws
 from medtl.metrics.ranking import Ranking, coarsen, rank
+from medtl.metrics.resampling import ROUNDING, FromCounts, bootstrap_counts
+from medtl.metrics.scores import CI, Scores
 from medtl.types import FloatArray, IntArray
 
 POINTS = 200
@@ -20,25 +22,32 @@ POINTS = 200
 BINS = 20
 """Bins of the score histogram."""
 
+BAND_RESAMPLES = 500
+"""Resamples of a band at most."""
+
 Curve = dict[str, Any]
 
 
-def label_curves(rows: LabelRows, settings: Settings) -> list[Curve]:
+def label_curves(rows: LabelRows, prevalence: float | None, ci: CI) -> list[Curve]:
     """Return ROC, precision-recall, reliability, decision, histogram and threshold table.
 
     Those that need both classes, or probabilities, are left out where they do not exist.
     """
-    if not rows.truth.size:
+    scores = rows.scores
+    if not scores.truth.size:
         return []
-    ranking = rank(rows.truth, rows.score)
-    curves = []
-    if ranking.num_positive and ranking.num_negative:
-        curves += [_roc(rows, ranking, settings), _precision_recall(rows, ranking, settings)]
-    if rows.has_probabilities:
-        curves += [_reliability(rows, settings), _decision(rows, settings)]
-    curves += [_histogram(rows), _threshold_table(ranking)]
-    return [{"name": curve.pop("name"), "label": rows.label, "split": rows.split, **curve}
-            for curve in curves]  # fmt: skip
+    few = replace(ci, resamples=min(ci.resamples, BAND_RESAMPLES))
+    ranking = rank(scores)
+    curves: dict[str, Curve] = {}
+    if not scores.one_class:
+        curves |= {"roc": _roc(ranking, few), "precision_recall": _precision_recall(ranking, few)}
+    if scores.are_probabilities:
+        curves["reliability"] = _reliability(scores, ci)
+        curves["decision"] = _decision(scores, None if scores.one_class else prevalence, few)
+    curves["score_histogram"] = _histogram(scores)
+    curves["threshold_table"] = _threshold_table(ranking)
+    place = {"label": rows.label, "split": rows.split}
+    return [{"name": name, **place, **curve} for name, curve in curves.items()]
 
 
 def thin(size: int, points: int = POINTS) -> IntArray:
@@ -66,7 +75,13 @@ def numbers(values: FloatArray | IntArray) -> list[float | int | str | None]:
     ]
 
 
-def _roc(rows: LabelRows, ranking: Ranking, settings: Settings) -> Curve:
+def _drawn(ranking: Ranking, values: FromCounts, ci: CI) -> FloatArray:
+    """Return the values in every resample, `(B, k)`."""
+    (draws,) = bootstrap_counts(coarsen(ranking), [values], ci)
+    return draws.reshape(len(draws), -1)
+
+
+def _roc(ranking: Ranking, ci: CI) -> Curve:
     """Return the ROC with a vertical bootstrap band over patients."""
     at = _spread(ranking)
     x = np.concatenate([[0.0], ranking.fp[at] / ranking.num_negative])
@@ -75,15 +90,20 @@ def _roc(rows: LabelRows, ranking: Ranking, settings: Settings) -> Curve:
     def heights(tp: IntArray, fp: IntArray) -> FloatArray:
         return np.stack([_height(hits, alarms, x) for hits, alarms in zip(tp, fp, strict=True)])
 
-    (draws,) = bootstrap_counts(
-        coarsen(ranking), [heights], patients=rows.clusters,
-        resamples=min(settings.resamples, 500), seed=settings.seed,
-    )  # fmt: skip
-    tail = (1 - settings.confidence) / 2
-    low, high = np.nanquantile(draws, [tail, 1 - tail], axis=0)
+    low, high = np.nanquantile(_drawn(ranking, heights, ci), _tails(ci), axis=0)
     threshold = np.concatenate([[np.inf], ranking.thresholds[at]])
-    return {"name": "roc", "x": numbers(x), "y": numbers(y), "low": numbers(low),
-            "high": numbers(high), "threshold": numbers(threshold)}  # fmt: skip
+    return _columns(x=x, y=y, low=low, high=high, threshold=threshold)
+
+
+def _tails(ci: CI) -> tuple[float, float]:
+    """Return the levels of the two ends of a band."""
+    tail = (1 - ci.level) / 2
+    return tail, 1 - tail
+
+
+def _columns(**values: FloatArray | IntArray) -> Curve:
+    """Return arrays as JSON can hold them."""
+    return {name: numbers(column) for name, column in values.items()}
 
 
 def _height(tp: IntArray, fp: IntArray, x: FloatArray) -> FloatArray:
@@ -99,7 +119,7 @@ def _height(tp: IntArray, fp: IntArray, x: FloatArray) -> FloatArray:
     return np.interp(x, xs, ys)
 
 
-def _precision_recall(rows: LabelRows, ranking: Ranking, settings: Settings) -> Curve:
+def _precision_recall(ranking: Ranking, ci: CI) -> Curve:
     """Return precision against recall with its bootstrap band, and the prevalence as baseline."""
     at = _spread(ranking)
     tp, flagged = ranking.tp[at], ranking.tp[at] + ranking.fp[at]
@@ -111,17 +131,12 @@ def _precision_recall(rows: LabelRows, ranking: Ranking, settings: Settings) -> 
             [np.concatenate(_precisions(hits, alarms, recall)) for hits, alarms in rows]
         )
 
-    (draws,) = bootstrap_counts(
-        coarsen(ranking), [precisions], patients=rows.clusters,
-        resamples=min(settings.resamples, 500), seed=settings.seed,
-    )  # fmt: skip
-    tail = (1 - settings.confidence) / 2
-    best, worst = np.split(draws.reshape(-1, 2 * recall.size), 2, axis=1)
-    low, high = np.nanquantile(worst, tail, axis=0), np.nanquantile(best, 1 - tail, axis=0)
-    baseline = ranking.num_positive / ranking.positive.size
-    return {"name": "precision_recall", "x": numbers(recall), "y": numbers(tp / flagged),
-            "low": numbers(low), "high": numbers(high),
-            "threshold": numbers(ranking.thresholds[at]), "baseline": baseline}  # fmt: skip
+    tail, top = _tails(ci)
+    best, worst = np.split(_drawn(ranking, precisions, ci), 2, axis=1)
+    low, high = np.nanquantile(worst, tail, axis=0), np.nanquantile(best, top, axis=0)
+    threshold = ranking.thresholds[at]
+    columns = _columns(x=recall, y=tp / flagged, low=low, high=high, threshold=threshold)
+    return {**columns, "baseline": ranking.num_positive / ranking.positive.size}
 
 
 def _precisions(tp: IntArray, fp: IntArray, recall: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -142,46 +157,38 @@ def _precisions(tp: IntArray, fp: IntArray, recall: FloatArray) -> tuple[FloatAr
     return np.where(recall > 0, best, 1.0), np.where(recall > 0, worst, 0.0)
 
 
-def _reliability(rows: LabelRows, settings: Settings) -> Curve:
+def _reliability(rows: Scores, ci: CI) -> Curve:
     """Return the reliability diagram in ten equal-width bins with Wilson bars."""
-    points = reliability(rows.truth, rows.score, confidence=settings.confidence)
-    return {"name": "reliability", "x": numbers(points.predicted), "y": numbers(points.observed),
-            "low": numbers(points.low), "high": numbers(points.high),
-            "count": numbers(points.count)}  # fmt: skip
+    points = reliability(rows, ci=ci)
+    return _columns(
+        x=points.predicted, y=points.observed, low=points.low, high=points.high, count=points.count
+    )
 
 
-def _decision(rows: LabelRows, settings: Settings) -> Curve:
+def _decision(rows: Scores, prevalence: float | None, ci: CI) -> Curve:
     """Return net benefit at threshold probabilities 0.01 to 0.99 with a bootstrap band."""
-    at = np.arange(1, 100) / 100
-    both = bool(rows.truth.any()) and not rows.truth.all()
-    prevalence = settings.prevalence if both else None
-    curve = decision_curve(rows.truth, rows.score, at, prevalence=prevalence)
-    draws = decision_draws(
-        rows.truth, rows.score, at, prevalence=prevalence, patients=rows.clusters,
-        resamples=min(settings.resamples, 500), seed=settings.seed,
-    )  # fmt: skip
-    tail = (1 - settings.confidence) / 2
-    low, high = np.nanquantile(draws, [tail, 1 - tail], axis=0)
-    return {"name": "decision", "x": numbers(at), "y": numbers(curve.model),
-            "low": numbers(low), "high": numbers(high),
-            "treat_all": numbers(curve.treat_all), "prevalence": prevalence}  # fmt: skip
+    curve = decision_curve(rows, prevalence=prevalence)
+    draws = decision_draws(rows, prevalence=prevalence, ci=ci)
+    low, high = np.nanquantile(draws, _tails(ci), axis=0)
+    columns = _columns(
+        x=curve.threshold, y=curve.model, low=low, high=high, treat_all=curve.treat_all
+    )
+    return {**columns, "prevalence": prevalence}
 
 
-def _histogram(rows: LabelRows) -> Curve:
+def _histogram(rows: Scores) -> Curve:
     """Return how many positives and negatives fall in each score bin; x is its left edge."""
-    low, high = (0.0, 1.0) if rows.has_probabilities else (rows.score.min(), rows.score.max())
+    low, high = (0.0, 1.0) if rows.are_probabilities else (rows.score.min(), rows.score.max())
     edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
     positive, _ = np.histogram(rows.score[rows.truth], edges)
     negative, _ = np.histogram(rows.score[~rows.truth], edges)
-    return {"name": "score_histogram", "x": numbers(edges[:-1]), "positive": numbers(positive),
-            "negative": numbers(negative)}  # fmt: skip
+    return _columns(x=edges[:-1], positive=positive, negative=negative)
 
 
 def _threshold_table(ranking: Ranking) -> Curve:
     """Return the two-by-two table at thinned thresholds, the first of which flags nobody."""
     at = _spread(ranking)
     tp, fp = (np.concatenate([[0], counts[at]]) for counts in (ranking.tp, ranking.fp))
-    return {"name": "threshold_table",
-            "threshold": numbers(np.concatenate([[np.inf], ranking.thresholds[at]])),
-            "tp": numbers(tp), "fp": numbers(fp), "fn": numbers(ranking.num_positive - tp),
-            "tn": numbers(ranking.num_negative - fp)}  # fmt: skip
+    threshold = np.concatenate([[np.inf], ranking.thresholds[at]])
+    fn, tn = ranking.num_positive - tp, ranking.num_negative - fp
+    return _columns(threshold=threshold, tp=tp, fp=fp, fn=fn, tn=tn)

@@ -10,7 +10,7 @@ import numpy as np
 from medtl.errors import PredictionsError
 from medtl.evaluation.bands import as_groups
 from medtl.evaluation.classification import LabelRows
-from medtl.metrics.inputs import usable_rows
+from medtl.metrics.scores import PAIR, Scores, usable_rows
 from medtl.types import OperatingPoint
 
 if TYPE_CHECKING:
@@ -95,10 +95,10 @@ def label_rows(
         kept = index[usable[index]]
         notes += _left_out(str(label), str(split), truth[index], score[index])
         _refuse_other_truths(truth[kept], str(label))
-        found[(str(split), str(label))] = LabelRows(
-            str(label), str(split), truth[kept] == 1, score[kept], codes[kept],
-            {name: values[kept] for name, values in columns.items()},
-        )  # fmt: skip
+        scores = Scores.of(truth[kept] == 1, score[kept], codes[kept])
+        groups = {name: values[kept] for name, values in columns.items()}
+        rows = LabelRows(str(label), str(split), scores, codes[kept], groups)
+        found[rows.split, rows.label] = rows
     return found, notes
 
 
@@ -126,24 +126,21 @@ def _refuse_other_truths(truth: np.ndarray, label: str) -> None:
         )
 
 
-def worst_cases(table: pd.DataFrame, points: Sequence[OperatingPoint]) -> list[dict[str, Any]]:
+def worst_cases(test: pd.DataFrame, points: Sequence[OperatingPoint]) -> list[dict[str, Any]]:
     """Return the missed and the wrongly flagged test cases of every label, the worst first.
 
     Args:
-        table: With defaults filled in.
+        test: Test rows with defaults filled in.
         points: Frozen thresholds; a label without one has no such cases.
     """
     found = []
-    test = table[table["split"] == "test"]
     for point in points:
         rows = test[(test["label"] == point.label) & usable_rows(test["y_true"], test["y_score"])]
         flagged, positive = rows["y_score"] >= point.threshold, rows["y_true"] == 1
         kinds = (("missed", positive & ~flagged, True), ("false_alarm", ~positive & flagged, False))
         for kind, mask, ascending in kinds:
             order = rows[mask].sort_values("y_score", ascending=ascending, kind="stable")
-            found += [
-                {"label": point.label, "kind": kind, "case_id": str(row["case_id"]),
-                 "y_true": float(row["y_true"]), "y_score": float(row["y_score"])}
-                for _, row in order.head(LISTED).iterrows()
-            ]  # fmt: skip
+            for _, row in order.head(LISTED).iterrows():
+                case = {"label": point.label, "kind": kind, "case_id": str(row["case_id"])}
+                found.append({**case, **{name: float(row[name]) for name in PAIR}})
     return found

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from medtl.errors import PredictionsError
-from medtl.evaluation.classification import LabelRows, Settings
-from medtl.metrics import confusion
-from medtl.metrics.comparison import (
-    ModelComparison,
-    compare_models,
-    holm,
-    paired_t,
-)
-from medtl.metrics.inputs import PAIR, usable_rows
+from medtl.evaluation.classification import headline_measures
+from medtl.metrics.comparison import PairedTest, holm, paired_auroc, paired_t
+from medtl.metrics.confusion import share_measures
 from medtl.metrics.operating_point import Rule, choose_operating_point
 from medtl.metrics.overlap import casewise_measures
-from medtl.metrics.ranking import auroc, rank
-from medtl.types import Measure, OperatingPoint
+from medtl.metrics.ranking import rank
+from medtl.metrics.scores import CI, CI95, PAIR, Scores, usable_rows
+from medtl.types import FloatArray, Measure, OperatingPoint
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,6 +48,26 @@ class ReaderPoint:
     label: str
     sensitivity: Measure
     specificity: Measure
+
+
+@dataclass(frozen=True)
+class ModelComparison:
+    """One pair of models on one label.
+
+    Attributes:
+        label: The finding.
+        first: Name of a model. second: Name of the other.
+        test: First minus second.
+        p_holm: p adjusted within all pairs and labels compared together.
+        dropped: Rows that only one of the two has, or without a truth or score.
+    """
+
+    label: str
+    first: str
+    second: str
+    test: PairedTest
+    p_holm: float | None
+    dropped: int
 
 
 @dataclass(frozen=True)
@@ -94,14 +110,12 @@ def without_readers(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     return table[~named].drop(columns="reader"), table[named]
 
 
-def reader_points(
-    readings: pd.DataFrame, settings: Settings
-) -> tuple[list[ReaderPoint], list[str]]:
+def reader_points(readings: pd.DataFrame, ci: CI) -> tuple[list[ReaderPoint], list[str]]:
     """Return sensitivity and specificity of every reader and label on the test rows, and notes.
 
     Args:
         readings: Rows with `reader`; `y_score` is 1 for "yes" and 0 for "no".
-        settings: Level of the intervals.
+        ci: Level of the intervals.
     """
     points: list[ReaderPoint] = []
     notes: list[str] = []
@@ -109,96 +123,149 @@ def reader_points(
         return points, notes
     test = readings[readings["split"] == "test"]
     for (reader, label), rows in test.groupby(["reader", "label"], sort=True):
-        usable = rows[usable_rows(rows["y_true"], rows["y_score"])]
+        usable = _usable(rows)
         if not usable["y_score"].isin((0, 1)).all():
             notes.append(f"the readings of {reader} are not 0 and 1 and were left out")
             continue
-        patients = usable["patient_id"].to_numpy()
-        shares = confusion.share_measures(
-            usable["y_true"], usable["y_score"], 1.0,
-            patients=patients if len(set(patients)) < len(patients) else None,
-            confidence=settings.confidence,
-        )[:2]  # fmt: skip
+        shares = share_measures(_scores(usable), threshold=1.0, ci=ci)[:2]
         both = (replace(share, label=str(label)) for share in shares)
         points.append(ReaderPoint(str(reader), str(label), *both))
     return points, notes
 
 
-def compare_classifiers(
+def compare(
     table: pd.DataFrame,
     shown: str,
     *,
-    rule: Rule | None,
-    given: Sequence[OperatingPoint],
-    settings: Settings,
+    value: str = "",
+    rule: Rule | None = None,
+    given: Sequence[OperatingPoint] = (),
+    ci: CI = CI95,
 ) -> Comparison:
-    """Return every model's AUROC, sensitivity and specificity, and DeLong's paired tests.
-
-    Each model has its own threshold: given for its label, or chosen by the rule on its own
-    validation rows.
+    """Return the models of a table side by side on the same test cases, and paired tests.
 
     Args:
-        table: With `model`, `split`, `label`, `patient_id`, `y_true`, `y_score`.
+        table: With `model`, `split`, `label`, `patient_id`, `case_id` and what is compared.
         shown: The model that is reported in full.
-        rule: How thresholds are chosen.
+        value: Measure whose mean over the cases is compared: "dice", or "mae_" and a unit; "" for
+            classifiers, compared by AUROC, sensitivity and specificity.
+        rule: How a classifier's threshold is chosen, on its own validation rows.
         given: Thresholds that were stated.
-        settings: Level of the intervals.
+        ci: Level and bootstrap of the intervals.
+
+    Raises:
+        PredictionsError: If no model is called so, or models disagree about a truth.
     """
-    names = sorted(str(name) for name in table["model"].unique())
+    names = sorted(map(str, table["model"].unique())) if "model" in table else []
+    if shown not in names:
+        raise PredictionsError(
+            f"no model {shown!r}", expected=f"one of {', '.join(names) or 'no model at all'}"
+        )
+    if value:
+        rows, tests = _compare_values(table, names, value, ci)
+        return Comparison(tuple(names), shown, tuple(rows), tuple(_with_holm(tests)))
     stated = {point.label: point.threshold for point in given}
     found, curves = [], []
     for name in names:
         mine = table[table["model"] == name]
-        for label, rows in mine[mine["split"] == "test"].groupby("label", sort=False):
+        for label, rows_of in mine[mine["split"] == "test"].groupby("label", sort=False):
             val = mine[(mine["split"] == "val") & (mine["label"] == label)]
             threshold = stated.get(str(label), _chosen(val, rule))
-            test = _label_rows(rows, str(label))
-            found += [ModelRow(name, m) for m in _headline(test, threshold, settings)]
-            curves += _roc_curve(test, name)
-    tests = compare_models(table, confidence=settings.confidence)
+            scores = _scores(_usable(rows_of))
+            found += [
+                ModelRow(name, replace(measure, label=str(label)))
+                for measure in headline_measures(scores, threshold, ci)
+            ]
+            curves += _roc_curve(scores, name, str(label))
+    tests = compare_models(table, ci=ci)
     return Comparison(tuple(names), shown, tuple(found), tuple(tests), tuple(curves))
 
 
-def compare_values(
-    table: pd.DataFrame, shown: str, *, values: Mapping[str, Any], settings: Settings
-) -> Comparison:
-    """Return the mean of a value per case of every model, and paired t tests over patients.
+def compare_models(
+    table: pd.DataFrame, *, models: Sequence[str] = (), ci: CI = CI95
+) -> list[ModelComparison]:
+    """Return the paired AUC comparison of every pair of models on every label.
+
+    Only cases that both models have are compared; the others are counted.
 
     Args:
-        table: Test and other rows with `model`, `label`, `patient_id`, `case_id`.
-        shown: The model that is reported in full.
-        values: One entry: name of the measure -> column, or function of the rows, that gives the
-            value per case (Dice, or the absolute error).
-        settings: Level and bootstrap.
+        table: A predictions table with a column `model`; rows of `split` "test" only, if it has
+            that column.
+        models: Names, in the order of the pairs; empty for all, in alphabetical order.
+        ci: Level of the intervals.
+
+    Raises:
+        PredictionsError: If there are not two models, or the two disagree about the truth.
     """
-    ((measure, of),) = values.items()
+    if "model" not in table:
+        raise PredictionsError("the table has no column model", expected="two models or more")
+    names = list(models) or sorted(str(name) for name in table["model"].unique())
+    if len(names) < 2:
+        raise PredictionsError(f"one model, {names[0]}", expected="two models or more")
+    rows = table[table["split"] == "test"] if "split" in table else table
+    parts = rows.groupby("label", sort=False) if "label" in rows else [("", rows)]
+    return _with_holm(
+        [
+            _compare_pair(part, str(label), pair, ci)
+            for label, part in parts
+            for pair in combinations(names, 2)
+        ]
+    )
+
+
+def _compare_pair(rows: pd.DataFrame, label: str, pair: tuple[str, str], ci: CI) -> ModelComparison:
+    """Join two models on the case and compare them."""
+    first, second = pair
+    parts = [rows[rows["model"] == name].set_index("case_id") for name in pair]
+    for name, part in zip(pair, parts, strict=True):
+        if part.index.has_duplicates:
+            raise PredictionsError(
+                f"model {name} has several rows for one case and label {label!r}",
+                expected="one score per case",
+                fix="Compare one seed or fold at a time, or average them",
+            )
+    both = parts[0].merge(parts[1], left_index=True, right_index=True, suffixes=("", "_second"))
+    usable = usable_rows(both["y_true"], both["y_score"])
+    kept = both[usable & usable_rows(both["y_true_second"], both["y_score_second"])]
+    dropped = len(parts[0]) + len(parts[1]) - 2 * len(kept)
+    if not np.array_equal(kept["y_true"].to_numpy(), kept["y_true_second"].to_numpy()):
+        raise PredictionsError(
+            f"{first} and {second} disagree about the truth of a case", expected="the same y_true"
+        )
+    patients = kept["patient_id"].to_numpy() if "patient_id" in kept else None
+    test = paired_auroc(
+        kept["y_true"], kept["y_score"], kept["y_score_second"], patients=patients, ci=ci
+    )
+    return ModelComparison(label, first, second, test, None, dropped)
+
+
+def _compare_values(
+    table: pd.DataFrame, names: Sequence[str], measure: str, ci: CI
+) -> tuple[list[ModelRow], list[ModelComparison]]:
+    """Return the mean of a value per case of every model, and paired t tests over patients."""
     test = table[table["split"] == "test"]
-    test = test.assign(value=of(test) if callable(of) else test[of].to_numpy(float))
-    names = sorted(str(name) for name in test["model"].unique())
+    values = test[measure].to_numpy(float) if measure in test else _absolute_error(test)
     rows, tests = [], []
-    for label, every in test.groupby("label", sort=False):
+    for label, every in test.assign(value=values).groupby("label", sort=False):
         wide = every.pivot(index="case_id", columns="model", values="value")
         owner = every.drop_duplicates("case_id").set_index("case_id")["patient_id"]
         for name in names:
             known = wide[name].dropna()
-            mean = casewise_measures(
-                measure, known.to_numpy(), patients=owner.loc[known.index].to_numpy(),
-                confidence=settings.confidence, resamples=settings.resamples, seed=settings.seed,
-            )[0]  # fmt: skip
+            patients = owner.loc[known.index].to_numpy()
+            mean = casewise_measures(measure, known.to_numpy(), patients=patients, ci=ci)[0]
             rows.append(ModelRow(name, replace(mean, name=measure, label=str(label))))
-        for at, first in enumerate(names):
-            for second in names[at + 1 :]:
-                both = wide[[first, second]].dropna()
-                means = both.groupby(owner.loc[both.index].to_numpy()).mean()
-                test_of = paired_t(means[first], means[second], confidence=settings.confidence)
-                named = replace(test_of.difference, name=f"{measure}_difference")
-                dropped = int(wide[[first, second]].notna().sum().sum()) - 2 * len(both)
-                paired = replace(test_of, difference=named)
-                tests.append(ModelComparison(str(label), first, second, paired, None, dropped))
-    return Comparison(tuple(names), shown, tuple(rows), tuple(_with_holm(tests)))
+        for first, second in combinations(names, 2):
+            both = wide[[first, second]].dropna()
+            means = both.groupby(owner.loc[both.index].to_numpy()).mean()
+            found = paired_t(means[first], means[second], ci=ci)
+            named = replace(found.difference, name=f"{measure}_difference")
+            dropped = int(wide[[first, second]].notna().sum().sum()) - 2 * len(both)
+            paired = replace(found, difference=named)
+            tests.append(ModelComparison(str(label), first, second, paired, None, dropped))
+    return rows, tests
 
 
-def absolute_error(rows: pd.DataFrame) -> np.ndarray:
+def _absolute_error(rows: pd.DataFrame) -> FloatArray:
     """Return the absolute error of each row, NaN where truth or prediction is missing, `(n,)`."""
     truth, score = (rows[name].to_numpy(float, na_value=np.nan) for name in PAIR)
     return np.asarray(np.abs(score - truth))
@@ -212,37 +279,28 @@ def _with_holm(tests: Sequence[ModelComparison]) -> list[ModelComparison]:
 
 def _chosen(val: pd.DataFrame, rule: Rule | None) -> float | None:
     """Return the threshold that the rule picks on a model's own validation rows, if it can."""
-    usable = val[usable_rows(val["y_true"], val["y_score"])]
+    usable = _usable(val)
     if rule is None or usable["y_true"].nunique() < 2:
         return None
-    return choose_operating_point(usable["y_true"], usable["y_score"], rule).threshold
+    return choose_operating_point(_scores(usable), rule=rule).threshold
 
 
-def _label_rows(rows: pd.DataFrame, label: str) -> LabelRows:
-    """Return the usable rows of one model and label."""
-    kept = rows[usable_rows(rows["y_true"], rows["y_score"])]
-    codes = np.unique(kept["patient_id"].astype(str), return_inverse=True)[1]
-    truth, score = (kept[name].to_numpy(float) for name in PAIR)
-    return LabelRows(label, "test", truth == 1, score, codes)
+def _usable(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows with a truth and a score."""
+    return rows[usable_rows(rows["y_true"], rows["y_score"])]
 
 
-def _headline(rows: LabelRows, threshold: float | None, settings: Settings) -> list[Measure]:
-    """Return AUROC and, at the model's threshold, sensitivity and specificity."""
-    pair, level = (rows.truth, rows.score), settings.confidence
-    found = [auroc(*pair, patients=rows.clusters, confidence=level)]
-    if threshold is not None:
-        found += confusion.share_measures(
-            *pair, threshold, patients=rows.clusters, confidence=level
-        )[:2]
-    return [replace(measure, label=rows.label) for measure in found]
+def _scores(rows: pd.DataFrame) -> Scores:
+    """Return truth, score and patients of usable rows."""
+    return Scores.of(rows["y_true"], rows["y_score"], rows["patient_id"].astype(str).to_numpy())
 
 
-def _roc_curve(rows: LabelRows, model: str) -> list[dict[str, Any]]:
+def _roc_curve(rows: Scores, model: str, label: str) -> list[dict[str, Any]]:
     """Return the ROC of a model as a curve to draw, or nothing with one class."""
-    ranking = rank(rows.truth, rows.score)
-    if not (ranking.num_positive and ranking.num_negative):
+    if rows.one_class:
         return []
+    ranking = rank(rows)
     at = np.unique(np.linspace(0, ranking.tp.size - 1, CURVE_POINTS).round().astype(int))
     x, y = ranking.fp[at] / ranking.num_negative, ranking.tp[at] / ranking.num_positive
-    return [{"name": "roc_of_model", "model": model, "label": rows.label, "split": "test",
-             "x": [0.0, *x.tolist()], "y": [0.0, *y.tolist()]}]  # fmt: skip
+    place = {"name": "roc_of_model", "model": model, "label": label, "split": "test"}
+    return [{**place, "x": [0.0, *x.tolist()], "y": [0.0, *y.tolist()]}]

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 from medtl.errors import PredictionsError
 from medtl.metrics.catalogue import entry
-from medtl.metrics.discrimination import bootstrap_function
-from medtl.metrics.inputs import PAIR, usable_rows
-from medtl.metrics.scores import CI
+from medtl.metrics.resampling import bootstrap_function
+from medtl.metrics.scores import CI, PAIR, usable_rows
 from medtl.types import FloatArray, Measure
 
 if TYPE_CHECKING:

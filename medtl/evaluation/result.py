@@ -14,10 +14,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from medtl.errors import PredictionsError
 from medtl.evaluation.axes import Plots
 from medtl.evaluation.curves import Curve
-from medtl.evaluation.model_comparison import Comparison, ModelRow, ReaderPoint
+from medtl.evaluation.model_comparison import (
+    Comparison,
+    ModelComparison,
+    ModelRow,
+    ReaderPoint,
+)
 from medtl.evaluation.variants import Variant
 from medtl.metrics.catalogue import entry
-from medtl.metrics.comparison import ModelComparison, PairedTest
+from medtl.metrics.comparison import PairedTest
 from medtl.types import Measure, OperatingPoint
 
 if TYPE_CHECKING:

@@ -5,21 +5,24 @@ from medtl import lazily
 __all__, __getattr__, __dir__ = lazily(
     __name__,
     {
-        "agreement": "bland_altman correlation_measures error_measures intraclass_correlation",
-        "calibration": "brier calibration_line expected_calibration_error log_loss reliability",
-        "comparison": "benjamini_hochberg compare_models holm mcnemar paired_auroc",
-        "confusion": "likelihood_ratios natural_frequencies predictive_values_at share_measures "
+        "agreement": "bland_altman correlation_measures error_measures intraclass_correlation "
+        "within",
+        "calibration": "brier calibration_line expected_calibration_error log_loss reliability "
+        "scaled_brier top_label",
+        "comparison": "benjamini_hochberg fisher_exact holm mcnemar paired_auroc paired_t wilcoxon",
+        "confusion": "Counts balanced_accuracy=mean_recall confusion_matrix count f1_macro hand_till "
+        "kappa likelihood_ratios natural_frequencies predictive_values_at share_measures "
         "summary_measures",
-        "discrimination": "average_precision bootstrap_function partial_auc "
-        "sensitivity_at_specificity specificity_at_sensitivity",
-        "intervals": "clopper_pearson newcombe_difference wilson",
-        "multiclass": "balanced_accuracy confusion_matrix f1_macro hand_till kappa",
-        "net_benefit": "decision_curve",
-        "operating_point": "choose_operating_point",
-        "overlap": "compare_masks",
-        "paired_runs": "compare_runs",
+        "discrimination": "average_precision partial_auc sensitivity_at_specificity "
+        "specificity_at_sensitivity threshold_at_sensitivity threshold_at_specificity",
+        "intervals": "bias_corrected clopper_pearson newcombe_auc newcombe_difference wilson",
+        "operating_point": "choose_operating_point decision_curve",
+        "overlap": "case_overlaps casewise_measures compare_masks",
+        "paired_runs": "compare_runs detectable_difference mean_of_folds_auroc mean_of_folds_mae",
         "ranking": "auroc",
-        "scores": "CI",
+        "resampling": "bootstrap_function",
+        "scores": "CI Readings Scores certain_truth usable_rows",
+        "subgroups": "gaps mean_gaps",
         "temperature": "fit_recalibration",
     },
 )

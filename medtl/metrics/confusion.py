@@ -1,6 +1,6 @@
-"""The two-by-two table and what follows from it.
+"""The two-by-two table and what follows from it, and the table of several classes.
 
-Args of all functions: tp = diseased and flagged, fp = healthy and flagged, fn = diseased and not
+In a two-by-two table tp = diseased and flagged, fp = healthy and flagged, fn = diseased and not
 flagged, tn = healthy and not flagged; a row is flagged if and only if score >= threshold.
 """
 
@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
+from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from medtl.metrics.discrimination import with_percentiles
-from medtl.metrics.inputs import blank_measure, is_clustered, patient_codes, truth_and_score
-from medtl.metrics.intervals import logit_wald, normal_quantile
-from medtl.metrics.proportions import IntervalName, proportion_of_rows
-from medtl.metrics.ranking import ratio
-from medtl.metrics.resampling import affordable_resamples, bootstrap, patient_strata
+from medtl.metrics.intervals import IntervalName, logit_wald, normal_quantile, proportion_of_rows
+from medtl.metrics.ranking import Ranking, area_under_roc, rank, ratio
+from medtl.metrics.resampling import bootstrap, patient_strata, with_percentiles
+from medtl.metrics.scores import CI, CI95, NO_ROWS, ONE_CLASS, Ids, Scores, Truth, Values
 from medtl.types import BoolArray, FloatArray, IntArray, Measure
 
 
 @dataclass(frozen=True)
 class Counts:
-    """A two-by-two table of whole numbers."""
+    """A two-by-two table of whole numbers.
+
+    >>> Counts(9, 2, 1, 8) + Counts(1, 0, 0, 1)
+    Counts(tp=10, fp=2, fn=1, tn=9)
+    """
 
     tp: int
     fp: int
@@ -36,47 +38,74 @@ class Counts:
         return Counts(*(first + second for first, second in pairs))
 
 
-def count(y_true: ArrayLike, y_score: ArrayLike, threshold: float) -> Counts:
+def count(y_true: Truth, y_score: Values = None, threshold: float = 0.5) -> Counts:
     """Return the two-by-two table at a threshold.
 
     Args:
-        y_true: `(n,)`, 0 or 1.
+        y_true: `(n,)`, 0 or 1, or a `Scores`.
         y_score: `(n,)`, finite.
         threshold: Flagged if and only if score >= threshold; infinity flags nobody.
+
+    >>> count([0, 1, 1], [0.5, 0.2, 0.9])
+    Counts(tp=1, fp=1, fn=1, tn=0)
     """
-    truth, score = truth_and_score(y_true, y_score)
-    return counts_of(truth, score >= threshold)
+    rows = Scores.of(y_true, y_score)
+    return counts_of(rows.truth, rows.score >= threshold)
 
 
 def counts_of(truth: BoolArray, flagged: BoolArray) -> Counts:
-    """Return the two-by-two table of truths and decisions, both `(n,)`."""
+    """Return the two-by-two table of truths and decisions, both `(n,)`.
+
+    >>> counts_of(np.array([True, False]), np.array([True, True]))
+    Counts(tp=1, fp=1, fn=0, tn=0)
+    """
     tp, positive, called = int((truth & flagged).sum()), int(truth.sum()), int(flagged.sum())
     return Counts(tp, called - tp, positive - tp, truth.size - positive - called + tp)
 
 
 def f1(tp: FloatArray, fp: FloatArray, fn: FloatArray, _tn: FloatArray) -> FloatArray:
-    """Return 2 tp / (2 tp + fp + fn), elementwise; NaN where nobody is diseased or flagged."""
+    """Return 2 tp / (2 tp + fp + fn), elementwise; NaN where nobody is diseased or flagged.
+
+    >>> f1(*np.array([9.0, 2.0, 1.0, 8.0])).round(3)
+    np.float64(0.857)
+    """
     return ratio(2 * tp, 2 * tp + fp + fn)
 
 
 def balanced_accuracy(tp: FloatArray, fp: FloatArray, fn: FloatArray, tn: FloatArray) -> FloatArray:
-    """Return the mean of sensitivity and specificity, elementwise; NaN with one class."""
+    """Return the mean of sensitivity and specificity, elementwise; NaN with one class.
+
+    >>> balanced_accuracy(*np.array([9.0, 2.0, 1.0, 8.0])).round(3)
+    np.float64(0.85)
+    """
     return (ratio(tp, tp + fn) + ratio(tn, tn + fp)) / 2
 
 
 def youden(tp: FloatArray, fp: FloatArray, fn: FloatArray, tn: FloatArray) -> FloatArray:
-    """Return sensitivity + specificity - 1, elementwise; NaN with one class."""
+    """Return sensitivity + specificity - 1, elementwise; NaN with one class.
+
+    >>> youden(*np.array([9.0, 2.0, 1.0, 8.0])).round(3)
+    np.float64(0.7)
+    """
     return ratio(tp, tp + fn) + ratio(tn, tn + fp) - 1
 
 
 def matthews(tp: FloatArray, fp: FloatArray, fn: FloatArray, tn: FloatArray) -> FloatArray:
-    """Return Matthews' correlation, elementwise; NaN (not 0) where a margin is empty."""
+    """Return Matthews' correlation, elementwise; NaN (not 0) where a margin is empty.
+
+    >>> matthews(*np.array([9.0, 2.0, 1.0, 8.0])).round(3)
+    np.float64(0.704)
+    """
     margins = np.sqrt(tp + fp) * np.sqrt(tp + fn) * np.sqrt(tn + fp) * np.sqrt(tn + fn)
     return ratio(tp * tn - fp * fn, margins)
 
 
 def cohen_kappa(tp: FloatArray, fp: FloatArray, fn: FloatArray, tn: FloatArray) -> FloatArray:
-    """Return Cohen's kappa, elementwise; NaN where chance agreement is complete."""
+    """Return Cohen's kappa, elementwise; NaN where chance agreement is complete.
+
+    >>> cohen_kappa(*np.array([9.0, 2.0, 1.0, 8.0])).round(3)
+    np.float64(0.7)
+    """
     total = tp + fp + fn + tn
     chance = (tp + fp) * (tp + fn) + (tn + fp) * (tn + fn)
     return ratio(total * (tp + tn) - chance, total * total - chance)
@@ -93,35 +122,40 @@ SUMMARIES: Mapping[str, Callable[..., FloatArray]] = {
 
 
 def summary_value(name: str, counts: Counts) -> float | None:
-    """Return one of `SUMMARIES` of a table, or None where it is undefined."""
-    cells = (np.asarray(cell, dtype=float) for cell in
-             (counts.tp, counts.fp, counts.fn, counts.tn))  # fmt: skip
-    value = float(SUMMARIES[name](*cells))
+    """Return one of `SUMMARIES` of a table, or None where it is undefined.
+
+    >>> summary_value("youden", Counts(9, 2, 1, 8)), summary_value("mcc", Counts(1, 0, 0, 0))
+    (0.7000000000000002, None)
+    """
+    value = float(SUMMARIES[name](*np.array(astuple(counts), dtype=float)))
     return value if math.isfinite(value) else None
 
 
 def share_measures(
-    y_true: ArrayLike,
-    y_score: ArrayLike,
-    threshold: float,
+    y_true: Truth,
+    y_score: Values = None,
+    threshold: float = 0.5,
     *,
-    patients: ArrayLike | None = None,
-    confidence: float = 0.95,
+    patients: Ids = None,
+    ci: CI = CI95,
     interval: IntervalName = "wilson",
 ) -> list[Measure]:
     """Return sensitivity, specificity, PPV, NPV, accuracy and prevalence at a threshold.
 
     Args:
-        y_true: `(n,)`, 0 or 1.
+        y_true: `(n,)`, 0 or 1, or a `Scores`.
         y_score: `(n,)`, finite.
         threshold: Flagged if and only if score >= threshold.
         patients: `(n,)` identifiers, or None for one row per patient.
-        confidence: Level of the intervals.
+        ci: Level of the intervals.
         interval: Used when there is one row per patient.
+
+    >>> share_measures([1, 1, 0, 0, 0], [0.9, 0.2, 0.6, 0.1, 0.3])[1]
+    specificity: 0.667 [0.208, 0.939], n = 3 (Wilson)
     """
-    truth, score = truth_and_score(y_true, y_score)
-    codes = patient_codes(patients, truth.size)
-    flagged, everyone = score >= threshold, np.ones(truth.size, dtype=bool)
+    scores = Scores.of(y_true, y_score, patients)
+    truth, codes, flagged = scores.truth, scores.patients, scores.score >= threshold
+    everyone = np.ones(truth.size, dtype=bool)
     parts = {
         "sensitivity": (truth, flagged, "positives"),
         "specificity": (~truth, ~flagged, "negatives"),
@@ -133,83 +167,75 @@ def share_measures(
     measures = []
     for name, (rows, hits, of) in parts.items():
         measure = proportion_of_rows(
-            name, hits[rows], patients=codes[rows], confidence=confidence, interval=interval, of=of
+            name, hits[rows], patients=codes[rows], ci=ci, interval=interval, of=of
         )
         measures.append(replace(measure, n_positive=int(truth[rows].sum())))
     return measures
 
 
 def summary_measures(
-    y_true: ArrayLike,
-    y_score: ArrayLike,
-    threshold: float,
+    y_true: Truth,
+    y_score: Values = None,
+    threshold: float = 0.5,
     *,
-    patients: ArrayLike | None = None,
-    confidence: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
+    patients: Ids = None,
+    ci: CI = CI95,
 ) -> list[Measure]:
     """Return F1, balanced accuracy, Youden's J, MCC and kappa with bootstrap intervals.
 
     Args:
-        y_true: `(n,)`, 0 or 1.
+        y_true: `(n,)`, 0 or 1, or a `Scores`.
         y_score: `(n,)`, finite.
         threshold: Flagged if and only if score >= threshold.
         patients: `(n,)` identifiers, or None for one row per patient.
-        confidence: Level of the intervals.
-        resamples: Bootstrap resamples of the patients.
-        seed: Of the bootstrap.
+        ci: Level and bootstrap of the intervals.
+
+    >>> [m.name for m in summary_measures([1, 1, 0, 0], [0.9, 0.2, 0.6, 0.1])]
+    ['f1', 'balanced_accuracy', 'youden', 'mcc', 'kappa']
     """
-    truth, score = truth_and_score(y_true, y_score)
-    codes, flagged = patient_codes(patients, truth.size), score >= threshold
-    blank = blank_measure("", truth, codes, confidence)
-    if truth.size == 0:
-        return [replace(blank, name=name, reason="there are no rows") for name in SUMMARIES]
-    draws = drawn_cells(truth, flagged, codes, resamples=resamples, seed=seed)
-    whole, measures = counts_of(truth, flagged), []
+    rows = Scores.of(y_true, y_score, patients)
+    flagged, blank = rows.score >= threshold, rows.blank("", ci)
+    if not rows.truth.size:
+        return [replace(blank, name=name).undefined(NO_ROWS) for name in SUMMARIES]
+    draws = drawn_cells(rows, threshold, ci)
+    whole, measures = counts_of(rows.truth, flagged), []
     for name, summary in SUMMARIES.items():
-        value = summary_value(name, whole)
-        if value is None:
-            reason = "a row or a column of the two-by-two table is empty"
-            measures.append(replace(blank, name=name, reason=reason))
-        else:
-            measures.append(
-                with_percentiles(replace(blank, name=name, value=value), summary(*draws))
-            )
+        value, measure = summary_value(name, whole), replace(blank, name=name)
+        measures.append(
+            measure.undefined("a row or a column of the two-by-two table is empty")
+            if value is None
+            else with_percentiles(replace(measure, value=value), summary(*draws))
+        )
     return measures
 
 
-def drawn_cells(
-    truth: BoolArray, flagged: BoolArray, patients: IntArray, *, resamples: int, seed: int
-) -> FloatArray:
+def drawn_cells(rows: Scores, threshold: float, ci: CI) -> FloatArray:
     """Return tp, fp, fn, tn in every resample of the patients, `(4, resamples)`.
 
     Patients with and without a positive row are drawn apart.
 
     Args:
-        truth: `(n,)`.
-        flagged: `(n,)` decisions.
-        patients: `(n,)` codes 0..P-1, all of which occur.
-        resamples: Number of resamples.
-        seed: Of the bootstrap.
+        rows: At least one.
+        threshold: Flagged if and only if score >= threshold.
+        ci: Resamples and seed.
+
+    >>> drawn_cells(Scores.of([1, 1, 0], [0.9, 0.2, 0.1]), 0.5, CI(resamples=7)).sum(axis=0)
+    array([3., 3., 3., 3., 3., 3., 3.])
     """
+    truth, flagged, patients = rows.truth, rows.score >= threshold, rows.patients
     cells = [truth & flagged, ~truth & flagged, truth & ~flagged, ~truth & ~flagged]
-    if not is_clustered(patients):
+    if not rows.clustered:
         # Drawing independent rows within a class is a binomial draw of the flagged ones.
-        rng = np.random.default_rng(seed)
-        sums = [int(rows.sum()) for rows in cells]
-        tp = _binomial(rng, sums[0], sums[2], resamples)
-        fp = _binomial(rng, sums[1], sums[3], resamples)
+        rng = np.random.default_rng(ci.seed)
+        sums = [int(cell.sum()) for cell in cells]
+        tp = _binomial(rng, sums[0], sums[2], ci.resamples)
+        fp = _binomial(rng, sums[1], sums[3], ci.resamples)
         return np.stack([tp, fp, sums[0] + sums[2] - tp, sums[1] + sums[3] - fp])
-    of_patients = np.stack([np.bincount(patients, rows).astype(float) for rows in cells], axis=1)
-    drawn = bootstrap(
-        lambda weights: weights @ of_patients,
-        np.arange(len(of_patients)),
-        strata=patient_strata(truth, patients),
-        resamples=affordable_resamples(resamples, truth.size),
-        seed=seed,
-    )
-    return drawn.T
+    of_patients = np.stack([np.bincount(patients, cell).astype(float) for cell in cells], axis=1)
+    strata = patient_strata(truth, patients)
+    own = np.arange(len(of_patients))
+    few = ci.affordable(truth.size)
+    return bootstrap(lambda weights: weights @ of_patients, own, few, strata=strata).T
 
 
 def _binomial(rng: np.random.Generator, flagged: int, rest: int, resamples: int) -> FloatArray:
@@ -218,49 +244,46 @@ def _binomial(rng: np.random.Generator, flagged: int, rest: int, resamples: int)
     return rng.binomial(total, flagged / total if total else 0.0, resamples).astype(float)
 
 
-def likelihood_ratios(counts: Counts, *, confidence: float = 0.95) -> list[Measure]:
+def likelihood_ratios(counts: Counts, *, ci: CI = CI95) -> list[Measure]:
     """Return LR+, LR- and the diagnostic odds ratio with log-normal intervals.
 
     A zero cell makes the interval, and often the value, undefined; nothing is added to the cells.
 
     Args:
         counts: Of independent rows.
-        confidence: Level of the intervals.
+        ci: Level of the intervals.
 
     Reference:
         Simel et al., J Clin Epidemiol 1991;44:763, as in R's epiR.
+
+    >>> likelihood_ratios(Counts(9, 2, 1, 8))[0]
+    lr_positive: 4.500 [1.281, 15.812], n = 20 (log-normal)
     """
-    tp, fp, fn, tn = counts.tp, counts.fp, counts.fn, counts.tn
-    positives, negatives = tp + fn, fp + tn
+    tp, fp, fn, tn = astuple(counts)
     return [
-        _log_ratio("lr_positive", (tp, positives), (fp, negatives), confidence),
-        _log_ratio("lr_negative", (fn, positives), (tn, negatives), confidence),
-        _log_ratio("diagnostic_odds_ratio", (tp, fn), (fp, tn), confidence, odds=True),
+        _log_ratio("lr_positive", (tp, tp + fn), (fp, fp + tn), ci),
+        _log_ratio("lr_negative", (fn, tp + fn), (tn, fp + tn), ci),
+        _log_ratio("diagnostic_odds_ratio", (tp, fn), (fp, tn), ci, odds=True),
     ]
 
 
 def _log_ratio(
-    name: str, top: tuple[int, int], bottom: tuple[int, int], confidence: float, odds: bool = False
+    name: str, top: tuple[int, int], bottom: tuple[int, int], ci: CI, odds: bool = False
 ) -> Measure:
     """Return (a/b) / (c/d) with an interval on the log scale; of shares, or of odds."""
-    n = sum(top) + sum(bottom) if odds else top[1] + bottom[1]
-    blank = Measure(name, None, confidence=confidence, n=n, method="log-normal",
-                    status="undefined")  # fmt: skip
-    if 0 in (top[1], bottom[0], bottom[1]):
-        return replace(blank, method="", reason="a cell that it divides by is 0")
+    blank = ci.blank(name, sum(top) + sum(bottom) if odds else top[1] + bottom[1])
+    if 0 in (top[1], *bottom):
+        return blank.undefined("a cell that it divides by is 0")
     value = (top[0] / top[1]) / (bottom[0] / bottom[1])
     if top[0] == 0:
-        reason = "a cell is 0, so the log-normal interval does not exist"
-        return replace(blank, value=value, method="", status="degenerate", reason=reason)
+        return blank.weak(value, "a cell is 0, so the log-normal interval does not exist")
     sign = 1 if odds else -1
     variance = 1 / top[0] + sign / top[1] + 1 / bottom[0] + sign / bottom[1]
-    factor = math.exp(normal_quantile(confidence) * math.sqrt(variance))
-    return replace(blank, value=value, low=value / factor, high=value * factor, status="ok")
+    factor = math.exp(normal_quantile(ci.level) * math.sqrt(variance))
+    return blank.ok(value, (value / factor, value * factor), "log-normal")
 
 
-def predictive_values_at(
-    counts: Counts, prevalence: float, *, confidence: float = 0.95
-) -> list[Measure]:
+def predictive_values_at(counts: Counts, prevalence: float, *, ci: CI = CI95) -> list[Measure]:
     """Return PPV and NPV at a stated prevalence.
 
     Needed whenever the test set holds more disease than the clinic. Undefined when nobody (PPV) or
@@ -269,49 +292,49 @@ def predictive_values_at(
     Args:
         counts: Of independent rows.
         prevalence: In (0, 1).
-        confidence: Level of the intervals.
+        ci: Level of the intervals.
 
     Reference:
         Mercaldo, Lau and Zhou, Statistics in Medicine 2007;26:2170, logit intervals.
+
+    >>> predictive_values_at(Counts(9, 2, 1, 8), 0.1)[0]
+    ppv_at_prevalence: 0.333 [0.125, 0.637], n = 20 (Mercaldo logit)
     """
     positives, negatives = counts.tp + counts.fn, counts.fp + counts.tn
-    blank = Measure("", None, confidence=confidence, n=positives + negatives, n_positive=positives,
-                    status="undefined")  # fmt: skip
-    names = ("ppv_at_prevalence", "npv_at_prevalence")
+    blanks = [ci.blank(f"{name}_at_prevalence", positives + negatives, positives)
+              for name in ("ppv", "npv")]  # fmt: skip
     if not (positives and negatives):
-        return [replace(blank, name=name, reason="the set holds one class only") for name in names]
+        return [blank.undefined(ONE_CLASS) for blank in blanks]
     se, sp = counts.tp / positives, counts.tn / negatives
-    hit, false_alarm = se * prevalence, (1 - sp) * (1 - prevalence)
-    clear, missed = sp * (1 - prevalence), (1 - se) * prevalence
-    inner = 0 < se < 1 and 0 < sp < 1
-    errors = (
-        (math.sqrt((1 - se) / (se * positives) + sp / ((1 - sp) * negatives)),
-         math.sqrt(se / ((1 - se) * positives) + (1 - sp) / (sp * negatives)))
-        if inner else (math.nan, math.nan)
-    )  # fmt: skip
-    measures = []
-    for name, good, bad, error in zip(
-        names, (hit, clear), (false_alarm, missed), errors, strict=True
-    ):
-        measure = replace(blank, name=name)
-        measures.append(_share_at_prevalence(measure, good, bad, error, prevalence))
-    return measures
+    shares = (
+        (se * prevalence, (1 - sp) * (1 - prevalence)),
+        (sp * (1 - prevalence), (1 - se) * prevalence),
+    )
+    errors = [math.nan, math.nan]
+    if 0 < se < 1 and 0 < sp < 1:
+        errors = [
+            math.sqrt((1 - se) / (se * positives) + sp / ((1 - sp) * negatives)),
+            math.sqrt(se / ((1 - se) * positives) + (1 - sp) / (sp * negatives)),
+        ]
+    return [
+        _share_at_prevalence(blank, good, bad, error, prevalence)
+        for blank, (good, bad), error in zip(blanks, shares, errors, strict=True)
+    ]
 
 
 def _share_at_prevalence(
-    measure: Measure, good: float, bad: float, logit_error: float, prevalence: float
+    blank: Measure, good: float, bad: float, logit_error: float, prevalence: float
 ) -> Measure:
     """Fill in good / (good + bad) and its logit interval."""
     if good + bad == 0:
-        return replace(measure, reason="nobody gets this result")
+        return blank.undefined("nobody gets this result")
     value = good / (good + bad)
     if math.isnan(logit_error):
         reason = "sensitivity or specificity is 0 or 1, so the logit interval does not exist"
-        return replace(measure, value=value, status="degenerate", reason=reason)
+        return blank.weak(value, reason)
     error = logit_error * value * (1 - value)
-    low, high = logit_wald(value, error, normal_quantile(measure.confidence))
-    method = f"Mercaldo logit, prevalence {prevalence:g}"
-    return replace(measure, value=value, low=low, high=high, method=method, status="ok")
+    bounds = logit_wald(value, error, normal_quantile(blank.confidence))
+    return blank.ok(value, bounds, f"Mercaldo logit, prevalence {prevalence:g}")
 
 
 def natural_frequencies(
@@ -327,7 +350,120 @@ def natural_frequencies(
 
     Reference:
         Gigerenzer et al., Psychological Science in the Public Interest 2007;8:53.
+
+    >>> natural_frequencies(0.9, 0.8, 0.01)
+    Counts(tp=9, fp=198, fn=1, tn=792)
     """
     diseased = round(per * prevalence)
     tp, tn = round(diseased * sensitivity), round((per - diseased) * specificity)
     return Counts(tp, per - diseased - tn, diseased - tp, tn)
+
+
+def confusion_matrix(truth: IntArray, predicted: IntArray, classes: int) -> IntArray:
+    """Return how often each truth (row) was called each class (column), `(c, c)`.
+
+    Args:
+        truth: `(n,)` class numbers 0..c-1.
+        predicted: `(n,)` class numbers.
+        classes: Number of classes c.
+
+    >>> confusion_matrix(np.array([0, 0, 1]), np.array([0, 1, 1]), 2)
+    array([[1, 1],
+           [0, 1]])
+    """
+    cells = np.asarray(truth) * classes + np.asarray(predicted)
+    return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
+
+
+def kappa(matrix: IntArray, *, weights: Literal["none", "quadratic"] = "none") -> float | None:
+    """Return Cohen's kappa of a confusion matrix; None where chance agreement is complete.
+
+    Args:
+        matrix: `(c, c)` counts.
+        weights: "quadratic" for ordered classes: a miss costs its squared distance.
+
+    Reference:
+        Cohen 1960; Cohen 1968.
+
+    >>> round(kappa(np.array([[9, 1], [2, 8]])), 3)
+    0.7
+    """
+    counts = np.asarray(matrix, dtype=float)
+    index = np.arange(len(counts))
+    distance = np.abs(index[:, None] - index).astype(float)
+    cost = distance**2 if weights == "quadratic" else (distance > 0).astype(float)
+    expected = np.outer(counts.sum(axis=1), counts.sum(axis=0)) / max(counts.sum(), 1)
+    chance = float((cost * expected).sum())
+    return 1 - float((cost * counts).sum()) / chance if chance > 0 else None
+
+
+def mean_recall(matrix: IntArray) -> float | None:
+    """Return the mean recall over the classes that occur (balanced accuracy); None without rows.
+
+    >>> mean_recall(np.array([[1, 1, 0], [0, 2, 0], [0, 0, 0]]))
+    0.75
+    """
+    counts = np.asarray(matrix, dtype=float)
+    return _mean(ratio(np.diag(counts), counts.sum(axis=1)))
+
+
+def f1_macro(matrix: IntArray) -> float | None:
+    """Return the mean F1 over the classes that are true or called somewhere; None without rows.
+
+    >>> round(f1_macro(np.array([[1, 1], [0, 2]])), 3)
+    0.733
+    """
+    counts = np.asarray(matrix, dtype=float)
+    return _mean(ratio(2 * np.diag(counts), counts.sum(axis=0) + counts.sum(axis=1)))
+
+
+def _mean(values: FloatArray) -> float | None:
+    """Return the mean of the values that are defined, None if none is."""
+    return float(np.nanmean(values)) if np.isfinite(values).any() else None
+
+
+CLASS_SUMMARIES: Mapping[str, Callable[[IntArray], float | None]] = {
+    "balanced_accuracy": mean_recall,
+    "f1_macro": f1_macro,
+    "kappa": kappa,
+    "kappa_quadratic": lambda matrix: kappa(matrix, weights="quadratic"),
+}
+"""Summaries of a confusion matrix; the quadratic kappa means something for ordered classes only."""
+
+
+def hand_till(truth: IntArray, scores: FloatArray) -> float | None:
+    """Return the mean AUC over pairs of classes; None if fewer than two classes occur.
+
+    Args:
+        truth: `(n,)` class numbers 0..c-1.
+        scores: `(n, c)` probabilities.
+
+    Reference:
+        Hand and Till, Machine Learning 2001;45:171, equation 7.
+
+    >>> hand_till(np.array([0, 1, 1]), np.array([[0.8, 0.2], [0.3, 0.7], [0.9, 0.1]]))
+    0.5
+    """
+    rankings = (ranking for _, ranking in pair_rankings(truth, scores))
+    aucs = [area_under_roc(ranking.tp, ranking.fp) for ranking in rankings]
+    return float(np.mean(aucs)) if aucs else None
+
+
+def pair_rankings(truth: IntArray, scores: FloatArray) -> list[tuple[IntArray, Ranking]]:
+    """Return, for every ordered pair of classes that occur, its rows and their ranking.
+
+    Args:
+        truth: `(n,)` class numbers 0..c-1.
+        scores: `(n, c)` probabilities.
+
+    >>> [rows for rows, _ in pair_rankings(np.array([0, 1]), np.array([[0.8, 0.2], [0.3, 0.7]]))]
+    [array([0, 1]), array([1, 0])]
+    """
+    present = np.unique(truth)
+    found: list[tuple[IntArray, Ranking]] = []
+    for one in present:
+        for other in present[present != one]:
+            rows = np.flatnonzero((truth == one) | (truth == other))
+            ranking = rank(truth[rows] == one, scores[rows, one])
+            found.append((rows[ranking.order], ranking))
+    return found

@@ -1,19 +1,29 @@
-"""Confidence intervals as pairs of numbers. Every function says which method it is."""
+"""Confidence intervals as pairs of numbers, and shares of rows with an interval over patients."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from statistics import NormalDist
+from typing import Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from medtl.types import FloatArray
+from medtl.metrics.scores import CI, CI95, Ids, is_clustered, num_patients, patient_codes
+from medtl.types import BoolArray, FloatArray, IntArray, Measure
 
 Interval = tuple[float, float]
 
+IntervalName = Literal["wilson", "clopper-pearson"]
+
 
 def normal_quantile(confidence: float) -> float:
-    """Return z of a two-sided interval: 1.959964 for 0.95."""
+    """Return z of a two-sided interval.
+
+    >>> round(normal_quantile(0.95), 6)
+    1.959964
+    """
     return NormalDist().inv_cdf(0.5 + confidence / 2)
 
 
@@ -27,6 +37,9 @@ def wilson(count: int, total: int, confidence: float = 0.95) -> Interval:
 
     Reference:
         Wilson, JASA 1927;22:209, as in R's prop.test(correct=FALSE).
+
+    >>> [round(bound, 3) for bound in wilson(9, 10)]
+    [0.596, 0.982]
     """
     z2 = normal_quantile(confidence) ** 2
     share = count / total
@@ -47,6 +60,9 @@ def clopper_pearson(count: int, total: int, confidence: float = 0.95) -> Interva
 
     Reference:
         Clopper and Pearson, Biometrika 1934;26:404.
+
+    >>> [round(bound, 3) for bound in clopper_pearson(9, 10)]
+    [0.555, 0.997]
     """
     from scipy.special import betaincinv
 
@@ -68,6 +84,9 @@ def newcombe_difference(
 
     Reference:
         Newcombe, Statistics in Medicine 1998;17:873, method 10 (hybrid of Wilson scores).
+
+    >>> [round(bound, 3) for bound in newcombe_difference((56, 70), (48, 80))]
+    [0.052, 0.334]
     """
     share1, share2 = first[0] / first[1], second[0] / second[1]
     low1, high1 = wilson(*first, confidence)
@@ -90,6 +109,9 @@ def newcombe_auc(auc: float, positives: int, negatives: int, confidence: float =
 
     Reference:
         Newcombe, Statistics in Medicine 2006;25:559, method 5.
+
+    >>> [round(bound, 3) for bound in newcombe_auc(1.0, 10, 10)]
+    [0.8, 1.0]
     """
     z2 = normal_quantile(confidence) ** 2
     half_total = (positives + negatives) / 2 - 1
@@ -114,6 +136,9 @@ def wald(value: float, error: float, confidence: float = 0.95) -> Interval:
         value: The estimate.
         error: Its standard error.
         confidence: In (0, 1).
+
+    >>> [round(bound, 3) for bound in wald(0.5, 0.1)]
+    [0.304, 0.696]
     """
     half = normal_quantile(confidence) * error
     return value - half, value + half
@@ -126,6 +151,9 @@ def logit_wald(value: float, error: float, quantile: float) -> Interval:
         value: In (0, 1), ends excluded.
         error: Standard error of the value on its own scale (delta method).
         quantile: Of the normal or t distribution (1.96 for 95 percent).
+
+    >>> [round(bound, 3) for bound in logit_wald(0.9, 0.05, 1.96)]
+    [0.752, 0.964]
     """
     centre = math.log(value / (1 - value))
     half = quantile * error / (value * (1 - value))
@@ -138,6 +166,9 @@ def percentile(draws: FloatArray, confidence: float = 0.95) -> Interval:
     Args:
         draws: `(resamples,)`; a resample without a value is NaN. At least one is finite.
         confidence: In (0, 1).
+
+    >>> percentile(np.array([0, 1, 2, 3, 4, np.nan]), 0.5)
+    (1.0, 3.0)
     """
     tail = (1 - confidence) / 2
     low, high = np.quantile(draws[np.isfinite(draws)], [tail, 1 - tail])
@@ -157,6 +188,10 @@ def bias_corrected(
 
     Reference:
         Efron, JASA 1987;82:171.
+
+    >>> draws, left_out = np.linspace(0, 1, 101), np.array([0.4, 0.5, 0.6])
+    >>> [round(bound, 3) for bound in bias_corrected(draws, 0.5, left_out, 0.5)]
+    [0.242, 0.742]
     """
     below = np.count_nonzero(draws < value) / draws.size
     if not 0 < below < 1:
@@ -172,3 +207,117 @@ def bias_corrected(
         levels.append(normal.cdf(bias + shifted / (1 - acceleration * shifted)))
     low, high = np.quantile(draws, levels)
     return float(low), float(high)
+
+
+def proportion(
+    name: str,
+    count: int,
+    total: int,
+    *,
+    ci: CI = CI95,
+    interval: IntervalName = "wilson",
+    of: str = "rows",
+) -> Measure:
+    """Return count / total of independent rows; undefined when the total is 0.
+
+    Args:
+        name: Of the measure.
+        count: Rows that count, 0 to total.
+        total: Rows of the denominator.
+        ci: Level of the interval.
+        interval: Wilson without continuity correction, or Clopper-Pearson (exact).
+        of: What the denominator holds, for the reason ("positives").
+
+    Reference:
+        Wilson 1927; Clopper and Pearson 1934.
+
+    >>> proportion("sensitivity", 9, 10)
+    sensitivity: 0.900 [0.596, 0.982], n = 10 (Wilson)
+    """
+    blank = ci.blank(name, total)
+    if total == 0:
+        return blank.undefined(f"there are no {of}")
+    method, bounds = {
+        "wilson": ("Wilson", wilson),
+        "clopper-pearson": ("Clopper-Pearson", clopper_pearson),
+    }[interval]
+    return blank.ok(count / total, bounds(count, total, ci.level), method)
+
+
+def proportion_of_rows(
+    name: str,
+    hits: BoolArray,
+    *,
+    patients: Ids = None,
+    ci: CI = CI95,
+    interval: IntervalName = "wilson",
+    of: str = "rows",
+) -> Measure:
+    """Return the share of rows that are hits; patients with several rows widen the interval.
+
+    One row per patient: `proportion`. Several: the ratio linearised over patients on the logit
+    scale. If the share is 0 or 1, or there is one patient only, Wilson with patients as the count.
+
+    Args:
+        name: Of the measure.
+        hits: `(n,)` of the rows in the denominator.
+        patients: `(n,)` identifiers, or None for one row per patient.
+        ci: Level of the interval.
+        interval: Used when there is one row per patient.
+        of: What the denominator holds, for the reason.
+
+    Reference:
+        Survey-weighted ratio, Korn and Graubard 1999; R survey::svyciprop(method="logit").
+
+    >>> proportion_of_rows("accuracy", np.array([True, True, False, True]), patients=[1, 1, 2, 3])
+    accuracy: 0.750 [0.004, 1.000], n = 4 (ratio linearised over patients)
+    """
+    codes = patient_codes(patients, hits.size)
+    count, clusters = int(hits.sum()), num_patients(codes)
+    plain = proportion(name, count, hits.size, ci=ci, interval=interval, of=of)
+    plain = replace(plain, n_patients=clusters)
+    if not is_clustered(codes) or plain.value is None:
+        return plain
+    error = linearised_error(hits, codes)
+    if plain.value in (0.0, 1.0) or not error > 0:
+        bounds = wilson(round(plain.value * clusters), clusters, ci.level)
+        return plain.ok(plain.value, bounds, "Wilson with the number of patients")
+    from scipy.special import stdtrit
+
+    quantile = float(stdtrit(clusters - 1, 0.5 + ci.level / 2))
+    bounds = logit_wald(plain.value, error, quantile)
+    return plain.ok(plain.value, bounds, "ratio linearised over patients, logit scale")
+
+
+def ratio_influence(hits: ArrayLike, patients: IntArray) -> FloatArray:
+    """Return how much each patient moves the share of hits, `(P,)`; the sum is 0.
+
+    Args:
+        hits: `(n,)` 0 or 1, n at least 1.
+        patients: `(n,)` codes 0..P-1; codes that do not occur have influence 0.
+
+    >>> ratio_influence([1, 1, 0, 0], np.array([0, 0, 1, 2]))
+    array([ 0.25 , -0.125, -0.125])
+    """
+    values = np.asarray(hits, dtype=float)
+    return np.bincount(patients, values - values.mean()) / values.size
+
+
+def linearised_error(values: ArrayLike, patients: IntArray) -> float:
+    """Return the standard error of a share or a mean over patients; NaN with one patient.
+
+    Args:
+        values: `(n,)` of the rows, n at least 1.
+        patients: `(n,)` codes.
+
+    Reference:
+        Taylor linearisation with the factor G/(G-1), as in R's survey package.
+
+    >>> round(linearised_error([1, 1, 0, 0], np.array([0, 0, 1, 2])), 4)
+    0.375
+    """
+    clusters = num_patients(patients)
+    if clusters < 2:
+        return math.nan
+    moved = ratio_influence(values, patients)
+    return math.sqrt(clusters / (clusters - 1) * float(moved @ moved))

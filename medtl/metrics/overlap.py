@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from medtl.errors import PredictionsError
-from medtl.metrics.discrimination import with_percentiles
-from medtl.metrics.inputs import num_patients, patient_codes
-from medtl.metrics.resampling import affordable_resamples, bootstrap
+from medtl.metrics.resampling import resampled_measures
+from medtl.metrics.scores import CI, CI95, Ids, num_patients, patient_codes
 from medtl.types import BoolArray, FloatArray, IntArray, Measure
 
 
@@ -78,6 +77,12 @@ def compare_masks(
     Reference:
         Metrics Reloaded, Nature Methods 2024;21:195; NSD: Nikolov et al., JMIR 2021;23:e26151,
         with voxels counted in place of surface elements.
+
+    >>> truth, prediction = np.zeros((2, 8, 8), dtype=bool)
+    >>> truth[2:4, 2:6], prediction[2:4, 3:7] = True, True
+    >>> found = compare_masks(truth, prediction, (1.0, 0.5))
+    >>> found.dice, found.hd_mm
+    (0.75, 0.5)
     """
     _check(truth, prediction, spacing)
     truth, prediction = (mask.astype(bool, copy=False) for mask in (truth, prediction))
@@ -132,6 +137,11 @@ def case_overlaps(
 
     Raises:
         PredictionsError: If shapes differ or the spacing does not fit.
+
+    >>> maps = np.array([[1, 1, 0], [2, 2, 0]]), np.array([[1, 0, 0], [2, 2, 0]])
+    >>> rows = case_overlaps(*maps, None, structures={1: "liver", 2: "spleen"})
+    >>> [(row["label"], row["dice"]) for row in rows]
+    [('liver', 0.6666666666666666), ('spleen', 1.0)]
     """
     rows = []
     for value, name in structures.items():
@@ -155,7 +165,11 @@ def case_overlaps(
 
 
 def bounding_box(mask: BoolArray) -> tuple[slice, ...]:
-    """Return the slices of the smallest box around a mask; empty slices for an empty mask."""
+    """Return the slices of the smallest box around a mask; empty slices for an empty mask.
+
+    >>> bounding_box(np.array([[False, False], [False, True]]))
+    (slice(1, 2, None), slice(1, 2, None))
+    """
     slices: list[slice] = []
     for axis in range(mask.ndim):
         # What lies outside the box on the axes before is empty and need not be looked at again.
@@ -167,7 +181,11 @@ def bounding_box(mask: BoolArray) -> tuple[slice, ...]:
 
 
 def surface(mask: BoolArray) -> BoolArray:
-    """Return the voxels of a mask with a face-neighbour outside it or outside the array."""
+    """Return the voxels of a mask with a face-neighbour outside it or outside the array.
+
+    >>> surface(np.ones((3, 3), dtype=bool)).sum()
+    np.int64(8)
+    """
     inside = mask.copy()
     padded = np.pad(mask, 1)
     core = (slice(1, -1),) * mask.ndim
@@ -189,6 +207,10 @@ def surface_distances(
 
     Returns:
         From truth to prediction, and from prediction to truth.
+
+    >>> truth, prediction = np.array([True, False, False]), np.array([False, False, True])
+    >>> surface_distances(truth, prediction, (0.5,))
+    (array([1.]), array([1.]))
     """
     from scipy.spatial import KDTree
 
@@ -219,13 +241,7 @@ QUANTILES = {"median": 0.5, "p05": 0.05, "p25": 0.25, "p75": 0.75}
 
 
 def casewise_measures(
-    name: str,
-    values: ArrayLike,
-    *,
-    patients: ArrayLike | None = None,
-    confidence: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
+    name: str, values: ArrayLike, *, patients: Ids = None, ci: CI = CI95
 ) -> list[Measure]:
     """Return mean, median, 5th percentile and quartiles of a value per case.
 
@@ -235,12 +251,13 @@ def casewise_measures(
         name: Of the value ("dice", "hd95_mm"); the measures are "dice_mean", "dice_median", ...
         values: `(n,)` one per case, NaN where undefined.
         patients: `(n,)` identifiers, or None for one case per patient.
-        confidence: Level of the bootstrap intervals over patients.
-        resamples: Number of resamples.
-        seed: Of the bootstrap.
+        ci: Level and bootstrap of the intervals.
 
     Reference:
         Metrics Reloaded, aggregation per case.
+
+    >>> [round(m.value, 2) for m in casewise_measures("dice", [0.8, 0.9, float("nan"), 0.4])]
+    [0.7, 0.8, 0.44, 0.6, 0.85]
     """
     every = np.asarray(values, dtype=float)
     known = np.isfinite(every)
@@ -248,25 +265,18 @@ def casewise_measures(
     codes = np.unique(codes, return_inverse=True)[1].ravel()
     order = np.argsort(every[known], kind="stable")
     ascending = every[known][order]
-    blank = Measure("", None, confidence=confidence, n=ascending.size,
-                    n_patients=num_patients(codes), status="undefined")  # fmt: skip
+    blank = ci.blank("", ascending.size, patients=num_patients(codes))
     names = [f"{name}_mean", *(f"{name}_{quantile}" for quantile in QUANTILES)]
     if not ascending.size:
-        reason = "it is defined in no case"
-        return [replace(blank, name=measure, reason=reason) for measure in names]
+        return [replace(blank, name=of).undefined("it is defined in no case") for of in names]
 
     def statistics(weights: IntArray) -> FloatArray:
         mean = weights @ ascending / weights.sum(axis=1)
         levels = [weighted_quantile(ascending, weights, level) for level in QUANTILES.values()]
         return np.stack([mean, *levels], axis=1)
 
-    values_of_all = statistics(np.ones((1, ascending.size), dtype=int))[0]
-    drawn = affordable_resamples(resamples, ascending.size)
-    draws = bootstrap(statistics, codes[order], resamples=drawn, seed=seed)
-    return [
-        with_percentiles(replace(blank, name=measure, value=float(value)), column)
-        for measure, value, column in zip(names, values_of_all, draws.T, strict=True)
-    ]
+    few = ci.affordable(ascending.size)
+    return resampled_measures(statistics, names, blank, codes[order], few)
 
 
 def weighted_quantile(ascending: FloatArray, weights: IntArray, level: float) -> FloatArray:
@@ -276,6 +286,9 @@ def weighted_quantile(ascending: FloatArray, weights: IntArray, level: float) ->
         ascending: `(n,)` sorted values.
         weights: `(b, n)` how often each is drawn; each row has a positive sum.
         level: In [0, 1].
+
+    >>> weighted_quantile(np.array([1.0, 2.0, 4.0]), np.array([[1, 1, 1], [0, 1, 1]]), 0.75)
+    array([3. , 3.5])
     """
     cumulative = np.cumsum(weights, axis=1)
     position = level * (cumulative[:, -1:] - 1)

@@ -6,7 +6,7 @@ A gap that is not significant is no proof of fairness: `detectable` says what co
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -21,13 +21,24 @@ from medtl.metrics.comparison import (
     minimum_detectable_difference,
     two_sided_p,
 )
-from medtl.metrics.inputs import is_clustered, num_patients, patient_codes, truth_and_score
-from medtl.metrics.intervals import newcombe_difference, wald
-from medtl.metrics.proportions import ratio_influence
-from medtl.metrics.ranking import ONE_CLASS, area_under_roc, auc_influence, rank
+from medtl.metrics.intervals import newcombe_difference, ratio_influence, wald
+from medtl.metrics.ranking import area_under_roc, auc_influence, rank
+from medtl.metrics.scores import (
+    CI,
+    CI95,
+    ONE_CLASS,
+    Ids,
+    Scores,
+    Truth,
+    Values,
+    is_clustered,
+    num_patients,
+    patient_codes,
+)
 from medtl.types import BoolArray, FloatArray, IntArray, Measure
 
 NO_REFERENCE: Mapping[str, str] = MappingProxyType({})
+NO_GROUPS: Mapping[str, ArrayLike] = MappingProxyType({})
 
 SMALLEST_GROUP = 30
 """Rows below which a group is shown but not judged."""
@@ -74,6 +85,9 @@ def flag_small(measure: Measure, *, rows: int, positives: int) -> Measure:
         measure: Of the group.
         rows: Size of the group.
         positives: Positives in it.
+
+    >>> flag_small(Measure("auroc", 0.8, n=20), rows=20, positives=9).status
+    'degenerate'
     """
     if measure.status != "ok" or (rows >= SMALLEST_GROUP and positives >= SMALLEST_POSITIVES):
         return measure
@@ -85,14 +99,14 @@ def flag_small(measure: Measure, *, rows: int, positives: int) -> Measure:
 
 
 def gaps(
-    y_true: ArrayLike,
-    y_score: ArrayLike,
-    groups: Mapping[str, ArrayLike],
+    y_true: Truth,
+    y_score: Values = None,
+    groups: Mapping[str, ArrayLike] = NO_GROUPS,
     *,
     threshold: float | None = None,
     reference: Mapping[str, str] = NO_REFERENCE,
-    patients: ArrayLike | None = None,
-    confidence: float = 0.95,
+    patients: Ids = None,
+    ci: CI = CI95,
 ) -> list[Gap]:
     """Return the gaps of every group in AUC and, at the threshold, sensitivity and specificity.
 
@@ -100,42 +114,40 @@ def gaps(
     z test over patients instead. AUC: Wald over patients, no test.
 
     Args:
-        y_true: `(n,)`, 0 or 1.
+        y_true: `(n,)`, 0 or 1, or a `Scores`.
         y_score: `(n,)`, finite.
         groups: Column -> `(n,)` values; "unknown" is a group like any other.
         threshold: The frozen operating point, or None for the AUC alone.
         reference: Column -> group to compare with; without one the largest (by name if equal).
         patients: `(n,)` identifiers, or None for one row per patient.
-        confidence: Level of the intervals.
+        ci: Level of the intervals.
 
     Raises:
         PredictionsError: If a reference group does not occur.
 
     Reference:
         Newcombe 1998 method 10; Fisher 1935; DeLong 1988 and Obuchowski 1997 linearised.
+
+    >>> truth, score = [1, 1, 1, 1, 0, 0], [0.9, 0.8, 0.2, 0.7, 0.1, 0.6]
+    >>> found = gaps(truth, score, {"sex": ["F", "F", "M", "M", "F", "M"]}, threshold=0.5)
+    >>> [(gap.group, gap.of, gap.difference.value) for gap in found]
+    [('M', 'sensitivity', -0.5), ('M', 'specificity', -1.0), ('M', 'auroc', -0.5)]
     """
-    truth, score = truth_and_score(y_true, y_score)
-    codes = patient_codes(patients, truth.size)
+    rows = Scores.of(y_true, y_score, patients)
+    truth, score, codes = rows.truth, rows.score, rows.patients
+    flagged = None if threshold is None else score >= threshold
     found = []
-    for column, given in groups.items():
-        values = np.asarray(given).astype(str)
-        base = _reference(values, column, reference.get(column, ""))
-        for name in np.unique(values[values != base]):
-            rows = (values == name, values == base)
-            blank = Measure(
-                "", None, subset=f"{column}={name}", confidence=confidence, n=int(rows[0].sum()),
-                n_positive=int(truth[rows[0]].sum()), status="undefined",
-            )  # fmt: skip
-            gap = Gap(column, str(name), base, "", blank)
-            if threshold is not None:
-                flagged = score >= threshold
-                for of, cases, hits in (
-                    ("sensitivity", truth, flagged),
-                    ("specificity", ~truth, ~flagged),
-                ):
-                    pair = (cases & rows[0], cases & rows[1])
-                    found.append(_share_gap(_about(gap, of), hits, pair, codes))
-            found.append(_auc_gap(_about(gap, "auroc"), truth, score, rows, codes))
+    for blank, pair in _pairs(groups, reference, ci):
+        positives = int(truth[pair[0]].sum())
+        gap = replace(blank, difference=replace(blank.difference, n_positive=positives))
+        if flagged is not None:
+            for of, cases, hits in (
+                ("sensitivity", truth, flagged),
+                ("specificity", ~truth, ~flagged),
+            ):
+                denominators = (cases & pair[0], cases & pair[1])
+                found.append(_share_gap(_about(gap, of), hits, denominators, codes))
+        found.append(_auc_gap(_about(gap, "auroc"), truth, score, pair, codes))
     return found
 
 
@@ -143,8 +155,8 @@ def mean_gaps(
     values: Mapping[str, ArrayLike],
     groups: Mapping[str, ArrayLike],
     *,
-    patients: ArrayLike | None = None,
-    confidence: float = 0.95,
+    patients: Ids = None,
+    ci: CI = CI95,
 ) -> list[Gap]:
     """Return the gaps of every group in the mean of a value per row, with a z test over patients.
 
@@ -152,27 +164,34 @@ def mean_gaps(
         values: Name of the measure -> `(n,)` value of each row; NaN rows are left out.
         groups: Column -> `(n,)` values; the largest group is the reference.
         patients: `(n,)` identifiers, or None for one row per patient.
-        confidence: Level of the Wald intervals.
+        ci: Level of the Wald intervals.
+
+    >>> (gap,) = mean_gaps({"dice": [0.8, 0.9, 0.5, 0.6]}, {"site": ["a", "a", "b", "b"]})
+    >>> gap.group, round(gap.difference.value, 3)
+    ('b', -0.3)
     """
     found = []
     for of, given in values.items():
         every = np.asarray(given, dtype=float)
         known = np.isfinite(every)
         codes = patient_codes(patients, every.size)[known]
-        for column, names in groups.items():
-            group = np.asarray(names).astype(str)[known]
-            if not group.size:
-                continue
-            base = _reference(group, column, "")
-            for name in np.unique(group[group != base]):
-                rows = (group == name, group == base)
-                blank = Measure(
-                    f"{of}_gap", None, subset=f"{column}={name}", confidence=confidence,
-                    n=int(rows[0].sum()), status="undefined",
-                )  # fmt: skip
-                gap = Gap(column, str(name), base, of, blank)
-                found.append(_mean_gap(gap, every[known], rows, codes))
+        mine = {column: np.asarray(names).astype(str)[known] for column, names in groups.items()}
+        for gap, rows in _pairs(mine, NO_REFERENCE, ci) if known.any() else ():
+            found.append(_mean_gap(_about(gap, of), every[known], rows, codes))
     return found
+
+
+def _pairs(
+    groups: Mapping[str, ArrayLike], reference: Mapping[str, str], ci: CI
+) -> Iterator[tuple[Gap, Rows]]:
+    """Yield every group that is not a reference, without figures, and its rows and those of it."""
+    for column, given in groups.items():
+        values = np.asarray(given).astype(str)
+        base = _reference(values, column, reference.get(column, ""))
+        for name in np.unique(values[values != base]):
+            rows = (values == name, values == base)
+            blank = replace(ci.blank(n=int(rows[0].sum())), subset=f"{column}={name}")
+            yield Gap(column, str(name), base, "", blank), rows
 
 
 def _mean_gap(gap: Gap, values: FloatArray, rows: Rows, codes: IntArray) -> Gap:
@@ -192,8 +211,9 @@ def _reference(values: NDArray[np.str_], column: str, wanted: str) -> str:
     """Return the group that the others are compared with."""
     names, sizes = np.unique(values, return_counts=True)
     if wanted and wanted not in names:
-        raise PredictionsError(f"no row has {column} = {wanted}",
-                               expected=f"one of {', '.join(names)}")  # fmt: skip
+        raise PredictionsError(
+            f"no row has {column} = {wanted}", expected=f"one of {', '.join(names)}"
+        )
     return wanted or str(names[np.argmax(sizes)])
 
 
@@ -203,7 +223,7 @@ def _share_gap(gap: Gap, hits: BoolArray, rows: Rows, codes: IntArray) -> Gap:
     if not all(totals):
         which = gap.group if not totals[0] else gap.reference
         reason = f"{gap.column} = {which} has no rows for it"
-        return replace(gap, difference=replace(gap.difference, reason=reason))
+        return replace(gap, difference=gap.difference.undefined(reason))
     counts = tuple(int(hits[mask].sum()) for mask in rows)
     value = counts[0] / totals[0] - counts[1] / totals[1]
     influence = _difference_influence(
@@ -213,19 +233,19 @@ def _share_gap(gap: Gap, hits: BoolArray, rows: Rows, codes: IntArray) -> Gap:
     if is_clustered(codes):
         return _wald_gap(gap, value, error, test=True)
     pairs = ((counts[0], totals[0]), (counts[1], totals[1]))
-    low, high = newcombe_difference(*pairs, gap.difference.confidence)
-    method = f"Newcombe method 10, against {gap.reference}"
-    difference = replace(gap.difference, value=value, low=low, high=high, method=method,
-                         status="ok")  # fmt: skip
-    detectable = minimum_detectable_difference(error) if error > 0 else None
-    return replace(gap, difference=difference, p=fisher_exact(*pairs),
-                   detectable=detectable)  # fmt: skip
+    bounds = newcombe_difference(*pairs, gap.difference.confidence)
+    return replace(
+        gap,
+        difference=gap.difference.ok(value, bounds, f"Newcombe method 10, against {gap.reference}"),
+        p=fisher_exact(*pairs),
+        detectable=minimum_detectable_difference(error) if error > 0 else None,
+    )
 
 
 def _auc_gap(gap: Gap, truth: BoolArray, score: FloatArray, rows: Rows, codes: IntArray) -> Gap:
     """Fill in the gap of the AUC, without a test."""
     if any(truth[mask].all() or not truth[mask].any() for mask in rows):
-        return replace(gap, difference=replace(gap.difference, reason=ONE_CLASS))
+        return replace(gap, difference=gap.difference.undefined(ONE_CLASS))
     rankings = [rank(truth[mask], score[mask]) for mask in rows]
     aucs = [float(area_under_roc(ranking.tp, ranking.fp)) for ranking in rankings]
     moved = [
@@ -254,14 +274,14 @@ def _wald_gap(gap: Gap, value: float, error: float, *, test: bool) -> Gap:
     """Fill in a gap with a Wald interval over patients and, if asked, its z test."""
     if not error > 0:
         reason = "the difference does not vary between patients"
-        degenerate = replace(gap.difference, value=value, status="degenerate", reason=reason)
-        return replace(gap, difference=degenerate)
-    low, high = wald(value, error, gap.difference.confidence)
-    method = f"Wald over patients, against {gap.reference}"
-    difference = replace(gap.difference, value=value, low=low, high=high, method=method,
-                         status="ok")  # fmt: skip
-    return replace(gap, difference=difference, p=two_sided_p(value / error) if test else None,
-                   detectable=minimum_detectable_difference(error))  # fmt: skip
+        return replace(gap, difference=gap.difference.weak(value, reason))
+    bounds = wald(value, error, gap.difference.confidence)
+    return replace(
+        gap,
+        difference=gap.difference.ok(value, bounds, f"Wald over patients, against {gap.reference}"),
+        p=two_sided_p(value / error) if test else None,
+        detectable=minimum_detectable_difference(error),
+    )
 
 
 def adjust_for_multiplicity(found: Sequence[Gap]) -> list[Gap]:
@@ -269,14 +289,15 @@ def adjust_for_multiplicity(found: Sequence[Gap]) -> list[Gap]:
 
     Args:
         found: All gaps that are reported together.
+
+    >>> gap = Gap("sex", "M", "F", "auroc", Measure("auroc_gap", 0.1), p=0.25)
+    >>> [g.p_holm for g in adjust_for_multiplicity([gap, replace(gap, p=0.125)])]
+    [0.25, 0.25]
     """
     p_values = [gap.p for gap in found if gap.p is not None]
     adjusted = iter(zip(holm(p_values), benjamini_hochberg(p_values), strict=True))
     out = []
     for gap in found:
-        if gap.p is None:
-            out.append(gap)
-            continue
-        p_holm, p_bh = next(adjusted)
+        p_holm, p_bh = (None, None) if gap.p is None else next(adjusted)
         out.append(replace(gap, p_holm=p_holm, p_bh=p_bh))
     return out

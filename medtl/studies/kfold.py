@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from medtl.cases.predictions import write_predictions
 from medtl.cases.splits import kfold, validation_folds
 from medtl.errors import RunError
-from medtl.metrics.folds import mean_of_folds_auroc, mean_of_folds_mae
+from medtl.metrics.paired_runs import mean_of_folds_auroc, mean_of_folds_mae
 from medtl.prediction.table import predictions_table
 from medtl.recipe.schema import Recipe
 from medtl.run.build import build_manifest, build_task

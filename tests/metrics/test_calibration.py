@@ -7,8 +7,9 @@ import pytest
 
 from medtl.errors import PredictionsError
 from medtl.metrics import calibration, temperature
-from medtl.metrics.logistic import logit
-from medtl.metrics.net_benefit import decision_curve, decision_draws
+from medtl.metrics.operating_point import decision_curve, decision_draws
+from medtl.metrics.scores import CI
+from medtl.metrics.temperature import logit
 
 
 def calibrated(n: int = 4000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -29,7 +30,7 @@ def test_bins_are_open_below_and_closed_above() -> None:
 def test_expected_calibration_error_by_hand() -> None:
     # Bin (0.1, 0.2]: mean 0.15, none of 2 positive. Bin (0.8, 0.9]: mean 0.85, 1 of 2 positive.
     measure = calibration.expected_calibration_error(
-        [0, 0, 1, 0], [0.12, 0.18, 0.82, 0.88], resamples=50
+        [0, 0, 1, 0], [0.12, 0.18, 0.82, 0.88], ci=CI(resamples=50)
     )
     assert measure.value == pytest.approx(0.5 * 0.15 + 0.5 * 0.35)
     assert "10 equal-width bins" in measure.method
@@ -41,23 +42,11 @@ def test_top_label_asks_whether_the_predicted_class_is_right() -> None:
     assert confidence.tolist() == [0.8, 0.5, 0.9]
 
 
-def test_brier_and_its_parts_by_hand() -> None:
+def test_brier_by_hand() -> None:
     truth, score = [1, 0, 1, 0], [0.9, 0.1, 0.6, 0.6]
     value = (0.01 + 0.01 + 0.16 + 0.36) / 4
     assert calibration.brier(truth, score).value == pytest.approx(value)
     assert calibration.scaled_brier(truth, score) == pytest.approx(1 - value / 0.25)
-    parts = calibration.brier_parts(truth, score)
-    total = parts.reliability - parts.resolution + parts.uncertainty + parts.within_bins
-    assert total == pytest.approx(value)
-    assert parts.uncertainty == 0.25
-    assert parts.within_bins == pytest.approx(0, abs=1e-12)  # scores in a bin are equal
-
-
-def test_brier_parts_add_up_with_scores_that_differ_in_a_bin() -> None:
-    truth, score = calibrated(500)
-    parts = calibration.brier_parts(truth, score)
-    total = parts.reliability - parts.resolution + parts.uncertainty + parts.within_bins
-    assert total == pytest.approx(calibration.brier(truth, score).value)
 
 
 def test_reliability_leaves_out_empty_bins() -> None:
@@ -186,7 +175,7 @@ def test_net_benefit_at_another_prevalence() -> None:
 def test_net_benefit_band_holds_the_curve() -> None:
     truth, score = calibrated(300)
     at = [0.2, 0.5]
-    draws = decision_draws(truth, score, at, resamples=300)
+    draws = decision_draws(truth, score, at, ci=CI(resamples=300))
     low, high = np.quantile(draws, [0.025, 0.975], axis=0)
     model = decision_curve(truth, score, at).model
     assert ((low < model) & (model < high)).all()

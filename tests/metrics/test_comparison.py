@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from medtl.errors import PredictionsError
+from medtl.evaluation.model_comparison import compare_models
 from medtl.metrics import comparison
 
 
@@ -143,7 +144,7 @@ def long_table() -> pd.DataFrame:
 def test_every_pair_of_models_is_compared_on_common_cases() -> None:
     table = long_table().drop(index=[0, 1, 165])  # two of a, one of c
     table.loc[90, "y_score"] = np.nan
-    found = comparison.compare_models(table)
+    found = compare_models(table)
     assert [(item.first, item.second) for item in found] == [("a", "b"), ("a", "c"), ("b", "c")]
     assert found[0].test.difference.n == 77
     assert found[0].dropped == 78 + 80 - 2 * 77
@@ -153,21 +154,19 @@ def test_every_pair_of_models_is_compared_on_common_cases() -> None:
 def test_the_order_of_the_rows_does_not_pair_the_wrong_cases() -> None:
     table = long_table()
     shuffled = table.sample(frac=1, random_state=0)
-    for one, other in zip(
-        comparison.compare_models(table), comparison.compare_models(shuffled), strict=True
-    ):
+    for one, other in zip(compare_models(table), compare_models(shuffled), strict=True):
         assert one.test.difference.value == pytest.approx(other.test.difference.value)
 
 
 def test_models_that_cannot_be_compared_are_refused() -> None:
     table = long_table()
     with pytest.raises(PredictionsError, match="no column model"):
-        comparison.compare_models(table.drop(columns="model"))
+        compare_models(table.drop(columns="model"))
     with pytest.raises(PredictionsError, match="one model, a"):
-        comparison.compare_models(table[table["model"] == "a"])
+        compare_models(table[table["model"] == "a"])
     with pytest.raises(PredictionsError, match="several rows for one case"):
-        comparison.compare_models(pd.concat([table, table.head(1)]))
+        compare_models(pd.concat([table, table.head(1)]))
     other = table.copy()
     other.loc[0, "y_true"] = 1 - other.loc[0, "y_true"]
     with pytest.raises(PredictionsError, match="disagree about the truth"):
-        comparison.compare_models(other)
+        compare_models(other)

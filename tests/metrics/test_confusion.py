@@ -7,7 +7,8 @@ import pytest
 
 from medtl.metrics import confusion
 from medtl.metrics.confusion import Counts
-from medtl.metrics.proportions import linearised_error, proportion, proportion_of_rows
+from medtl.metrics.intervals import linearised_error, proportion, proportion_of_rows
+from medtl.metrics.scores import CI
 
 TABLE = Counts(tp=45, fp=10, fn=5, tn=140)
 
@@ -75,7 +76,7 @@ def test_summaries_by_hand() -> None:
 def test_an_empty_margin_has_no_correlation() -> None:
     assert confusion.summary_value("mcc", Counts(0, 0, 9, 91)) is None
     assert confusion.summary_value("f1", Counts(0, 0, 0, 5)) is None
-    found = confusion.summary_measures(*rows(Counts(0, 0, 9, 91)), 0.5, resamples=50)
+    found = confusion.summary_measures(*rows(Counts(0, 0, 9, 91)), 0.5, ci=CI(resamples=50))
     mcc = next(measure for measure in found if measure.name == "mcc")
     assert (mcc.value, mcc.status) == (None, "undefined")
     assert all(m.status == "undefined" for m in confusion.summary_measures([], [], 0.5))
@@ -84,8 +85,9 @@ def test_an_empty_margin_has_no_correlation() -> None:
 def test_patients_widen_the_interval_of_a_summary() -> None:
     truth, score = rows(TABLE)
     patients = np.arange(200) // 5
+    few = CI(resamples=500)
     alone, f1 = (
-        next(m for m in confusion.summary_measures(truth, score, 0.5, patients=p, resamples=500)
+        next(m for m in confusion.summary_measures(truth, score, 0.5, patients=p, ci=few)
              if m.name == "f1")
         for p in (None, patients)
     )  # fmt: skip

@@ -1,12 +1,15 @@
 """Sensitivity at fixed specificity, the reverse, and the bootstrap behind them."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from medtl.metrics import discrimination
 from medtl.metrics.ranking import rank, step_precision
+from medtl.metrics.resampling import bootstrap_counts
+from medtl.metrics.scores import CI
 
 NEGATIVES = np.arange(1, 11) / 20  # ten negatives: 0.05 ... 0.50
 POSITIVES = np.array([0.46, 0.47, 0.9, 0.04])
@@ -17,7 +20,7 @@ SCORE = np.concatenate([NEGATIVES, POSITIVES])
 def test_specificity_that_is_reached_exactly_counts() -> None:
     # 9 of 10 negatives below 0.46: the trap fpr <= 1 - 0.9 in floating point would drop it.
     measure = discrimination.sensitivity_at_specificity(
-        TRUTH, SCORE, specificity=0.9, resamples=100
+        TRUTH, SCORE, specificity=0.9, ci=CI(resamples=100)
     )
     assert measure.value == 0.75
     assert discrimination.threshold_at_specificity(rank(TRUTH, SCORE), 0.9) == 0.46
@@ -33,7 +36,7 @@ def test_no_threshold_qualifies_flags_nobody() -> None:
     ranking = rank([0, 1, 1], [0.9, 0.5, 0.1])
     assert discrimination.threshold_at_specificity(ranking, 0.9) == math.inf
     measure = discrimination.sensitivity_at_specificity(
-        [0, 1, 1], [0.9, 0.5, 0.1], specificity=0.9, resamples=50
+        [0, 1, 1], [0.9, 0.5, 0.1], specificity=0.9, ci=CI(resamples=50)
     )
     assert measure.value == 0.0
     assert measure.status == "degenerate"
@@ -47,7 +50,7 @@ def test_highest_threshold_of_equal_sensitivity() -> None:
 
 def test_specificity_at_sensitivity_by_hand() -> None:
     measure = discrimination.specificity_at_sensitivity(
-        TRUTH, SCORE, sensitivity=0.75, resamples=100
+        TRUTH, SCORE, sensitivity=0.75, ci=CI(resamples=100)
     )
     assert measure.value == 0.9
     assert discrimination.threshold_at_sensitivity(rank(TRUTH, SCORE), 0.75) == 0.46
@@ -79,10 +82,8 @@ def test_drawing_counts_equals_drawing_rows() -> None:
     truth = rng.integers(0, 2, 150)
     ranking = rank(truth, (rng.normal(size=150) + truth).round(1))
     fast, slow = (
-        discrimination.bootstrap_counts(
-            ranking, [step_precision], patients=patients, resamples=4000, seed=1
-        )[0]
-        for patients in (None, np.arange(150))
+        bootstrap_counts(each, [step_precision], CI(resamples=4000, seed=1))[0]
+        for each in (ranking, replace(ranking, patients=np.arange(150)))
     )
     assert fast.mean() == pytest.approx(slow.mean(), abs=0.004)
     assert fast.std() == pytest.approx(slow.std(), rel=0.05)
@@ -92,17 +93,16 @@ def test_fewer_thresholds_do_not_move_the_interval() -> None:
     rng = np.random.default_rng(6)
     truth = (rng.random(6000) < 0.3).astype(int)
     score = rng.normal(size=6000) + truth
-    thinned = discrimination.average_precision(truth, score, resamples=500)
-    (draws,) = discrimination.bootstrap_counts(rank(truth, score), [step_precision], resamples=500)
+    thinned = discrimination.average_precision(truth, score, ci=CI(resamples=500))
+    (draws,) = bootstrap_counts(rank(truth, score), [step_precision], CI(resamples=500))
     assert thinned.low == pytest.approx(np.quantile(draws, 0.025), abs=0.003)
     assert thinned.high == pytest.approx(np.quantile(draws, 0.975), abs=0.003)
 
 
 def test_long_clustered_tables_draw_fewer_resamples_and_say_so() -> None:
-    from medtl.metrics.resampling import affordable_resamples
-
-    assert affordable_resamples(2000, 20_000) == 2000
-    assert affordable_resamples(2000, 40_000) == 1000
-    assert affordable_resamples(2000, 10_000_000) == 200
-    measure = discrimination.average_precision([0, 1, 0, 1], [0.1, 0.4, 0.3, 0.2], resamples=123)
+    drawn = [CI(resamples=2000).affordable(n).resamples for n in (20_000, 40_000, 10_000_000)]
+    assert drawn == [2000, 1000, 200]
+    measure = discrimination.average_precision(
+        [0, 1, 0, 1], [0.1, 0.4, 0.3, 0.2], ci=CI(resamples=123)
+    )
     assert "B=123" in measure.method

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medtl.metrics.discrimination import bootstrap_counts
 from medtl.metrics.overlap import bounding_box
 from medtl.metrics.ranking import (
     area_under_roc,
@@ -17,7 +16,13 @@ from medtl.metrics.ranking import (
     step_precision,
     weighted_counts,
 )
-from medtl.metrics.resampling import bootstrap, drawn_patients, patient_strata
+from medtl.metrics.resampling import (
+    bootstrap,
+    bootstrap_counts,
+    drawn_patients,
+    patient_strata,
+)
+from medtl.metrics.scores import CI
 
 CASES = {
     "no ties": (200, 1e6),
@@ -63,18 +68,18 @@ def test_resampled_patients_are_counted_as_resampled_rows():
     rng = np.random.default_rng(0)
     truth, score = scored(400, 6)
     patients = rng.integers(0, 90, 400)
-    for ranking in (rank(truth, score), coarsen(rank(truth, score), 7)):
+    whole = rank(truth, score, patients)
+    for ranking in (whole, coarsen(whole, 7)):
         fast = bootstrap_counts(
-            ranking, [area_under_roc, step_precision], patients=patients, resamples=300, seed=4
+            ranking, [area_under_roc, step_precision], CI(resamples=300, seed=4)
         )
         codes = np.unique(patients, return_inverse=True)[1][ranking.order]
         slow = [
             bootstrap(
                 lambda weights, of=of, ranking=ranking: of(*weighted_counts(ranking, weights)),
                 codes,
+                CI(resamples=300, seed=4),
                 strata=patient_strata(ranking.positive, codes),
-                resamples=300,
-                seed=4,
             )
             for of in (area_under_roc, step_precision)
         ]

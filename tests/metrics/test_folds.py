@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from medtl.metrics.folds import ONE_CLASS_FOLD, mean_of_folds_auroc
+from medtl.errors import PredictionsError
+from medtl.metrics.paired_runs import ONE_CLASS_FOLD, mean_of_folds_auroc
 
 TRUTH = [0, 0, 1, 1, 0, 1]
 FOLD = [0, 0, 0, 1, 1, 1]
@@ -53,6 +54,11 @@ def test_patients_are_drawn_whole():
     grouped = mean_of_folds_auroc(truth, [score], fold, patients=patient)[0]
     assert grouped.n_patients == 60
     assert grouped.high - grouped.low > 1.5 * (alone.high - alone.low)
+
+
+def test_lengths_must_agree():
+    with pytest.raises(PredictionsError, match="6 references and 2 predictions or folds"):
+        mean_of_folds_auroc(TRUTH, [[0.1, 0.2]], FOLD)
 
 
 def test_a_fold_of_one_class_is_undefined():

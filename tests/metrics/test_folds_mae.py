@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from medtl.errors import PredictionsError
-from medtl.metrics.folds import mean_of_folds_mae
+from medtl.metrics.paired_runs import mean_of_folds_mae
+from medtl.metrics.scores import CI
 
 TRUTH, FOLD = [10, 20, 30, 40], [0, 0, 0, 1]
 
@@ -43,7 +44,7 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
     expected, covered = 10 * np.sqrt(2 / np.pi), 0
     for k in range(100):
         error, fold = rng.normal(0, 10, 200), np.arange(200) % 5
-        measure = mean_of_folds_mae(np.zeros(200), [error], fold, resamples=300, seed=k)[0]
+        measure = mean_of_folds_mae(np.zeros(200), [error], fold, ci=CI(resamples=300, seed=k))[0]
         covered += measure.low <= expected <= measure.high
     assert 87 <= covered <= 100
 

@@ -4,13 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medtl.metrics import multiclass, patients
+from medtl.metrics import confusion
+from medtl.metrics.scores import Scores, certain_truth, usable_rows
 
 MATRIX = np.array([[10, 2, 0], [3, 5, 2], [0, 1, 7]])
 
 
 def test_matrix_counts_truths_in_rows() -> None:
-    found = multiclass.confusion_matrix(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 0]), 3)
+    found = confusion.confusion_matrix(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 0]), 3)
     assert found.tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 0]]
 
 
@@ -23,33 +24,31 @@ def test_summaries_equal_scikit_learn() -> None:
     scores[np.arange(120), truth] += 0.4
     scores /= scores.sum(axis=1, keepdims=True)
     called = scores.argmax(axis=1)
-    matrix = multiclass.confusion_matrix(truth, called, 3)
-    assert multiclass.kappa(matrix) == pytest.approx(cohen_kappa_score(truth, called))
-    assert multiclass.kappa(matrix, weights="quadratic") == pytest.approx(
+    matrix = confusion.confusion_matrix(truth, called, 3)
+    assert confusion.kappa(matrix) == pytest.approx(cohen_kappa_score(truth, called))
+    assert confusion.kappa(matrix, weights="quadratic") == pytest.approx(
         cohen_kappa_score(truth, called, weights="quadratic")
     )
-    assert multiclass.balanced_accuracy(matrix) == pytest.approx(
-        balanced_accuracy_score(truth, called)
-    )
-    assert multiclass.f1_macro(matrix) == pytest.approx(f1_score(truth, called, average="macro"))
-    assert multiclass.hand_till(truth, scores) == pytest.approx(
+    assert confusion.mean_recall(matrix) == pytest.approx(balanced_accuracy_score(truth, called))
+    assert confusion.f1_macro(matrix) == pytest.approx(f1_score(truth, called, average="macro"))
+    assert confusion.hand_till(truth, scores) == pytest.approx(
         roc_auc_score(truth, scores, multi_class="ovo")
     )
 
 
 def test_an_absent_class_is_left_out_of_the_means() -> None:
     matrix = np.array([[8, 2, 0], [1, 9, 0], [0, 0, 0]])
-    assert multiclass.balanced_accuracy(matrix) == pytest.approx(0.85)
-    assert multiclass.f1_macro(matrix) == pytest.approx((16 / 19 + 18 / 21) / 2)
+    assert confusion.mean_recall(matrix) == pytest.approx(0.85)
+    assert confusion.f1_macro(matrix) == pytest.approx((16 / 19 + 18 / 21) / 2)
 
 
 def test_nothing_to_measure_is_none() -> None:
     empty = np.zeros((2, 2), dtype=int)
-    assert multiclass.balanced_accuracy(empty) is None
-    assert multiclass.f1_macro(empty) is None
-    assert multiclass.kappa(empty) is None
-    assert multiclass.kappa(np.array([[5, 0], [0, 0]])) is None
-    assert multiclass.hand_till(np.zeros(3, dtype=int), np.ones((3, 2)) / 2) is None
+    assert confusion.mean_recall(empty) is None
+    assert confusion.f1_macro(empty) is None
+    assert confusion.kappa(empty) is None
+    assert confusion.kappa(np.array([[5, 0], [0, 0]])) is None
+    assert confusion.hand_till(np.zeros(3, dtype=int), np.ones((3, 2)) / 2) is None
 
 
 @pytest.mark.parametrize(
@@ -62,7 +61,7 @@ def test_nothing_to_measure_is_none() -> None:
 )
 def test_uncertain_and_blank_are_two_switches(uncertain: str, blank: str, expected: list) -> None:
     raw = [1, 0, -1, np.nan]
-    found = patients.certain_truth(raw, uncertain=uncertain, blank=blank)  # type: ignore[arg-type]
+    found = certain_truth(raw, uncertain=uncertain, blank=blank)  # type: ignore[arg-type]
     assert found == pytest.approx(expected, nan_ok=True)
 
 
@@ -77,8 +76,8 @@ IMAGES = pd.DataFrame({
     ("how", "scores"), [("max", [0.5, 0.4]), ("mean", [0.35, 0.4]), ("noisy_or", [0.6, 0.4])]
 )
 def test_patients_from_images(how: str, scores: list[float]) -> None:
-    found = patients.aggregate_patients(IMAGES, how=how)  # type: ignore[arg-type]
-    assert found["patient_id"].tolist() == ["p", "q"]
-    assert found["y_true"].tolist() == [1, 0]
-    assert found["y_score"].tolist() == pytest.approx(scores)
-    assert found["sex"].tolist() == ["M", "F"]
+    rows = IMAGES[usable_rows(IMAGES["y_true"], IMAGES["y_score"])]
+    found = Scores.of(rows["y_true"], rows["y_score"], rows["patient_id"]).per_patient(how)  # type: ignore[arg-type]
+    assert found.truth.tolist() == [True, False]
+    assert found.score.tolist() == pytest.approx(scores)
+    assert not found.clustered

@@ -5,6 +5,7 @@ import pytest
 
 from medtl.errors import PredictionsError
 from medtl.metrics import overlap
+from medtl.metrics.scores import CI
 
 
 def cube(shape: tuple[int, ...], low: int, high: int) -> np.ndarray:
@@ -108,7 +109,7 @@ def test_a_spacing_that_does_not_fit_is_refused(spacing: tuple[float, ...]) -> N
 
 def test_case_values_leave_out_undefined_cases() -> None:
     values = [0.9, np.nan, 0.7, 0.8, 0.6]
-    found = {m.name: m for m in overlap.casewise_measures("dice", values, resamples=200)}
+    found = {m.name: m for m in overlap.casewise_measures("dice", values, ci=CI(resamples=200))}
     assert found["dice_mean"].value == pytest.approx(0.75)
     assert found["dice_median"].value == pytest.approx(0.75)
     assert found["dice_p05"].value == pytest.approx(np.quantile([0.6, 0.7, 0.8, 0.9], 0.05))
@@ -133,7 +134,7 @@ def test_scans_of_a_patient_are_drawn_together() -> None:
     rng = np.random.default_rng(3)
     values = np.repeat(rng.uniform(0.5, 1, 30), 4)
     alone, together = (
-        overlap.casewise_measures("dice", values, patients=patients, resamples=1000)[0]
+        overlap.casewise_measures("dice", values, patients=patients, ci=CI(resamples=1000))[0]
         for patients in (None, np.repeat(np.arange(30), 4))
     )
     ratio = (together.high - together.low) / (alone.high - alone.low)  # type: ignore[operator]

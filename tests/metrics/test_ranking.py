@@ -5,6 +5,7 @@ import pytest
 
 from medtl.errors import PredictionsError
 from medtl.metrics import ranking
+from medtl.metrics.scores import CI
 from medtl.types import FloatArray, IntArray
 
 TRUTH = np.array([1, 0, 1, 0, 0, 1])
@@ -166,9 +167,9 @@ def test_partial_area_equals_scikit_learn() -> None:
     from medtl.metrics.discrimination import partial_auc
 
     truth, score = noisy(200, decimals=1)
-    measure = partial_auc(truth, score, specificity=0.8, resamples=10)
+    measure = partial_auc(truth, score, specificity=0.8, ci=CI(resamples=10))
     assert measure.value == pytest.approx(roc_auc_score(truth, score, max_fpr=0.2), abs=1e-12)
-    whole = partial_auc(truth, score, specificity=0.0, standardised=False, resamples=10)
+    whole = partial_auc(truth, score, specificity=0.0, standardised=False, ci=CI(resamples=10))
     assert whole.value == pytest.approx(roc_auc_score(truth, score), abs=1e-12)
 
 

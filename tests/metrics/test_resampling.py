@@ -3,6 +3,7 @@
 import numpy as np
 
 from medtl.metrics import resampling
+from medtl.metrics.scores import CI
 
 PATIENTS = np.array([0, 0, 1, 2, 2, 2, 3])
 
@@ -14,7 +15,7 @@ def test_all_rows_of_a_drawn_patient_come_along() -> None:
         seen.append(weights)
         return weights.sum(axis=1).astype(float)
 
-    totals = resampling.bootstrap(keep, PATIENTS, resamples=50)
+    totals = resampling.bootstrap(keep, PATIENTS, CI(resamples=50))
     weights = np.concatenate(seen)
     assert totals.shape == (50,)
     assert (weights[:, 0] == weights[:, 1]).all()
@@ -44,6 +45,6 @@ def test_the_seed_decides_and_blocks_do_not() -> None:
 def test_the_spread_of_a_mean_is_its_standard_error() -> None:
     values = np.random.default_rng(0).normal(size=400)
     draws = resampling.bootstrap(
-        lambda weights: weights @ values / 400, np.arange(400), resamples=3000
+        lambda weights: weights @ values / 400, np.arange(400), CI(resamples=3000)
     )
     assert abs(draws.std() / (values.std() / 20) - 1) < 0.05
