@@ -10,8 +10,8 @@ __all__, __getattr__, __dir__ = lazily(
         "calibration": "brier calibration_line expected_calibration_error log_loss reliability "
         "scaled_brier top_label",
         "comparison": "benjamini_hochberg fisher_exact holm mcnemar paired_auroc paired_t wilcoxon",
-        "confusion": "Counts balanced_accuracy=mean_recall confusion_matrix count f1_macro hand_till "
-        "kappa likelihood_ratios natural_frequencies predictive_values_at share_measures "
+        "confusion": "Counts balanced_accuracy=mean_recall confusion_matrix count f1_macro "
+        "hand_till kappa likelihood_ratios natural_frequencies predictive_values_at share_measures "
         "summary_measures",
         "discrimination": "average_precision partial_auc sensitivity_at_specificity "
         "specificity_at_sensitivity threshold_at_sensitivity threshold_at_specificity",
