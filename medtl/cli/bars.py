@@ -7,28 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from medtl.metrics.catalogue import entry
 
 if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
     from medtl.training.callbacks import Watcher
     from medtl.types import Stage
-
-
-SHOWN_OF_A_RUN = ("auroc", "mae_months", "dice", "seconds")
-"""What of a study's row is worth a line."""
-
-
-WATCHED = {"auroc": "AUROC {:.3f}", "mae_months": "MAE {:.1f} months", "dice": "Dice {:.3f}"}
-"""How a line names the statistic that early stopping watches."""
 
 
 class Bars:
@@ -53,9 +38,8 @@ class Bars:
     def run_ended(self, row: Mapping[str, Any], total: int) -> None:
         """Show one line for a run of a study that has ended, and how many this worker has done."""
         self.advance("Runs", total)
-        shown = row.get("error") or ", ".join(
-            f"{name} {row[name]:.3f}" for name in SHOWN_OF_A_RUN if name in row
-        )
+        names = [name for name in row if entry(name).place == "primary" or name == "seconds"]
+        shown = row.get("error") or ", ".join(f"{name} {row[name]:.3f}" for name in names)
         text = f"{row['condition']}, seed {row['seed']}: {shown}"
         self._display.console.print(text, highlight=False, markup=False)
 
@@ -72,8 +56,8 @@ class Bars:
 
     def _on_epoch(self, history: Sequence[Mapping[str, Any]]) -> None:
         row = history[-1]
-        metric = "" if row["val_metric"] is None else f"  val {WATCHED[row['watched']]}"
-        metric = metric.format(row["val_metric"])
+        value, watched = row["val_metric"], entry(row["watched"])
+        metric = "" if value is None else f"  val {watched.title} {watched.write(value)}"
         self._display.console.print(
             f"{row['stage']:>8}  epoch {row['epoch']:>3}  train loss {row['train_loss']:.4f}"
             f"  val loss {row['val_loss']:.4f}{metric}{'  best' if row['best'] else ''}",
@@ -82,15 +66,18 @@ class Bars:
 
 
 @contextmanager
-def bars(console: Console) -> Iterator[Bars]:
-    """Show progress bars while the block runs; plain lines when the output is not a terminal."""
-    display = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
+def bars() -> Iterator[Bars]:
+    """Show progress bars on stderr while the block runs; plain lines where it is no terminal."""
+    from rich import progress
+    from rich.console import Console
+
+    display = progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TimeElapsedColumn(),
+        progress.TimeRemainingColumn(),
+        console=Console(stderr=True),
     )
     with display:
         yield Bars(display)

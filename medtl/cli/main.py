@@ -5,14 +5,19 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
 from medtl import __version__
+from medtl.cli.bars import bars
+from medtl.cli.manifest_commands import manifest_app
 from medtl.cli.study_commands import Out, Overrides, RecipeFile, Resume, study_app
 from medtl.errors import MedtlError, extras_named
 from medtl.storage.interrupt import Listener
+
+if TYPE_CHECKING:
+    from medtl.run.folder import Run
 
 app = typer.Typer(
     help="Transfer learning on medical images: DICOM, NIfTI and PNG in, a model and a clinical "
@@ -22,7 +27,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-manifest_app = typer.Typer(help="Make, check and split manifests.", no_args_is_help=True)
 app.add_typer(study_app, name="study")
 app.add_typer(manifest_app, name="manifest")
 
@@ -80,11 +84,29 @@ def _stop(message: str, status: int) -> NoReturn:
     sys.exit(status)
 
 
-def _make_deterministic() -> None:
-    """Choose deterministic algorithms and say what that promises."""
-    from medtl.training.runtime import make_deterministic
+def _work(
+    recipe: Path,
+    out: Path,
+    overrides: list[str] | None,
+    *,
+    resume: bool,
+    deterministic: bool,
+    whole: bool,
+) -> Run:
+    """Check a recipe and run the whole chain, or its first half."""
+    from medtl.run.check import read_recipe
 
-    print(make_deterministic())
+    checked = read_recipe(recipe, overrides or ())  # a fault is said before torch is loaded
+    from medtl.run.chain import run_study, train_study
+
+    if deterministic:
+        from medtl.training.runtime import make_deterministic
+
+        print(make_deterministic())
+    with bars() as shown:
+        return (run_study if whole else train_study)(
+            checked, out, resume=resume, progress=shown.progress, watcher=shown.watcher()
+        )
 
 
 @app.callback(invoke_without_command=True)
@@ -107,12 +129,9 @@ def demo(
     patients: Annotated[int | None, typer.Option(help="synthetic patients to draw")] = None,
 ) -> None:
     """Draw synthetic images and run the whole chain on them, offline, to a report."""
-    from rich.console import Console
-
-    from medtl.cli.bars import bars
     from medtl.demo.study import run_demo
 
-    with bars(Console(stderr=True)) as shown:
+    with bars() as shown:
         done = run_demo(
             out,
             task=task,
@@ -151,12 +170,9 @@ def check(
 
     checked = read_recipe(recipe, overrides or ())
     print("First pass: recipe, files, columns, labels and patients are in order.")
-    from rich.console import Console
-
-    from medtl.cli.bars import bars
     from medtl.run.plan import describe_plan
 
-    with bars(Console(stderr=True)) as shown:
+    with bars() as shown:
         lines = list(describe_plan(checked, sheet=contact_sheet, progress=shown.progress))
     print("\n".join(lines))
 
@@ -170,20 +186,7 @@ def run(
     deterministic: Deterministic = False,
 ) -> None:
     """Check, train, predict, evaluate and report."""
-    from rich.console import Console
-
-    from medtl.cli.bars import bars
-    from medtl.run.check import read_recipe
-
-    checked = read_recipe(recipe, overrides or ())
-    from medtl.run.chain import run_study
-
-    if deterministic:
-        _make_deterministic()
-    with bars(Console(stderr=True)) as shown:
-        done = run_study(
-            checked, out, resume=resume, progress=shown.progress, watcher=shown.watcher()
-        )
+    done = _work(recipe, out, overrides, resume=resume, deterministic=deterministic, whole=True)
     print(f"Report: {done.files.report}")
 
 
@@ -196,20 +199,7 @@ def train(
     deterministic: Deterministic = False,
 ) -> None:
     """Check and train; leaves the best checkpoint and the history in a run folder."""
-    from rich.console import Console
-
-    from medtl.cli.bars import bars
-    from medtl.run.check import read_recipe
-
-    checked = read_recipe(recipe, overrides or ())
-    from medtl.run.chain import train_study
-
-    if deterministic:
-        _make_deterministic()
-    with bars(Console(stderr=True)) as shown:
-        done = train_study(
-            checked, out, resume=resume, progress=shown.progress, watcher=shown.watcher()
-        )
+    done = _work(recipe, out, overrides, resume=resume, deterministic=deterministic, whole=False)
     print(f"Best model: {done.files.best}")
 
 
@@ -227,16 +217,12 @@ def predict(
     keep: Annotated[Path | None, typer.Option(help="new folder to keep its files in")] = None,
 ) -> None:
     """Predict images with a run's own preprocessing and frozen threshold."""
-    from rich.console import Console
-
-    from medtl.cli.bars import bars
-
     if (data is None) == (dicomweb is None) or (dicomweb is None) != (study is None):
         raise MedtlError("nothing to predict", expected="DATA, or --dicomweb URL with --study UID")
     from medtl.run.folder import Run
 
     run = Run(run_folder)
-    with bars(Console(stderr=True)) as shown:
+    with bars() as shown:
         if dicomweb is not None and study is not None:
             done = run.predict_study(dicomweb, study, out, keep=keep, progress=shown.progress)
         elif data is not None:
@@ -357,15 +343,11 @@ def export(
     pdf: Annotated[Path | None, typer.Option(help="a document for the study of the case")] = None,
 ) -> None:
     """Write results as DICOM objects of the patients and studies the images are from."""
-    from rich.console import Console
-
-    from medtl.cli.bars import bars
-
     if not dicom:
         raise MedtlError("no format is asked for", fix="Add --dicom")
     from medtl.run.folder import Run
 
-    with bars(Console(stderr=True)) as shown:
+    with bars() as shown:
         done = Run(run_folder).export(
             out,
             images=images,
@@ -378,104 +360,6 @@ def export(
     print("They name patients. Research use only.")
     if done.left_out:
         print(f"{len(done.left_out)} cases left out, with the reasons in {out / 'export.json'}")
-
-
-ManifestOut = Annotated[
-    Path | None, typer.Option("--out", help="manifest to write; default FOLDER/manifest.csv")
-]
-
-
-@manifest_app.command("scan")
-def manifest_scan(
-    folder: Annotated[Path, typer.Argument(help="walked for DICOM files")],
-    out: ManifestOut = None,
-    per: Annotated[Literal["image", "series"], typer.Option(help="one row per")] = "image",
-) -> None:
-    """Write a manifest from DICOM headers, without names, with pseudonymous ids."""
-    from rich.console import Console
-
-    from medtl.cases.manifest import place_for, write_manifest_of
-    from medtl.cases.pseudonyms import load_salt, remember
-    from medtl.cases.scan import scan_dicom
-    from medtl.cli.bars import bars
-
-    path = place_for(folder, out)
-    with bars(Console(stderr=True)) as shown:
-        found = scan_dicom(
-            folder,
-            per=per,
-            salt=load_salt(),
-            progress=lambda done, total: shown.progress("Reading headers", done, total),
-        )
-    remember(found.identities.items())
-    write_manifest_of(folder, found.rows, path)
-    print(f"{len(found.rows)} rows: {path}")
-    for name, cause in found.skipped[:20]:
-        print(f"left out {name}: {cause}")
-    if len(found.skipped) > 20:
-        print(f"and {len(found.skipped) - 20} more files were left out")
-
-
-@manifest_app.command("import")
-def manifest_import(
-    folder: Annotated[Path, typer.Argument(help="a data set as it was released")],
-    layout: Annotated[str, typer.Option(help="msd, nnunet, or a YAML of data_manifests/")],
-    out: ManifestOut = None,
-    fold: Annotated[int | None, typer.Option(help="nnU-Net: fold to take train and val of")] = None,
-) -> None:
-    """Write the manifest of a Decathlon or nnU-Net folder, or of one that a YAML describes."""
-    from medtl.cases.layouts import import_layout
-    from medtl.cases.manifest import place_for, write_manifest_of
-
-    path = place_for(folder, out)
-    found = import_layout(folder, layout, fold=fold)
-    write_manifest_of(folder, found.rows, path, found.sidecar)
-    print("\n".join([f"{len(found.rows)} rows: {path}", *found.notes]))
-
-
-@manifest_app.command("export")
-def manifest_export(
-    manifest: Annotated[Path, typer.Argument(help="CSV or Parquet, with a column of masks")],
-    out: Out,
-    layout: Annotated[Literal["msd", "nnunet"], typer.Option(help="of which tool")],
-    mask: Annotated[str, typer.Option(help="column of the masks")] = "mask",
-) -> None:
-    """Write volumes and masks as a folder that a Decathlon reader or nnU-Net takes."""
-    from medtl.cases.columns import Columns
-    from medtl.cases.layout_export import export_layout
-    from medtl.cases.manifest import read_manifest
-
-    count = export_layout(read_manifest(manifest, Columns(mask=mask)), out, layout, name=out.name)
-    print(f"{count} cases: {out}")
-
-
-@manifest_app.command("check")
-def manifest_check(
-    manifest: Annotated[Path, typer.Argument(help="CSV or Parquet")],
-    one_image_per_patient: Annotated[bool, typer.Option(help="no patient_id column")] = False,
-) -> None:
-    """Find every fault of a manifest: columns, paths, ids, patients in two splits."""
-    from medtl.cases.columns import Columns
-    from medtl.cases.manifest import read_manifest
-
-    found = read_manifest(manifest, Columns(one_image_per_patient=one_image_per_patient))
-    patients = len({case.patient_id for case in found.cases})
-    print(f"{manifest.name}: {len(found.cases)} images of {patients} patients, no faults")
-    for note in found.notes:
-        print(note)
-
-
-@manifest_app.command("whois")
-def manifest_whois(
-    name: Annotated[str, typer.Argument(help="a pseudonym from a run folder")],
-) -> None:
-    """Say which id a pseudonym stands for; only on the machine that made it."""
-    from medtl.cases.pseudonyms import whois
-
-    original = whois(name)
-    if original is None:
-        raise MedtlError("this machine has not made that pseudonym", where=name)
-    print(original)
 
 
 @app.command()

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from medtl.cli.bars import bars
+
 if TYPE_CHECKING:
     from medtl.studies.conditions import Plan
 
@@ -40,15 +42,12 @@ def kfold(
     resume: Resume = False,
 ) -> None:
     """Cross-validate a recipe by patient, beside a baseline in the same folds."""
-    from rich.console import Console
-
-    from medtl.cli.bars import bars
     from medtl.run.check import read_recipe
 
     checked = read_recipe(recipe, overrides or ())
     from medtl.studies import ensemble, kfold
 
-    with bars(Console(stderr=True)) as shown:
+    with bars() as shown:
         run = kfold.ensemble_kfold if average else partial(kfold.run_kfold, baseline=baseline)
         found = run(
             checked,
@@ -174,14 +173,11 @@ def _run_study(
     reports: bool,
 ) -> None:
     """Run a plan, one line for every run that ends, then the table."""
-    from rich.console import Console
-
-    from medtl.cli.bars import bars
     from medtl.studies.engine import run_conditions
     from medtl.studies.single import SingleRun
     from medtl.studies.summary import to_markdown
 
-    with bars(Console(stderr=True)) as shown:
+    with bars() as shown:
         summary = run_conditions(
             recipe,
             plan,
@@ -212,14 +208,11 @@ def search(
     resume: Resume = False,
 ) -> None:
     """Search for a better recipe by validation; only the winner is tested, once."""
-    from rich.console import Console
-
-    from medtl.cli.bars import bars
     from medtl.studies.search import Search, read_space, run_search, to_markdown
     from medtl.studies.single import SingleRun
 
     wanted = Search(read_space(space), method, trials)
-    with bars(Console(stderr=True)) as shown:
+    with bars() as shown:
         found = run_search(
             recipe,
             wanted,

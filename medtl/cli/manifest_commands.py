@@ -1,0 +1,108 @@
+"""`medtl manifest ...`: the commands that make, check and translate manifests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from medtl.cli.bars import bars
+from medtl.cli.study_commands import Out
+from medtl.errors import MedtlError
+
+manifest_app = typer.Typer(help="Make, check and split manifests.", no_args_is_help=True)
+
+ManifestOut = Annotated[
+    Path | None, typer.Option("--out", help="manifest to write; default FOLDER/manifest.csv")
+]
+
+
+@manifest_app.command("scan")
+def manifest_scan(
+    folder: Annotated[Path, typer.Argument(help="walked for DICOM files")],
+    out: ManifestOut = None,
+    per: Annotated[Literal["image", "series"], typer.Option(help="one row per")] = "image",
+) -> None:
+    """Write a manifest from DICOM headers, without names, with pseudonymous ids."""
+    from medtl.cases.manifest import place_for, write_manifest_of
+    from medtl.cases.pseudonyms import load_salt, remember
+    from medtl.cases.scan import scan_dicom
+
+    path = place_for(folder, out)
+    with bars() as shown:
+        found = scan_dicom(
+            folder,
+            per=per,
+            salt=load_salt(),
+            progress=lambda done, total: shown.progress("Reading headers", done, total),
+        )
+    remember(found.identities.items())
+    write_manifest_of(folder, found.rows, path)
+    print(f"{len(found.rows)} rows: {path}")
+    for name, cause in found.skipped[:20]:
+        print(f"left out {name}: {cause}")
+    if len(found.skipped) > 20:
+        print(f"and {len(found.skipped) - 20} more files were left out")
+
+
+@manifest_app.command("import")
+def manifest_import(
+    folder: Annotated[Path, typer.Argument(help="a data set as it was released")],
+    layout: Annotated[str, typer.Option(help="msd, nnunet, or a YAML of data_manifests/")],
+    out: ManifestOut = None,
+    fold: Annotated[int | None, typer.Option(help="nnU-Net: fold to take train and val of")] = None,
+) -> None:
+    """Write the manifest of a Decathlon or nnU-Net folder, or of one that a YAML describes."""
+    from medtl.cases.layouts import import_layout
+    from medtl.cases.manifest import place_for, write_manifest_of
+
+    path = place_for(folder, out)
+    found = import_layout(folder, layout, fold=fold)
+    write_manifest_of(folder, found.rows, path, found.sidecar)
+    print("\n".join([f"{len(found.rows)} rows: {path}", *found.notes]))
+
+
+@manifest_app.command("export")
+def manifest_export(
+    manifest: Annotated[Path, typer.Argument(help="CSV or Parquet, with a column of masks")],
+    out: Out,
+    layout: Annotated[Literal["msd", "nnunet"], typer.Option(help="of which tool")],
+    mask: Annotated[str, typer.Option(help="column of the masks")] = "mask",
+) -> None:
+    """Write volumes and masks as a folder that a Decathlon reader or nnU-Net takes."""
+    from medtl.cases.columns import Columns
+    from medtl.cases.layout_export import export_layout
+    from medtl.cases.manifest import read_manifest
+
+    count = export_layout(read_manifest(manifest, Columns(mask=mask)), out, layout, name=out.name)
+    print(f"{count} cases: {out}")
+
+
+@manifest_app.command("check")
+def manifest_check(
+    manifest: Annotated[Path, typer.Argument(help="CSV or Parquet")],
+    one_image_per_patient: Annotated[bool, typer.Option(help="no patient_id column")] = False,
+) -> None:
+    """Find every fault of a manifest: columns, paths, ids, patients in two splits."""
+    from medtl.cases.columns import Columns
+    from medtl.cases.manifest import read_manifest
+
+    found = read_manifest(manifest, Columns(one_image_per_patient=one_image_per_patient))
+    patients = len({case.patient_id for case in found.cases})
+    print(f"{manifest.name}: {len(found.cases)} images of {patients} patients, no faults")
+    for note in found.notes:
+        print(note)
+
+
+@manifest_app.command("whois")
+def manifest_whois(
+    name: Annotated[str, typer.Argument(help="a pseudonym from a run folder")],
+) -> None:
+    """Say which id a pseudonym stands for; only on the machine that made it."""
+    from medtl.cases.pseudonyms import whois
+
+    original = whois(name)
+    if original is None:
+        raise MedtlError("this machine has not made that pseudonym", where=name)
+    print(original)
