@@ -116,11 +116,7 @@ def _rows_by(
 
 
 def _notes(
-    kind: str,
-    column: str,
-    keys: Sequence[str],
-    rows: Sequence[int | None],
-    lonely: Sequence[int],
+    kind: str, column: str, keys: Sequence[str], rows: Sequence[int | None], lonely: Sequence[int]
 ) -> tuple[str, ...]:
     """What was taken, and what has no partner on either side."""
     joined = [row for row in rows if row is not None]

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from medtl.cases.sidecar import SIDECAR_KEYS
-from medtl.errors import ManifestError, MedtlError
+from medtl.errors import ManifestError, MedtlError, located
 from medtl.storage.tables import nearest, raise_together, read_table
 from medtl.storage.yaml import load_yaml
 
@@ -163,17 +163,21 @@ def _splits(folder: Path, fold: int) -> dict[str, str]:
 def _described(folder: Path, path: Path, fold: int | None) -> Imported:
     """Return what a YAML file of `data_manifests/` says about a release."""
     if not path.is_file():
-        raise ManifestError(
-            "no such layout", expected=f"{', '.join(_READERS)} or a YAML file", where=path.name
-        )
+        expected = f"{', '.join(_READERS)} or a YAML file"
+        raise ManifestError("no such layout", expected=expected, where=path.name)
     spec = load_yaml(path)
+    with located(path.name):
+        return _by_spec(folder, spec, fold)
+
+
+def _by_spec(folder: Path, spec: Mapping[str, Any], fold: int | None) -> Imported:
+    """Return what a described release holds."""
     odd = [key for key in spec if key not in _SPEC_KEYS]
     if odd:
         near = nearest(odd[0], _SPEC_KEYS)
         raise ManifestError(
             f"unknown key '{odd[0]}'",
             expected=", ".join(_SPEC_KEYS),
-            where=path.name,
             fix=f"Did you mean '{near}'" if near else "Delete it",
         )
     told = spec.get("manifest", {})
@@ -182,16 +186,14 @@ def _described(folder: Path, path: Path, fold: int | None) -> Imported:
         found = _READERS[layout](folder, fold)
         return Imported(found.rows, {**found.sidecar, **told}, found.notes)
     if layout != "table":
-        raise ManifestError(
-            "no layout", expected=f"layout: one of table, {', '.join(_READERS)}", where=path.name
-        )
+        raise ManifestError("no layout", expected=f"layout: one of table, {', '.join(_READERS)}")
     _refuse_fold(fold, "a table")
-    return Imported(tuple(_table_rows(folder, spec, path.name)), dict(told), ())
+    return Imported(tuple(_table_rows(folder, spec)), dict(told), ())
 
 
-def _table_rows(folder: Path, spec: Mapping[str, Any], where: str) -> Iterator[dict[str, str]]:
+def _table_rows(folder: Path, spec: Mapping[str, Any]) -> Iterator[dict[str, str]]:
     """Yield the rows that a table and its description give; all faults are raised together."""
-    names, images = _texts(spec, "table", where), _texts(spec, "image", where)
+    names, images = _texts(spec, "table"), _texts(spec, "image")
     there = [name for name in names if (folder / name).is_file()]
     if not there:
         raise ManifestError(
@@ -202,57 +204,51 @@ def _table_rows(folder: Path, spec: Mapping[str, Any], where: str) -> Iterator[d
     rows = []
     for line, cells in zip(table.lines, table.rows, strict=True):
         row = dict(zip(table.columns, cells, strict=True))
-        paths = [_filled(template, row, where) for template in images]
+        paths = [_filled(template, row) for template in images]
         found = [path for path in paths if not _missing(folder, path, "")]
         if not found:
             faults.append(ManifestError(f"no image {paths[0]}", where=f"row {line}"))
             continue
-        made = {name: _cell(rule, row, where) for name, rule in _mapping(spec, "columns").items()}
+        made = {name: _cell(rule, row) for name, rule in _mapping(spec, "columns").items()}
         rows.append({"image": found[0], **made})
     raise_together(faults, there[0])
     yield from rows
 
 
-def _cell(rule: Any, row: Mapping[str, str], where: str) -> str:
+def _cell(rule: Any, row: Mapping[str, str]) -> str:
     """Return a cell: a template filled, or the value that a cell of the table stands for."""
     if isinstance(rule, str):
-        return _filled(rule, row, where)
+        return _filled(rule, row)
     if not isinstance(rule, dict) or set(rule) != {"from", "values"}:
-        raise ManifestError(
-            "a column is neither a text nor {from, values}", where=where, fix="Write '{COLUMN}'"
-        )
-    given = _filled("{" + str(rule["from"]) + "}", row, where)
+        raise ManifestError("a column is neither a text nor {from, values}", fix="Write '{COLUMN}'")
+    given = _filled("{" + str(rule["from"]) + "}", row)
     known = {str(key).casefold(): str(value) for key, value in rule["values"].items()}
     if given.casefold() not in known:
         raise ManifestError(
-            f"a value of the column {rule['from']} has no meaning",
-            expected=", ".join(known),
-            where=where,
+            f"a value of the column {rule['from']} has no meaning", expected=", ".join(known)
         )
     return known[given.casefold()]
 
 
-def _filled(template: str, row: Mapping[str, str], where: str) -> str:
+def _filled(template: str, row: Mapping[str, str]) -> str:
     """Return a template with each {COLUMN} replaced by the cell of that column."""
 
     def cell(match: re.Match[str]) -> str:
         if match[1] not in row:
             raise ManifestError(
-                f"the table has no column '{match[1]}'",
-                expected=f"one of {', '.join(row)}",
-                where=where,
+                f"the table has no column '{match[1]}'", expected=f"one of {', '.join(row)}"
             )
         return row[match[1]]
 
     return re.sub(r"\{([^{}]+)\}", cell, template)
 
 
-def _texts(spec: Mapping[str, Any], key: str, where: str) -> list[str]:
+def _texts(spec: Mapping[str, Any], key: str) -> list[str]:
     """Return one text or a list of them."""
     given = spec.get(key)
     texts = [given] if isinstance(given, str) else given
     if not isinstance(texts, list) or not texts or not all(isinstance(t, str) for t in texts):
-        raise ManifestError(f"no '{key}'", expected="a text or a list of texts", where=where)
+        raise ManifestError(f"no '{key}'", expected="a text or a list of texts")
     return texts
 
 

@@ -14,7 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medtl.errors import PredictionsError
+import numpy as np
+
+from medtl.errors import PredictionsError, located
 from medtl.storage.atomic import atomic_path, write_text
 from medtl.types import SPLITS
 
@@ -60,21 +62,20 @@ def read_predictions(path: str | Path, *, one_image_per_patient: bool = False) -
         PredictionsError: If a column is missing or a cell cannot be what it should be.
     """
     source = Path(path)
-    table = _read_text(source)
-    where = source.name
-    required = MASKED if "y_score" not in table and "prediction" in table else SCORED
-    _require_columns(table, required, where)
-    if not len(table):
-        raise PredictionsError("the table has no rows", expected="one per case", where=where)
-    for column in ("y_true", "y_score"):
-        if column in required:
-            table[column] = _numbers(table[column], where)
-    table = _with_patients(table, one_image_per_patient, where)
-    table = _with_splits(table, where)
-    _refuse_empty_ids(table, where)
-    _refuse_repeats(table, where)
-    _refuse_shared_patients(table, where)
-    return _ordered(table)
+    with located(source.name):
+        table = _read_text(source)
+        required = _required_columns(table)
+        if not len(table):
+            raise PredictionsError("the table has no rows", expected="one per case")
+        for column in ("y_true", "y_score"):
+            if column in required:
+                table[column] = _numbers(table[column])
+        table = _with_patients(table, one_image_per_patient)
+        table = _with_splits(table)
+        _refuse_empty_ids(table)
+        _refuse_repeats(table)
+        _refuse_shared_patients(table)
+        return _ordered(table)
 
 
 def write_predictions(table: pd.DataFrame, path: str | Path) -> None:
@@ -88,16 +89,15 @@ def write_predictions(table: pd.DataFrame, path: str | Path) -> None:
         PredictionsError: If a required column is missing, a key repeats or the format is unknown.
     """
     target = Path(path)
-    required = MASKED if "y_score" not in table and "prediction" in table else SCORED
-    _require_columns(table, required, target.name)
-    _refuse_repeats(table, target.name)
+    with located(target.name):
+        _required_columns(table)
+        _refuse_repeats(table)
+        _refuse_unknown_format(target)
     table = _ordered(table)
     if target.suffix == ".parquet":
         with atomic_path(target) as temporary:
             table.to_parquet(temporary, index=False)
         return
-    if target.suffix != ".csv":
-        raise _unknown_format(target)
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(table.columns)
@@ -116,24 +116,20 @@ def _cell(value: Any) -> str:
     return "" if text == "<NA>" else text
 
 
-def _unknown_format(path: Path) -> PredictionsError:
-    """Return the error for a file that is neither CSV nor Parquet."""
-    return PredictionsError(
-        f"the format {path.suffix or '(none)'} is unknown",
-        expected=".csv or .parquet",
-        where=path.name,
-    )
+def _refuse_unknown_format(path: Path) -> None:
+    """Refuse a file that is neither CSV nor Parquet."""
+    if path.suffix not in (".csv", ".parquet"):
+        found = f"the format {path.suffix or '(none)'} is unknown"
+        raise PredictionsError(found, expected=".csv or .parquet")
 
 
 def _read_text(path: Path) -> pd.DataFrame:
     """Return all cells as text, of a CSV or Parquet file."""
     import pandas as pd
 
-    if path.suffix not in (".csv", ".parquet"):
-        raise _unknown_format(path)
+    _refuse_unknown_format(path)
     if not path.is_file():
-        raise PredictionsError("the file does not exist", where=path.name,
-                               fix="Check the path")  # fmt: skip
+        raise PredictionsError("the file does not exist", fix="Check the path")
     try:
         if path.suffix == ".parquet":
             table = pd.read_parquet(path)
@@ -142,27 +138,24 @@ def _read_text(path: Path) -> pd.DataFrame:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (ValueError, OSError) as error:
         reason = str(error).splitlines()[0].replace(str(path), path.name)
-        raise PredictionsError(f"the table cannot be read ({reason})", expected="a CSV in UTF-8 or"
-                               " a Parquet file", where=path.name) from error  # fmt: skip
+        found = f"the table cannot be read ({reason})"
+        raise PredictionsError(found, expected="a CSV in UTF-8 or a Parquet file") from error
     table.columns = table.columns.str.strip()
     return table.astype(object)
 
 
-def _require_columns(table: pd.DataFrame, required: Sequence[str], where: str) -> None:
-    """Refuse a table without a required column, naming the nearest one it has."""
+def _required_columns(table: pd.DataFrame) -> Sequence[str]:
+    """Return the columns that a table of its kind has; refuse one that lacks any of them."""
+    required = MASKED if "y_score" not in table and "prediction" in table else SCORED
     names = [str(name) for name in table.columns]
     missing = [name for name in required if name not in names]
     if not missing:
-        return
-    fix = ""
-    nearest = difflib.get_close_matches(missing[0], names, n=1, cutoff=0.4)
-    if nearest:
-        fix = f"Rename {nearest[0]} if that is {missing[0]}"
+        return required
+    near = difflib.get_close_matches(missing[0], names, n=1, cutoff=0.4)
     raise PredictionsError(
         f"no column {', '.join(missing)}",
         expected=f"the columns {', '.join(required)} (found {', '.join(names[:12])})",
-        where=where,
-        fix=fix,
+        fix=f"Rename {near[0]} if that is {missing[0]}" if near else "",
     )
 
 
@@ -173,36 +166,30 @@ def _rows(mask: Any) -> str:
     return f"row{'s' if len(numbers) > 1 else ''} {', '.join(numbers[:SHOWN])}{more}"
 
 
-def _numbers(column: pd.Series[Any], where: str) -> pd.Series[Any]:
+def _numbers(column: pd.Series[Any]) -> pd.Series[Any]:
     """Return a column of numbers as float64; infinite values count as missing."""
-    values, bad = [], []
-    for text in column:
+    import pandas as pd
+
+    values = np.full(len(column), math.nan)
+    bad = [False] * len(column)
+    for place, text in enumerate(column):
         stripped = text.strip()
-        number = math.nan
         if stripped.lower() not in MISSING:
             try:
-                number = float(stripped)
+                values[place] = float(stripped)
             except ValueError:
-                bad.append(True)
-                values.append(number)
-                continue
-        bad.append(False)
-        values.append(number)
+                bad[place] = True
     if any(bad):
         first = next(text for text, wrong in zip(column, bad, strict=True) if wrong)
         raise PredictionsError(
             f"{column.name} is not a number in {_rows(bad)} (first: {first!r})",
             expected="a number, or an empty cell",
-            where=where,
         )
-    import pandas as pd
-
-    return pd.Series(values, index=column.index, dtype="float64").replace(
-        [math.inf, -math.inf], math.nan
-    )
+    values[np.isinf(values)] = math.nan
+    return pd.Series(values, index=column.index)
 
 
-def _with_patients(table: pd.DataFrame, alone: bool, where: str) -> pd.DataFrame:
+def _with_patients(table: pd.DataFrame, alone: bool) -> pd.DataFrame:
     """Return the table with patients; the user must say when a case is a patient."""
     if "patient_id" in table:
         return table
@@ -214,12 +201,11 @@ def _with_patients(table: pd.DataFrame, alone: bool, where: str) -> pd.DataFrame
     raise PredictionsError(
         "no column patient_id",
         expected="the patient of every case, because intervals are over patients",
-        where=where,
         fix=f"{hint} --one-image-per-patient if every case is another patient",
     )
 
 
-def _with_splits(table: pd.DataFrame, where: str) -> pd.DataFrame:
+def _with_splits(table: pd.DataFrame) -> pd.DataFrame:
     """Return the table with a valid split in every row."""
     if "split" not in table:
         return table.assign(split=table["case_id"].map(lambda _: "test").astype(object))
@@ -229,21 +215,20 @@ def _with_splits(table: pd.DataFrame, where: str) -> pd.DataFrame:
         raise PredictionsError(
             f"split is {', '.join(map(repr, found))} in {_rows(bad)}",
             expected=f"one of {', '.join(SPLITS)}",
-            where=where,
         )
     return table
 
 
-def _refuse_empty_ids(table: pd.DataFrame, where: str) -> None:
+def _refuse_empty_ids(table: pd.DataFrame) -> None:
     """Refuse rows without a case or a patient."""
     for column in ("case_id", "patient_id"):
         empty = table[column].str.strip() == ""
         if empty.any():
-            raise PredictionsError(f"{column} is empty in {_rows(empty)}",
-                                   expected="an identifier", where=where)  # fmt: skip
+            found = f"{column} is empty in {_rows(empty)}"
+            raise PredictionsError(found, expected="an identifier")
 
 
-def _refuse_repeats(table: pd.DataFrame, where: str) -> None:
+def _refuse_repeats(table: pd.DataFrame) -> None:
     """Refuse two rows about the same thing."""
     keys = [key for key in KEYS if key in table]
     repeated = table.duplicated(keys)
@@ -251,11 +236,10 @@ def _refuse_repeats(table: pd.DataFrame, where: str) -> None:
         raise PredictionsError(
             f"{int(repeated.sum())} rows repeat another: {_rows(repeated)}",
             expected=f"one row per {', '.join(keys)}",
-            where=where,
         )
 
 
-def _refuse_shared_patients(table: pd.DataFrame, where: str) -> None:
+def _refuse_shared_patients(table: pd.DataFrame) -> None:
     """Refuse a patient in two splits of the same model, fold and seed."""
     run = [key for key in ("model", "fold", "seed") if key in table]
     splits = table.drop_duplicates([*run, "patient_id", "split"])
@@ -264,7 +248,6 @@ def _refuse_shared_patients(table: pd.DataFrame, where: str) -> None:
         raise PredictionsError(
             f"{int(shared.sum())} patients are in two splits",
             expected="every patient in one split",
-            where=where,
             fix="A threshold or calibration fitted on a patient cannot be tested on the same one",
         )
 
