@@ -69,8 +69,19 @@ def export_layout(
         if progress is not None:
             progress(done, len(manifest.cases))
     names = {label: labels.get(label, f"label {label}") for label in sorted(found - {0})}
-    describe = _describe_msd if layout == "msd" else _describe_nnunet
-    describe(manifest, out, {0: labels.get(0, "background"), **names}, modality, channels, name)
+    sequences = {str(channel): modality or "unknown" for channel in range(channels)}
+    told = {"name": name, "description": manifest.source, "licence": manifest.licence}
+    if layout == "msd":
+        names = {0: labels.get(0, "background"), **names}
+        write_json(out / "dataset.json", {**told, **_msd_parts(manifest, sequences, names)})
+    else:
+        write_json(out / "dataset.json", {**_nnunet_parts(manifest, sequences, names), **told})
+        fold = {
+            part: [case.case_id for case in manifest.cases if case.split == part]
+            for part in ("train", "val")
+        }
+        if fold["val"]:
+            write_json(out / "splits_final.json", [fold])
     return len(manifest.cases)
 
 
@@ -102,23 +113,15 @@ def _write_case(
     return image, set(mask.labels)
 
 
-def _describe_msd(
-    manifest: Manifest,
-    out: Path,
-    labels: Mapping[int, str],
-    modality: str,
-    channels: int,
-    name: str,
-) -> None:
-    """Write the dataset.json of a Decathlon folder."""
+def _msd_parts(
+    manifest: Manifest, sequences: Mapping[str, str], labels: Mapping[int, str]
+) -> dict[str, Any]:
+    """Return what the dataset.json of a Decathlon folder says of its files."""
     training = [case.case_id for case in manifest.cases if case.split != "test"]
     test = [case.case_id for case in manifest.cases if case.split == "test"]
-    told: dict[str, Any] = {
-        "name": name,
-        "description": manifest.source,
-        "licence": manifest.licence,
-        "tensorImageSize": "3D" if channels == 1 else "4D",
-        "modality": {str(channel): modality or "unknown" for channel in range(channels)},
+    return {
+        "tensorImageSize": "3D" if len(sequences) == 1 else "4D",
+        "modality": dict(sequences),
         "labels": {str(label): text for label, text in labels.items()},
         "numTraining": len(training),
         "numTest": len(test),
@@ -128,32 +131,15 @@ def _describe_msd(
         ],
         "test": [f"./imagesTs/{case}{_ENDING}" for case in test],
     }
-    write_json(out / "dataset.json", told)
 
 
-def _describe_nnunet(
-    manifest: Manifest,
-    out: Path,
-    labels: Mapping[int, str],
-    modality: str,
-    channels: int,
-    name: str,
-) -> None:
-    """Write the dataset.json of an nnU-Net folder, and its one fold if the manifest has one."""
-    parts = {
-        part: [case.case_id for case in manifest.cases if case.split == part]
-        for part in ("train", "val")
-    }
-    values = {text: label for label, text in labels.items() if label}
-    told: dict[str, Any] = {
-        "channel_names": {str(channel): modality or "unknown" for channel in range(channels)},
-        "labels": {"background": 0, **values},
+def _nnunet_parts(
+    manifest: Manifest, sequences: Mapping[str, str], labels: Mapping[int, str]
+) -> dict[str, Any]:
+    """Return what the dataset.json of an nnU-Net folder says of its files."""
+    return {
+        "channel_names": dict(sequences),
+        "labels": {"background": 0, **{text: label for label, text in labels.items()}},
         "numTraining": sum(case.split != "test" for case in manifest.cases),
         "file_ending": _ENDING,
-        "name": name,
-        "description": manifest.source,
-        "licence": manifest.licence,
     }
-    write_json(out / "dataset.json", told)
-    if parts["val"]:
-        write_json(out / "splits_final.json", [parts])

@@ -86,13 +86,11 @@ def check_pixels(hashes: Mapping[str, str], manifest: Manifest) -> tuple[str, ..
         LeakError: Naming the cases and rows of every image that is in two splits.
     """
     groups = find_duplicates(hashes, manifest)
-    leaks = [group for group in groups if len({case.split for case in group}) > 1]
+    fix = "Keep one copy, or put all copies in one split"
     faults = [
-        LeakError(
-            f"leak: identical pixels (same content hash) in {_named(group)}",
-            fix="Keep one copy, or put all copies in one split",
-        )
-        for group in leaks
+        LeakError(f"leak: identical pixels (same content hash) in {_named(group)}", fix=fix)
+        for group in groups
+        if len({case.split for case in group}) > 1
     ]
     raise_together(faults, "manifest")
     return tuple(_duplicate_note(group) for group in groups)
@@ -100,14 +98,9 @@ def check_pixels(hashes: Mapping[str, str], manifest: Manifest) -> tuple[str, ..
 
 def _duplicate_note(group: Sequence[Case]) -> str:
     """Return what to say about one image that a split holds under several ids."""
-    oddities = [
-        text
-        for text, values in (
-            ("with different labels", {tuple(sorted(case.targets.items())) for case in group}),
-            ("under different patients", {case.patient_id for case in group}),
-        )
-        if len(values) > 1
-    ]
+    labels = {tuple(sorted(case.targets.items())) for case in group}
+    oddities = ["with different labels"] if len(labels) > 1 else []
+    oddities += ["under different patients"] if len({case.patient_id for case in group}) > 1 else []
     extra = f", {' and '.join(oddities)}" if oddities else ""
     return f"identical pixels in {_named(group)}{extra}"
 

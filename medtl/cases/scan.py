@@ -15,7 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -151,7 +151,7 @@ def _read_all(root: Path, paths: Sequence[str], workers: int | None) -> Iterator
     if workers is None:
         workers = min(os.cpu_count() or 1, len(paths) // _FILES_PER_WORKER)
     read = partial(_read_some, str(root))
-    chunks = _chunked(paths, _CHUNK)
+    chunks = (paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK))
     if workers <= 1:
         yield from chain.from_iterable(map(read, chunks))
         return
@@ -165,13 +165,6 @@ def _read_all(root: Path, paths: Sequence[str], workers: int | None) -> Iterator
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _chunked(paths: Iterable[str], size: int) -> Iterator[list[str]]:
-    """Yield the paths in lists of at most `size`."""
-    remaining = iter(paths)
-    while chunk := list(islice(remaining, size)):
-        yield chunk
 
 
 def _read_some(root: str, paths: Sequence[str]) -> list[_File]:
@@ -189,7 +182,9 @@ def _read_one(root: Path, relative: str) -> _File:
             pixel_format(dataset, file.pixels.kind)  # an image that can be laid out
             known, _ = facts(file)
             row = {column: known.get(fact, "") for column, fact in COLUMNS.items()}
-            row["laterality"] = row["laterality"] or _code(dataset, "Laterality")
+            side = _text(dataset, "Laterality")
+            is_code = len(side) == 1 and side.isalpha()
+            row["laterality"] = row["laterality"] or (side if is_code else "")
             row["age"] = band_age(row["age"] or _age_from_dates(dataset))
             row["spacing"] = row["spacing"] or known.get("imager_pixel_spacing", "")
             ids = {name: _text(dataset, key) for name, (_, key) in _IDS.items()}
@@ -214,12 +209,6 @@ def _text(dataset: Dataset, keyword: str) -> str:
     except ImageError:
         return ""
     return "" if found is None else str(found).strip()
-
-
-def _code(dataset: Dataset, keyword: str) -> str:
-    """Return an element that holds one letter, "" if it holds anything else."""
-    text = _text(dataset, keyword)
-    return text if len(text) == 1 and text.isalpha() else ""
 
 
 def _age_from_dates(dataset: Dataset) -> str:

@@ -15,7 +15,8 @@ hold survives `train()` on the model or on any module inside it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -106,6 +107,18 @@ def _to_eval(module: nn.Module, _inputs: object) -> None:
     module.training = False
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Hold a network in evaluation mode for a while; afterwards every module has its own mode."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
 def recalibrate(
     model: nn.Module, norms: Sequence[nn.Module], batches: Iterable[tuple[Tensor, ...]]
 ) -> None:
@@ -129,16 +142,14 @@ def recalibrate(
     chosen: list[Any] = [m for m in norms if tracks_statistics(m) and hasattr(m, "momentum")]
     if not chosen:
         raise RunError("no batch-norm layer stores statistics", where="recalibrate")
-    modes = {module: module.training for module in model.modules()}
     momenta = [norm.momentum for norm in chosen]
     held = [norm for norm in chosen if is_held(norm)]
-    model.eval()
     used = 0
     try:
-        for norm in chosen:
-            release(norm)
-            norm.training = True
-        with torch.no_grad():
+        with evaluating(model), torch.no_grad():
+            for norm in chosen:
+                release(norm)
+                norm.training = True
             for used, inputs in enumerate(batches, start=1):
                 for norm in chosen:
                     norm.momentum = 1.0 / used
@@ -146,8 +157,6 @@ def recalibrate(
     finally:
         for norm, momentum in zip(chosen, momenta, strict=True):
             norm.momentum = momentum
-        for module, mode in modes.items():
-            module.training = mode
         for norm in held:
             hold_in_eval(norm)
     if used == 0:

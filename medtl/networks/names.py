@@ -34,16 +34,9 @@ def check_backbone(name: str) -> None:
     Raises:
         WeightsError: With the nearest known names.
     """
-    architecture = name.partition(".")[0]
     known = backbone_names()
-    if architecture not in known:
-        near = difflib.get_close_matches(architecture, known, n=3, cutoff=0.5)
-        raise WeightsError(
-            f"'{name}' is no known backbone",
-            expected="a timm name such as tf_efficientnet_lite0, resnet50 or densenet121",
-            where="model.backbone",
-            fix=f"Did you mean {' or '.join(near)}?" if near else "",
-        )
+    example = "a timm name such as tf_efficientnet_lite0, resnet50 or densenet121"
+    _refuse_unknown(name, name.partition(".")[0], known, "backbone", expected=example, most=3)
 
 
 def check_volume_network(name: str) -> None:
@@ -55,11 +48,19 @@ def check_volume_network(name: str) -> None:
     Raises:
         WeightsError: With the names there are.
     """
-    if name not in VOLUME_NETWORKS:
-        near = difflib.get_close_matches(name, VOLUME_NETWORKS, n=1, cutoff=0.5)
+    expected = f"one of {', '.join(VOLUME_NETWORKS)}"
+    _refuse_unknown(name, name, VOLUME_NETWORKS, "3D network", expected=expected, most=1)
+
+
+def _refuse_unknown(
+    name: str, word: str, known: tuple[str, ...], what: str, *, expected: str, most: int
+) -> None:
+    """Raise for a word that is not among those known, with the nearest of them."""
+    if word not in known:
+        near = difflib.get_close_matches(word, known, n=most, cutoff=0.5)
         raise WeightsError(
-            f"'{name}' is no known 3D network",
-            expected=f"one of {', '.join(VOLUME_NETWORKS)}",
+            f"'{name}' is no known {what}",
+            expected=expected,
             where="model.backbone",
-            fix=f"Did you mean {near[0]}?" if near else "",
+            fix=f"Did you mean {' or '.join(near)}?" if near else "",
         )

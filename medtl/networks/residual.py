@@ -22,6 +22,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.overrides import TorchFunctionMode
 
 from medtl.networks.backbones import Classifier
+from medtl.networks.batch_norm import evaluating
 from medtl.networks.groups import NORMS, short_name
 
 _LAYERS = (*NORMS, _ConvNd, nn.Linear)
@@ -117,18 +118,15 @@ def _graphed(images: Tensor) -> Tensor:
 @contextmanager
 def in_evaluation(model: nn.Module) -> Iterator[None]:
     """Evaluation mode with every parameter in the graph, for a while."""
-    modes = {module: module.training for module in model.modules()}
     thawed = [p for p in model.parameters() if not p.requires_grad]
-    model.eval()
-    for parameter in thawed:
-        parameter.requires_grad_()
-    try:
-        yield
-    finally:
+    with evaluating(model):
         for parameter in thawed:
-            parameter.requires_grad_(False)
-        for module, mode in modes.items():
-            module.training = mode
+            parameter.requires_grad_()
+        try:
+            yield
+        finally:
+            for parameter in thawed:
+                parameter.requires_grad_(False)
 
 
 @dataclass(frozen=True)

@@ -85,10 +85,10 @@ class Segmenter(nn.Module):
         fitting = tuple(_multiple(length, stride) for length in patch)
         if fitting != self.patch:
             raise WeightsError(
-                f"a patch of {_by(patch)}",
+                f"a patch of {' x '.join(map(str, patch))}",
                 expected=f"multiples of {stride}, the stride of this network",
                 where="image",
-                fix=f"Take {_by(fitting)}",
+                fix=f"Take {' x '.join(map(str, fitting))}",
             )
 
     def forward(self, x_BCS: Tensor, extra_BE: Tensor | None = None) -> Tensor:
@@ -328,8 +328,3 @@ def _pad(x_BCS: Tensor, shape: Sequence[int]) -> tuple[Tensor, tuple[slice | Any
     widths = list(chain.from_iterable(reversed(list(zip(before, after, strict=True)))))
     padded = functional.pad(x_BCS - darkest, widths) + darkest
     return padded, (..., *(slice(b, b + n) for b, n in zip(before, sizes, strict=True)))
-
-
-def _by(shape: Sequence[int]) -> str:
-    """A shape as people write it."""
-    return " x ".join(str(length) for length in shape)

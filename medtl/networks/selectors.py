@@ -52,7 +52,9 @@ def resolve(
     Raises:
         SelectorError: When a term is malformed or chooses nothing, or exclusions leave nothing.
     """
-    layers = _layers(names, head, stages)
+    numbered = zip(names, range(len(names)) if stages is None else stages, strict=True)
+    body = [(name, stage) for name, stage in numbered if name != head]
+    layers = _Layers(tuple(names), tuple(n for n, _ in body), tuple(s for _, s in body))
     chosen: set[str] = set()
     excluded: set[str] = set()
     only_exclusions = True
@@ -70,13 +72,6 @@ def resolve(
             fix="Write 'none' to select nothing",
         )
     return tuple(name for name in names if name in remaining)
-
-
-def _layers(names: Sequence[str], head: str | None, stages: Sequence[int] | None) -> _Layers:
-    """The names with those that counted forms count."""
-    numbered = zip(names, range(len(names)) if stages is None else stages, strict=True)
-    body = [(name, stage) for name, stage in numbered if name != head]
-    return _Layers(tuple(names), tuple(n for n, _ in body), tuple(s for _, s in body))
 
 
 def _text(selector: str | Sequence[str]) -> str:
@@ -143,26 +138,9 @@ def _by_form(term: str, form: str, argument: str, layers: _Layers) -> tuple[str,
     return choose(layers, *match.groups()) or _refuse(term, layers)
 
 
-def _name(layers: _Layers, name: str) -> tuple[str, ...]:
-    return (name,) if name in layers.names else ()
-
-
-def _first(layers: _Layers, count: str) -> tuple[str, ...]:
-    return layers.body[: int(count)] if int(count) <= len(layers.body) else ()
-
-
-def _last(layers: _Layers, count: str) -> tuple[str, ...]:
-    return layers.body[-int(count) :] if int(count) <= len(layers.body) else ()
-
-
 def _middle(layers: _Layers, count: str) -> tuple[str, ...]:
     start = (len(layers.body) - int(count)) // 2
     return layers.body[start : start + int(count)] if start >= 0 else ()
-
-
-def _stage(layers: _Layers, number: str) -> tuple[str, ...]:
-    pairs = zip(layers.body, layers.stages, strict=True)
-    return tuple(name for name, stage in pairs if stage == int(number))
 
 
 def _fraction(layers: _Layers, low: str, high: str) -> tuple[str, ...]:
@@ -187,11 +165,15 @@ _COUNT = r"([1-9]\d*)"
 _SHARE = r"(0(?:\.\d+)?|1(?:\.0+)?|\.\d+)"
 
 _FORMS: dict[str, tuple[str, str, _Choice]] = {
-    "name": (r"(.+)", "name:layer4", _name),
-    "first": (_COUNT, "first:2", _first),
+    "name": (r"(.+)", "name:layer4", lambda of, name: (name,) if name in of.names else ()),
+    "first": (_COUNT, "first:2", lambda of, n: of.body[: int(n)] if int(n) <= len(of.body) else ()),
     "middle": (_COUNT, "middle:2", _middle),
-    "last": (_COUNT, "last:2", _last),
-    "stage": (r"(\d+)", "stage:4", _stage),
+    "last": (_COUNT, "last:2", lambda of, n: of.body[-int(n) :] if int(n) <= len(of.body) else ()),
+    "stage": (
+        r"(\d+)",
+        "stage:4",
+        lambda of, n: tuple(one for one, k in zip(of.body, of.stages, strict=True) if k == int(n)),
+    ),
     "frac": (rf"{_SHARE}-{_SHARE}", "frac:0.75-1.0", _fraction),
     "random": (rf"{_COUNT}@(\d+)", "random:2@7", _random),
 }

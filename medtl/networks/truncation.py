@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from medtl.errors import SelectorError
+from medtl.networks.batch_norm import evaluating
 from medtl.networks.groups import layer_groups
 from medtl.networks.selectors import resolve
 
@@ -31,7 +32,9 @@ def truncate(backbone: nn.Module, until: str, shape: Sequence[int]) -> int:
     names = [group.name for group in groups]
     chosen = resolve(until, names)
     if not chosen:
-        raise SelectorError("no layer is left", expected=_one_of(names), where="model.reuse_until")
+        raise SelectorError(
+            "no layer is left", expected=f"one of {', '.join(names)}", where="model.reuse_until"
+        )
     last = names.index(chosen[-1])
     for group in groups[last + 1 :]:
         for name in _outermost([n for n in group.modules if _is_layer(backbone.get_submodule(n))]):
@@ -39,15 +42,11 @@ def truncate(backbone: nn.Module, until: str, shape: Sequence[int]) -> int:
             setattr(backbone.get_submodule(parent), child, nn.Identity())
     left = {name for name, _ in (*backbone.named_parameters(), *backbone.named_buffers())}
     unused = {n for group in groups[last + 1 :] for n in (*group.parameters, *group.buffers)}
-    modes = {module: module.training for module in backbone.modules()}
-    backbone.eval()
     try:
-        with torch.no_grad():
+        with evaluating(backbone), torch.no_grad():
             features = backbone(torch.zeros(1, *shape))
     except RuntimeError:
         features = torch.zeros(())
-    for module, mode in modes.items():
-        module.training = mode
     if features.ndim != 2 or left & unused:
         raise SelectorError(
             f"this network cannot end after {chosen[-1]}",
@@ -70,7 +69,3 @@ def _outermost(modules: Sequence[str]) -> list[str]:
         for name in modules
         if not any(name[:end] in inside for end, sign in enumerate(name) if sign == ".")
     ]
-
-
-def _one_of(names: Sequence[str]) -> str:
-    return f"one of {', '.join(names)}"

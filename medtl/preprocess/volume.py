@@ -17,10 +17,18 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from medtl.errors import ImageError, MedtlError, WeightsError
+from medtl.errors import ImageError, MedtlError
 from medtl.preprocess import intensity
 from medtl.preprocess.geometry import Label, resize
-from medtl.preprocess.pipeline import Scale, real_pixels, unit_limits
+from medtl.preprocess.pipeline import (
+    Scale,
+    plain,
+    real_pixels,
+    require_keys,
+    require_window,
+    tuples,
+    unit_limits,
+)
 from medtl.types import FloatArray, Image
 
 MAX_VOXELS = 2**28
@@ -241,8 +249,7 @@ class VolumePreprocessor:
 
     def __post_init__(self) -> None:
         """Refuse fields that contradict each other."""
-        if (self.scale == "window") != (self.window is not None):
-            raise MedtlError(f"scale {self.scale!r} with window {self.window}", fix=_WINDOW_FIX)
+        require_window(self)
         if self.spacing is not None and not all(0 < mm < math.inf for mm in self.spacing):
             raise MedtlError(f"spacing {self.spacing}", expected="positive millimetres")
 
@@ -279,14 +286,7 @@ class VolumePreprocessor:
         real = real_pixels(image)
         scaled = []
         for channel in image.array:
-            ends = unit_limits(
-                channel[None],
-                real,
-                scale=self.scale,
-                percentiles=self.percentiles,
-                nonzero=self.nonzero,
-                window=self.window,
-            )
+            ends = unit_limits(self, channel[None], real)
             scaled.append(intensity.ramp(channel[None], *ends))
         return np.clip(to_grid(np.concatenate(scaled), grid), 0, 1)
 
@@ -328,8 +328,7 @@ class VolumePreprocessor:
 
     def to_dict(self) -> dict[str, Any]:
         """The contract as JSON types."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+        return {field.name: plain(getattr(self, field.name)) for field in fields(self)}
 
     @classmethod
     def from_dict(
@@ -340,21 +339,10 @@ class VolumePreprocessor:
         Raises:
             WeightsError: When keys are missing or unknown.
         """
-        known = {field.name for field in fields(cls)}
-        if set(values) != known:
-            odd = ", ".join(sorted(set(values) ^ known))
-            raise WeightsError(f"preprocessing keys missing or unknown: {odd}", fix=_VERSION_FIX)
-        plain: dict[str, Any] = {
-            name: tuple(v) if isinstance(v, list) else v for name, v in values.items()
-        }
-        return cls(**plain)
+        require_keys(values, {field.name for field in fields(cls)})
+        return cls(**{name: tuples(value) for name, value in values.items()})
 
     def _statistics(self, channel: NDArray[np.float32]) -> NDArray[np.bool_] | None:
         """Where mean and standard deviation are taken; None is everywhere."""
         filled = channel != 0
         return filled if self.nonzero and filled.any() else None
-
-
-_WINDOW_FIX = "Give a window, and scale 'window' with it"
-
-_VERSION_FIX = "The checkpoint was written by another version of medtl; train again or install that"

@@ -200,7 +200,11 @@ def _parse(source: BinaryIO, size: int, limits: Limits) -> DicomFile:
     source.seek(132 if not flags else 0)
     try:
         meta = read_dataset(
-            source, False, True, stop_when=_after_group_2, defer_size=_LARGEST_ELEMENT_BYTES
+            source,
+            False,
+            True,
+            stop_when=lambda tag, *_: tag >> 16 != 0x0002,
+            defer_size=_LARGEST_ELEMENT_BYTES,
         )
         syntax = str(meta.get("TransferSyntaxUID") or "")
         if not syntax:
@@ -214,7 +218,7 @@ def _parse(source: BinaryIO, size: int, limits: Limits) -> DicomFile:
             source,
             syntax == ImplicitVRLittleEndian,
             syntax != ExplicitVRBigEndian,
-            stop_when=_at_pixels,
+            stop_when=lambda tag, *_: tag in PIXEL_TAGS,
             defer_size=_LARGEST_ELEMENT_BYTES,
         )
     except ImageError:
@@ -230,16 +234,6 @@ def _parse(source: BinaryIO, size: int, limits: Limits) -> DicomFile:
     if _depth(dataset, limits.sequence_depth) > limits.sequence_depth:
         raise _too_deep(limits)
     return DicomFile(dataset, syntax, _locate_pixels(source, size, dataset), tuple(flags))
-
-
-def _after_group_2(tag: int, _vr: str | None, _length: int) -> bool:
-    """Say whether the file meta information (group 0002) has ended."""
-    return tag >> 16 != 0x0002
-
-
-def _at_pixels(tag: int, _vr: str | None, _length: int) -> bool:
-    """Say whether the next element holds the pixels."""
-    return tag in PIXEL_TAGS
 
 
 def _guess_syntax(source: BinaryIO) -> str:

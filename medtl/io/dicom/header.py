@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -384,7 +385,8 @@ def geometry(dataset: Dataset, frames: int) -> Geometry:
         flags += odd
     affine = None
     if axes is not None and places is not None and in_plane is not None:
-        affine = _affine(axes, places, in_plane, between)
+        is_one_stack = frames == 1 or between is not None
+        affine = affine_of(axes, places[0], in_plane, between) if is_one_stack else None
     return Geometry(order, in_plane, between, affine, tuple(flags))
 
 
@@ -493,22 +495,33 @@ def _slice_distance(
     return step, []
 
 
-def _affine(
-    axes: FloatArray, places: FloatArray, in_plane: tuple[float, float], between: float | None
-) -> FloatArray | None:
-    """Return the voxel-to-RAS+ matrix; None for a stack without one slice distance.
+def affine_of(
+    axes: FloatArray, place: FloatArray, in_plane: Iterable[float], between: float | None = None
+) -> FloatArray:
+    """Return the map from (frame, row, column), or (row, column, 0) of one frame, to RAS+ mm.
+
+    Args:
+        axes: `(3, 3)` directions of increasing frame, row and column index, LPS.
+        place: Of the first pixel, `(3,)` in mm, LPS.
+        in_plane: Row and column spacing in mm.
+        between: Slice distance in mm, None for one frame.
 
     Reference:
         PS3.3 C.7.6.2.1.1 gives LPS; RAS+ negates its first two axes.
+
+    >>> affine_of(np.eye(3), np.array([10.0, 20.0, 30.0]), (0.5, 0.25), 5.0)
+    array([[ -5.  ,  -0.  ,  -0.  , -10.  ],
+           [ -0.  ,  -0.5 ,  -0.  , -20.  ],
+           [  0.  ,   0.  ,   0.25,  30.  ],
+           [  0.  ,   0.  ,   0.  ,   1.  ]])
     """
+    normal, down, across = axes
+    rows, columns = in_plane
     affine = np.eye(4)
-    rows, columns = in_plane[0] * axes[1], in_plane[1] * axes[2]
-    if len(places) == 1:
-        affine[:3, :3] = np.stack([rows, columns, axes[0]], axis=1)
-    elif between is None:
-        return None
+    if between is None:
+        affine[:3, :3] = np.stack([rows * down, columns * across, normal], axis=1)
     else:
-        affine[:3, :3] = np.stack([between * axes[0], rows, columns], axis=1)
-    affine[:3, 3] = places[0]
+        affine[:3, :3] = np.stack([between * normal, rows * down, columns * across], axis=1)
+    affine[:3, 3] = place
     affine[:2] *= -1.0
     return affine

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from medtl.io.cost import Limits, check_declared
 from medtl.io.dicom.decode import decode_frames
 from medtl.io.dicom.file import DicomFile, heard_warnings, open_dicom
 from medtl.io.dicom.header import (
+    affine_of,
     functional_group,
     integer,
     items,
@@ -104,27 +106,18 @@ def read_dicom_mask(
 
 def _require_same_patient(dataset: Dataset, source: Path) -> None:
     """Refuse a mask whose patient or frame of reference is not that of the image."""
-    files = sorted(source.iterdir()) if source.is_dir() else [source]
-    for path in files:
-        try:
-            with open_dicom(path) as other:
-                if other.pixels is None:
-                    continue
-                pairs = {
-                    "patient": (_ids(dataset, "PatientID"), _ids(other.dataset, "PatientID")),
-                    "frame of reference": (
-                        _ids(dataset, "FrameOfReferenceUID"),
-                        _ids(other.dataset, "FrameOfReferenceUID"),
-                    ),
-                }
-                break
-        except ImageError:
-            continue
+    names = {"PatientID": "patient", "FrameOfReferenceUID": "frame of reference"}
+    for path in sorted(source.iterdir()) if source.is_dir() else [source]:
+        with suppress(ImageError), open_dicom(path) as other:
+            if other.pixels is None:
+                continue
+            ids = {key: (_ids(dataset, key), _ids(other.dataset, key)) for key in names}
+            break
     else:
         return
-    for name, (ours, theirs) in pairs.items():
+    for key, (ours, theirs) in ids.items():
         if ours and theirs and not ours & theirs:
-            raise ImageError(f"the mask is of another {name} than the image")
+            raise ImageError(f"the mask is of another {names[key]} than the image")
 
 
 def _ids(dataset: Dataset, keyword: str) -> set[str]:
@@ -265,12 +258,8 @@ def _frame_affine(dataset: Dataset, frame: int) -> FloatArray:
             raise ImageError(f"frame {frame} has no {keyword}")
         found.append(np.array(part))
     place, turn, spacing = found
-    affine = np.eye(4)
-    affine[:3, 0], affine[:3, 1] = spacing[0] * turn[3:], spacing[1] * turn[:3]
-    affine[:3, 2] = np.cross(turn[:3], turn[3:])
-    affine[:3, 3] = place
-    affine[:2] *= -1.0
-    return affine
+    across, down = turn[:3], turn[3:]
+    return affine_of(np.stack([np.cross(across, down), down, across]), place, spacing)
 
 
 def _place(plane: BoolArray, pixels: NDArray[np.generic], affine: FloatArray, image: Image) -> None:

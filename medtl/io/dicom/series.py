@@ -15,6 +15,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from medtl.errors import ImageError, located
 from medtl.io.cost import DEFAULT_LIMITS, Limits, check_declared, name_of
 from medtl.io.dicom.file import heard_warnings
-from medtl.io.dicom.header import SPACING_TOLERANCE
+from medtl.io.dicom.header import SPACING_TOLERANCE, affine_of
 from medtl.io.dicom.image import read_dicom
 from medtl.io.dicom.slices import Slice, read_slices
 from medtl.types import FloatArray, Image
@@ -100,9 +101,14 @@ def read_series(
             _require_one_window(stack.slices)
         size = (len(slices) if frame is None else 1, *stack.slices[0].size)
         check_declared(size, stack.slices[0].samples, 4, limits=limits)
-        if frame is not None:
-            return _one_slice(stack, frame, skipped, root=root, voi=voi, limits=limits)
-        return _volume(stack, skipped, root=root, voi=voi, limits=limits)
+        read = partial(read_dicom, root=root, voi=voi, limits=limits)
+        image = _volume(stack, read) if frame is None else _one_slice(stack, frame, read)
+    if not skipped:
+        return image
+    shown = ", ".join(skipped[:5]) + (", ..." if len(skipped) > 5 else "")
+    note = f"{len(skipped)} file(s) skipped, not a DICOM image: {shown}"
+    flags = (*image.flags, "files_skipped_not_a_dicom_image")
+    return replace(image, notes=(*image.notes, note), flags=flags)
 
 
 def _files(
@@ -146,10 +152,8 @@ def _stack(slices: Sequence[Slice]) -> _Stack:
     ordered, places = tuple(slices[k] for k in order), places[order]
     between, flags = _distance(ordered, places, normal)
     rows, columns = ordered[0].spacing
-    affine = np.eye(4)
-    affine[:3, :3] = np.stack([between * normal, rows * down, columns * across], axis=1)
-    affine[:3, 3] = places[0]
-    affine[:2] *= -1.0  # LPS to RAS+
+    axes = np.stack([normal, down, across])
+    affine = affine_of(axes, places[0], (rows, columns), between)
     return _Stack(ordered, (between, rows, columns), affine, flags)
 
 
@@ -177,13 +181,8 @@ def _require_one_source(slices: Sequence[Slice]) -> None:
             where=localizers[0].name,
             fix="Take it out of the folder of the series",
         )
-    for name, key in (("size in rows and columns", _size), ("Pixel Spacing (0028,0030)", _spacing)):
-        _require_one_value(slices, name, key)
-
-
-def _size(one: Slice) -> str:
-    """Return the matrix size as text."""
-    return f"{one.size[0]} x {one.size[1]}"
+    _require_one_value(slices, "size in rows and columns", lambda one: "{} x {}".format(*one.size))
+    _require_one_value(slices, "Pixel Spacing (0028,0030)", _spacing)
 
 
 def _spacing(one: Slice) -> str:
@@ -296,21 +295,14 @@ def _require_one_window(slices: Sequence[Slice]) -> None:
         )
 
 
-def _volume(
-    stack: _Stack,
-    skipped: Sequence[str],
-    *,
-    root: str | PathLike[str] | None,
-    voi: bool,
-    limits: Limits,
-) -> Image:
+def _volume(stack: _Stack, read: Callable[[Path], Image]) -> Image:
     """Return the slices decoded and stacked."""
     first = stack.slices[0]
     if first.frame is None:
-        images = [read_dicom(one.path, root=root, voi=voi, limits=limits) for one in stack.slices]
+        images = [read(one.path) for one in stack.slices]
         array, padding = _stacked(images)
     else:  # read_dicom sorts frames along the same normal
-        images = [read_dicom(first.path, root=root, voi=voi, limits=limits)]
+        images = [read(first.path)]
         array = images[0].array
         array = array if array.ndim == 4 else array[:, None]
         padding = images[0].header.get("padding_value")
@@ -326,13 +318,8 @@ def _volume(
             *_merged((one.notes for one in images), "spacing "),
             f"{len(stack.slices)} slices sorted by position along their normal",
             "spacing " + " x ".join(f"{mm:g}" for mm in spacing) + " mm",
-            *_skip_notes(skipped),
         ),
-        (
-            *_merged((one.flags for one in images), "multi_frame"),
-            *stack.flags,
-            *_skip_flags(skipped),
-        ),
+        (*_merged((one.flags for one in images), "multi_frame"), *stack.flags),
         dict(sorted(header.items())),
     )
 
@@ -354,41 +341,18 @@ def _stacked(images: Sequence[Image]) -> tuple[NDArray[np.float32], str | None]:
     return array, repr(float(lowest))
 
 
-def _one_slice(
-    stack: _Stack,
-    frame: int,
-    skipped: Sequence[str],
-    *,
-    root: str | PathLike[str] | None,
-    voi: bool,
-    limits: Limits,
-) -> Image:
+def _one_slice(stack: _Stack, frame: int, read: Callable[..., Image]) -> Image:
     """Return one slice as a 2D image."""
     if not 0 <= frame < len(stack.slices):
         raise ImageError(f"slice {frame} is asked for", expected=f"0 to {len(stack.slices) - 1}")
     chosen = stack.slices[frame]
     inside = None if chosen.frame is None else frame  # frames count by position there too
-    image = read_dicom(chosen.path, root=root, voi=voi, frame=inside, limits=limits)
+    image = read(chosen.path, frame=inside)
     note = f"took slice {frame} of {len(stack.slices)} by position"
-    return replace(
-        image,
-        notes=(*image.notes, note, *_skip_notes(skipped)),
-        flags=(*image.flags, *_skip_flags(skipped)),
-    )
+    return replace(image, notes=(*image.notes, note))
 
 
 def _merged(parts: Iterable[Sequence[str]], but: str) -> list[str]:
     """Return the texts of all slices, each once, without those that begin like `but`."""
     texts = dict.fromkeys(text for part in parts for text in part)
     return [text for text in texts if not text.startswith(but)]
-
-
-def _skip_notes(skipped: Sequence[str]) -> list[str]:
-    """Return a note that names the files left out."""
-    shown = ", ".join(skipped[:5]) + (", ..." if len(skipped) > 5 else "")
-    return [f"{len(skipped)} file(s) skipped, not a DICOM image: {shown}"] if skipped else []
-
-
-def _skip_flags(skipped: Sequence[str]) -> list[str]:
-    """Return the flag for files left out."""
-    return ["files_skipped_not_a_dicom_image"] if skipped else []
