@@ -20,6 +20,8 @@ from medtl.types import Image
 
 CORPUS = SHARED / "corpus"
 ODD = SHARED / "data" / "dicom_odd"
+MOSAICS = ("nibabel__0.dcm", "nibabel__1.dcm")
+"""Odd files whose pixels are whole and are no image all the same: they are refused."""
 PAIRS = "nii_mask_"
 """Kinds about an image and its mask together: no reader can judge them."""
 
@@ -125,7 +127,8 @@ def test_odd_files_read_or_say_why(row, monkeypatch):
     monkeypatch.setattr(dicom, "decode_frames", watch)
     result = outcome(ODD / row["image"], root=ODD)
     if isinstance(result, ImageError):
-        assert row["pixel_ok"] != "True", str(result)
+        is_mosaic = Path(row["image"]).name in MOSAICS and "a mosaic" in str(result)
+        assert row["pixel_ok"] != "True" or is_mosaic, str(result)
         assert row["image"] in str(result)
         return
     assert np.isfinite(result.array).all()
@@ -140,7 +143,9 @@ def test_odd_files_read_or_say_why(row, monkeypatch):
     [
         row
         for row in odd_files()
-        if row["pixel_ok"] == "True" and row["photometric"].startswith("MONOCHROME2")
+        if row["pixel_ok"] == "True"
+        and row["photometric"].startswith("MONOCHROME2")
+        and Path(row["image"]).name not in MOSAICS
     ],
     ids=lambda row: Path(row["image"]).name,
 )
