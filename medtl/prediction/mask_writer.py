@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,10 @@ from medtl.losses.known import IGNORE
 from medtl.storage.atomic import write_text
 from medtl.storage.yaml import dump_yaml
 from medtl.tasks.structures import Structures
-from medtl.types import Case, FloatArray, Image
+from medtl.types import Case, FloatArray, Image, Progress, silent
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Geometry(Protocol):
@@ -109,26 +112,66 @@ class MaskWriter:
         return Path("masks") / part / f"{name}{ending}"
 
 
-def write_mask_table(rows: Sequence[Mapping[str, Any]], task: Structures, path: Path) -> None:
-    """Write the predictions table of masks and, beside it, what their values mean.
+class MaskSink:
+    """Masks are written onto the grids of their images, and drawn where they agree least."""
 
-    Args:
-        rows: What `MaskWriter.write` returned for all cases.
-        task: The structures.
-        path: `predictions.csv`; `predictions.yaml` is written beside it.
-    """
-    import pandas as pd
+    def predict(
+        self,
+        trained: TrainedModel[Segmenter, Structures],
+        samples: CaseSamples,
+        cases: Sequence[Case],
+        reader: ImageReader,
+        folder: Path | None,
+        *,
+        progress: Progress = silent,
+    ) -> pd.DataFrame:
+        """Return one row per case, or per case and structure where they overlap."""
+        import pandas as pd
 
-    write_predictions(pd.DataFrame(list(rows)), path)
-    write_meanings(task, path)
+        if folder is None:
+            raise RunError("masks are files and have no place", fix="State where the table goes")
+        task = trained.task
+        writer = MaskWriter(folder, task, reader.preprocessor, trained.recipe.data.strata)
+        rows: list[dict[str, Any]] = []
+        each = (score for batch in score_batches(trained, samples, progress) for score in batch)
+        for case, scores in zip(cases, each, strict=True):
+            image = reader.read(case)
+            truth = None if case.mask is None else task.encode(reader.read_mask(case, image).array)
+            rows += writer.write(case, image, scores.numpy(), truth)
+        return pd.DataFrame(rows)
 
+    def write(self, table: pd.DataFrame, task: Structures, out: Path) -> None:
+        """Write the table and, beside it, what the values of its masks mean."""
+        write_predictions(table, out)
+        numbers = range(1, len(task.labels) + 1)
+        values = [group[0] for group in task.values] if task.exclusive else numbers
+        names = {str(value): label for value, label in zip(values, task.labels, strict=True)}
+        write_text(out.with_suffix(".yaml"), dump_yaml({"labels": names}))
 
-def write_meanings(task: Structures, path: Path) -> None:
-    """Write, beside a predictions table, what the values of its masks mean."""
-    numbers = range(1, len(task.labels) + 1)
-    values = [group[0] for group in task.values] if task.exclusive else numbers
-    names = {str(value): label for value, label in zip(values, task.labels, strict=True)}
-    write_text(path.with_suffix(".yaml"), dump_yaml({"labels": names}))
+    def illustrate(self, study: Evaluated, *, progress: Progress = silent) -> None:
+        """Draw the cases with the lowest overlap."""
+        import pandas as pd
+
+        del progress
+        table = read_predictions(study.predictions)
+        names = load_yaml(study.predictions.with_suffix(".yaml"))["labels"]
+        value_of = {name: int(value) for value, name in names.items()}
+        preprocessor = study.reader.preprocessor
+
+        def shown_of(case_id: str, label: str) -> Shown:
+            rows = table[table["case_id"] == case_id]
+            row = (rows[rows["label"] == label] if "label" in rows else rows).iloc[0]
+            image = study.reader.read(study.cases[case_id])
+            files = [study.predictions.parent / row[part] for part in ("truth", "prediction")]
+            masks = [read_mask(file, image).array == value_of[label] for file in files]
+            truth, predicted = (
+                preprocessor.mask_to_unit(mask.astype(np.uint8), image) == 1 for mask in masks
+            )
+            steps = preprocessor.grid(image).pixel_spacing
+            return Shown(preprocessor.to_unit(image), truth, predicted, steps)
+
+        overlaps = pd.read_csv(study.overlaps)
+        write_overlays(study.gallery, choose_worst(overlaps), shown_of)
 
 
 def _plane(mask: NDArray[np.uint8], number: int | None) -> NDArray[np.uint8]:

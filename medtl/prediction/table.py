@@ -3,16 +3,75 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from medtl.cases.predictions import read_predictions, write_predictions
+from medtl.data.batches import CaseSamples
+from medtl.data.reader import ImageReader
+from medtl.networks.backbones import Classifier
+from medtl.prediction.gallery import Entry, Reading, choose_cases, worst_readings, write_gallery
+from medtl.prediction.gradcam import grad_cam
+from medtl.prediction.scores import Evaluated, TrainedModel, score_batches
 from medtl.tasks.protocols import Task
-from medtl.types import Case
+from medtl.types import Case, Progress, silent
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+class TableSink:
+    """Scores become rows, and the cases to look at are drawn with where the network looked."""
+
+    def predict(
+        self,
+        trained: TrainedModel[Classifier, Task],
+        samples: CaseSamples,
+        cases: Sequence[Case],
+        reader: ImageReader,
+        folder: Path | None,
+        *,
+        progress: Progress = silent,
+    ) -> pd.DataFrame:
+        """Return one row per case and label; see `Sink.predict`."""
+        del reader, folder
+        scores = torch.cat([*score_batches(trained, samples, progress)]).numpy()
+        spec = trained.recipe.data
+        known = all(label in cases[0].targets for label in spec.targets)
+        return predictions_table(trained.task, cases, scores, strata=spec.strata, with_truth=known)
+
+    def write(self, table: pd.DataFrame, task: Task, out: Path) -> None:
+        """Write the table; its columns say all."""
+        del task
+        write_predictions(table, out)
+
+    def illustrate(self, study: Evaluated, *, progress: Progress = silent) -> None:
+        """Draw the most wrong and the least certain cases."""
+        trained: TrainedModel[Classifier, Task] = study.trained()
+        entries: list[Entry | Reading] = [
+            *choose_cases(read_predictions(study.predictions), study.points),
+            *worst_readings(study.worst),
+        ]
+        drawn = 0
+
+        def heat_of(case_id: str, label: str) -> NDArray[np.float32]:
+            nonlocal drawn
+            drawn += 1
+            progress("Drawing cases", drawn, len(entries))
+            unit = study.reader.preprocessor.standardise(study.unit_of(case_id))
+            extra = torch.from_numpy(trained.task.inputs([study.cases[case_id]]))
+            return grad_cam(
+                trained.model,
+                torch.from_numpy(unit)[None],
+                lambda out: trained.task.explain(out, label),
+                extra,
+            )
+
+        write_gallery(study.gallery, entries, unit_of=study.unit_of, heat_of=heat_of)
 
 
 def predictions_table(

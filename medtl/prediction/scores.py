@@ -1,0 +1,129 @@
+"""A trained network and its scores, and what each kind of study makes of them: its sink."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+import torch
+from torch import nn
+
+from medtl.data.batches import CaseSamples
+from medtl.data.reader import ImageReader
+from medtl.recipe.schema import Recipe
+from medtl.tasks.protocols import Task
+from medtl.training.forward import network_outputs
+from medtl.training.runtime import Runtime
+from medtl.types import Case, OperatingPoint, Progress, silent
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+
+NetworkT = TypeVar("NetworkT", bound=nn.Module)
+TaskT = TypeVar("TaskT", bound=Task)
+
+PREDICT_BATCH = 32
+"""Batch size of every prediction. Fixed, so that the same images give the same bits anywhere."""
+
+
+@dataclass(frozen=True)
+class TrainedModel(Generic[NetworkT, TaskT]):
+    """A checkpoint, ready to predict.
+
+    Attributes:
+        model: The network with its best weights.
+        task: What its outputs mean.
+        reader: How a file becomes a unit image.
+        recipe: The recipe it was trained by.
+        meta: All that the checkpoint says (training profile, hashes, position).
+    """
+
+    model: NetworkT
+    task: TaskT
+    reader: ImageReader
+    recipe: Recipe
+    meta: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A study whose test cases were predicted and evaluated, for those who draw some of them.
+
+    Attributes:
+        cases: Case id -> case.
+        reader: Reads their images again.
+        unit_of: Case id -> its unit image as it was stored.
+        predictions: `predictions.csv`; masks lie below its folder.
+        overlaps: `overlap.csv`, of a study of masks.
+        points: Frozen thresholds.
+        worst: The cases that are furthest off, as `metrics.json` lists them.
+        trained: Reads the best model.
+        gallery: The folder to draw into.
+    """
+
+    cases: Mapping[str, Case]
+    reader: ImageReader
+    unit_of: Callable[[str], NDArray[np.float32]]
+    predictions: Path
+    overlaps: Path
+    points: Sequence[OperatingPoint]
+    worst: Sequence[Mapping[str, Any]]
+    trained: Callable[[], TrainedModel[Any, Any]]
+    gallery: Path
+
+
+class Sink(Protocol):
+    """Where the predictions of a kind of study go: into rows, or into masks and rows."""
+
+    def predict(
+        self,
+        trained: TrainedModel[Any, Any],
+        samples: CaseSamples,
+        cases: Sequence[Case],
+        reader: ImageReader,
+        folder: Path | None,
+        *,
+        progress: Progress = silent,
+    ) -> pd.DataFrame:
+        """Return the predictions of some cases; what is no row is written into the folder.
+
+        Args:
+            trained: The best model of a run.
+            samples: The cases as network input.
+            cases: The same cases, in the same order.
+            reader: Reads them again as they were stored.
+            folder: Where files go; None when the table alone is wanted.
+            progress: Told of predicting.
+
+        Raises:
+            RunError: When there are files to write, and no folder.
+        """
+        ...
+
+    def write(self, table: pd.DataFrame, task: Any, out: Path) -> None:
+        """Write the table, and beside it what a reader needs to understand it."""
+        ...
+
+    def illustrate(self, study: Evaluated, *, progress: Progress = silent) -> None:
+        """Draw the test cases that are worth a look into the gallery."""
+        ...
+
+
+def score_batches(
+    trained: TrainedModel[Any, Any], samples: CaseSamples, progress: Progress
+) -> Iterator[torch.Tensor]:
+    """Yield the scores of all samples in their order, the same bits for the same samples."""
+    runtime = Runtime(trained.recipe.run.device, trained.recipe.run.precision)
+    batches = network_outputs(
+        runtime.place(trained.model),
+        samples,
+        runtime,
+        batch_size=PREDICT_BATCH,
+        progress=lambda done, total: progress("Predicting", done, total),
+    )
+    for outputs, _ in batches:
+        yield trained.task.decode(outputs)
