@@ -7,7 +7,7 @@ orientation and spacing, and evaluation reads these files, not the network's wor
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,11 +15,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from medtl.cases.predictions import write_predictions
-from medtl.io.masks import write_mask
+from medtl.cases.predictions import read_predictions, write_predictions
+from medtl.data.batches import CaseSamples
+from medtl.data.reader import ImageReader
+from medtl.errors import RunError
+from medtl.io.masks import read_mask, write_mask
 from medtl.losses.known import IGNORE
+from medtl.networks.segmenter import Segmenter
+from medtl.prediction.overlays import Shown, choose_worst, write_overlays
+from medtl.prediction.scores import Evaluated, TrainedModel, score_batches
 from medtl.storage.atomic import write_text
-from medtl.storage.yaml import dump_yaml
+from medtl.storage.yaml import dump_yaml, load_yaml
 from medtl.tasks.structures import Structures
 from medtl.types import Case, FloatArray, Image, Progress, silent
 
@@ -167,7 +173,7 @@ class MaskSink:
             truth, predicted = (
                 preprocessor.mask_to_unit(mask.astype(np.uint8), image) == 1 for mask in masks
             )
-            steps = preprocessor.grid(image).pixel_spacing
+            steps = getattr(preprocessor.grid(image), "spacing", None)  # planes: square pixels
             return Shown(preprocessor.to_unit(image), truth, predicted, steps)
 
         overlaps = pd.read_csv(study.overlaps)

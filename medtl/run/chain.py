@@ -8,28 +8,25 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from medtl.data.reader import ImageReader
 from medtl.errors import MedtlError, RunError
-from medtl.networks.backbones import Classifier
-from medtl.prediction.gallery import Entry, Reading, choose_cases, worst_readings, write_gallery
-from medtl.prediction.gradcam import grad_cam
 from medtl.prediction.likeness import training_profile
+from medtl.prediction.scores import Evaluated
 from medtl.recipe.schema import Recipe
 from medtl.run import record
 from medtl.run.build import (
     build_cache,
     build_network,
     build_options,
+    build_sink,
     build_stages,
     build_surgery,
 )
 from medtl.run.folder import Run, portable
-from medtl.run.outputs import draw_worst_masks
-from medtl.run.predict import predict_samples, write_samples
 from medtl.run.prepare import Prepared, prepare, read_study
 from medtl.storage.atomic import write_json
 from medtl.training import fit as loop
@@ -44,9 +41,6 @@ from medtl.training.runtime import Runtime, explained_failures
 from medtl.types import Manifest, Progress, silent
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from medtl.networks.weights import WeightsReport
 
 log = logging.getLogger(__name__)
@@ -226,43 +220,28 @@ def build_training(
 
 def predict(prepared: Prepared, run: Run, *, progress: Progress = silent) -> None:
     """Predict validation and test cases with the best checkpoint; leaves `predictions.csv`."""
-    cases = prepared.split("val", "test")
+    cases, sink, trained = prepared.split("val", "test"), build_sink(prepared.recipe), run.trained
     samples = prepared.samples(cases)
-    trained, reader = run.trained, prepared.reader
-    table = predict_samples(trained, samples, cases, reader, run.path, progress=progress)
-    write_samples(table, trained.task, run.files.predictions)
+    table = sink.predict(trained, samples, cases, prepared.reader, run.path, progress=progress)
+    sink.write(table, trained.task, run.files.predictions)
 
 
 def illustrate(prepared: Prepared, run: Run, *, progress: Progress = silent) -> None:
-    """Draw the most wrong and the least certain test cases; leaves `gallery/`."""
-    if prepared.store.masks is not None:
-        draw_worst_masks(run.files, prepared.cases, prepared.reader)
-        return
-    found, trained = run.evaluation, run.trained
-    entries: list[Entry | Reading] = [
-        *choose_cases(run.predictions, found.operating_points),
-        *worst_readings(found.worst),
-    ]
-    rows = {case_id: row for row, case_id in enumerate(prepared.store.case_ids)}
-    cases = {case.case_id: case for case in prepared.cases}
-    drawn = 0
-
-    def heat_of(case_id: str, label: str) -> NDArray[np.float32]:
-        nonlocal drawn
-        drawn += 1
-        progress("Drawing cases", drawn, len(entries))
-        unit = prepared.store.unit(rows[case_id])
-        image = torch.from_numpy(prepared.reader.preprocessor.standardise(unit))[None]
-        extra = torch.from_numpy(trained.task.inputs([cases[case_id]]))
-        model = cast(Classifier, trained.model)
-        return grad_cam(model, image, lambda out: trained.task.explain(out, label), extra)
-
-    write_gallery(
-        run.files.gallery,
-        entries,
-        unit_of=lambda case_id: prepared.store.unit(rows[case_id]),
-        heat_of=heat_of,
+    """Draw the test cases that are worth a look; leaves `gallery/`."""
+    found, store = run.evaluation, prepared.store
+    rows = {case_id: row for row, case_id in enumerate(store.case_ids)}
+    study = Evaluated(
+        cases={case.case_id: case for case in prepared.cases},
+        reader=prepared.reader,
+        unit_of=lambda case_id: store.unit(rows[case_id]),
+        predictions=run.files.predictions,
+        overlaps=run.files.overlaps,
+        points=found.operating_points,
+        worst=found.worst,
+        trained=lambda: run.trained,
+        gallery=run.files.gallery,
     )
+    build_sink(prepared.recipe).illustrate(study, progress=progress)
 
 
 def _checkpoint_meta(prepared: Prepared) -> dict[str, Any]:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from medtl.export.objects import Exported
-    from medtl.run.build import TrainedModel
+    from medtl.prediction.scores import TrainedModel
     from medtl.run.predict import Predicted
 
 
@@ -140,7 +140,7 @@ class Run:
         return self._reached(self.files.best, "the training", "Train it first")
 
     @property
-    def trained(self) -> TrainedModel:
+    def trained(self) -> TrainedModel[Any, Any]:
         """The best model with its own task and preprocessing, read anew each time.
 
         Raises:

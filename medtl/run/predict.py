@@ -16,21 +16,16 @@ import numpy as np
 
 from medtl.cases.columns import Columns
 from medtl.cases.manifest import manifest_columns, read_manifest
-from medtl.cases.predictions import write_predictions
 from medtl.cases.pseudonyms import load_salt, pseudonym
-from medtl.data.batches import CaseSamples, Samples
+from medtl.data.batches import Samples
 from medtl.data.reader import ImageReader, ReadRecord, decode_cases
 from medtl.errors import ManifestError, RunError
 from medtl.io.dicom.web import Server, fetch_study
 from medtl.prediction.likeness import unlike_training
-from medtl.prediction.mask_writer import write_meanings
-from medtl.prediction.table import predictions_table
-from medtl.run.build import TrainedModel
-from medtl.run.outputs import predict_masks, predict_scores
+from medtl.prediction.scores import TrainedModel
+from medtl.run.build import build_sink
 from medtl.storage.atomic import write_json
 from medtl.storage.tables import read_table
-from medtl.tasks.protocols import Task
-from medtl.tasks.structures import Structures
 from medtl.types import Case, Manifest, Progress, silent
 
 if TYPE_CHECKING:
@@ -69,7 +64,7 @@ class Predicted:
 
 
 def predict_images(
-    trained: TrainedModel,
+    trained: TrainedModel[Any, Any],
     data: Path,
     out: Path | None,
     *,
@@ -114,7 +109,9 @@ def predict_images(
         inputs=told(cases),
         standardise=reader.preprocessor.standardise,
     )
-    table = predict_samples(trained, samples, cases, reader, out and out.parent, progress=progress)
+    sink = build_sink(trained.recipe)
+    folder = None if out is None else out.parent
+    table = sink.predict(trained, samples, cases, reader, folder, progress=progress)
     unlike = {r.case_id: unlike_training(r.facts, trained.meta["profile"]) for r in records}
     if not is_own:
         _add_columns(table, cases, manifest.root, thresholds)
@@ -124,52 +121,11 @@ def predict_images(
     flagged, quarantined = _quality(records, unlike)
     quality = None
     if out is not None:
-        write_samples(table, trained.task, out)
+        sink.write(table, trained.task, out)
         quality = out.with_suffix(".quality.json")
         write_json(quality, {"flagged": flagged, "quarantined": quarantined})
     unknown = Counter(flag for flags in flags_of.values() for flag in flags)
     return Predicted(table, len(cases), flagged, quarantined, quality, unknown=unknown)
-
-
-def predict_samples(
-    trained: TrainedModel,
-    samples: CaseSamples,
-    cases: Sequence[Case],
-    reader: ImageReader,
-    folder: Path | None,
-    *,
-    progress: Progress = silent,
-) -> pd.DataFrame:
-    """Return the predictions of some cases; masks are written into a folder.
-
-    Args:
-        trained: The best model of a run.
-        samples: The cases as network input.
-        cases: The same cases, in the same order.
-        reader: Reads them again as they were stored.
-        folder: Where `masks/` goes; None for a study without masks.
-        progress: Told of predicting.
-
-    Raises:
-        RunError: When there are masks to write, and no folder.
-    """
-    import pandas as pd
-
-    if trained.recipe.data.mask is None:
-        scores = predict_scores(trained, samples, progress=progress)
-        spec = trained.recipe.data
-        known = all(label in cases[0].targets for label in spec.targets)
-        return predictions_table(trained.task, cases, scores, strata=spec.strata, with_truth=known)
-    if folder is None:
-        raise RunError("masks are files and have no place", fix="State where the table goes")
-    return pd.DataFrame(predict_masks(trained, samples, cases, reader, folder, progress=progress))
-
-
-def write_samples(table: pd.DataFrame, task: Task, out: Path) -> None:
-    """Write what `predict_samples` returned and, for masks, what their values mean beside it."""
-    write_predictions(table, out)
-    if isinstance(task, Structures):
-        write_meanings(task, out)
 
 
 @contextmanager
@@ -217,7 +173,7 @@ def check_destination(out: Path) -> Path:
     return out
 
 
-def _find_cases(own: Path, data: Path, trained: TrainedModel) -> tuple[Manifest, bool]:
+def _find_cases(own: Path, data: Path, trained: TrainedModel[Any, Any]) -> tuple[Manifest, bool]:
     """The cases to predict, and whether they are the run's own."""
     if data.suffix.lower() not in TABLES:
         return _manifest_of_files(data), False

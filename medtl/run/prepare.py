@@ -18,18 +18,15 @@ from medtl.recipe.schema import Recipe
 from medtl.run import record
 from medtl.run.build import (
     Decode,
-    PairAugment,
-    UnitAugment,
-    build_augmenter,
     build_contract,
     build_decoder,
     build_manifest,
     build_reader,
+    build_samples,
     build_task,
     check_contract,
 )
 from medtl.run.folder import Run, portable
-from medtl.run.outputs import encode_of, observed
 from medtl.storage.atomic import write_json
 from medtl.storage.tables import write_table
 from medtl.tasks.protocols import Task
@@ -68,25 +65,7 @@ class Prepared:
 
     def samples(self, cases: Sequence[Case], *, seed: int | None = None) -> Samples | MaskedSamples:
         """Some cases as network input; augmented, and cut to patches, when a seed is given."""
-        augmenter = build_augmenter(self.recipe) if seed is not None else None
-        if self.store.masks is not None:
-            return MaskedSamples(
-                store=self.store,
-                rows=self.store.rows(cases),
-                standardise=self.reader.preprocessor.standardise,
-                patch=self.recipe.image.patch if seed is not None else None,
-                augment=None if augmenter is None else PairAugment(augmenter),
-                seed=seed or 0,
-            )
-        return Samples(
-            store=self.store,
-            rows=self.store.rows(cases),
-            targets=self.task.targets(cases),
-            inputs=self.task.inputs(cases),
-            standardise=self.reader.preprocessor.standardise,
-            augment=None if augmenter is None else UnitAugment(augmenter),
-            seed=seed or 0,
-        )
+        return build_samples(self.recipe, self.task, self.reader, self.store, cases, seed)
 
 
 def prepare(
@@ -146,12 +125,11 @@ def read_study(
     store, records = (decode or build_decoder(recipe))(
         manifest.cases,
         reader,
-        encode=encode_of(task),
+        encode=task.encode,
         file=file,
         progress=lambda done, total: progress("Reading images", done, total),
     )
-    if store.masks is not None:
-        task = observed(task, store)
+    task = task.observed((case, store.mask(row)) for row, case in enumerate(store.case_ids))
     notes = check_pixels({r.case_id: r.sha256 for r in records if not r.cause}, manifest)
     notes = (*notes, *one_value_notes(manifest.cases, recipe.data.targets))
     readable = set(store.case_ids)
