@@ -20,7 +20,7 @@ from medtl.losses.given import GivenInPython
 from medtl.recipe.faults import faults_of
 from medtl.recipe.finetune import Finetune
 from medtl.recipe.section import Count, Fraction, Positive, Section
-from medtl.recipe.task import NAMED, TaskSpec
+from medtl.recipe.task import NAMED, OF_MASKS, QUANTITIES, TaskSpec
 
 GIVEN = "python: "
 """A backbone that was given as a Python object is written with this before its name."""
@@ -94,7 +94,7 @@ class Data(Section):
     )
     mask: str | None = Field(None, description="column with the mask of each image")
     sex: str | None = Field(
-        None, description="column that the network is told besides the image (bone age): F or M"
+        None, description="column that the network is told besides the image: F or M (a quantity)"
     )
     names: dict[str, str] | None = Field(
         None, description="target column -> what the finding is called in the report"
@@ -284,15 +284,16 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _columns_of_the_kind(self) -> Recipe:
-        is_bone_age = self.task.kind == "bone_age"
-        if is_bone_age and len(self.data.targets) != 1:
-            msg = f"bone age has one target column; data.target names {len(self.data.targets)}"
+        kind = self.task.kind
+        if kind in QUANTITIES and len(self.data.targets) != 1:
+            found = f"data.target names {len(self.data.targets)}"
+            msg = f"{kind.replace('_', ' ')} has one target column; {found}"
             raise ValueError(msg)
-        if self.image.decode == "reduced" and self.task.kind == "segmentation":
+        if self.image.decode == "reduced" and kind in OF_MASKS:
             msg = "masks are drawn on whole images: image.decode 'reduced' is not for segmentation"
             raise ValueError(msg)
-        if self.data.sex is not None and not is_bone_age:
-            msg = f"data.sex is an input of kind bone_age, not of {self.task.kind}"
+        if self.data.sex is not None and kind not in QUANTITIES:
+            msg = f"data.sex is an input of kind {' or '.join(QUANTITIES)}, not of {kind}"
             raise ValueError(msg)
         return self
 

@@ -33,13 +33,17 @@ from medtl.losses.segmentation import (
 )
 from medtl.recipe.section import Fraction, FromMapping, NotNegative, Positive, Section
 
+OF_A_QUANTITY = (
+    *(L1, Huber, MeanSquaredError),
+    *(DistancePenalisedCrossEntropy, ExpectedValue, MeanVariance, LabelDistribution),
+    *(Coral, Corn),
+)
+"""Losses of one number, the default first."""
+
 LOSSES: dict[str, tuple[Any, ...]] = {
     "classification": (CrossEntropy, Focal, PairwiseLogistic),
-    "bone_age": (
-        *(L1, Huber, MeanSquaredError),
-        *(DistancePenalisedCrossEntropy, ExpectedValue, MeanVariance, LabelDistribution),
-        *(Coral, Corn),
-    ),
+    "regression": OF_A_QUANTITY,
+    "bone_age": OF_A_QUANTITY,
     "segmentation": (
         *(DiceCrossEntropy, DiceFocal, Dice, SquaredDice, GeneralisedDice),
         *(Tversky, FocalTversky, CrossEntropy, Focal),
@@ -73,6 +77,7 @@ SHORT: dict[str, tuple[str, object]] = {
 
 TASK_KEYS = {
     "classification": ("focal_gamma", "focal_alpha", "class_weight", "label_smoothing"),
+    "regression": ("unit", "range", "class_width", "decoding", "huber_sd", "distance_strength"),
     "bone_age": ("class_months", "decoding", "huber_sd", "distance_strength", "label_sd_months"),
     "segmentation": (
         *("structures", "ignored", "overlapping", "dice_per", "focal_gamma", "focal_alpha"),
@@ -80,6 +85,12 @@ TASK_KEYS = {
     ),
 }
 """Kind of task -> the keys that mean something to it."""
+
+QUANTITIES = ("bone_age", "regression")
+"""Kinds with one target column, and the sex as an input."""
+
+OF_MASKS = ("segmentation",)
+"""Kinds whose truth is drawn on the images."""
 
 
 def _option(losses: str) -> Any:
@@ -97,16 +108,23 @@ def _or_a_name(schema: dict[str, Any]) -> None:
 class TaskSpec(Section):
     """What is learned. A loss is a name, or a name with its options: {name: focal, gamma: 3}."""
 
-    kind: Literal["classification", "bone_age", "segmentation"] = "classification"
+    kind: Literal["classification", "regression", "bone_age", "segmentation"] = "classification"
     loss: Loss = Field(
         CrossEntropy(),
-        description="unless stated: l1 for bone age, Dice + CE for masks",
+        description="unless stated: l1 for a quantity, Dice + CE for masks",
         json_schema_extra=_or_a_name,
     )
     class_weight: Literal["none", "balanced"] = "none"
+    unit: str | None = Field(None, min_length=1, description="regression: of the target (%, ml)")
+    range: tuple[float, float] | None = Field(
+        None, description="regression: smallest and largest value there can be, in the unit"
+    )
+    class_width: Positive | None = Field(
+        None, description="regression: width of a class, ordinal losses; a twentieth of the range"
+    )
     class_months: Positive = Field(12.0, description="bone age: width of a class, ordinal losses")
     decoding: Decoding = Field(
-        "mean", description="bone age: from the probabilities of the classes to one age"
+        "mean", description="ordinal losses: from the probabilities of the classes to one value"
     )
     structures: dict[str, int | tuple[int, ...]] = Field(
         {}, description="segmentation: name -> value, or values, in the masks; 0 is background"
@@ -157,7 +175,13 @@ class TaskSpec(Section):
         if self.class_weight == "balanced" and self.loss.name not in ("cross_entropy", "focal"):
             msg = f"class_weight 'balanced' means nothing to loss {self.loss.name!r}"
             raise ValueError(msg)
-        if self.kind == "segmentation" and not self.structures:
+        if "unit" in TASK_KEYS[self.kind] and self.unit is None:
+            msg = "state the unit of the target, for example unit: '%'"
+            raise ValueError(msg)
+        if self.range is not None and not self.range[0] < self.range[1]:
+            msg = "state [smallest, largest] value that there can be"
+            raise ValueError(msg)
+        if "structures" in TASK_KEYS[self.kind] and not self.structures:
             msg = "name the structures and their values in the masks: structures: {lung: 1}"
             raise ValueError(msg)
         return self

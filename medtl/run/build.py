@@ -2,43 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
 from medtl.cases.columns import Columns
 from medtl.cases.manifest import manifest_columns, read_manifest
+from medtl.data.batches import Samples
 from medtl.data.decoded import DecodedImages
+from medtl.data.patches import MaskedSamples
 from medtl.data.reader import ImageReader, ReadRecord, decode_cases
-from medtl.data.seeds import Stream, torch_seed
 from medtl.data.store import ImageStore
 from medtl.errors import RunError, WeightsError
 from medtl.io.cost import Limits
 from medtl.losses.given import GivenInPython
-from medtl.losses.ordinal import Head
-from medtl.networks.backbones import Classifier, build_classifier
-from medtl.networks.heads import share_weights
-from medtl.networks.segmenter import VOLUME_CONTRACT, Segmenter, build_segmenter
-from medtl.networks.weights import InputContract, WeightsReport, WeightsSource, input_contract
+from medtl.networks.segmenter import VOLUME_CONTRACT
+from medtl.networks.weights import InputContract, WeightsReport, input_contract
 from medtl.networks.zero_gamma import START, GammaSurgery, Removal, ZeroGamma, remove
+from medtl.prediction.scores import Sink, TrainedModel
 from medtl.preprocess.augment import Augmenter, augmenter
 from medtl.preprocess.augment_volume import VolumeAugmenter, volume_augmenter
 from medtl.preprocess.intensity import WINDOWS
 from medtl.preprocess.pipeline import Preprocessor
 from medtl.preprocess.volume import VolumePreprocessor
 from medtl.recipe.finetune import StageSpec, ZeroGammaSpec
-from medtl.recipe.schema import GIVEN, Recipe, WeightsSpec, parse_recipe
+from medtl.recipe.schema import Recipe, WeightsSpec, parse_recipe
+from medtl.run.kinds import KINDS
 from medtl.storage.cache import cache_folder
-from medtl.tasks.classes import classification_task
 from medtl.tasks.protocols import Task
-from medtl.tasks.regression import bone_age_task
 from medtl.tasks.stored import read_task
-from medtl.tasks.structures import segmentation_task
 from medtl.training.activations import ActivationCache
 from medtl.training.checkpoint import is_checkpoint, load_checkpoint, without_prefix
 from medtl.training.options import Options
@@ -62,25 +54,6 @@ VOLUME_STANDARDISATION: dict[str, Literal["centred", "z_score", "none"]] = {
 """How volumes are standardised; no pretrained 3D weights ask for anything else."""
 
 
-@dataclass(frozen=True)
-class TrainedModel:
-    """A checkpoint, ready to predict.
-
-    Attributes:
-        model: The network with its best weights.
-        task: What its outputs mean.
-        reader: How a file becomes a unit image.
-        recipe: The recipe it was trained by.
-        meta: All that the checkpoint says (training profile, hashes, position).
-    """
-
-    model: Classifier | Segmenter
-    task: Task
-    reader: ImageReader
-    recipe: Recipe
-    meta: Mapping[str, Any]
-
-
 def build_manifest(recipe: Recipe) -> Manifest:
     """Read the recipe's manifest, pseudonymised unless the recipe says its ids already are."""
     path = Path(recipe.data.manifest)
@@ -100,57 +73,7 @@ def build_task(recipe: Recipe, cases: Sequence[Case]) -> Task:
     loss = recipe.task.loss
     if isinstance(loss, GivenInPython):
         loss.require()
-    return TASK_BUILDERS[recipe.task.kind](recipe, cases)
-
-
-def _classification_task(recipe: Recipe, cases: Sequence[Case]) -> Task:
-    """Findings or classes, by what the target columns hold."""
-    data, spec = recipe.data, recipe.task
-    uncertain = data.uncertain
-    if isinstance(uncertain, str):
-        uncertain = dict.fromkeys(data.targets, uncertain)
-    return classification_task(
-        cases,
-        data.targets,
-        names=data.names,
-        positive=data.positive,
-        uncertain=uncertain,
-        missing=data.missing,
-        criterion=spec.loss,
-        balanced=spec.class_weight == "balanced",
-    )
-
-
-def _segmentation_task(recipe: Recipe, _: Sequence[Case]) -> Task:
-    """The structures that the recipe names."""
-    spec = recipe.task
-    return segmentation_task(
-        spec.structures,
-        ignored=spec.ignored,
-        overlapping=spec.overlapping,
-        criterion=spec.loss,
-    )
-
-
-def _bone_age_task(recipe: Recipe, cases: Sequence[Case]) -> Task:
-    """Months, from the image and the sex if a column holds it."""
-    spec = recipe.task
-    return bone_age_task(
-        cases,
-        recipe.data.targets[0],
-        sex_column=recipe.data.sex or "",
-        criterion=spec.loss,
-        class_months=spec.class_months,
-        decoding=spec.decoding,
-    )
-
-
-TASK_BUILDERS: dict[str, Callable[[Recipe, Sequence[Case]], Task]] = {
-    "classification": _classification_task,
-    "segmentation": _segmentation_task,
-    "bone_age": _bone_age_task,
-}
-"""Kind of task in a recipe -> how it is made."""
+    return KINDS[recipe.task.kind].task(recipe, cases)
 
 
 def build_reader(recipe: Recipe, contract: InputContract, root: Path | None) -> ImageReader:
@@ -224,74 +147,27 @@ def build_augmenter(recipe: Recipe) -> Augmenter | VolumeAugmenter | None:
     )
 
 
-@dataclass(frozen=True)
-class UnitAugment:
-    """An augmenter as a function from unit image to unit image, which loader processes can take."""
-
-    policy: Augmenter | VolumeAugmenter
-
-    def __call__(self, unit: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-        """Return the unit image after a drawn augmentation."""
-        return self.policy(unit, rng).array
-
-
-@dataclass(frozen=True)
-class PairAugment:
-    """An augmenter as a function from a unit image and its mask to both, moved alike."""
-
-    policy: Augmenter | VolumeAugmenter
-
-    def __call__(
-        self, unit: NDArray[np.float32], mask: NDArray[np.uint8], rng: np.random.Generator
-    ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-        """Return both after a drawn augmentation."""
-        moved = self.policy(unit, rng, mask)
-        assert moved.mask is not None
-        return moved.array, moved.mask.astype(np.uint8, copy=False)
+def build_samples(
+    recipe: Recipe,
+    task: Task,
+    reader: ImageReader,
+    store: ImageStore,
+    cases: Sequence[Case],
+    seed: int | None = None,
+) -> Samples | MaskedSamples:
+    """Return some cases as network input; augmented, and cut to patches, when a seed is given."""
+    drawn = build_augmenter(recipe) if seed is not None else None
+    return KINDS[recipe.task.kind].samples(recipe, task, reader, store, cases, drawn, seed)
 
 
-def build_network(
-    recipe: Recipe, outputs: int, *, extra: int = 0
-) -> tuple[Classifier | Segmenter, WeightsReport]:
+def build_network(recipe: Recipe, outputs: int, *, extra: int = 0) -> tuple[Any, WeightsReport]:
     """Return the network with its initial weights, and what was loaded."""
-    spec = recipe.model
-    torch.manual_seed(torch_seed(recipe.seed_of("init"), Stream.INIT))
-    weights = WeightsSource(
-        spec.weights.source,
-        path=None if spec.weights.path is None else Path(spec.weights.path),
-        sha256=spec.weights.sha256,
-    )
-    if recipe.task.kind == "segmentation":
-        if spec.reuse_until is not None:
-            raise RunError("a decoder needs the whole encoder", where="model.reuse_until")
-        image = recipe.image
-        return build_segmenter(
-            spec.backbone,
-            outputs=outputs,
-            patch=image.patch or (image.size, image.size),
-            weights=weights,
-            decoder=spec.decoder,
-            width=spec.width,
-            overlap=spec.overlap,
-        )
-    if spec.given is None and spec.backbone.startswith(GIVEN):
-        raise RunError(
-            f"the backbone {spec.backbone.removeprefix(GIVEN)} was given in Python",
-            where="model.backbone",
-            fix="Give the object again: Study.fit(backbone=...), load_trained(..., backbone=...)",
-        )
-    model, loaded = build_classifier(
-        spec.backbone if spec.given is None else spec.given(),
-        outputs=outputs,
-        weights=weights,
-        dropout=spec.dropout,
-        reuse_until=spec.reuse_until,
-        extra_features=extra,
-    )
-    head: Head | None = getattr(recipe.task.loss, "head", None)
-    if head is not None and head.shared:
-        share_weights(model.head)
-    return model, loaded
+    return KINDS[recipe.task.kind].network(recipe, outputs, extra)
+
+
+def build_sink(recipe: Recipe) -> Sink:
+    """Return where the predictions of the recipe's kind of study go."""
+    return KINDS[recipe.task.kind].sink
 
 
 def check_contract(recipe: Recipe, reader: ImageReader) -> None:
@@ -413,7 +289,9 @@ def _zero_gamma(spec: ZeroGammaSpec) -> ZeroGamma:
     )
 
 
-def load_trained(path: Path, *, backbone: Callable[[], Any] | None = None) -> TrainedModel:
+def load_trained(
+    path: Path, *, backbone: Callable[[], Any] | None = None
+) -> TrainedModel[Any, Any]:
     """Build the model of a checkpoint with its own preprocessing. It takes no loss to predict.
 
     Args:

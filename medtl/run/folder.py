@@ -154,7 +154,8 @@ class Run:
     @property
     def network(self) -> nn.Module:
         """The best model's network, on the CPU."""
-        return self.trained.model
+        network: nn.Module = self.trained.model
+        return network
 
     @property
     def predictions(self) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from medtl.cases.columns import Columns
 from medtl.cases.manifest import manifest_columns, read_manifest
 from medtl.cases.pseudonyms import load_salt, pseudonym
 from medtl.data.batches import Samples
-from medtl.data.reader import ImageReader, ReadRecord, decode_cases
+from medtl.data.reader import ReadRecord, decode_cases
 from medtl.errors import ManifestError, RunError
 from medtl.io.dicom.web import Server, fetch_study
 from medtl.prediction.likeness import unlike_training

@@ -7,16 +7,16 @@ without any image. All learn from the training rows only.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from medtl.errors import RunError
-from medtl.networks.backbones import Classifier
 from medtl.recipe.schema import Recipe
-from medtl.run.build import build_contract, build_decoder, build_network, build_reader
+from medtl.run.build import build_contract, build_decoder, build_reader
+from medtl.run.kinds import classifier
 from medtl.training.runtime import Runtime
 from medtl.types import Case, Manifest, Progress, silent
 
@@ -56,14 +56,14 @@ def frozen_features(
     )
     preprocessor = reader.preprocessor.fit(store.unit(row) for row in range(len(store.case_ids)))
     runtime = Runtime(recipe.run.device, recipe.run.precision)
-    model, _ = build_network(recipe, outputs=1)
-    classifier = cast(Classifier, runtime.place(model).eval())
+    model, _ = classifier(recipe, outputs=1)
+    runtime.place(model).eval()
     features = []
     with torch.inference_mode():
         for start in range(0, len(store.case_ids), BATCH):
             rows = range(start, min(start + BATCH, len(store.case_ids)))
             units = np.stack([preprocessor.standardise(store.unit(row)) for row in rows])
-            features.append(classifier.features(runtime.to_device(torch.from_numpy(units))).cpu())
+            features.append(model.features(runtime.to_device(torch.from_numpy(units))).cpu())
             progress("Frozen features", rows[-1] + 1, len(store.case_ids))
     readable = set(store.case_ids)
     return torch.cat(features).numpy(), [c for c in manifest.cases if c.case_id in readable]

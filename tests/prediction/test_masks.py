@@ -13,7 +13,7 @@ from PIL import Image as Picture
 from medtl.cases.predictions import read_predictions
 from medtl.io.read import read_image
 from medtl.losses.known import IGNORE
-from medtl.prediction.mask_writer import MaskWriter, write_mask_table
+from medtl.prediction.mask_writer import MaskSink, MaskWriter
 from medtl.prediction.overlays import Shown, WorstCase, choose_worst, draw_case, write_overlays
 from medtl.preprocess.pipeline import Preprocessor
 from medtl.preprocess.volume import VolumePreprocessor
@@ -61,7 +61,7 @@ def test_a_mask_on_the_working_grid_comes_back_onto_a_tilted_left_handed_volume(
     geometry = VolumePreprocessor(spacing=(1.5, 1.0, 3.0), nonzero=True)
     writer = MaskWriter(tmp_path, task, geometry, strata=("site",))
     rows = writer.write(case(), image, one_hot(geometry.mask_to_unit(truth, image), task), truth)
-    write_mask_table(rows, task, tmp_path / "predictions.csv")
+    MaskSink().write(pd.DataFrame(rows), task, tmp_path / "predictions.csv")
     for row in rows:
         written = read_image(tmp_path / row["prediction"])
         np.testing.assert_allclose(written.affine, image.affine, atol=1e-4)

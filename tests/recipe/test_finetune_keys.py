@@ -14,7 +14,6 @@ from medtl.networks.groups import layer_groups
 from medtl.networks.zero_gamma import ZeroGamma
 from medtl.recipe.schema import parse_recipe
 from medtl.run.build import (
-    UnitAugment,
     build_augmenter,
     build_cache,
     build_decoder,
@@ -24,6 +23,7 @@ from medtl.run.build import (
 )
 from medtl.run.chain import train_study
 from medtl.run.check import read_recipe
+from medtl.run.kinds import UnitAugment
 from medtl.run.plan import describe_plan
 from medtl.storage.cache import cache_folder
 from medtl.storage.yaml import dump_yaml
