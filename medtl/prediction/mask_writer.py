@@ -137,7 +137,7 @@ class MaskSink:
         if folder is None:
             raise RunError("masks are files and have no place", fix="State where the table goes")
         task = trained.task
-        writer = MaskWriter(folder, task, reader.preprocessor, trained.recipe.data.strata)
+        writer = MaskWriter(folder, task, reader.preprocessor, trained.columns.strata)
         rows: list[dict[str, Any]] = []
         each = (score for batch in score_batches(trained, samples, progress) for score in batch)
         for case, scores in zip(cases, each, strict=True):

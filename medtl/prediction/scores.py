@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 import torch
 from torch import nn
 
+from medtl.cases.columns import Columns
 from medtl.data.batches import CaseSamples
 from medtl.data.reader import ImageReader
-from medtl.recipe.schema import Recipe
 from medtl.tasks.protocols import Task
 from medtl.training.forward import network_outputs
 from medtl.training.runtime import Runtime
@@ -38,14 +38,19 @@ class TrainedModel(Generic[NetworkT, TaskT]):
         model: The network with its best weights.
         task: What its outputs mean.
         reader: How a file becomes a unit image.
-        recipe: The recipe it was trained by.
+        columns: Those of the manifest that training read.
+        device, precision: To compute on and in, as the recipe states them.
+        recipe: The recipe it was trained by, for those who know recipes.
         meta: All that the checkpoint says (training profile, hashes, position).
     """
 
     model: NetworkT
     task: TaskT
     reader: ImageReader
-    recipe: Recipe
+    columns: Columns
+    device: str
+    precision: str
+    recipe: Any
     meta: Mapping[str, Any]
 
 
@@ -117,7 +122,7 @@ def score_batches(
     trained: TrainedModel[Any, Any], samples: CaseSamples, progress: Progress
 ) -> Iterator[torch.Tensor]:
     """Yield the scores of all samples in their order, the same bits for the same samples."""
-    runtime = Runtime(trained.recipe.run.device, trained.recipe.run.precision)
+    runtime = Runtime(trained.device, trained.precision)
     batches = network_outputs(
         runtime.place(trained.model),
         samples,

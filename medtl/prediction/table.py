@@ -40,9 +40,11 @@ class TableSink:
         """Return one row per case and label; see `Sink.predict`."""
         del reader, folder
         scores = torch.cat([*score_batches(trained, samples, progress)]).numpy()
-        spec = trained.recipe.data
-        known = all(label in cases[0].targets for label in spec.targets)
-        return predictions_table(trained.task, cases, scores, strata=spec.strata, with_truth=known)
+        columns = trained.columns
+        known = all(label in cases[0].targets for label in columns.targets)
+        return predictions_table(
+            trained.task, cases, scores, strata=columns.strata, with_truth=known
+        )
 
     def write(self, table: pd.DataFrame, task: Task, out: Path) -> None:
         """Write the table; its columns say all."""

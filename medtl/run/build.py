@@ -328,7 +328,16 @@ def load_trained(
         preprocessor = VolumePreprocessor.from_dict(stored)
     else:
         preprocessor = Preprocessor.from_dict(stored, arrays.get("pixel_mean"))
-    return TrainedModel(model, task, _reader(recipe, preprocessor, None), recipe, meta)
+    return TrainedModel(
+        model,
+        task,
+        _reader(recipe, preprocessor, None),
+        Columns.of(dict(recipe.data)),
+        recipe.run.device,
+        recipe.run.precision,
+        recipe,
+        meta,
+    )
 
 
 def _stage(spec: StageSpec) -> Stage:

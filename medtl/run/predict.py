@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medtl.cases.columns import Columns
 from medtl.cases.manifest import manifest_columns, read_manifest
 from medtl.cases.pseudonyms import load_salt, pseudonym
 from medtl.data.batches import Samples
@@ -178,7 +177,7 @@ def _find_cases(own: Path, data: Path, trained: TrainedModel[Any, Any]) -> tuple
     if data.suffix.lower() not in TABLES:
         return _manifest_of_files(data), False
     present = manifest_columns(data)
-    columns = Columns.of(dict(trained.recipe.data))
+    columns = trained.columns
     known = columns.within(present).described_by(present)
     manifest = read_manifest(
         data,
