@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 import torch
 from torch import nn
@@ -48,8 +48,8 @@ class TrainedModel(Generic[NetworkT, TaskT]):
     task: TaskT
     reader: ImageReader
     columns: Columns
-    device: str
-    precision: str
+    device: Literal["auto", "cpu", "cuda"]
+    precision: Literal["auto", "fp32", "bf16", "fp16"]
     recipe: Any
     meta: Mapping[str, Any]
 
