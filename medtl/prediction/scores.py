@@ -14,7 +14,7 @@ from medtl.cases.columns import Columns
 from medtl.data.batches import CaseSamples
 from medtl.data.reader import ImageReader
 from medtl.tasks.protocols import Task
-from medtl.training.forward import network_outputs
+from medtl.training.epoch import network_outputs
 from medtl.training.runtime import Runtime
 from medtl.types import Case, OperatingPoint, Progress, silent
 
