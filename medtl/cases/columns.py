@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 DEMOGRAPHICS = ("age", "sex")
@@ -28,6 +28,13 @@ class Columns:
             that they identify nobody and keeps them.
         one_image_per_patient: The user's statement that a table without `patient_id` has no
             patient twice.
+        meanings: Cell of a target column -> what a study takes for it ("1", "0", "-1" uncertain,
+            "" missing, or the name of a class). Cells that read alike are taken alike.
+        words: Words that cells are read as when they differ in case, blanks or a trailing ".0".
+        listed_in: Column whose cells list the findings that are present; the targets are then
+            the names of findings, "1" where listed.
+        separator: What stands between two listed findings.
+        called: Name that medtl knows ("image", "patient_id") -> column of the table.
 
     Example:
         >>> columns = Columns.of({"target": "age_months", "sex": "male", "strata": ["site"]})
@@ -46,14 +53,20 @@ class Columns:
     described: Sequence[str] = ()
     ids: Literal["pseudonymise", "pseudonymous"] = "pseudonymise"
     one_image_per_patient: bool = False
+    meanings: Mapping[str, str] = field(default_factory=dict)
+    words: Sequence[str] = ()
+    listed_in: str | None = None
+    separator: str = "|"
+    called: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Columns:
         """Return the columns that the section `data` of a recipe names, read leniently.
 
         Args:
-            data: `target`, `mask`, `strata`, `sex`, `ids` and `one_image_per_patient`, each of
-                which may be missing. What is no text names no column: the schema reports it.
+            data: `target`, `mask`, `strata`, `sex`, `ids`, `one_image_per_patient`, `labels`,
+                `positive`, `classes`, `listed_in`, `separator` and `columns`, each of which may be
+                missing. What is no text names no column: the schema reports it.
         """
         return cls(
             targets=_texts(data.get("target")),
@@ -62,7 +75,17 @@ class Columns:
             inputs=_texts(data.get("sex")),
             ids="pseudonymous" if data.get("ids") == "pseudonymous" else "pseudonymise",
             one_image_per_patient=data.get("one_image_per_patient") is True,
+            meanings={str(word): str(value) for word, value in _mapping(data.get("labels"))},
+            words=(*_texts(data.get("positive")), *_texts(data.get("classes"))),
+            listed_in=next(iter(_texts(data.get("listed_in"))), None),
+            separator=next(iter(_texts(data.get("separator"))), "|"),
+            called={str(name): str(column) for name, column in _mapping(data.get("columns"))},
         )
+
+    def known_names(self, present: Iterable[str]) -> tuple[str, ...]:
+        """Return a table's columns under medtl's names for them."""
+        names = {column: name for name, column in self.called.items()}
+        return tuple(names.get(column, column) for column in present)
 
     @property
     def about(self) -> tuple[str, ...]:
@@ -73,12 +96,17 @@ class Columns:
     def names(self) -> tuple[str, ...]:
         """All columns that a table must have, each once."""
         masks = () if self.mask is None else (self.mask,)
-        return tuple(dict.fromkeys([*self.targets, *masks, *self.about]))
+        return tuple(dict.fromkeys([*self.read_as_targets, *masks, *self.about]))
+
+    @property
+    def read_as_targets(self) -> tuple[str, ...]:
+        """Columns of the table that the targets are read from."""
+        return tuple(self.targets) if self.listed_in is None else (self.listed_in,)
 
     def missing_from(self, present: Collection[str]) -> dict[str, list[str]]:
         """Return key of the recipe -> columns it names that a table does not have."""
         by_key = {
-            "target": self.targets,
+            "target" if self.listed_in is None else "listed_in": self.read_as_targets,
             "mask": () if self.mask is None else (self.mask,),
             "strata": self.strata,
             "sex": self.inputs,
@@ -95,7 +123,8 @@ class Columns:
         has = {*present}
         return replace(
             self,
-            targets=[name for name in self.targets if name in has],
+            targets=[n for n in self.targets if n in has or self.listed_in in has],
+            listed_in=self.listed_in if self.listed_in in has else None,
             mask=self.mask if self.mask in has else None,
             strata=[name for name in self.strata if name in has],
             inputs=[name for name in self.inputs if name in has],
@@ -104,6 +133,11 @@ class Columns:
 
 NO_COLUMNS = Columns()
 """Images and ids alone."""
+
+
+def _mapping(value: object) -> Iterable[tuple[object, object]]:
+    """The pairs of a mapping; anything else has none."""
+    return value.items() if isinstance(value, Mapping) else ()
 
 
 def _texts(value: object) -> tuple[str, ...]:

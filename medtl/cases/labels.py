@@ -1,17 +1,189 @@
-"""What a column of labels must not hold unnoticed: strangers, words for "missing", one value."""
+"""What the cells of a target column say, and what they must not say unnoticed.
+
+A study is decided by what its labels mean. So nothing is guessed: a third word beside two, a second
+spelling, a list in one cell and a word for "missing" stop the study, with the counts and the line
+of the recipe that would answer.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 
+from medtl.cases.columns import Columns
+from medtl.cases.polarity import finding_of, is_absence
+from medtl.cases.spellings import folded, spelled_alike
 from medtl.errors import ManifestError
 from medtl.types import SPLITS, Case
 
 MISSING_WORDS = frozenset({"nan", "na", "n/a", "#n/a", "null", "none", "nil", "missing", "?", "-"})
 """What programs and people write into a cell of numbers to say that there is none."""
 
+FINDING_CELLS = frozenset({"0", "1", "-1", "0.0", "1.0", "-1.0"})
+"""Cells of a finding's column that need no explanation."""
+
+SEPARATORS = ("|", ";", ",", "/", "\\")
+"""What may stand between findings that one cell lists."""
+
+_MAX_CLASSES = 50
+"""More different words are no classes."""
+
 _NUMBER = re.compile(r"[-+]?\d+(\.\d*)?")
+
+
+class Vocabulary:
+    """Reads the cells of target columns as the recipe says, and counts what it folded.
+
+    >>> read = Vocabulary(Columns(targets=["befund"], words=["ja"], meanings={"unklar": "-1"}))
+    >>> read.targets({"befund": "Ja "}.get), read.targets({"befund": "unklar"}.get)
+    ({'befund': 'ja'}, {'befund': '-1'})
+    >>> read.notes()
+    ["column 'befund': 1 cell is read as 'ja' (Ja)"]
+    """
+
+    def __init__(self, columns: Columns) -> None:
+        self.columns = columns
+        meant = {folded(word): value for word, value in columns.meanings.items()}
+        self._read = {folded(word): word for word in columns.words} | meant
+        self._exact = {*columns.words, *columns.meanings}
+        self._folded: dict[tuple[str, str], Counter[str]] = {}
+        self._unlisted: Counter[str] = Counter()
+
+    def targets(self, cell: Callable[[str], str | None]) -> dict[str, str]:
+        """Return target -> what the study takes for it.
+
+        Args:
+            cell: Column of the table -> its text in one row.
+        """
+        if self.columns.listed_in is None:
+            return {name: self._word(name, cell(name) or "") for name in self.columns.targets}
+        text = cell(self.columns.listed_in) or ""
+        parts = {part.strip() for part in text.split(self.columns.separator)} - {""}
+        self._unlisted.update(parts - {*self.columns.targets})
+        return {name: str(int(name in parts)) if parts else "" for name in self.columns.targets}
+
+    def _word(self, column: str, text: str) -> str:
+        """What one cell is read as."""
+        if text in self._exact or not text:
+            return str(self.columns.meanings.get(text, text))
+        word = self._read.get(folded(text))
+        if word is None:
+            return text
+        self._folded.setdefault((column, word), Counter())[text.strip()] += 1
+        return word
+
+    def notes(self) -> list[str]:
+        """Return what was read as something else than it says."""
+        notes = [
+            f"column {column!r}: {_cells(sum(seen.values()))} read as {word!r} ({', '.join(seen)})"
+            for (column, word), seen in self._folded.items()
+        ]
+        if self._unlisted:
+            listed = ", ".join(f"{name} ({n})" for name, n in self._unlisted.most_common(20))
+            notes.append(f"column {self.columns.listed_in!r} lists also, as no target: {listed}")
+        return notes
+
+
+def _cells(count: int) -> str:
+    """A number of cells with its verb."""
+    return "1 cell is" if count == 1 else f"{count} cells are"
+
+
+def meaning_faults(
+    cases: Sequence[Case], column: str, *, positive: str | None, classes: Sequence[str]
+) -> list[ManifestError]:
+    """Return what a recipe must say of the words in a target column before anything is learned.
+
+    Args:
+        cases: Of the whole study, their cells read by a `Vocabulary`.
+        column: A target column.
+        positive: The word that counts as the finding, None when the recipe does not say.
+        classes: The words that are classes, () when it does not say.
+    """
+    counts = Counter(case.targets.get(column, "").strip() for case in cases)
+    del counts[""]
+    words = [word for word in counts if word not in FINDING_CELLS]
+    where = f"column {column!r}"
+    fault = _spelling_fault(counts, where) or _list_fault(counts, where, column)
+    if fault is not None:
+        return [fault]
+    if positive is not None:
+        return _third_values(counts, positive, where)
+    if classes or not words or _are_grades([*counts]) or not 2 <= len(counts) <= _MAX_CLASSES:
+        return []
+    found = f"the values are {_counted(counts, [*counts])}"
+    if len(counts) > 2:
+        listed = ", ".join(sorted(counts))
+        fix = f"If all are classes: data.classes: [{listed}]. If not, map them in data.labels"
+        return [ManifestError(found, expected="classes that are stated", where=where, fix=fix)]
+    finding = finding_of(*counts)
+    answers = [finding] if finding else sorted(counts)
+    fix = f"State which one is the finding: {' or '.join(f'positive: {a}' for a in answers)}"
+    expected = "to be told which one is the finding"
+    return [ManifestError(found, expected=expected, where="data.positive", fix=fix)]
+
+
+def _third_values(counts: Mapping[str, int], positive: str, where: str) -> list[ManifestError]:
+    """Words beside the positive one, if there are two or more."""
+    others = [word for word in counts if word != positive]
+    if positive not in counts or len(others) < 2:
+        return []
+    answer = ", ".join([f"{positive}: 1", *(f"{word}: ..." for word in others)])
+    return [
+        ManifestError(
+            f"beside {positive!r} ({counts[positive]}) stand {_counted(counts, others)}",
+            expected="one word beside it",
+            where=where,
+            fix="Say what each means, 1 present, 0 absent, -1 uncertain, in place of "
+            f"data.positive: labels: {{{answer}}}",
+        )
+    ]
+
+
+def _spelling_fault(counts: Mapping[str, int], where: str) -> ManifestError | None:
+    """Two spellings of one word."""
+    alike = spelled_alike(counts)
+    if not alike or FINDING_CELLS.issuperset(counts):
+        return None
+    return ManifestError(
+        f"one value in several spellings: {'; '.join(_counted(counts, g) for g in alike)}",
+        expected="one spelling each",
+        where=where,
+        fix="Correct the cells, or name the words in data.positive, data.classes or data.labels: "
+        "cells that read alike are then taken for them",
+    )
+
+
+def _list_fault(counts: Mapping[str, int], where: str, column: str) -> ManifestError | None:
+    """Cells that list several findings, of which some stand alone in other cells."""
+    for separator in SEPARATORS:
+        lists = [word for word in counts if separator in word]
+        parts = dict.fromkeys(part.strip() for word in counts for part in word.split(separator))
+        if any(part in counts for word in lists for part in map(str.strip, word.split(separator))):
+            findings = sorted(name for name in parts if name and not is_absence(name))
+            return ManifestError(
+                f"{sum(counts[word] for word in lists)} cells list several findings, for example "
+                f"{lists[0]!r}",
+                expected="one value a cell",
+                where=where,
+                fix=f"Learn them side by side: data.target: [{', '.join(findings)}], "
+                f"data.listed_in: {column}, data.separator: {separator!r}",
+            )
+    return None
+
+
+def _are_grades(words: Sequence[str]) -> bool:
+    """Whether all are whole numbers without a gap: grades, and no slip of the pen among them."""
+    numbers = [int(word) for word in words if re.fullmatch(r"\d{1,3}", word)]
+    return len(numbers) == len(words) == max(numbers, default=0) - min(numbers, default=0) + 1
+
+
+def _counted(counts: Mapping[str, int], words: Sequence[str]) -> str:
+    """Words with how often they occur."""
+    shown = [f"{word!r} ({counts[word]})" for word in words[:12]]
+    more = [f"{len(words) - 12} more"] if len(words) > 12 else []
+    return ", ".join(shown + more)
 
 
 def label_faults(

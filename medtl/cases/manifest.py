@@ -7,9 +7,14 @@ Ids leave this module as pseudonyms, and no message quotes a cell but a relative
 from __future__ import annotations
 
 import functools
+import os
 import re
 import stat
+import unicodedata
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from os import PathLike
 from pathlib import Path, PureWindowsPath
 from types import MappingProxyType
@@ -17,9 +22,11 @@ from typing import Any
 
 from medtl.cases import leaks
 from medtl.cases.columns import NO_COLUMNS, Columns
+from medtl.cases.labels import Vocabulary
 from medtl.cases.pseudonyms import Kind, band_age, load_salt, pseudonym, remember
 from medtl.cases.sidecar import read_sidecar
-from medtl.errors import ManifestError, MedtlError
+from medtl.cases.spellings import is_rounded, spelled_alike
+from medtl.errors import LeakError, ManifestError, MedtlError
 from medtl.storage import atomic
 from medtl.storage.tables import (
     Table,
@@ -50,6 +57,15 @@ SPLIT_NAMES: Mapping[str, str] = MappingProxyType(
 
 _NUMBER = re.compile(r"[-+]?\d{1,9}(\.\d*)?")
 _OLDEST_YEARS = 130
+
+_LISTED = 10
+"""Rows that a message names."""
+
+_FEW = 3
+"""Faults of one cause that are told one by one are fewer."""
+
+_IMAGE_ENDINGS = (".dcm", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".nii", ".nii.gz")
+"""Endings that a table may leave out, or write in another case."""
 
 _STRUCTURAL = ("image", "patient_id", "case_id", "split", "frame")
 """Columns whose misspelling would change what a study does, so it is never overlooked."""
@@ -83,7 +99,8 @@ def read_manifest(
     """
     path = Path(path)
     table = read_table(path)
-    faults: list[MedtlError] = [*_column_faults(table.columns, columns), *table.faults]
+    table = replace(table, columns=columns.known_names(table.columns))
+    faults: list[MedtlError] = [*_column_faults(table, columns, path.parent), *table.faults]
     if "image" not in table.columns:
         raise_together(faults, path.name)
     if not table.rows and not table.faults:
@@ -91,7 +108,7 @@ def read_manifest(
     names = _Names(columns.ids, load_salt() if salt is None else salt)
     builder = _CaseBuilder(table, columns, path.resolve().parent, names)
     cases = list(builder.cases())
-    faults += [*builder.faults, *leaks.patient_faults(cases)]
+    faults += [*_together(builder.faults), *leaks.patient_faults(cases), *builder.id_faults()]
     sidecar, sidecar_faults = read_sidecar(path, table.columns)
     raise_together([*faults, *sidecar_faults], path.name)
     if salt is None:
@@ -190,6 +207,9 @@ class _CaseBuilder:
         self.faults: list[MedtlError] = []
         self.duplicates: list[int] = []
         self.renamed: set[str] = set()
+        self.spelled: list[str] = []
+        self.vocabulary = Vocabulary(wanted)
+        self.patients: dict[str, list[tuple[int, str]]] = defaultdict(list)
         self.first_rows: dict[tuple[str, str], int] = {}
         self.index = {name: i for i, name in enumerate(table.columns)}
         self.locate = _locator(root)
@@ -221,7 +241,33 @@ class _CaseBuilder:
         if self.duplicates:
             rows = ", ".join(str(line) for line in self.duplicates[:10])
             notes.append(f"{len(self.duplicates)} duplicate rows left out (rows {rows})")
-        return sorted(notes)
+        return [*sorted(notes), *self.vocabulary.notes(), *self.spelled]
+
+    def id_faults(self) -> Iterator[MedtlError]:
+        """Yield a fault for ids that a spreadsheet rounded, and for one person in two spellings.
+
+        Two spellings within one split are a note: they leak nothing, but count one person twice.
+        """
+        rounded = [
+            row for text, rows in self.patients.items() if is_rounded(text) for row, _ in rows
+        ]
+        if rounded:
+            found = "patient ids were rounded by a spreadsheet (2.0231E+11)"
+            fix = "Format the column as text in the spreadsheet and export it again"
+            yield ManifestError(found, where=_rows(rounded), fix=fix)
+        for group in spelled_alike(self.patients, ids=True):
+            places = [place for text in group for place in self.patients[text]]
+            rows, splits = _rows([row for row, _ in places]), sorted({split for _, split in places})
+            found = f"one patient id in {len(group)} spellings ({rows})"
+            if len(splits) == 1 and self.has_split:
+                self.spelled.append(f"{found}: counted as {len(group)} patients")
+                continue
+            apart = f", in {' and '.join(splits)}" if self.has_split else ""
+            yield LeakError(
+                f"leak: {found}{apart}",
+                fix="Write the id of one person in one way; let the ids of two people differ by "
+                "more than case, blanks and zeros",
+            )
 
     def _case(self, row: tuple[str, ...], line: int, image: Path, frame: int | None) -> Case:
         """Return the case of a row whose image is there."""
@@ -232,13 +278,14 @@ class _CaseBuilder:
         if "case_id" in self.index and not given:
             self._fault(line, "no case_id", "Fill the cell, or delete the column")
         case_id = self.names.of("case", given) if given else self.names.hashed("case", name)
+        split = self._split(row, line)
         return Case(
             case_id=case_id,
-            patient_id=self._patient(row, line, case_id),
+            patient_id=self._patient(row, line, case_id, split),
             image=image,
-            targets=MappingProxyType({name: self._cell(row, name) for name in self.wanted.targets}),
+            targets=MappingProxyType(self.vocabulary.targets(partial(self._cell, row))),
             strata=self._strata(row),
-            split=self._split(row, line),
+            split=split,
             mask=self._mask(row, line),
             frame=frame,
             row=line,
@@ -251,7 +298,7 @@ class _CaseBuilder:
             fix = "Write years, and leave the cell empty when the age is not known"
             self._fault(line, f"the age is out of the range 0 to {_OLDEST_YEARS} years", fix)
 
-    def _patient(self, row: tuple[str, ...], line: int, case_id: str) -> str:
+    def _patient(self, row: tuple[str, ...], line: int, case_id: str, split: str) -> str:
         """Return the patient of a row: an id, or the case itself if the user said so."""
         if "patient_id" not in self.index:
             return case_id
@@ -259,6 +306,7 @@ class _CaseBuilder:
         if not patient_id:
             self._fault(line, "no patient_id", "Fill the cell: patients must not be in two splits")
             return case_id
+        self.patients[patient_id].append((line, split))
         return self.names.of("patient", patient_id)
 
     def _split(self, row: tuple[str, ...], line: int) -> str:
@@ -367,30 +415,90 @@ def _missing(cell: str, root: Path) -> tuple[str, str]:
     slashed = cell.replace("\\", "/")
     if slashed != cell and (root / slashed).exists():
         return "the file is not found", "Write / instead of \\ in paths"
+    path = root / slashed
+    lost = [folder for folder in path.parents if root in folder.parents and not folder.exists()]
+    if lost:
+        return (
+            f"the folder {lost[-1].relative_to(root).as_posix()} is not found",
+            "Correct the path",
+        )
+    twins = [name for name in _names_in(path.parent) if _stem(name) == _stem(path.name)]
+    if len(twins) == 1:
+        ending = twins[0][len(_stem(twins[0])) :]
+        return "the file is not found", f"Write the name as the file has it, ending {ending!r}"
     # A cell that does not look like a path may be a name that slipped into the column.
     name = f" {Path(cell).as_posix()}" if "/" in cell or Path(cell).suffix else ""
     return f"the file{name} is not found", "Correct the path or delete the row"
 
 
-def _column_faults(columns: Sequence[str], wanted: Columns) -> Iterator[ManifestError]:
+@functools.lru_cache(maxsize=64)
+def _names_in(folder: Path) -> tuple[str, ...]:
+    """Names of the files in a folder; none when it is not there."""
+    try:
+        return tuple(entry.name for entry in os.scandir(folder) if entry.is_file())
+    except OSError:
+        return ()
+
+
+def _stem(name: str) -> str:
+    """A file's name without the ending of an image, in one form of Unicode and without case."""
+    folded = unicodedata.normalize("NFC", name).casefold()
+    endings = [ending for ending in _IMAGE_ENDINGS if folded.endswith(ending)]
+    return folded.removesuffix(max(endings, key=len, default=""))
+
+
+def _together(faults: Sequence[MedtlError]) -> Iterator[MedtlError]:
+    """Yield the faults; three and more of one cause and one remedy are one."""
+    groups: dict[tuple[str, str], list[MedtlError]] = defaultdict(list)
+    for fault in faults:
+        groups[fault.found, fault.fix].append(fault)
+    for (found, fix), same in groups.items():
+        if len(same) < _FEW:
+            yield from same
+        else:
+            rows = [int(fault.where.removeprefix("row ")) for fault in same]
+            yield ManifestError(found, where=_rows(rows), fix=fix)
+
+
+def _rows(lines: Sequence[int]) -> str:
+    """Numbers of rows, the first few written out."""
+    shown = ", ".join(map(str, sorted(lines)[:_LISTED]))
+    more = f" and {len(lines) - _LISTED} more" if len(lines) > _LISTED else ""
+    return f"{'row' if len(lines) == 1 else 'rows'} {shown}{more}"
+
+
+def _column_faults(table: Table, wanted: Columns, folder: Path) -> Iterator[ManifestError]:
     """Yield a fault for each column that is missing or nearly has the name of a known one."""
-    if "image" not in columns and any(looks_like_data(name) for name in columns):
+    columns = table.columns
+    paths = "" if "image" in columns else _column_of_paths(table, folder)
+    if "image" not in columns and not paths and any(looks_like_data(name) for name in columns):
         fix = "Write the names of the columns into the first line"
         yield ManifestError("no column 'image'; the first line does not look like names", fix=fix)
         return
     for name in ["image", *wanted.names]:
         if name not in columns:
-            near = nearest(name, columns)
+            near = paths if name == "image" and paths else nearest(name, columns)
             listed = ", ".join(column[:40] for column in columns[:30])
             fix = f"Did you mean '{near}'" if near else "Add the column or name another"
+            if near and name == "image":
+                fix += f"? Rename it, or state data.columns: {{image: {near}}}"
             yield ManifestError(f"no column '{name}'", expected=f"one of: {listed}", fix=fix)
     absent = [name for name in _STRUCTURAL[1:] if name not in columns]
     misspelled = {name: nearest(name, columns, likeness=1.0) for name in absent}
     for name, column in misspelled.items():
         if column:
-            yield ManifestError(f"column '{column}' is not read", fix=f"Rename it to '{name}'")
+            fix = f"Rename it to '{name}', or state data.columns: {{{name}: {column}}}"
+            yield ManifestError(f"column '{column}' is not read", fix=fix)
     if misspelled.get("patient_id") == "" and not wanted.one_image_per_patient:
         yield ManifestError(
             "no column 'patient_id', so one patient could be in two splits",
             fix="Add it, or state `one_image_per_patient: true` if no patient has two images",
         )
+
+
+def _column_of_paths(table: Table, folder: Path) -> str:
+    """The column whose first cell is a file below the folder, "" when there is none."""
+    for name, cell in zip(table.columns, table.rows[0] if table.rows else (), strict=False):
+        if Path(cell).suffix and not Path(name).suffix and (folder / cell).is_file():
+            return name
+    return ""

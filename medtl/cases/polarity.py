@@ -35,6 +35,15 @@ def finding_of(first: str, second: str) -> str | None:
     return second if absent[0] else first
 
 
+def is_absence(word: str) -> bool:
+    """Return whether a lone word surely says that nothing was found.
+
+    >>> is_absence("No Finding"), is_absence("Effusion")
+    (True, False)
+    """
+    return _is_absence(_fold(word), "") is True
+
+
 def _is_absence(word: str, other: str) -> bool | None:
     """Whether a folded word says that something is not there; None when it may or may not."""
     lists = _lists()

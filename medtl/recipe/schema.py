@@ -100,6 +100,19 @@ class Data(Section):
         None, description="target column -> what the finding is called in the report"
     )
     positive: str | None = Field(None, description="class that counts as positive, if two texts")
+    labels: dict[str, str | int] = Field(
+        {},
+        description="cell of the target column -> 1 present, 0 absent, -1 uncertain, '' missing, "
+        "or the name of a class",
+    )
+    listed_in: str | None = Field(
+        None, description="column whose cells list findings; target then names the findings"
+    )
+    separator: str = Field("|", min_length=1, description="what stands between listed findings")
+    columns: dict[str, str] = Field(
+        {},
+        description="medtl's name of a column (image, patient_id, ...) -> that in the table",
+    )
     classes: tuple[str, ...] = Field(
         (), description="all values the target column may have; any other is a fault"
     )

@@ -59,8 +59,8 @@ VOLUME_STANDARDISATION: dict[str, Literal["centred", "z_score", "none"]] = {
 def build_manifest(recipe: Recipe) -> Manifest:
     """Read the recipe's manifest, pseudonymised unless the recipe says its ids already are."""
     path = Path(recipe.data.manifest)
-    columns = Columns.of(dict(recipe.data)).described_by(manifest_columns(path))
-    return read_manifest(path, columns)
+    columns = Columns.of(dict(recipe.data))
+    return read_manifest(path, columns.described_by(columns.known_names(manifest_columns(path))))
 
 
 def build_task(recipe: Recipe, cases: Sequence[Case]) -> Task:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medtl.cases.columns import Columns
-from medtl.cases.labels import label_faults
+from medtl.cases.labels import FINDING_CELLS, label_faults, meaning_faults
 from medtl.cases.manifest import manifest_columns, read_manifest
 from medtl.errors import ManifestError, MedtlError, RecipeError
 from medtl.networks.names import VOLUME_NETWORKS, backbone_names
@@ -20,9 +20,6 @@ from medtl.types import SPLITS, Case
 
 PATH_KEYS = ("data.manifest", "model.weights.path")
 """Recipe keys that hold a path."""
-
-FINDING_CELLS = {"0", "1", "-1", "0.0", "1.0", "-1.0"}
-"""Cells of a finding's column that need no explanation."""
 
 BUNDLED = ("tf_efficientnet_lite0",)
 """Backbones whose weights come with the installation."""
@@ -117,7 +114,7 @@ def _manifest_faults(data: Mapping[str, Any]) -> list[MedtlError]:
     path = Path(section["manifest"])
     columns = Columns.of(section)
     try:
-        present = manifest_columns(path)
+        present = columns.known_names(manifest_columns(path))
     except MedtlError as error:
         return [error]
     faults: list[MedtlError] = [
@@ -168,9 +165,14 @@ def _label_faults(
                 )
             )
         classes = section.get("classes")
-        faults += label_faults(cases, target, classes if isinstance(classes, list) else ())
-    if len(targets) == 1:
-        faults += _positive_faults(cases, targets[0], section.get("positive"))
+        classes = classes if isinstance(classes, list) else ()
+        strangers = label_faults(cases, target, classes)
+        faults += strangers or meaning_faults(
+            cases, target, positive=section.get("positive"), classes=classes
+        )
+    positive = section.get("positive")
+    if len(targets) == 1 and isinstance(positive, str):
+        faults += _positive_faults(cases, targets[0], positive)
     for key in ("uncertain", "names"):
         by_target = section.get(key)
         if isinstance(by_target, dict):
@@ -201,22 +203,11 @@ def _prevalence_faults(
     ]
 
 
-def _positive_faults(cases: Sequence[Case], target: str, positive: object) -> list[MedtlError]:
-    """A `data.positive` that does not occur, or that two words need."""
+def _positive_faults(cases: Sequence[Case], target: str, positive: str) -> list[MedtlError]:
+    """A `data.positive` that does not occur."""
     values = sorted({case.targets.get(target, "").strip() for case in cases} - {""})
-    if isinstance(positive, str):
-        unknown = _unknown(positive, values, where="data.positive", what="value")
-        return [] if positive in values else [unknown]
-    if len(values) != 2 or set(values) <= FINDING_CELLS:
-        return []
-    return [
-        ManifestError(
-            f"the values of {target!r} are {values[0]} and {values[1]}",
-            expected="to be told which one is the finding",
-            where="data.positive",
-            fix=f"State it, for example positive: {values[1]}",
-        )
-    ]
+    unknown = _unknown(positive, values, where="data.positive", what="value")
+    return [] if positive in values else [unknown]
 
 
 def _name_faults(data: Mapping[str, Any]) -> list[MedtlError]:

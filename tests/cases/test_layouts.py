@@ -322,7 +322,7 @@ def test_the_shared_hippocampus_pairs_agree():
 
 
 def test_the_command_line_imports_checks_and_exports(tmp_path, capsys):
-    from medtl.cli.main import manifest_export, manifest_import
+    from medtl.cli.manifest_commands import manifest_export, manifest_import
 
     folder = decathlon(tmp_path / "t")
     manifest_import(folder, "msd")

@@ -66,7 +66,8 @@ def test_a_manifest(tmp_path: Path) -> None:
 
 
 def test_texts_survive_as_they_are(tmp_path: Path) -> None:
-    rows = [f"images/a{i}.png,{name},{name}" for i, name in enumerate(["7", "07", "007", "1e3"])]
+    names = ["7", "07", "007", "1e3"]
+    rows = [f"images/a{i}.png,P{i},{name}" for i, name in enumerate(names)]
     rows += ["images/a4.png,NA,None", "images/a5.png,nan,", 'images/a6.png,"x, ""y""\nz",TRUE']
     one = read(write(tmp_path, *rows, header="image,patient_id,label"))
     assert len({case.patient_id for case in one.cases}) == 7
@@ -161,7 +162,7 @@ def test_parquet_gives_the_same_as_csv(tmp_path: Path) -> None:
     path = folder(tmp_path) / "chest.parquet"
     columns = {
         "image": ["images/a0.png", "images/a1.png", None],
-        "patient_id": ["007", "7", None],
+        "patient_id": ["007", "8", None],
         "label": [1.0, float("nan"), None],
         "months": [7.5, None, None],
         "split": ["train", "test", None],

@@ -70,7 +70,7 @@ def test_all_faults_of_all_kinds_at_once(tmp_path):
         ("weights: none", "weights: {source: file}", "a path goes with source 'file'"),
         ("question:", "question: [", "line"),
         ("strata: [site]", "strata: site", "data.strata: got 'site'; expected a list"),
-        ("target: bright", "target: site", "State it, for example positive: south"),
+        ("target: bright", "target: site", "positive: north or positive: south"),
         ("target: bright", "target: age", "one prevalence for"),
     ],
 )
