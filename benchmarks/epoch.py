@@ -56,7 +56,7 @@ def batches() -> Row:
 
     from medtl.data.batches import EpochBatches, make_loader
     from medtl.preprocess.augment import augmenter
-    from medtl.run.build import UnitAugment
+    from medtl.run.kinds import UnitAugment
 
     torch.set_num_threads(1)
     samples = staged.samples(staged.BATCH, UnitAugment(augmenter("cxr")))

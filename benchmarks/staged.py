@@ -96,7 +96,7 @@ def medtl(name: str, train: str, count: int, *, views: int, epochs: int) -> Call
     from medtl.networks.backbones import build_classifier
     from medtl.networks.weights import WeightsSource
     from medtl.preprocess.augment import augmenter
-    from medtl.run.build import UnitAugment
+    from medtl.run.kinds import UnitAugment
     from medtl.tasks.findings import Findings
     from medtl.training.activations import ActivationCache
     from medtl.training.fit import fit

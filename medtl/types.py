@@ -11,6 +11,7 @@ Conventions, stated once:
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -20,10 +21,12 @@ from io import BytesIO
 from pathlib import Path
 from textwrap import shorten
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired
 
 import numpy as np
+from annotated_types import Ge, Gt, Interval
 from numpy.typing import NDArray
+from typing_extensions import TypedDict
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -318,29 +321,120 @@ class OperatingPoint:
     n_positive: int
 
 
+NotNegative = Annotated[float, Ge(0)]
+Positive = Annotated[float, Gt(0)]
+Fraction = Annotated[float, Interval(ge=0, le=1)]
+Count = Annotated[int, Ge(1)]
+
+if TYPE_CHECKING:  # what a recipe must state is narrower than what code may pass on
+    Rates = Mapping[str, float]
+    BatchNormPolicy = str
+else:
+    BatchNormPolicy = Literal["frozen", "frozen_stats", "bn_only", "adapt", "recalibrate"]
+
+    class Rates(TypedDict):
+        """Learning rates of the head and of the layers below it."""
+
+        head: Positive
+        base: NotRequired[Positive]
+
+
 @dataclass(frozen=True)
 class Stage:
-    """One stage of fine-tuning, as data.
+    """One stage of fine-tuning, as data; a recipe's stages are this.
 
     Attributes:
         name: Shown in the log, the history and the report.
-        train: Selector of the layer groups that train (`networks.selectors`).
+        train: Selector of the layer groups that train (`networks.selectors`), or several.
         epochs: Upper bound; early stopping may end the stage before.
         lr: Learning rates of the "head" and of the "base" (all other layers).
-        batch_norm: Selector -> policy (`networks.batchnorm.POLICIES`) of the groups it names;
-            groups not named, and all groups that do not train, are "frozen".
+        batch_norm: Policy (`networks.batch_norm.POLICIES`) of the groups that train, or selector ->
+            policy of the groups it names; groups not named, and those not trained, are "frozen".
         warmup_epochs: Linear warm-up from 0 to `lr`, per step.
         schedule: Course of the rate after the warm-up.
-        layer_decay: Factor of the learning rate per group below the highest trained one.
+        layer_decay: Factor of the learning rate per group below the highest trained one, in (0, 1].
         patience: Epochs without an improvement before the stage ends.
+
+    Example:
+        >>> Stage("top", "head,last:1", 10, {"head": 3e-4, "base": 1e-4}).schedule
+        'cosine'
     """
 
     name: str
-    train: str
-    epochs: int
-    lr: Mapping[str, float]
-    batch_norm: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
-    warmup_epochs: float = 0.0
+    train: str | tuple[str, ...]
+    epochs: Count
+    lr: Rates
+    batch_norm: BatchNormPolicy | dict[str, BatchNormPolicy] = "frozen"
+    warmup_epochs: NotNegative = 0.0
     schedule: Literal["cosine", "step", "plateau", "constant"] = "cosine"
-    layer_decay: float = 1.0
-    patience: int = 5
+    layer_decay: Annotated[float, Interval(gt=0, le=1)] = 1.0
+    patience: Count = 5
+
+    @property
+    def selector(self) -> str:
+        """What trains, as one selector."""
+        return self.train if isinstance(self.train, str) else ",".join(self.train)
+
+    @property
+    def policies(self) -> dict[str, BatchNormPolicy]:
+        """Selector -> batch-norm policy."""
+        if isinstance(self.batch_norm, str):
+            return {} if self.batch_norm == "frozen" else {"all": self.batch_norm}
+        return self.batch_norm
+
+
+START = "start"
+"""`ZeroGamma.when`: before the first stage."""
+
+
+@dataclass(frozen=True)
+class ZeroGamma:
+    """What is done to which residual blocks of a trained network; a recipe's `zero_gamma` is this.
+
+    Attributes:
+        select: Selector over the eligible blocks, or several.
+        value: What gamma becomes: 0 or 1, "scale:0.1" of itself (any factor), or "remove", which
+            puts the shortcut in the block's place.
+        beta: Whether beta stays or becomes 0.
+        lr_mult: Factor on the learning rate of the treated gammas.
+        when: "start", or the name of the stage before which it happens; blocks are removed at the
+            start or not at all.
+        recalibrate: Whether the statistics downstream are estimated anew, if validation gains.
+
+    Raises:
+        ValueError: When the value is none of these, or blocks are to be removed later.
+
+    Example:
+        >>> str(ZeroGamma("last:3", "scale:0.1", "zero"))
+        'gamma x 0.1, beta = 0'
+    """
+
+    select: str | tuple[str, ...] = "none"
+    value: float | str = 0.0
+    beta: Literal["keep", "zero"] = "keep"
+    lr_mult: NotNegative = 1.0
+    when: str = START
+    recalibrate: bool = False
+
+    def __post_init__(self) -> None:
+        """Check what the types do not say."""
+        scale = re.fullmatch(r"scale:(\d+\.?\d*|\.\d+)", str(self.value))
+        if self.value not in (0, 1, "remove") and not scale:
+            msg = f"got value {self.value!r}; state 0, 1, scale:0.1 (any factor) or remove"
+            raise ValueError(msg)
+        if self.value == "remove" and self.when != START:
+            msg = "blocks can only be removed at the start; leave 'when' out"
+            raise ValueError(msg)
+
+    @property
+    def factor(self) -> float | None:
+        """What gamma is multiplied by, None when it is set or the block removed."""
+        text = str(self.value)
+        return float(text.removeprefix("scale:")) if text.startswith("scale:") else None
+
+    def __str__(self) -> str:
+        """The action in a few words, for tables and logs."""
+        if self.value == "remove":
+            return "removed"
+        what = f"gamma = {self.value:g}" if self.factor is None else f"gamma x {self.factor:g}"
+        return what + (", beta = 0" if self.beta == "zero" else "")

@@ -14,9 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import BinaryIO
+from typing import Annotated, BinaryIO
+
+from annotated_types import Ge
 
 from medtl.errors import ImageError
+from medtl.types import Count
 
 COPY_AGAIN = "Copy the file again from its source."
 """What a user can do about a file that is cut or corrupt."""
@@ -39,11 +42,11 @@ class Limits:
         sequence_depth: Levels of DICOM sequences inside sequences.
     """
 
-    decoded_bytes: int = 1 << 30
-    pixels_per_frame: int = 64_000_000
-    inflate_ratio: float = 100.0
-    inflate_free_bytes: int = 256 << 20
-    sequence_depth: int = 32
+    decoded_bytes: Count = 1 << 30
+    pixels_per_frame: Count = 64_000_000
+    inflate_ratio: Annotated[float, Ge(1)] = 100.0
+    inflate_free_bytes: Count = 256 << 20
+    sequence_depth: Count = 32
 
 
 DEFAULT_LIMITS = Limits()

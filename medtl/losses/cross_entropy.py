@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from medtl.losses.known import by_pixel, known_targets, mean_over_known
+from medtl.types import Fraction, NotNegative
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -87,7 +88,7 @@ class Focal:
 
     Attributes:
         gamma: Focusing exponent, >= 0; 0 gives cross-entropy.
-        alpha: Weight in [0, 1] of what is positive (1 - alpha of what is not; of class 0 for a
+        alpha: NotNegative in [0, 1] of what is positive (1 - alpha of what is not; of class 0 for a
             softmax), one for all or one for each output. Small for rare structures: gamma favours
             them already. None for no weights.
 
@@ -101,8 +102,8 @@ class Focal:
         0.1732867956161499
     """
 
-    gamma: Annotated[float, Field(ge=0.0)] = 2.0
-    alpha: Annotated[float, Field(ge=0.0, le=1.0)] | tuple[float, ...] | None = None
+    gamma: NotNegative = 2.0
+    alpha: Fraction | tuple[float, ...] | None = None
     name: Literal["focal"] = field(default="focal", repr=False, kw_only=True)
 
     def __call__(self, outputs: Tensor, targets: Tensor, *, weight: Tensor | None = None) -> Tensor:

@@ -13,21 +13,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from medtl.losses.known import known_targets, mean_over_known
+from medtl.types import NotNegative, Positive
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Decoding = Literal["argmax", "mean", "median"]
 """How a distribution over classes becomes one value."""
-
-Strength = Annotated[float, Field(ge=0.0)]
 
 
 @dataclass(frozen=True)
@@ -124,7 +122,7 @@ class DistancePenalisedCrossEntropy:
         1.9319
     """
 
-    distance_strength: Strength = 100.0
+    distance_strength: NotNegative = 100.0
     name: Literal["dpce"] = field(default="dpce", repr=False, kw_only=True)
     head: ClassVar[Head] = CLASSES
 
@@ -149,7 +147,7 @@ class ExpectedValue:
     """`-log p_y + strength * |E_p[value] - target|`.
 
     Attributes:
-        strength: Weight of the absolute error, per unit of the values, >= 0.
+        strength: NotNegative of the absolute error, per unit of the values, >= 0.
 
     Reference:
         Rothe, Timofte and Van Gool, "DEX: deep expectation of apparent age", ICCV Workshops 2015,
@@ -162,7 +160,7 @@ class ExpectedValue:
         1.5986
     """
 
-    strength: Strength = 1.0
+    strength: NotNegative = 1.0
     name: Literal["dex"] = field(default="dex", repr=False, kw_only=True)
     head: ClassVar[Head] = CLASSES
 
@@ -195,8 +193,8 @@ class MeanVariance:
         1.2319
     """
 
-    mean_strength: Strength = 0.2
-    variance_strength: Strength = 0.05
+    mean_strength: NotNegative = 0.2
+    variance_strength: NotNegative = 0.05
     name: Literal["mean_variance"] = field(default="mean_variance", repr=False, kw_only=True)
     head: ClassVar[Head] = CLASSES
 
@@ -232,7 +230,7 @@ class LabelDistribution:
         0.0
     """
 
-    sd: Annotated[float, Field(gt=0.0)] = 1.0
+    sd: Positive = 1.0
     name: Literal["label_distribution"] = field(
         default="label_distribution", repr=False, kw_only=True
     )

@@ -9,11 +9,10 @@ known is 0 with a gradient of 0.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Literal
-
-from pydantic import Field
+from typing import TYPE_CHECKING, Literal
 
 from medtl.losses.known import known_targets, mean_over_known
+from medtl.types import Positive
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -80,7 +79,7 @@ class Huber:
         tensor(1.5000)
     """
 
-    delta: Annotated[float, Field(gt=0.0)] = 0.2
+    delta: Positive = 0.2
     name: Literal["huber"] = field(default="huber", repr=False, kw_only=True)
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:

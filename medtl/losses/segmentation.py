@@ -18,12 +18,11 @@ batch first, so that a structure is absent only when no case of the batch has it
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
-
-from pydantic import Field
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from medtl.losses.cross_entropy import CrossEntropy, Focal
 from medtl.losses.known import IGNORE
+from medtl.types import Fraction, NotNegative, Positive
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,9 +32,6 @@ STEEPEST = 1e-4
 
 Per = Literal["case", "batch"]
 """What the sums of the Dice family go over."""
-
-Smoothing = Annotated[float, Field(gt=0.0)]
-Weight = Annotated[float, Field(ge=0.0)]
 
 
 class Sums(NamedTuple):
@@ -116,7 +112,7 @@ class Dice:
     """
 
     per: Per = "case"
-    smooth: Smoothing = 1.0
+    smooth: Positive = 1.0
     background: bool = False
     name: Literal["dice"] = field(default="dice", repr=False, kw_only=True)
 
@@ -144,7 +140,7 @@ class SquaredDice:
     """
 
     per: Per = "case"
-    smooth: Smoothing = 1.0
+    smooth: Positive = 1.0
     background: bool = False
     name: Literal["dice_squared"] = field(default="dice_squared", repr=False, kw_only=True)
 
@@ -179,7 +175,7 @@ class GeneralisedDice:
     """
 
     per: Per = "case"
-    smooth: Smoothing = 1.0
+    smooth: Positive = 1.0
     background: bool = True
     weight: Literal["square", "simple"] = "square"
     name: Literal["generalised_dice"] = field(default="generalised_dice", repr=False, kw_only=True)
@@ -225,10 +221,10 @@ class Tversky:
         0.25
     """
 
-    fp_weight: Weight = 0.3
-    fn_weight: Weight = 0.7
+    fp_weight: NotNegative = 0.3
+    fn_weight: NotNegative = 0.7
     per: Per = "case"
-    smooth: Smoothing = 1.0
+    smooth: Positive = 1.0
     name: Literal["tversky"] = field(default="tversky", repr=False, kw_only=True)
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -256,11 +252,11 @@ class FocalTversky:
         0.5
     """
 
-    exponent: Annotated[float, Field(gt=0.0)] = 0.75
-    fp_weight: Weight = 0.3
-    fn_weight: Weight = 0.7
+    exponent: Positive = 0.75
+    fp_weight: NotNegative = 0.3
+    fn_weight: NotNegative = 0.7
     per: Per = "case"
-    smooth: Smoothing = 1.0
+    smooth: Positive = 1.0
     name: Literal["focal_tversky"] = field(default="focal_tversky", repr=False, kw_only=True)
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -290,7 +286,7 @@ class DiceCrossEntropy:
     """
 
     per: Per = "case"
-    smooth: Smoothing = 1.0
+    smooth: Positive = 1.0
     name: Literal["dice_cross_entropy"] = field(
         default="dice_cross_entropy", repr=False, kw_only=True
     )
@@ -318,9 +314,9 @@ class DiceFocal:
     """
 
     per: Per = "case"
-    smooth: Smoothing = 1.0
-    gamma: Weight = 2.0
-    alpha: Annotated[float, Field(ge=0.0, le=1.0)] | tuple[float, ...] | None = None
+    smooth: Positive = 1.0
+    gamma: NotNegative = 2.0
+    alpha: Fraction | tuple[float, ...] | None = None
     name: Literal["dice_focal"] = field(default="dice_focal", repr=False, kw_only=True)
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:

@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -31,42 +30,10 @@ from medtl.networks.residual import (
     survey,
 )
 from medtl.networks.selectors import resolve
-
-START = "start"
-"""`when`: before the first stage."""
+from medtl.types import START, ZeroGamma
 
 SAME = 1e-6
 """Largest difference between a silent block and what is left of it after its removal."""
-
-
-@dataclass(frozen=True)
-class ZeroGamma:
-    """What is done to which blocks.
-
-    Attributes:
-        select: Selector over the eligible blocks.
-        action: "set" gamma to `amount`, "scale" it by `amount`, or "remove" the blocks.
-        amount: 0 or 1 for "set", a factor for "scale".
-        beta: Whether beta stays or becomes 0.
-        lr_mult: Factor on the learning rate of the treated gammas.
-        when: "start", or the name of the stage before which it happens.
-        recalibrate: Whether the statistics downstream are estimated anew, if validation gains.
-    """
-
-    select: str
-    action: Literal["set", "scale", "remove"] = "set"
-    amount: float = 0.0
-    beta: Literal["keep", "zero"] = "keep"
-    lr_mult: float = 1.0
-    when: str = START
-    recalibrate: bool = False
-
-    def __str__(self) -> str:
-        """The action in a few words, for tables and logs."""
-        if self.action == "remove":
-            return "removed"
-        what = f"gamma = {self.amount:g}" if self.action == "set" else f"gamma x {self.amount:g}"
-        return what + (", beta = 0" if self.beta == "zero" else "")
 
 
 @dataclass(frozen=True)
@@ -113,7 +80,7 @@ class GammaSurgery:
         self.originals: dict[str, Tensor] = {}
         self.actions = _actions(model, self.blocks, plan)
         self.removed: tuple[Removal, ...] = ()
-        if plan.action == "remove":
+        if plan.value == "remove":
             self.removed = tuple(removal_of(model, block, images) for block in self.blocks)
         else:
             _require_effect(model, self.blocks, plan, images)
@@ -155,9 +122,9 @@ class GammaSurgery:
         """The value of a parameter after the operation."""
         if is_bias and scale.kind != "last layer":
             return torch.zeros_like(before) if self.plan.beta == "zero" else before
-        if self.plan.action == "scale":
-            return before * self.plan.amount
-        return torch.full_like(before, self.plan.amount)
+        if self.plan.factor is not None:
+            return before * self.plan.factor
+        return torch.full_like(before, float(self.plan.value))
 
     def undo(self, model: nn.Module) -> None:
         """Give gamma and beta the bits they had before the operation."""
@@ -252,10 +219,10 @@ def _require_effect(
     for block in blocks:
         last = [scale.weight for scale in block.scales if scale.kind == "last layer"]
         found = ""
-        if last and plan.action == "set" and plan.amount != 0:
+        if last and plan.factor is None and plan.value != 0:
             found = f"the branch of {block.name} ends in {last[0]}, which is no gamma"
             expected = "value 0, scale:... or remove"
-        elif last and plan.action == "scale" and _ignores_scale(model, block, images):
+        elif last and plan.factor is not None and _ignores_scale(model, block, images):
             found = f"{block.name} standardises its weights, which undoes any scale"
             expected = "value 0 or remove"
         if found:

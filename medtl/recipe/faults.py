@@ -8,6 +8,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from typing_extensions import get_type_hints, is_typeddict
 
 from medtl.errors import MedtlError
 
@@ -109,8 +110,11 @@ def _fields_of(section: Any) -> dict[str, Any]:
         return section
     if isinstance(section, type) and issubclass(section, BaseModel):
         return {name: _section_in(field.annotation) for name, field in section.model_fields.items()}
+    if is_typeddict(section):
+        return dict.fromkeys(section.__annotations__)
     if is_dataclass(section):
-        return {field.name: None for field in fields(section)}
+        hints = get_type_hints(section)
+        return {field.name: _section_in(hints[field.name]) for field in fields(section)}
     return {}
 
 
@@ -119,9 +123,8 @@ def _section_in(annotation: Any) -> Any:
 
     Of a tagged union of dataclasses that is a dictionary: tag -> section.
     """
-    if isinstance(annotation, type) and (
-        issubclass(annotation, BaseModel) or is_dataclass(annotation)
-    ):
+    is_model = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    if is_model or is_dataclass(annotation) or is_typeddict(annotation):
         return annotation
     found = [_section_in(argument) for argument in getattr(annotation, "__args__", ())]
     found = [section for section in found if section is not None]

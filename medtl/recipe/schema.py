@@ -16,11 +16,13 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from medtl.errors import MedtlError, RecipeError
+from medtl.io.cost import DEFAULT_LIMITS, Limits
 from medtl.losses.given import GivenInPython
 from medtl.recipe.faults import faults_of
 from medtl.recipe.finetune import Finetune
-from medtl.recipe.section import Count, Fraction, Positive, Section
+from medtl.recipe.section import FromMapping, Section
 from medtl.recipe.task import NAMED, OF_MASKS, QUANTITIES, TaskSpec
+from medtl.types import Fraction, Positive
 
 GIVEN = "python: "
 """A backbone that was given as a Python object is written with this before its name."""
@@ -76,15 +78,6 @@ class SplitSpec(Section):
     seed: int = 0
 
 
-class LimitsSpec(Section):
-    """What one image file may cost, where it may be more than `medtl.io.cost` allows."""
-
-    decoded_bytes: Count | None = None
-    pixels_per_frame: Count | None = None
-    inflate_ratio: Annotated[float, Field(ge=1)] | None = None
-    sequence_depth: Count | None = None
-
-
 class Data(Section):
     """The manifest and what its columns are used for."""
 
@@ -125,7 +118,9 @@ class Data(Section):
     one_image_per_patient: bool = Field(False, description="there is no patient_id column")
     split: SplitSpec = SplitSpec()
     max_unreadable: Fraction = Field(0.05, description="share of bad files at which a run stops")
-    limits: LimitsSpec = LimitsSpec()
+    limits: Annotated[Limits, FromMapping()] = Field(
+        DEFAULT_LIMITS, description="what one image file may cost, where it may be more"
+    )
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> Data:
@@ -304,6 +299,9 @@ class Recipe(Section):
             raise ValueError(msg)
         if self.image.decode == "reduced" and kind in OF_MASKS:
             msg = "masks are drawn on whole images: image.decode 'reduced' is not for segmentation"
+            raise ValueError(msg)
+        if self.model.backbone.startswith(GIVEN) and kind in OF_MASKS:
+            msg = f"a backbone given in Python is not for {kind}"
             raise ValueError(msg)
         if self.data.sex is not None and kind not in QUANTITIES:
             msg = f"data.sex is an input of kind {' or '.join(QUANTITIES)}, not of {kind}"

@@ -31,7 +31,8 @@ from medtl.losses.segmentation import (
     SquaredDice,
     Tversky,
 )
-from medtl.recipe.section import Fraction, FromMapping, NotNegative, Positive, Section
+from medtl.recipe.section import FromMapping, Section
+from medtl.types import Fraction, NotNegative, Positive
 
 OF_A_QUANTITY = (
     *(L1, Huber, MeanSquaredError),

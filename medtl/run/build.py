@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,38 +16,31 @@ from medtl.data.decoded import DecodedImages
 from medtl.data.patches import MaskedSamples
 from medtl.data.reader import ImageReader, ReadRecord, decode_cases
 from medtl.data.store import ImageStore
-from medtl.errors import RunError, WeightsError
-from medtl.io.cost import Limits
+from medtl.errors import RunError
 from medtl.losses.given import GivenInPython
 from medtl.networks.segmenter import VOLUME_CONTRACT
 from medtl.networks.weights import InputContract, WeightsReport, input_contract
-from medtl.networks.zero_gamma import START, GammaSurgery, Removal, ZeroGamma, remove
-from medtl.prediction.scores import Sink, TrainedModel
+from medtl.networks.zero_gamma import GammaSurgery
+from medtl.prediction.scores import Sink
 from medtl.preprocess.augment import Augmenter, augmenter
 from medtl.preprocess.augment_volume import VolumeAugmenter, volume_augmenter
 from medtl.preprocess.intensity import WINDOWS
 from medtl.preprocess.pipeline import Preprocessor
 from medtl.preprocess.volume import VolumePreprocessor
-from medtl.recipe.finetune import StageSpec, ZeroGammaSpec
-from medtl.recipe.schema import Recipe, WeightsSpec, parse_recipe
+from medtl.recipe.schema import Recipe
 from medtl.run.kinds import KINDS
 from medtl.storage.cache import cache_folder
 from medtl.tasks.protocols import Task
-from medtl.tasks.stored import read_task
 from medtl.training.activations import ActivationCache
-from medtl.training.checkpoint import is_checkpoint, load_checkpoint, without_prefix
 from medtl.training.options import Options
 from medtl.training.stage import preset_stages
-from medtl.types import Case, Manifest, Stage
+from medtl.types import START, Case, Manifest, Stage
 
 Decode = Callable[..., tuple[ImageStore, list[ReadRecord]]]
 """`decode_cases`, or what shares its result between runs."""
 
 COLOR_MODALITIES = {"fundus", "derm", "histology"}
 """Modalities read in colour; all others are grey."""
-
-CONTRACT_KEYS = ("standardisation", "mean", "std", "input_range", "channels")
-"""What of the preprocessing belongs to weights; size and intensity scale may change."""
 
 VOLUME_STANDARDISATION: dict[str, Literal["centred", "z_score", "none"]] = {
     "weights": "centred",
@@ -92,7 +86,7 @@ def build_reader(recipe: Recipe, contract: InputContract, root: Path | None) -> 
     if image.spacing is not None:
         standardisation = VOLUME_STANDARDISATION[image.standardise]
         volume = VolumePreprocessor(image.spacing, standardisation=standardisation, **shared)
-        return _reader(recipe, volume, root)
+        return reader_around(recipe, volume, root)
     plane = Preprocessor(
         size=image.size,
         color="rgb" if image.modality in COLOR_MODALITIES else "grey",
@@ -103,13 +97,13 @@ def build_reader(recipe: Recipe, contract: InputContract, root: Path | None) -> 
         input_range=contract.value_range,
         **shared,
     )
-    return _reader(recipe, plane, root)
+    return reader_around(recipe, plane, root)
 
 
-def _reader(
+def reader_around(
     recipe: Recipe, preprocessor: Preprocessor | VolumePreprocessor, root: Path | None
 ) -> ImageReader:
-    """The reader of a recipe around its preprocessing."""
+    """Return the reader of a recipe around its preprocessing."""
     named = {
         value: name
         for name, values in recipe.task.structures.items()
@@ -124,7 +118,7 @@ def _reader(
         labels=named | dict.fromkeys(recipe.task.ignored, "not known"),
         overlapping=recipe.task.overlapping,
         at_least=2 * recipe.image.size if recipe.image.decode == "reduced" else None,
-        limits=Limits(**recipe.data.limits.model_dump(exclude_none=True)),
+        limits=recipe.data.limits,
     )
 
 
@@ -133,20 +127,10 @@ def build_augmenter(recipe: Recipe) -> Augmenter | VolumeAugmenter | None:
     spec = recipe.augment
     if spec.policy == "none":
         return None
+    stated: dict[str, Any] = {key: value for key, value in spec if key != "policy"}
     if recipe.image.spacing is not None:
-        return volume_augmenter(
-            recipe.image.modality,
-            spacing=recipe.image.spacing,
-            transforms=spec.transforms,
-            probability=spec.probability,
-            i_know=spec.i_know,
-        )
-    return augmenter(
-        recipe.image.modality,
-        transforms=spec.transforms,
-        probability=spec.probability,
-        i_know=spec.i_know,
-    )
+        return volume_augmenter(recipe.image.modality, spacing=recipe.image.spacing, **stated)
+    return augmenter(recipe.image.modality, **stated)
 
 
 def build_samples(
@@ -172,22 +156,6 @@ def build_sink(recipe: Recipe) -> Sink:
     return KINDS[recipe.task.kind].sink
 
 
-def check_contract(recipe: Recipe, reader: ImageReader) -> None:
-    """Refuse to go on from one of our checkpoints with an input it was not trained on.
-
-    Raises:
-        WeightsError: With every difference in mean, std, range, channels and standardisation.
-    """
-    path = recipe.model.weights.path
-    if isinstance(reader.preprocessor, VolumePreprocessor):  # no pretrained volumes: no contract
-        return
-    if path is None or not is_checkpoint(Path(path)):
-        return
-    trained = load_checkpoint(Path(path))[1]["preprocessor"]
-    fixed = {key: trained[key] for key in CONTRACT_KEYS}
-    reader.preprocessor.require_contract(fixed, where=Path(path).name)
-
-
 def build_contract(recipe: Recipe) -> InputContract:
     """Return the input that the recipe's initial weights were trained on."""
     if recipe.image.patch is not None:
@@ -207,7 +175,7 @@ def build_stages(recipe: Recipe, groups: Sequence[str]) -> tuple[Stage, ...]:
     """
     spec = recipe.finetune
     if spec.preset is None:
-        return tuple(_stage(stage) for stage in spec.stages)
+        return spec.stages
     stages = preset_stages(spec.preset, groups)
     names = [stage.name for stage in stages]
     if spec.zero_gamma.when not in (START, *names):
@@ -220,24 +188,13 @@ def build_stages(recipe: Recipe, groups: Sequence[str]) -> tuple[Stage, ...]:
 
 
 def build_options(recipe: Recipe) -> Options:
-    """Return what all stages share."""
-    spec, stopping = recipe.finetune, recipe.finetune.early_stopping
+    """Return what all stages share: what `finetune` states of the fields of `Options`."""
+    spec, stopping = recipe.finetune, dict(recipe.finetune.early_stopping)
     penalty = spec.penalty
-    return Options(
-        batch_size=spec.batch_size,
-        accumulate=spec.accumulate,
-        lr_batch=spec.lr_batch,
-        optimizer=spec.optimizer,
-        weight_decay=spec.weight_decay,
-        clip_norm=spec.clip_norm,
-        ema_decay=spec.ema_decay,
-        penalty=None if penalty is None else (penalty.strength, penalty.l1_ratio, penalty.layers),
-        monitor=stopping.monitor,
-        min_delta=stopping.min_delta,
-        baseline=stopping.baseline,
-        seed=recipe.seed_of("order"),
-        workers=recipe.run.workers,
-    )
+    names = {field.name for field in fields(Options)} & {*type(spec).model_fields}
+    stated = {name: getattr(spec, name) for name in names}
+    stated["penalty"] = penalty and (penalty.strength, penalty.l1_ratio, penalty.layers)
+    return Options(**stated, **stopping, seed=recipe.seed_of("order"), workers=recipe.run.workers)
 
 
 def build_cache(recipe: Recipe) -> ActivationCache | None:
@@ -266,98 +223,5 @@ def build_surgery(
         model: The network.
         image: `(1, C, *S)`, to see what runs in the network and in what order.
     """
-    plan = _zero_gamma(recipe.finetune.zero_gamma)
+    plan = recipe.finetune.zero_gamma
     return None if plan.select == "none" else GammaSurgery(model, plan, image)
-
-
-def _zero_gamma(spec: ZeroGammaSpec) -> ZeroGamma:
-    """Zero-gamma as the library's own type."""
-    action: Literal["set", "scale", "remove"] = "set"
-    amount = 0.0
-    if isinstance(spec.value, float):
-        amount = spec.value
-    elif spec.value == "remove":
-        action = "remove"
-    else:
-        action, amount = "scale", float(spec.value.removeprefix("scale:"))
-    return ZeroGamma(
-        select=spec.select if isinstance(spec.select, str) else ",".join(spec.select),
-        action=action,
-        amount=amount,
-        beta=spec.beta,
-        lr_mult=spec.lr_mult,
-        when=spec.when,
-        recalibrate=spec.recalibrate,
-    )
-
-
-def load_trained(
-    path: Path, *, backbone: Callable[[], Any] | None = None
-) -> TrainedModel[Any, Any]:
-    """Build the model of a checkpoint with its own preprocessing. It takes no loss to predict.
-
-    Args:
-        path: `best.safetensors` of a run.
-        backbone: The object that the run's backbone was, if it was given in Python.
-
-    Raises:
-        RunError: When it was, and is not given again.
-        WeightsError: When the checkpoint is damaged, or does not fit the network it names.
-    """
-    tensors, meta = load_checkpoint(path)
-    recipe = parse_recipe(meta["recipe"], where=path.name)
-    task = read_task(meta["task"], recipe.task.loss)
-    no_weights = recipe.model.model_copy(
-        update={"weights": WeightsSpec(source="none"), "given": backbone}
-    )
-    untrained = recipe.model_copy(update={"model": no_weights})
-    model, _ = build_network(untrained, task.outputs, extra=task.inputs.width)
-    for removal in meta.get("removed", ()):
-        remove(model, Removal(**removal))
-    try:
-        model.load_state_dict(without_prefix("model", tensors))
-    except RuntimeError as error:
-        raise WeightsError(
-            "the tensors do not fit the network that the checkpoint names",
-            expected=f"{recipe.model.backbone} with {task.outputs} outputs",
-            where=path.name,
-            fix="Use the timm version of environment.json",
-        ) from error
-    arrays = {n: t.numpy() for n, t in without_prefix("extra", tensors).items()}
-    stored = meta["preprocessor"]
-    preprocessor: Preprocessor | VolumePreprocessor
-    if recipe.image.spacing is not None:
-        preprocessor = VolumePreprocessor.from_dict(stored)
-    else:
-        preprocessor = Preprocessor.from_dict(stored, arrays.get("pixel_mean"))
-    return TrainedModel(
-        model,
-        task,
-        _reader(recipe, preprocessor, None),
-        Columns.of(dict(recipe.data)),
-        recipe.run.device,
-        recipe.run.precision,
-        recipe,
-        meta,
-    )
-
-
-def _stage(spec: StageSpec) -> Stage:
-    """One stage; a tuple of selectors becomes a union."""
-    policies = spec.batch_norm
-    if isinstance(policies, str):
-        policies = {} if policies == "frozen" else {"all": policies}
-    rates = {"head": spec.lr.head}
-    if spec.lr.base is not None:
-        rates["base"] = spec.lr.base
-    return Stage(
-        name=spec.name,
-        train=spec.train if isinstance(spec.train, str) else ",".join(spec.train),
-        epochs=spec.epochs,
-        lr=rates,
-        batch_norm=policies,
-        warmup_epochs=spec.warmup_epochs,
-        schedule=spec.schedule,
-        layer_decay=spec.layer_decay,
-        patience=spec.patience,
-    )

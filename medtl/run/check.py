@@ -253,7 +253,7 @@ def _stage_faults(recipe: Recipe) -> list[MedtlError]:
             fix="State lr: {head: ..., base: ...}",
         )
         for number, stage in enumerate(recipe.finetune.stages)
-        if stage.lr.base is None and stage.train not in ("head", ("head",))
+        if "base" not in stage.lr and stage.selector != "head"
     ]
 
 

@@ -147,7 +147,7 @@ class Run:
             WeightsError: When the checkpoint is damaged.
             RunError: When the backbone was given in Python, and is not given again.
         """
-        from medtl.run.build import load_trained
+        from medtl.run.trained import load_trained
 
         return load_trained(self.checkpoint, backbone=self.backbone)
 

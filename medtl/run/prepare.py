@@ -24,9 +24,9 @@ from medtl.run.build import (
     build_reader,
     build_samples,
     build_task,
-    check_contract,
 )
 from medtl.run.folder import Run, portable
+from medtl.run.trained import check_contract
 from medtl.storage.atomic import write_json
 from medtl.storage.tables import write_table
 from medtl.tasks.protocols import Task

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from medtl.errors import RunError
-from medtl.recipe.finetune import StageSpec
 from medtl.recipe.schema import Recipe
 from medtl.studies.conditions import Plan
+from medtl.types import Stage
 
 HEAD_FACTOR = 3
 """How many times longer the head trains in the control "more head epochs"."""
@@ -70,7 +71,7 @@ def _gamma() -> dict[str, tuple[str, ...]]:
     }
 
 
-def _controls(stages: Sequence[StageSpec]) -> dict[str, tuple[str, ...]]:
+def _controls(stages: Sequence[Stage]) -> dict[str, tuple[str, ...]]:
     """What else could explain a gain: all without zero-gamma."""
     none = f"{GAMMA}.select=none"
     deeper = [n for n, stage in enumerate(stages) if not _trains(stage, "head")]
@@ -91,12 +92,11 @@ def _controls(stages: Sequence[StageSpec]) -> dict[str, tuple[str, ...]]:
     }
 
 
-def _trains(stage: StageSpec, what: str) -> bool:
+def _trains(stage: Stage, what: str) -> bool:
     """Whether a stage trains exactly what one selector names."""
-    return stage.train in (what, (what,))
+    return stage.selector == what
 
 
-def _spelled(stage: StageSpec) -> Mapping[str, Any]:
+def _spelled(stage: Stage) -> Mapping[str, Any]:
     """A stage as a recipe would spell it."""
-    spelled: dict[str, Any] = stage.model_dump(mode="json", exclude_none=True)
-    return spelled
+    return asdict(stage)

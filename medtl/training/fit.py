@@ -170,7 +170,7 @@ def _run_stage(
         _operate(training, surgery, position, listeners)
     run = _open(training, stage, position, saved)
     state = {"optimizer": run.optimizer, "average": run.average}
-    log.info("stage %s: %s, watching the %s", stage.name, stage.train, training.monitor)
+    log.info("stage %s: %s, watching the %s", stage.name, stage.selector, training.monitor)
     while position.epoch < stage.epochs and position.stopping.waited < stage.patience:
         started = time.monotonic()
         run.batches.epoch, run.batches.first = position.total_epochs, position.batch

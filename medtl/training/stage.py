@@ -69,7 +69,7 @@ def batch_norm_policies(groups: Sequence[LayerGroup], stage: Stage) -> dict[str,
     names = [group.name for group in groups]
     return {
         name: policy
-        for selector, policy in stage.batch_norm.items()
+        for selector, policy in stage.policies.items()
         for name in resolve(selector, names)
     }
 

@@ -16,11 +16,11 @@ from medtl.networks.weights import WeightsSource
 from medtl.networks.zero_gamma import (
     GammaSurgery,
     Removal,
-    ZeroGamma,
     removal_of,
     remove,
     select_blocks,
 )
+from medtl.types import ZeroGamma
 
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(3))
 
@@ -124,9 +124,9 @@ def test_a_decoder_is_not_eligible_and_norms_without_gamma_say_so():
     [
         (ZeroGamma("last:2"), lambda g: g * 0, lambda b: b),
         (ZeroGamma("last:2", beta="zero"), lambda g: g * 0, lambda b: b * 0),
-        (ZeroGamma("last:2", amount=1.0), torch.ones_like, lambda b: b),
-        (ZeroGamma("last:2", "scale", 0.1), lambda g: g * 0.1, lambda b: b),
-        (ZeroGamma("last:2", "scale", 0.5, "zero"), lambda g: g * 0.5, lambda b: b * 0),
+        (ZeroGamma("last:2", value=1.0), torch.ones_like, lambda b: b),
+        (ZeroGamma("last:2", "scale:0.1"), lambda g: g * 0.1, lambda b: b),
+        (ZeroGamma("last:2", "scale:0.5", "zero"), lambda g: g * 0.5, lambda b: b * 0),
     ],
     ids=["zero", "zero-both", "one", "scale-0.1", "scale-0.5-beta-zero"],
 )
@@ -205,13 +205,13 @@ def test_a_pre_activation_branch_is_treated_at_its_last_layer():
     assert changed(model, before) == {"backbone.stages.3.blocks.2.conv3.weight"}
     assert not model.backbone.stages[3].blocks[2].conv3.weight.any()
     with pytest.raises(SelectorError, match=r"ends in .*conv3.weight, which is no gamma"):
-        GammaSurgery(model, ZeroGamma("last:1", amount=1.0), IMAGES)
-    GammaSurgery(model, ZeroGamma("last:1", "scale", 0.1), IMAGES)
+        GammaSurgery(model, ZeroGamma("last:1", value=1.0), IMAGES)
+    GammaSurgery(model, ZeroGamma("last:1", "scale:0.1"), IMAGES)
 
 
 def test_the_last_layer_takes_its_bias_along():
     model = classifier("convnextv2_atto")
-    surgery = GammaSurgery(model, ZeroGamma("last:1", "scale", 0.5), IMAGES)
+    surgery = GammaSurgery(model, ZeroGamma("last:1", "scale:0.5"), IMAGES)
     layer = model.backbone.stages[3].blocks[1].mlp.fc2
     weight, bias = layer.weight.detach().clone(), layer.bias.detach().clone()
     surgery.apply(model)
@@ -226,7 +226,7 @@ def test_a_scale_that_standardised_weights_undo_is_refused():
     model = classifier("resnetv2_50x1_bit")
     nn.init.normal_(model.backbone.stages[3].blocks[2].conv3.weight)
     with pytest.raises(SelectorError, match="standardises its weights, which undoes any scale"):
-        GammaSurgery(model, ZeroGamma("last:1", "scale", 0.1), IMAGES)
+        GammaSurgery(model, ZeroGamma("last:1", "scale:0.1"), IMAGES)
     GammaSurgery(model, ZeroGamma("last:1"), IMAGES)
 
 
@@ -239,7 +239,7 @@ def test_when_it_is_due():
 
 def test_what_it_says_of_itself():
     model = classifier("resnet18")
-    surgery = GammaSurgery(model, ZeroGamma("layer3.1,last:1", "scale", 0.1, "zero"), IMAGES)
+    surgery = GammaSurgery(model, ZeroGamma("layer3.1,last:1", "scale:0.1", "zero"), IMAGES)
     assert surgery.actions == {
         "layer3": "gamma x 0.1, beta = 0: layer3.1",
         "layer4": "gamma x 0.1, beta = 0: layer4.1",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,23 +11,18 @@ from tiny_study import RECIPE, write_tiny_study
 
 from medtl.data.reader import decode_cases
 from medtl.errors import RecipeError, RunError, SelectorError
+from medtl.io.cost import Limits
 from medtl.networks.groups import layer_groups
-from medtl.networks.zero_gamma import ZeroGamma
 from medtl.recipe.schema import parse_recipe
-from medtl.run.build import (
-    build_augmenter,
-    build_cache,
-    build_decoder,
-    build_options,
-    build_stages,
-    load_trained,
-)
+from medtl.run.build import build_augmenter, build_cache, build_decoder, build_stages
 from medtl.run.chain import train_study
 from medtl.run.check import read_recipe
 from medtl.run.kinds import UnitAugment
 from medtl.run.plan import describe_plan
+from medtl.run.trained import load_trained
 from medtl.storage.cache import cache_folder
 from medtl.storage.yaml import dump_yaml
+from medtl.types import ZeroGamma
 
 GROUPS = ["stem", "layer1", "layer2", "layer3", "layer4", "head"]
 
@@ -48,9 +44,12 @@ def preset_file(tmp_path_factory):
     [
         ([], ZeroGamma("none")),
         (["select=last:3"], ZeroGamma("last:3")),
-        (["select=last:3", "value=1"], ZeroGamma("last:3", amount=1.0)),
-        (["select=last:3", "value=scale:0.1"], ZeroGamma("last:3", "scale", 0.1)),
-        (["select=[a, b]", "value=scale:.5", "beta=zero"], ZeroGamma("a,b", "scale", 0.5, "zero")),
+        (["select=last:3", "value=1"], ZeroGamma("last:3", value=1.0)),
+        (["select=last:3", "value=scale:0.1"], ZeroGamma("last:3", "scale:0.1")),
+        (
+            ["select=[a, b]", "value=scale:.5", "beta=zero"],
+            ZeroGamma(("a", "b"), "scale:.5", "zero"),
+        ),
         (["select=random:3@7", "value=remove"], ZeroGamma("random:3@7", "remove")),
         (
             ["select=all", "when=full", "lr_mult=10", "recalibrate=true"],
@@ -60,7 +59,7 @@ def preset_file(tmp_path_factory):
 )
 def test_overrides_of_zero_gamma(recipe_file, overrides, expected):
     recipe = read_recipe(recipe_file, [f"finetune.zero_gamma.{text}" for text in overrides])
-    assert build_options(recipe).zero_gamma == expected
+    assert recipe.finetune.zero_gamma == expected
     assert parse_recipe(recipe.to_dict()) == recipe
 
 
@@ -77,6 +76,41 @@ def test_overrides_of_zero_gamma(recipe_file, overrides, expected):
 def test_faults_of_zero_gamma(recipe_file, override, match):
     with pytest.raises(RecipeError, match=match):
         read_recipe(recipe_file, [f"finetune.zero_gamma.{override}"])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("1.lr.hed=1", "finetune.stages.1.lr.hed: unknown key. Did you mean 'head'?"),
+        ("0.epoch=1", "finetune.stages.0.epoch: unknown key. Did you mean 'epochs'?"),
+        ("0.epochs=0", "finetune.stages.0.epochs: got 0; expected greater than or equal to 1"),
+        ("0.lr={base: 1}", "finetune.stages.0.lr.head: this key is missing"),
+        ("0.batch_norm=frozn", "finetune.stages.0.batch_norm: got 'frozn'; expected one of frozen"),
+        ("0.layer_decay=2", "finetune.stages.0.layer_decay: got 2; expected less than"),
+        ("0.train=5", "finetune.stages.0.train: got 5; expected a text or a list"),
+    ],
+)
+def test_faults_of_stages(recipe_file, override, message):
+    with pytest.raises(RecipeError) as error:
+        read_recipe(recipe_file, [f"finetune.stages.{override}"])
+    assert message in str(error.value)
+
+
+def test_a_stage_of_the_recipe_is_the_one_that_trains(recipe_file):
+    recipe = read_recipe(recipe_file, ["finetune.stages.1.batch_norm=adapt"])
+    assert build_stages(recipe, GROUPS) is recipe.finetune.stages
+    head, full = recipe.finetune.stages
+    assert head.lr == {"head": 1e-2, "base": 1e-2}  # stated as one number
+    assert (head.policies, full.policies) == ({}, {"all": "adapt"})
+    union = replace(full, train=("head", "last:1"), batch_norm={"last:1": "frozen_stats"})
+    assert (union.selector, union.policies) == ("head,last:1", {"last:1": "frozen_stats"})
+
+
+def test_limits_of_the_recipe_are_those_of_the_reader(recipe_file):
+    recipe = read_recipe(recipe_file, ["data.limits.pixels_per_frame=5"])
+    assert recipe.data.limits == Limits(pixels_per_frame=5)
+    with pytest.raises(RecipeError, match=r"data\.limits\.inflate_ratio: got 0; expected greater"):
+        read_recipe(recipe_file, ["data.limits.inflate_ratio=0"])
 
 
 def test_a_block_is_removed_at_the_start_or_not_at_all(recipe_file):

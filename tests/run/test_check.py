@@ -21,7 +21,7 @@ def faults_of(folder, recipe, *overrides):
 
 def test_a_good_recipe_has_no_faults(tmp_path):
     recipe = read_recipe(write_tiny_study(tmp_path))
-    assert recipe.finetune.stages[1].lr.base == 1e-2
+    assert recipe.finetune.stages[1].lr["base"] == 1e-2
     assert recipe.data.manifest == str((tmp_path / "manifest.csv").resolve())
 
 
@@ -102,7 +102,7 @@ def test_a_patient_in_two_splits_is_found_before_any_work(tmp_path):
 def test_overrides(tmp_path, monkeypatch):
     path = write_tiny_study(tmp_path / "study")
     recipe = read_recipe(path, ["finetune.stages.0.lr=1e-4", "run.seed=7", "image.size=64"])
-    assert recipe.finetune.stages[0].lr.head == 1e-4
+    assert recipe.finetune.stages[0].lr["head"] == 1e-4
     assert (recipe.run.seed, recipe.image.size) == (7, 64)
     monkeypatch.chdir(tmp_path)
     again = read_recipe(path, ["data.manifest=study/manifest.csv"])

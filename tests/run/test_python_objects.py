@@ -13,11 +13,12 @@ from medtl.errors import RecipeError, RunError
 from medtl.losses.cross_entropy import CrossEntropy, Focal
 from medtl.losses.quantity import L1
 from medtl.recipe.schema import with_objects
-from medtl.run.build import build_network, build_task, load_trained
+from medtl.run.build import build_network, build_task
 from medtl.run.chain import predict, train_study
 from medtl.run.check import read_recipe
 from medtl.run.folder import Run
 from medtl.run.prepare import prepare
+from medtl.run.trained import load_trained
 from medtl.storage.yaml import load_yaml
 
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from medtl.errors import RunError
 from medtl.networks.backbones import Classifier
-from medtl.networks.zero_gamma import GammaSurgery, ZeroGamma
+from medtl.networks.zero_gamma import GammaSurgery
 from medtl.storage.interrupt import STOP_SIGNALS
 from medtl.tasks.findings import Findings
 from medtl.training import activations
@@ -26,7 +26,7 @@ from medtl.training.checkpoint import load_checkpoint, without_prefix
 from medtl.training.fit import cache_plan, enter, fit, rehearse
 from medtl.training.options import Options, Training
 from medtl.training.runtime import Runtime
-from medtl.types import Stage
+from medtl.types import Stage, ZeroGamma
 
 torch.set_num_threads(1)
 
@@ -68,7 +68,7 @@ OPTIONS = (
     {"ema_decay": 0.8},
     {"accumulate": 2},
     {"penalty": (0.1, 0.5, "head")},
-    {"zero_gamma": ZeroGamma("last:2", "scale", 0.5)},
+    {"zero_gamma": ZeroGamma("last:2", "scale:0.5")},
 )
 
 

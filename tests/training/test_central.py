@@ -23,7 +23,7 @@ from medtl.networks.batch_norm import tracks_statistics
 from medtl.networks.freeze import apply_stage
 from medtl.networks.groups import layer_groups
 from medtl.networks.prefix import cut_before_trained
-from medtl.networks.zero_gamma import GammaSurgery, Removal, ZeroGamma, remove
+from medtl.networks.zero_gamma import GammaSurgery, Removal, remove
 from medtl.tasks.findings import Findings
 from medtl.training import fit as loop
 from medtl.training.callbacks import Listeners, Watcher
@@ -33,7 +33,7 @@ from medtl.training.fit import enter, fit
 from medtl.training.options import Options, Training
 from medtl.training.runtime import Runtime
 from medtl.training.stage import preset_stages
-from medtl.types import Stage
+from medtl.types import Stage, ZeroGamma
 
 torch.set_num_threads(1)
 
@@ -210,7 +210,7 @@ VARIANTS = {
     "average": ({"ema_decay": 0.9}, STAGES),
     "gamma at the start": ({"zero_gamma": ZeroGamma("last:2", lr_mult=5.0)}, (HEAD, TOP, STATS)),
     "gamma before full": (
-        {"zero_gamma": ZeroGamma("last:2", "scale", 0.1, when="full"), "ema_decay": 0.8},
+        {"zero_gamma": ZeroGamma("last:2", "scale:0.1", when="full"), "ema_decay": 0.8},
         STAGES,
     ),
     "gamma recalibrated": ({"zero_gamma": ZeroGamma("layers.1", recalibrate=True)}, STAGES),
@@ -395,7 +395,7 @@ def test_statistics_estimated_anew_are_kept_only_if_validation_gains(
     assert f"statistics estimated anew: {after:.4f}, before 0.5000: {word}" in caplog.text
 
 
-@pytest.mark.parametrize("action", ["set", "remove"])
+@pytest.mark.parametrize("action", [0.0, "remove"])
 @pytest.mark.parametrize(("after", "kept"), [(0.1, True), (0.9, False)])
 def test_recalibration_after_zero_gamma_is_downstream_only(
     tmp_path, monkeypatch, action, after, kept
