@@ -18,6 +18,7 @@ import numpy as np
 
 from medtl.errors import PredictionsError, located
 from medtl.storage.atomic import atomic_path, write_text
+from medtl.storage.yaml import load_yaml
 from medtl.types import SPLITS
 
 if TYPE_CHECKING:
@@ -76,6 +77,32 @@ def read_predictions(path: str | Path, *, one_image_per_patient: bool = False) -
         _refuse_repeats(table)
         _refuse_shared_patients(table)
         return _ordered(table)
+
+
+def mask_labels(path: str | Path) -> dict[int, str]:
+    """Return value in a mask -> structure, from the YAML file beside a table of masks.
+
+    Args:
+        path: The table; the file has its name and the ending .yaml, and may be absent: {}.
+
+    Raises:
+        PredictionsError: If its `labels` name no structure.
+    """
+    file = Path(path).with_suffix(".yaml")
+    labels = load_yaml(file).get("labels") if file.is_file() else None
+    if labels is None:
+        return {}
+    try:
+        named = {int(value): str(name) for value, name in labels.items() if int(value) != 0}
+    except (AttributeError, ValueError):
+        named = {}
+    if not named:
+        raise PredictionsError(
+            "labels do not name the values of the masks",
+            expected="labels: {1: liver, 2: spleen}",
+            where=file.name,
+        )
+    return named
 
 
 def write_predictions(table: pd.DataFrame, path: str | Path) -> None:

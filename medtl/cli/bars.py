@@ -1,4 +1,4 @@
-"""What the command line shows while it works: bars with the time left, one line per epoch."""
+"""Signs of life of the command line: bars with the time left, one line per epoch."""
 
 from __future__ import annotations
 

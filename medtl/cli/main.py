@@ -31,10 +31,10 @@ app.add_typer(study_app, name="study")
 app.add_typer(manifest_app, name="manifest")
 
 INTERRUPTED = 130
-"""What typer returns after Ctrl-C (128 + SIGINT)."""
+"""Status that typer returns after Ctrl-C (128 + SIGINT)."""
 
 CLOSED_PIPE = 141
-"""What a shell says of a program whose reader has gone (128 + SIGPIPE): it may be unfinished."""
+"""Status of a program whose reader has gone (128 + SIGPIPE): it may be unfinished."""
 
 STOPPED = "Stopped. What was trained is kept; repeat the command with --resume to go on."
 

@@ -16,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
+from medtl.cases.predictions import mask_labels
 from medtl.errors import ImageError, PredictionsError, RunError, extras_named
 from medtl.export.document import encapsulated_pdf
 from medtl.export.identity import Algorithm, Kind, write_object
 from medtl.export.matching import Source, find_sources
 from medtl.export.pictures import read_picture, secondary_capture
-from medtl.export.results import Result, RunResults, read_algorithm, read_labels, read_results
+from medtl.export.results import Result, RunResults, read_algorithm, read_results
 from medtl.export.segmentation import on_series, segmentation
 from medtl.export.source import read_source
 from medtl.export.structured_report import structured_report
@@ -82,7 +83,13 @@ def export_results(
     _check_destination(out, run.folder, images)
     results = _chosen(read_results(run, predictions), case_ids)
     table = predictions or run.predictions
-    labels = read_labels(table) if any(result.masks for result in results) else {}
+    labels = mask_labels(table)
+    if not labels and any(result.masks for result in results):
+        raise PredictionsError(
+            "nothing says what the values of the masks mean",
+            expected="`labels: {1: lung}`",
+            where=table.with_suffix(".yaml").name,
+        )
     read = run.recipe["image"]
     sources, left_out = find_sources(
         images,

@@ -16,7 +16,6 @@ from medtl.export.identity import Algorithm
 from medtl.export.structured_report import Finding
 from medtl.storage.atomic import sha256_file
 from medtl.storage.tables import read_table
-from medtl.storage.yaml import load_yaml
 
 Row = Mapping[str, str]
 
@@ -101,24 +100,6 @@ def read_results(run: RunResults, table: Path | None = None) -> list[Result]:
         masks = tuple(_mask(row["prediction"], source) for row in rows if row.get("prediction"))
         results.append(Result(case_id, content, findings, masks, tuple(pictures.get(case_id, ()))))
     return results
-
-
-def read_labels(table: Path) -> dict[int, str]:
-    """Return value in a mask -> structure, from the YAML file beside a table of masks.
-
-    Raises:
-        PredictionsError: When the file is missing or names no structure.
-    """
-    path = table.with_suffix(".yaml")
-    found = load_yaml(path) if path.is_file() else None
-    labels = found.get("labels") if isinstance(found, dict) else None
-    if not isinstance(labels, dict) or not labels:
-        raise PredictionsError(
-            "nothing says what the values of the masks mean",
-            expected="`labels: {1: lung}`",
-            where=path.name,
-        )
-    return {int(value): str(name) for value, name in labels.items() if int(value) != 0}
 
 
 def read_algorithm(run: RunResults, made: Path) -> Algorithm:

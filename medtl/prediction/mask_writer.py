@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from medtl.cases.predictions import read_predictions, write_predictions
+from medtl.cases.predictions import mask_labels, read_predictions, write_predictions
 from medtl.data.batches import CaseSamples
 from medtl.data.reader import ImageReader
 from medtl.errors import RunError
@@ -25,7 +25,7 @@ from medtl.networks.segmenter import Segmenter
 from medtl.prediction.overlays import Shown, choose_worst, write_overlays
 from medtl.prediction.scores import Evaluated, TrainedModel, score_batches
 from medtl.storage.atomic import write_text
-from medtl.storage.yaml import dump_yaml, load_yaml
+from medtl.storage.yaml import dump_yaml
 from medtl.tasks.structures import Structures
 from medtl.types import Case, FloatArray, Image, Progress, silent
 
@@ -160,8 +160,7 @@ class MaskSink:
 
         del progress
         table = read_predictions(study.predictions)
-        names = load_yaml(study.predictions.with_suffix(".yaml"))["labels"]
-        value_of = {name: int(value) for value, name in names.items()}
+        value_of = {name: value for value, name in mask_labels(study.predictions).items()}
         preprocessor = study.reader.preprocessor
 
         def shown_of(case_id: str, label: str) -> Shown:

@@ -99,7 +99,7 @@ def train_study(
 
 
 def _helps_another() -> bool:
-    """Whether a launcher started this process beside the one that owns the run folder."""
+    """True in a process that a launcher started beside the one that owns the run folder."""
     return os.environ.get("RANK", "0") != "0"
 
 
@@ -138,7 +138,7 @@ def _working_in(recipe: Recipe, out: str | os.PathLike[str], *, resume: bool) ->
 
 
 def _demands(recipe: Recipe) -> str:
-    """What of a recipe asks for memory, for the message when there is not enough."""
+    """Name what asks for memory, for the message when there is not enough."""
     image, tuning = recipe.image, recipe.finetune
     shape = image.patch or (image.size, image.size)
     size = " x ".join(str(side) for side in shape)
@@ -245,7 +245,7 @@ def illustrate(prepared: Prepared, run: Run, *, progress: Progress = silent) -> 
 
 
 def _checkpoint_meta(prepared: Prepared) -> dict[str, Any]:
-    """What a checkpoint says besides the weights."""
+    """Return the content of a checkpoint besides the weights."""
     training = {case.case_id for case in prepared.split("train")}
     facts = [r.facts for r in prepared.records if r.case_id in training]
     return {

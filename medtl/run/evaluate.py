@@ -5,23 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from medtl.cases.predictions import read_predictions
-from medtl.errors import MedtlError, PredictionsError
+from medtl.errors import PredictionsError
 from medtl.evaluation.assemble import evaluate
-from medtl.evaluation.cohort import describe_table
 from medtl.evaluation.model_comparison import without_readers
+from medtl.evaluation.overlaps import overlap_table
 from medtl.evaluation.result import Evaluation
-from medtl.io.masks import WHITE, read_mask
-from medtl.io.pairs import Mask
 from medtl.metrics.operating_point import Rule
-from medtl.metrics.overlap import case_overlaps
 from medtl.report.render import write_report
 from medtl.run.files import RunFiles
 from medtl.storage.atomic import write_json, write_text
@@ -31,26 +26,22 @@ from medtl.types import OperatingPoint
 if TYPE_CHECKING:
     import pandas as pd
 
-PLACE_FLAGS = ("mask_place_rounded", "mask_place_not_comparable")
-"""Flags of a pair of masks that are said in `overlap.csv`."""
-
 KNOWN_STRATA = ("age", "sex", "view", "site", "scanner")
 """Columns that a foreign table is broken down by when the user names none."""
-
-TOLERANCES_MM = (1.0, 2.0)
-"""Of the normalised surface Dice."""
 
 OPENINGS = "test_openings.jsonl"
 """Beside a run or a table: one line per model whose test results were computed."""
 
-STUDY_KEYS = ("question", "title", "intended_use", "out_of_scope", "reference_standard",
-              "sampling", "external", "endpoint", "funding", "synthetic")  # fmt: skip
-"""What the `study` part of a table's sidecar may say."""
+STUDY_KEYS = (
+    *("question", "title", "intended_use", "out_of_scope", "reference_standard"),
+    *("sampling", "external", "endpoint", "funding", "synthetic"),
+)
+"""Keys of the `study` part of a table's sidecar."""
 
 
 @dataclass(frozen=True)
 class TableOptions:
-    """What a user states about a table that some tool made.
+    """Statements of a user about a table that some tool made.
 
     Attributes:
         threshold: Fixed before the test set was seen, for every label; without one, it is chosen
@@ -136,16 +127,13 @@ def report_table(
     out.mkdir(parents=True, exist_ok=True)
     files = RunFiles(out)
     result = _write_metrics(rows, table, files.metrics, options)
-    rows, _ = without_readers(rows)
-    if result.comparison is not None:
-        rows = rows[rows["model"] == result.comparison.shown]
     if options.prevalence is not None:
         study = {**study, "prevalence": options.prevalence}
     return write_report(
         files.report,
         metrics=result.to_json(),
         study=study,
-        cohort=describe_table(rows, result.kind == "classification"),
+        cohort=result.cohort,
         gallery=RunFiles(table.parent).gallery,
         synthetic=study.get("synthetic") is True,
         language=language,
@@ -204,9 +192,10 @@ def _study_of(table: Path) -> dict[str, Any]:
     unknown = [key for key in study if key not in STUDY_KEYS] if isinstance(study, dict) else ["it"]
     if unknown:
         raise PredictionsError(
-            f"study has the key {unknown[0]!r}", expected=f"some of {', '.join(STUDY_KEYS)}",
+            f"study has the key {unknown[0]!r}",
+            expected=f"some of {', '.join(STUDY_KEYS)}",
             where=file.name,
-        )  # fmt: skip
+        )
     return dict(study)
 
 
@@ -217,127 +206,6 @@ def _with_overlaps(rows: pd.DataFrame, table: Path, out: Path) -> pd.DataFrame:
     overlaps = overlap_table(rows, table)
     write_text(out, overlaps.to_csv(index=False, lineterminator="\n"))
     return overlaps
-
-
-def overlap_table(rows: pd.DataFrame, table: Path) -> pd.DataFrame:
-    """Return one row per case and structure with overlap, distances and sizes.
-
-    Args:
-        rows: With `case_id, truth, prediction`, and for pictures without a size `spacing_mm`: one
-            number, or one per axis, in millimetres.
-        table: The file they come from; the masks lie relative to its folder, the names of the
-            values are the `labels` of the YAML file of the same name. Without it, all that is not
-            0 is one structure.
-
-    Raises:
-        PredictionsError: If a mask is missing, has another grid or values without a name.
-    """
-    import pandas as pd
-
-    structures = _structures_of(table)
-    kept = [name for name in map(str, rows) if name not in ("truth", "prediction", "spacing_mm")]
-    found: list[dict[str, Any]] = []
-    for _, row in rows.iterrows():
-        own = _of_the_row(row, structures)
-        truth = _mask_of(row, "truth", table, own)
-        prediction = _mask_of(row, "prediction", table, own, like=truth)
-        where = f"{table.name}, {row['case_id']}"
-        stated = _stated_spacing(row, truth.array.ndim, where)
-        sizes, others = truth.spacing, prediction.spacing
-        if not stated and sizes and others and not np.allclose(sizes, others, rtol=1e-3):
-            raise PredictionsError(
-                "truth and prediction have other voxel sizes", where=where,
-                expected="masks on the same grid",
-                fix="Resample the prediction to the truth's grid, nearest neighbour",
-            )  # fmt: skip
-        try:
-            overlaps = case_overlaps(
-                truth.array, prediction.array, stated or truth.spacing,
-                structures=own, tolerances_mm=TOLERANCES_MM,
-            )  # fmt: skip
-        except PredictionsError as error:
-            raise PredictionsError(
-                error.found, expected=error.expected, fix=error.fix, where=where
-            ) from error
-        odd = [flag for flag in prediction.flags if flag in PLACE_FLAGS]
-        about = {**{name: row[name] for name in kept}, **({"flags": "; ".join(odd)} if odd else {})}
-        found += [{**about, **overlap} for overlap in overlaps]
-    return pd.DataFrame(found)
-
-
-def _structures_of(table: Path) -> dict[int, str]:
-    """Return value in the masks -> name of the structure."""
-    file = table.with_suffix(".yaml")
-    labels = load_yaml(file).get("labels") if file.is_file() else None
-    if labels is None:
-        return {1: "structure"}
-    try:
-        structures = {int(value): str(name) for value, name in labels.items() if int(value) != 0}
-    except (AttributeError, ValueError):
-        structures = {}
-    if not structures:
-        raise PredictionsError(
-            "labels do not name the values of the masks",
-            expected="labels: {1: liver, 2: spleen}",
-            where=file.name,
-        )
-    return structures
-
-
-def _of_the_row(row: pd.Series[Any], structures: Mapping[int, str]) -> Mapping[int, str]:
-    """The structures of a row's files: the one that it names (they may overlap), or all."""
-    named = row.get("label")
-    return {value: name for value, name in structures.items() if name == named} or structures
-
-
-def _mask_of(
-    row: pd.Series[Any],
-    column: str,
-    table: Path,
-    structures: Mapping[int, str],
-    *,
-    like: Mask | None = None,
-) -> Mask:
-    """Return the mask that a cell names, on the grid of another if one is given."""
-    where = f"{table.name}, {column} of {row['case_id']}"
-    path = table.parent / str(row[column])
-    if not path.exists():
-        raise PredictionsError(
-            "the mask cannot be read: there is no such file",
-            expected="a path relative to the table",
-            where=where,
-        )
-    try:
-        # Labels are named only where white is one of them: others get this table's own message.
-        mask = read_mask(path, like, labels=structures if WHITE in structures else None)
-    except MedtlError as error:
-        raise PredictionsError(
-            error.found, expected=error.expected, where=where, fix=error.fix
-        ) from error
-    if len(structures) == 1 and len(mask.labels) == 1:
-        value = next(iter(structures))  # black and white, whatever white is
-        return replace(mask, array=np.where(mask.array != 0, value, 0).astype(np.uint16))
-    unknown = sorted(set(mask.labels) - {*structures})
-    if unknown:
-        raise PredictionsError(
-            f"the mask holds the value {unknown[0]}", where=where,
-            expected=f"0 or one of {', '.join(map(str, structures))}",
-            fix=f"Name it in {table.with_suffix('.yaml').name}: labels: {{{unknown[0]}: NAME}}",
-        )  # fmt: skip
-    return mask
-
-
-def _stated_spacing(row: pd.Series[Any], axes: int, where: str) -> tuple[float, ...]:
-    """Return the voxel size that the table states, one number standing for all axes; or ()."""
-    text = str(row.get("spacing_mm", "") or "")
-    try:
-        spacing = tuple(float(step) for step in text.replace(",", " ").split())
-    except ValueError:
-        raise PredictionsError(
-            f"spacing_mm is {text!r}", expected='millimetres per axis, such as "0.7 0.7"',
-            where=where,
-        ) from None  # fmt: skip
-    return spacing * axes if len(spacing) == 1 else spacing
 
 
 def count_openings(file: Path, rows: pd.DataFrame, model: str) -> dict[str, int] | None:

@@ -1,11 +1,11 @@
-"""Where the parts of a run lie: the one place that spells the names of its files."""
+"""Places of the parts of a run: no other module spells the names of its files."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 UNSEALED = frozenset({"checksums.json", ".lock", "log.txt", "tensorboard", "cache"})
-"""What of a run folder has no checksum: it may still grow, or holds no result."""
+"""Files and folders without a checksum: they may still grow, or hold no result."""
 
 
 class RunFiles:

@@ -193,7 +193,7 @@ class Run:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the run has reached its end and is sealed."""
+        """True when the run has reached its end and is sealed."""
         return self.files.checksums.is_file()
 
     @property

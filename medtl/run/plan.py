@@ -98,7 +98,7 @@ def _describe_augmentation(recipe: Recipe) -> Iterator[str]:
 def _describe_stage(
     training: Training, stage: Stage, optimizer: torch.optim.Optimizer
 ) -> Iterator[str]:
-    """Which layers train in a stage, at what rate, under which batch-norm policy."""
+    """Yield the layers that train in a stage, their rates and batch-norm policies."""
     rates: dict[str, float] = {}
     for group in optimizer.param_groups:
         name, _, kind = group["name"].partition("/")
@@ -121,7 +121,7 @@ def _describe_stage(
 
 
 def _describe_surgery(training: Training) -> Iterator[str]:
-    """Which residual blocks zero-gamma treats, and what their gammas are before."""
+    """Yield the residual blocks that zero-gamma treats, and their gammas before."""
     surgery = training.surgery
     if surgery is None:
         return

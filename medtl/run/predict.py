@@ -40,7 +40,7 @@ TEXTS = TABLES | {".yaml", ".yml", ".json", ".txt", ".md"}
 
 @dataclass(frozen=True)
 class Predicted:
-    """What a run says about some images.
+    """Predictions of some images.
 
     Attributes:
         table: The predictions, as `medtl.cases.predictions.read_predictions` returns them, and for
@@ -249,7 +249,7 @@ def _relative(path: Path, root: Path) -> str:
 def _quality(
     records: Sequence[ReadRecord], unlike: Mapping[str, Sequence[str]]
 ) -> tuple[tuple[dict[str, Any], ...], tuple[dict[str, Any], ...]]:
-    """What was odd, and what was unreadable."""
+    """List the odd images and the unreadable ones."""
     flagged = tuple(
         {"case_id": r.case_id, "flags": list(r.flags), "unlike_training": list(unlike[r.case_id])}
         for r in records

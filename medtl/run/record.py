@@ -1,4 +1,4 @@
-"""What a run folder says about itself besides its results: environment, cohort, data quality."""
+"""Facts that a run keeps besides its results: environment, cohort, data quality."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RECORDED = ("torch", "torchvision", "timm", "numpy", "pydicom", "pandas", "sciki
 def environment(
     seed: int, hashes: Mapping[str, str], precision: str, device: str
 ) -> dict[str, Any]:
-    """What the numbers depend on besides recipe and data; no host, user or path.
+    """Return what the numbers depend on besides recipe and data; no host, user or path.
 
     Args:
         seed: Of the run.
@@ -88,7 +88,7 @@ def _version_of(distribution: str) -> str:
 
 
 def data_quality(cases: Sequence[Case], records: Sequence[ReadRecord]) -> dict[str, Any]:
-    """Which images were odd and which could not be read.
+    """Return the images that were odd, and those that could not be read.
 
     Args:
         cases: All cases of the study.
@@ -120,7 +120,7 @@ def cohort(
     split_hash: str,
     notes: Sequence[str],
 ) -> dict[str, Any]:
-    """Who is in the study: images, patients, labels, age and sex of each split.
+    """Return images, patients, labels, age and sex of each split.
 
     Args:
         cases: The cases that were used.

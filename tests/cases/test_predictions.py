@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medtl.cases.predictions import read_predictions, write_predictions
+from medtl.cases.predictions import mask_labels, read_predictions, write_predictions
 from medtl.errors import PredictionsError
 
 GOOD = """case_id,patient_id,split,label,y_true,y_score,y_true_raw,sex
@@ -167,3 +167,26 @@ def test_nothing_is_written_when_rows_repeat(tmp_path: Path) -> None:
     with pytest.raises(PredictionsError, match="no column y_score"):
         write_predictions(table().drop(columns="y_score"), tmp_path / "p.csv")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        (None, {}),
+        ("study: {question: x}\n", {}),
+        ("labels: {0: background, 1: liver, '2': spleen}\n", {1: "liver", 2: "spleen"}),
+    ],
+)
+def test_the_values_of_masks_have_names(
+    tmp_path: Path, text: str | None, labels: dict[int, str]
+) -> None:
+    if text is not None:
+        (tmp_path / "t.yaml").write_text(text)
+    assert mask_labels(str(tmp_path / "t.csv")) == labels
+
+
+@pytest.mark.parametrize("text", ["[liver]", "{0: background}", "{a: liver}", "{}"])
+def test_labels_that_name_nothing(tmp_path: Path, text: str) -> None:
+    (tmp_path / "t.yaml").write_text(f"labels: {text}\n")
+    with pytest.raises(PredictionsError, match=r"t\.yaml: labels do not name the values"):
+        mask_labels(tmp_path / "t.csv")

@@ -316,7 +316,7 @@ def test_masks_of_overlapping_structures_are_one_segmentation(run, images, tmp_p
 def test_masks_without_meanings_or_files_are_refused(run, images, tmp_path):
     masks(run)
     (run / "predictions.yaml").write_text("labels: []\n")
-    with pytest.raises(PredictionsError, match=r"predictions.yaml: nothing says what the values"):
+    with pytest.raises(PredictionsError, match=r"predictions.yaml: labels do not name the values"):
         Run(run).export(tmp_path / "out", images=images)
     (run / "predictions.yaml").unlink()
     with pytest.raises(PredictionsError, match="nothing says what the values"):
