@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +14,10 @@ from medtl.types import FloatArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+
+_FAINT: Mapping[str, Any] = {"color": "0.7", "linestyle": ":", "zorder": 0}
+"""How a line of reference is drawn."""
 
 
 @dataclass(frozen=True)
@@ -32,33 +37,32 @@ class Plots:
 
     def roc(self, label: str = "", ax: Axes | None = None) -> Axes:
         """Draw sensitivity against 1 - specificity with its band."""
-        ax = self._line("roc", label, ax, "1 - specificity", "sensitivity")
-        ax.plot([0, 1], [0, 1], color="0.7", linestyle=":", zorder=0)
+        ax, _ = self._drawn("roc", label, ax, "1 - specificity", "sensitivity")
+        ax.plot([0, 1], [0, 1], **_FAINT)
         return ax
 
     def precision_recall(self, label: str = "", ax: Axes | None = None) -> Axes:
         """Draw precision against recall with its band; the dotted line is the prevalence."""
-        curve = self._curve("precision_recall", label)
-        ax = self._line("precision_recall", label, ax, "recall (sensitivity)", "precision (PPV)")
-        ax.axhline(curve["baseline"], color="0.7", linestyle=":", zorder=0)
+        words = "recall (sensitivity)", "precision (PPV)"
+        ax, curve = self._drawn("precision_recall", label, ax, *words)
+        ax.axhline(curve["baseline"], **_FAINT)
         return ax
 
     def calibration(self, label: str = "", ax: Axes | None = None) -> Axes:
         """Draw the observed share against the mean probability of every bin, with Wilson bars."""
-        curve = self._curve("reliability", label)
+        words = "mean probability", "observed share"
+        ax, curve = self._drawn("reliability", label, ax, *words, style="o", band=False)
         x, y, low, high = (_floats(curve, name) for name in ("x", "y", "low", "high"))
-        ax = _axes(ax, label, "mean probability", "observed share")
         # Rounding may leave a bound beyond its value by 1e-17, which matplotlib refuses.
-        ax.errorbar(x, y, yerr=np.maximum([y - low, high - y], 0), fmt="o", capsize=2)
-        ax.plot([0, 1], [0, 1], color="0.7", linestyle=":", zorder=0)
+        ax.errorbar(x, y, yerr=np.maximum([y - low, high - y], 0), fmt="none", capsize=2)
+        ax.plot([0, 1], [0, 1], **_FAINT)
         return ax
 
     def decision(self, label: str = "", ax: Axes | None = None) -> Axes:
         """Draw net benefit against the threshold probability, beside acting on everybody."""
-        curve = self._curve("decision", label)
-        ax = self._line("decision", label, ax, "threshold probability", "net benefit")
+        ax, curve = self._drawn("decision", label, ax, "threshold probability", "net benefit")
         ax.plot(curve["x"], curve["treat_all"], color="0.5", linestyle="--", zorder=0)
-        ax.axhline(0, color="0.7", linestyle=":", zorder=0)
+        ax.axhline(0, **_FAINT)
         top = max(0.01, float(np.nanmax(_floats(curve, "y"))))
         ax.set_ylim(-0.25 * top, 1.1 * top)
         return ax
@@ -66,27 +70,24 @@ class Plots:
     def scores(self, label: str = "", ax: Axes | None = None) -> Axes:
         """Draw how many rows with and without the finding have each score."""
         curve = self._curve("score_histogram", label)
-        x = _floats(curve, "x")
         ax = _axes(ax, label, "score", "rows")
-        for name, values in (("without", curve["negative"]), ("with", curve["positive"])):
-            ax.step(x, values, where="post", label=name)
+        for name, column in (("without", "negative"), ("with", "positive")):
+            ax.step(curve["x"], curve[column], where="post", label=name)
         ax.legend()
         return ax
 
     def agreement(self, label: str = "", ax: Axes | None = None) -> Axes:
         """Draw prediction minus reference against their mean (Bland-Altman)."""
-        curve = self._curve("bland_altman", label)
-        ax = _axes(ax, label, "mean of reference and prediction", "prediction - reference")
-        ax.plot(curve["x"], curve["y"], "o", markersize=3)
-        ax.axhline(0, color="0.7", linestyle=":", zorder=0)
+        words = "mean of reference and prediction", "prediction - reference"
+        ax, _ = self._drawn("bland_altman", label, ax, *words, style=".")
+        ax.axhline(0, **_FAINT)
         return ax
 
     def cases(self, label: str = "", ax: Axes | None = None) -> Axes:
         """Draw the Dice of every case, the worst first."""
-        curve = self._curve("dice_of_cases", label)
-        ax = _axes(ax, label, "case, the worst first", "Dice")
-        ax.plot(curve["x"], curve["y"], "o", markersize=3)
-        return ax
+        return self._drawn("dice_of_cases", label, ax, "case, the worst first", "Dice", style=".")[
+            0
+        ]
 
     def _curve(self, name: str, label: str) -> Curve:
         """Return the curve of a finding, or say which there are."""
@@ -100,16 +101,24 @@ class Plots:
             )
         return named[label]
 
-    def _line(self, name: str, label: str, ax: Axes | None, x: str, y: str) -> Axes:
+    def _drawn(
+        self,
+        name: str,
+        label: str,
+        ax: Axes | None,
+        x: str,
+        y: str,
+        *,
+        style: str = "-",
+        band: bool = True,
+    ) -> tuple[Axes, Curve]:
         """Draw a curve and, where it has one, its band."""
         curve = self._curve(name, label)
         ax = _axes(ax, label, x, y)
-        ax.plot(_floats(curve, "x"), _floats(curve, "y"))
-        if "low" in curve:
-            ax.fill_between(
-                _floats(curve, "x"), _floats(curve, "low"), _floats(curve, "high"), alpha=0.2
-            )
-        return ax
+        ax.plot(_floats(curve, "x"), _floats(curve, "y"), style)
+        if band and "low" in curve:
+            ax.fill_between(*(_floats(curve, part) for part in ("x", "low", "high")), alpha=0.2)
+        return ax, curve
 
 
 def _axes(ax: Axes | None, title: str, x: str, y: str) -> Axes:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 
 import numpy as np
 
 from medtl.errors import PredictionsError
 from medtl.metrics import calibration, confusion, discrimination, subgroups
+from medtl.metrics.catalogue import CATALOGUE
 from medtl.metrics.intervals import normal_quantile
 from medtl.metrics.ranking import area_under_roc, auroc, rank, step_precision, weighted_counts
 from medtl.metrics.resampling import bootstrap_measures, resampled_measures, with_percentiles
@@ -255,4 +257,9 @@ def label_measures(
         measures += measures_at(scores, point.threshold, prevalence, ci)
     else:
         measures.append(confusion.share_measures(scores, threshold=math.inf, ci=ci)[-1])
+    for of in CATALOGUE.values():
+        module, _, function = of.function.rpartition(".")
+        if module:
+            found = getattr(import_module(f"medtl.metrics.{module}"), function)
+            measures.append(found(scores, ci=ci))
     return measures, notes

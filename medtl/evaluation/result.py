@@ -5,24 +5,19 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from html import escape
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from medtl.errors import PredictionsError
 from medtl.evaluation.axes import Plots
 from medtl.evaluation.curves import Curve
-from medtl.evaluation.model_comparison import (
-    Comparison,
-    ModelComparison,
-    ModelRow,
-    ReaderPoint,
-)
+from medtl.evaluation.model_comparison import Comparison, ReaderPoint
 from medtl.evaluation.variants import Variant
 from medtl.metrics.catalogue import entry
-from medtl.metrics.comparison import PairedTest
 from medtl.types import Measure, OperatingPoint
 
 if TYPE_CHECKING:
@@ -35,9 +30,9 @@ Kind = Literal["classification", "regression", "segmentation"]
 POOLED = frozenset({"macro", "micro", "overall"})
 """Labels of measures over several findings together."""
 
-ROWS = ("counts", "curves", "per_1000", "notes", "worst")
-VALUES = ("kind", "unit", "confusion", "test_openings")
-"""Parts that are the same in a file: lists, and single values."""
+PARTS = ("measures", "operating_points", "counts", "confusion", "per_1000", "curves", "variants",
+         "worst", "comparison", "readers", "notes", "test_openings")  # fmt: skip
+"""What a `metrics.json` holds, in its order."""
 
 SHOWN = 4
 """Headline measures in a `repr`."""
@@ -195,26 +190,11 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of `metrics.json`; undefined values are None."""
-        return {
-            "schema": SCHEMA,
-            "kind": self.kind,
-            **({"unit": self.unit} if self.unit else {}),
-            "measures": [asdict(measure) for measure in self.measures],
-            "operating_points": [
-                {**asdict(point), "threshold": storable(point.threshold)}
-                for point in self.operating_points
-            ],
-            "counts": list(self.counts),
-            "confusion": self.confusion,
-            "per_1000": list(self.per_1000),
-            "curves": list(self.curves),
-            "variants": [asdict(variant) for variant in self.variants],
-            "worst": list(self.worst),
-            "comparison": None if self.comparison is None else asdict(self.comparison),
-            "readers": [asdict(point) for point in self.readers],
-            "notes": list(self.notes),
-            "test_openings": self.test_openings,
-        }
+        content = {name: plain(getattr(self, name)) for name in PARTS}
+        for point in content["operating_points"]:
+            point["threshold"] = storable(point["threshold"])
+        unit = {"unit": self.unit} if self.unit else {}
+        return {"schema": SCHEMA, "kind": self.kind, **unit, **content}
 
     @classmethod
     def from_json(cls, source: str | PathLike[str] | Mapping[str, Any]) -> Evaluation:
@@ -233,59 +213,35 @@ class Evaluation:
         )
         if content.get("schema") != SCHEMA:
             raise PredictionsError(f"the schema is {content.get('schema')!r}", expected=SCHEMA)
-
-        def rows(name: str) -> list[dict[str, Any]]:
-            return content.get(name) or []
-
-        as_they_are: dict[str, Any] = {
-            **{name: tuple(rows(name)) for name in ROWS},
-            **{name: content[name] for name in VALUES if name in content},
-        }
-        return cls(
-            measures=tuple(Measure(**row) for row in content["measures"]),
-            operating_points=tuple(
-                OperatingPoint(**{**row, "threshold": float(row["threshold"])})
-                for row in rows("operating_points")
-            ),
-            variants=tuple(
-                Variant(row["variant"], Measure(**row["measure"])) for row in rows("variants")
-            ),
-            comparison=_comparison(content.get("comparison")),
-            readers=tuple(
-                ReaderPoint(
-                    row["reader"],
-                    row["label"],
-                    Measure(**row["sensitivity"]),
-                    Measure(**row["specificity"]),
-                )
-                for row in rows("readers")
-            ),
-            **as_they_are,
+        found: Evaluation = built(cls, content)
+        points = (
+            replace(point, threshold=float(point.threshold)) for point in found.operating_points
         )
+        return replace(found, operating_points=tuple(points))
 
 
-def _comparison(content: Mapping[str, Any] | None) -> Comparison | None:
-    """Return a comparison of models from its JSON."""
-    if content is None:
-        return None
-    tests = (
-        ModelComparison(
-            **{
-                **row,
-                "test": PairedTest(
-                    **{**row["test"], "difference": Measure(**row["test"]["difference"])}
-                ),
-            }
-        )
-        for row in content["tests"]
-    )
-    return Comparison(
-        models=tuple(content["models"]),
-        shown=content["shown"],
-        rows=tuple(ModelRow(row["model"], Measure(**row["measure"])) for row in content["rows"]),
-        tests=tuple(tests),
-        curves=tuple(content["curves"]),
-    )
+def plain(value: Any) -> Any:
+    """Return dataclasses as dictionaries and tuples as lists, all the way down."""
+    if is_dataclass(value):
+        return {part.name: plain(getattr(value, part.name)) for part in fields(value)}
+    return [plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+def built(kind: Any, value: Any) -> Any:
+    """Return what `plain` made as a value of its type again; keys that it does not know are left.
+
+    >>> built(tuple[int, ...], [1, 2])
+    (1, 2)
+    """
+    if is_dataclass(kind):
+        hints = get_type_hints(kind)
+        known = {part.name for part in fields(kind)} & value.keys()
+        return kind(**{name: built(hints[name], value[name]) for name in known})  # type: ignore[operator]
+    if get_origin(kind) is tuple:
+        return tuple(built(get_args(kind)[0], item) for item in value or ())
+    if get_origin(kind) is UnionType and value is not None:
+        return built(get_args(kind)[0], value)
+    return value
 
 
 def storable(threshold: float) -> float | str:

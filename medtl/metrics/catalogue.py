@@ -37,6 +37,8 @@ class Entry:
         at: The number in the name ("12" of `within_12_months`).
         ending: What follows the base name ("median", "gap_p").
         size: "volume" or "area", when the measure is of a structure's size.
+        function: Where it is computed ("calibration.brier"), for a measure of truth and score that
+            an evaluation takes from its line alone: called with a `Scores` and `ci`.
     """
 
     form: Form = "number"
@@ -48,6 +50,7 @@ class Entry:
     at: str = ""
     ending: str = ""
     size: str = ""
+    function: str = ""
 
     @property
     def headline(self) -> bool:
@@ -130,7 +133,7 @@ CATALOGUE: Mapping[str, Entry] = {
     "median_difference": Entry("number"),
     "val_loss": Entry("score", "lower"),
 }
-"""Base name -> what is known of it. A new measure is one line here and one function."""
+"""Base name -> what is known of it. A new measure is one line here, naming its function."""
 
 ENDINGS = ("after_temperature", "mean_of_folds", "median", "p05", "p25", "p75", "difference",
            "gap_p_holm", "gap_p", "gap")  # fmt: skip

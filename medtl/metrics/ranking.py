@@ -140,17 +140,6 @@ def weighted_counts(ranking: Ranking, weights: IntArray) -> tuple[IntArray, IntA
     return tp, flagged - tp
 
 
-def counts_at(ranking: Ranking, threshold: float) -> tuple[int, int, int, int]:
-    """Return tp, fp, fn, tn when score >= threshold is called positive.
-
-    >>> counts_at(rank([0, 1, 1], [0.2, 0.9, 0.2]), 0.5)
-    (1, 0, 1, 1)
-    """
-    flagged = int(np.searchsorted(-ranking.thresholds, -threshold, side="right"))
-    tp, fp = (int(ranking.tp[flagged - 1]), int(ranking.fp[flagged - 1])) if flagged else (0, 0)
-    return tp, fp, ranking.num_positive - tp, ranking.num_negative - fp
-
-
 def ratio(top: ArrayLike, bottom: ArrayLike) -> FloatArray:
     """Return top / bottom elementwise, NaN where the denominator is 0.
 

@@ -97,6 +97,9 @@ class Recalibration:
         fitted_on: Split it was fitted on: never the one that is reported.
         n: Rows it was fitted on.
         slope_error: Standard error of the slope, of independent rows.
+
+    >>> Recalibration("temperature", 0.5, 0.0, "val", 9, 0.1)([0.9, 0.5]).round(3)
+    array([0.75, 0.5 ])
     """
 
     method: str

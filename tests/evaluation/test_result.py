@@ -288,6 +288,33 @@ def test_every_measure_is_in_the_catalogue(make):
     assert not {measure.name for measure in measures if not entry(measure.name).base}
 
 
+def test_a_new_measure_is_a_function_and_a_line(monkeypatch, tmp_path):
+    """It reaches the evaluation, its file, the report and the rows of a study."""
+    from medtl.metrics import calibration, catalogue
+    from medtl.metrics.scores import CI95, Scores
+    from medtl.studies.rows import lower_is_better, measures_row
+
+    def oe_ratio(y_true, y_score=None, *, patients=None, ci=CI95):
+        rows = Scores.of(y_true, y_score, patients)
+        share = rows.truth.mean() / rows.score.mean()
+        return rows.blank("oe_ratio", ci).ok(share, (share, share), "none")
+
+    monkeypatch.setattr(calibration, "oe_ratio", oe_ratio, raising=False)
+    line = catalogue.Entry("number", "lower", "headline", function="calibration.oe_ratio")
+    monkeypatch.setitem(catalogue.CATALOGUE, "oe_ratio", line)
+    catalogue.entry.cache_clear()
+    found = binary()
+    truth, score, _ = arrays()
+    assert found.oe_ratio.value == pytest.approx(truth.mean() / score.mean())
+    assert found.oe_ratio in found.headlines()
+    content = found.to_json()
+    assert "oe_ratio" in {measure["name"] for measure in content["measures"]}
+    assert "Oe ratio" in found.report(tmp_path / "report.html").read_text("utf-8")
+    assert measures_row(content)["oe_ratio"] == found.oe_ratio.value
+    assert lower_is_better("oe_ratio")
+    catalogue.entry.cache_clear()
+
+
 def test_a_name_that_is_in_no_catalogue_is_found_out():
     assert entry("auroc_of_tomorrow").base == ""
     assert entry("auroc_of_tomorrow").better == ""

@@ -34,11 +34,12 @@ def describe(name: str) -> tuple[str, Kind]:
     if of.size:
         title, size = plain(f"measure.{of.base}"), plain(f"measure.{of.size}")
         return plain("measure.of", measure=title, which=size), kind
-    if of.base and not of.ending:
+    known = of.base and not of.ending
+    if known and knows(f"measure.{of.base}"):
         return plain(f"measure.{of.base}"), kind
     words, _, unit = name.rpartition("_")
-    if not knows(f"value.{unit}"):
-        words, unit = name, "number"
+    if known or not knows(f"value.{unit}"):
+        words, unit = name, kind if known else "number"
     return words.replace("_", " ").capitalize() or name, unit
 
 
