@@ -78,19 +78,26 @@ def evaluate_arrays(  # noqa: PLR0913 - one call states a whole evaluation
         )
     names = list(labels) or [""] * (truths.shape[1] == 1) or list(map(str, range(truths.shape[1])))
     if len(names) != truths.shape[1]:
-        raise PredictionsError(f"{len(names)} labels for {truths.shape[1]} columns",
-                               expected="one each")  # fmt: skip
-    columns = {**groups, "split": np.broadcast_to(split, len(truths)),
-               **({} if patients is None else {"patient_id": patients})}  # fmt: skip
-    kind = kind or ("regression" if unit else "classification")
-    points = [] if threshold is None else [
-        OperatingPoint(name, threshold, "given", "given", 0, 0) for name in names
-    ]  # fmt: skip
+        raise PredictionsError(
+            f"{len(names)} labels for {truths.shape[1]} columns", expected="one each"
+        )
+    columns = {**groups, "split": np.broadcast_to(split, len(truths))}
+    if patients is not None:
+        columns["patient_id"] = patients
+    fixed = () if threshold is None else names
     return evaluate(
         _table(truths, scores, names, columns),
-        rule=rule, operating_points=points, prevalence=prevalence, strata=list(groups),
-        kind=kind, unit=unit, metrics=metrics, ci=ci,
-    )  # fmt: skip
+        rule=rule,
+        operating_points=[
+            OperatingPoint(name, threshold, "given", "given", 0, 0) for name in fixed
+        ],
+        prevalence=prevalence,
+        strata=list(groups),
+        kind=kind or ("regression" if unit else "classification"),
+        unit=unit,
+        metrics=metrics,
+        ci=ci,
+    )
 
 
 def _table(
@@ -101,13 +108,17 @@ def _table(
 
     for name, values in columns.items():
         if np.shape(values) != (len(truths),):
-            raise PredictionsError(f"{name} has shape {np.shape(values)} for {len(truths)} rows",
-                                   expected="one value each")  # fmt: skip
+            raise PredictionsError(
+                f"{name} has shape {np.shape(values)} for {len(truths)} rows",
+                expected="one value each",
+            )
     width = len(str(len(truths)))
-    case = [f"{row:0{width}d}" for row in range(len(truths))]
-    parts = [
-        pd.DataFrame({"case_id": case, **{key: np.asarray(value) for key, value in columns.items()},
-                      "label": name, "y_true": truths[:, at], "y_score": scores[:, at]})
-        for at, name in enumerate(names)
-    ]  # fmt: skip
-    return pd.concat(parts, ignore_index=True)
+    given = {name: np.asarray(values) for name, values in columns.items()}
+    cases = pd.DataFrame({"case_id": [f"{row:0{width}d}" for row in range(len(truths))], **given})
+    return pd.concat(
+        [
+            cases.assign(label=name, y_true=truths[:, at], y_score=scores[:, at])
+            for at, name in enumerate(names)
+        ],
+        ignore_index=True,
+    )

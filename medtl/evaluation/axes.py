@@ -85,9 +85,8 @@ class Plots:
 
     def cases(self, label: str = "", ax: Axes | None = None) -> Axes:
         """Draw the Dice of every case, the worst first."""
-        return self._drawn("dice_of_cases", label, ax, "case, the worst first", "Dice", style=".")[
-            0
-        ]
+        words = "case, the worst first", "Dice"
+        return self._drawn("dice_of_cases", label, ax, *words, style=".")[0]
 
     def _curve(self, name: str, label: str) -> Curve:
         """Return the curve of a finding, or say which there are."""
@@ -117,7 +116,8 @@ class Plots:
         ax = _axes(ax, label, x, y)
         ax.plot(_floats(curve, "x"), _floats(curve, "y"), style)
         if band and "low" in curve:
-            ax.fill_between(*(_floats(curve, part) for part in ("x", "low", "high")), alpha=0.2)
+            x_, low, high = (_floats(curve, part) for part in ("x", "low", "high"))
+            ax.fill_between(x_, low, high, alpha=0.2)
         return ax, curve
 
 

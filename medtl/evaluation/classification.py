@@ -183,9 +183,8 @@ def macro_measures(
     names = ["auroc", "average_precision"]
     if used and all(rows.label in thresholds for rows in used):
         names += ["sensitivity", "specificity", "f1"]
-    n, positives = (sum(sizes) for sizes in (
-        [rows.scores.truth.size for rows in used], [rows.scores.positives for rows in used]
-    ))  # fmt: skip
+    n = sum(rows.scores.truth.size for rows in used)
+    positives = sum(rows.scores.positives for rows in used)
     blank = replace(ci.blank("", n, positives), label="macro", split=labels[0].split)
     if not used:
         reason = "no label has both classes"

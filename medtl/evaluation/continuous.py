@@ -16,7 +16,7 @@ from medtl.metrics import agreement
 from medtl.metrics.intervals import proportion_of_rows
 from medtl.metrics.overlap import casewise_measures
 from medtl.metrics.resampling import bootstrap, with_percentiles
-from medtl.metrics.scores import CI, PAIR, Readings, is_clustered, num_patients, usable_rows
+from medtl.metrics.scores import CI, PAIR, Readings, usable_rows
 from medtl.metrics.subgroups import mean_gaps
 from medtl.types import FloatArray, IntArray, Measure
 
@@ -189,7 +189,7 @@ def _correlations(rows: pd.DataFrame, ci: CI) -> list[Measure]:
         return [icc, *agreement.correlation_measures(*drawn, ci=ci)]
 
     measures = measures_of(np.arange(truth.size))
-    if not is_clustered(pair.patients):
+    if not pair.clustered:
         return measures
 
     # The closed intervals take rows as independent; here some patients have several.
@@ -199,9 +199,10 @@ def _correlations(rows: pd.DataFrame, ci: CI) -> list[Measure]:
 
     few = replace(ci, resamples=min(ci.resamples, DRAWN))
     draws = bootstrap(values_of, pair.patients, few)
-    number = num_patients(pair.patients)
     return [
-        with_percentiles(replace(measure, low=None, high=None, n_patients=number), column)
+        with_percentiles(
+            replace(measure, low=None, high=None, n_patients=pair.num_patients), column
+        )
         if measure.status == "ok"
         else measure
         for measure, column in zip(measures, draws.T, strict=True)

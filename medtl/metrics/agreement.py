@@ -21,16 +21,7 @@ from medtl.metrics.intervals import (
 )
 from medtl.metrics.ranking import ratio
 from medtl.metrics.resampling import resampled_measures
-from medtl.metrics.scores import (
-    CI,
-    CI95,
-    NO_ROWS,
-    Ids,
-    Readings,
-    Values,
-    is_clustered,
-    num_patients,
-)
+from medtl.metrics.scores import CI, CI95, NO_ROWS, Ids, Readings, Values
 from medtl.types import FloatArray, IntArray, Measure
 
 LIMIT_FACTOR = 1.96
@@ -159,9 +150,8 @@ def bland_altman(
     bias_months: 1.000 [-1.250, 3.250], n = 4 (t)
     """
     rows = Readings.of(y_true, y_score, patients)
-    error, clusters = rows.error, num_patients(rows.patients)
-    blanks = [replace(rows.blank(ci), name=f"{name}_{unit}")
-              for name in ("bias", "loa_low", "loa_high")]  # fmt: skip
+    error, clusters = rows.error, rows.num_patients
+    blanks = [rows.blank(ci, f"{name}_{unit}") for name in ("bias", "loa_low", "loa_high")]
     if not error.size:
         return [blank.undefined(NO_ROWS) for blank in blanks]
     bias = float(error.mean())
@@ -175,7 +165,7 @@ def bland_altman(
     design = of_bias / (spread / math.sqrt(n)) if spread > 0 else 1.0
     of_limit = design * spread * math.sqrt(1 / n + LIMIT_FACTOR**2 / (2 * (n - 1)))
     t = float(stdtrit(clusters - 1, 0.5 + ci.level / 2))
-    method = "t over patients" if is_clustered(rows.patients) else "t"
+    method = "t over patients" if rows.clustered else "t"
     limit = LIMIT_FACTOR * spread
     found = [(bias, of_bias), (bias - limit, of_limit), (bias + limit, of_limit)]
     measures = [

@@ -301,8 +301,8 @@ def predictive_values_at(counts: Counts, prevalence: float, *, ci: CI = CI95) ->
     ppv_at_prevalence: 0.333 [0.125, 0.637], n = 20 (Mercaldo logit)
     """
     positives, negatives = counts.tp + counts.fn, counts.fp + counts.tn
-    blanks = [ci.blank(f"{name}_at_prevalence", positives + negatives, positives)
-              for name in ("ppv", "npv")]  # fmt: skip
+    names, n = ("ppv_at_prevalence", "npv_at_prevalence"), positives + negatives
+    blanks = [ci.blank(name, n, positives) for name in names]
     if not (positives and negatives):
         return [blank.undefined(ONE_CLASS) for blank in blanks]
     se, sp = counts.tp / positives, counts.tn / negatives

@@ -259,7 +259,7 @@ def bootstrap_function(
     gap: 0.500 [0.300, 0.700], n = 4 (percentile bootstrap of patients)
     """
     rows = Readings.of(y_true, y_score, patients)
-    truth, score, blank = rows.reference, rows.prediction, replace(rows.blank(ci), name=name)
+    truth, score, blank = rows.reference, rows.prediction, rows.blank(ci, name)
     value = float(function(truth, score)) if truth.size else math.nan
     if not math.isfinite(value):
         return blank.undefined("the function has no value on these rows")

@@ -210,9 +210,19 @@ class Readings:
         """Prediction minus reference."""
         return self.prediction - self.reference
 
-    def blank(self, ci: CI) -> Measure:
+    @cached_property
+    def num_patients(self) -> int:
+        """Number of patients."""
+        return num_patients(self.patients)
+
+    @property
+    def clustered(self) -> bool:
+        """Whether some patient has several rows."""
+        return self.num_patients < self.reference.size
+
+    def blank(self, ci: CI, name: str = "") -> Measure:
         """Return a measure without a value that already knows its rows and patients."""
-        return ci.blank(n=self.reference.size, patients=num_patients(self.patients))
+        return ci.blank(name, self.reference.size, patients=self.num_patients)
 
 
 Ids = ArrayLike | None
