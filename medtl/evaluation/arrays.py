@@ -84,13 +84,13 @@ def evaluate_arrays(  # noqa: PLR0913 - one call states a whole evaluation
     columns = {**groups, "split": np.broadcast_to(split, len(truths))}
     if patients is not None:
         columns["patient_id"] = patients
-    fixed = () if threshold is None else names
+    points = []
+    if threshold is not None:
+        points = [OperatingPoint(name, threshold, "given", "given", 0, 0) for name in names]
     return evaluate(
         _table(truths, scores, names, columns),
         rule=rule,
-        operating_points=[
-            OperatingPoint(name, threshold, "given", "given", 0, 0) for name in fixed
-        ],
+        operating_points=points,
         prevalence=prevalence,
         strata=list(groups),
         kind=kind or ("regression" if unit else "classification"),

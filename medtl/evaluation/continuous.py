@@ -199,10 +199,9 @@ def _correlations(rows: pd.DataFrame, ci: CI) -> list[Measure]:
 
     few = replace(ci, resamples=min(ci.resamples, DRAWN))
     draws = bootstrap(values_of, pair.patients, few)
+    blank = pair.blank(ci)
     return [
-        with_percentiles(
-            replace(measure, low=None, high=None, n_patients=pair.num_patients), column
-        )
+        with_percentiles(replace(blank, name=measure.name, value=measure.value), column)
         if measure.status == "ok"
         else measure
         for measure, column in zip(measures, draws.T, strict=True)
