@@ -1,1 +1,1 @@
-"""Who is in a study: manifests, labels, splits, leaks, pseudonyms, predictions."""
+"""The cases of a study: manifests, labels, splits, leaks, pseudonyms, predictions."""

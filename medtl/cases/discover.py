@@ -1,4 +1,4 @@
-"""What a user points `medtl init` at: a table, a tree with a folder per class, or DICOM files.
+"""Data for `medtl init`: a table, a tree with a folder per class, or DICOM files.
 
 What cannot be known is not guessed: it becomes a note that asks the user.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Literal
 
@@ -34,7 +35,7 @@ _NO_PATIENTS = (
 
 @dataclass(frozen=True)
 class Discovery:
-    """What was found, as the start of a manifest and a recipe.
+    """The data that were found, as the start of a manifest and a recipe.
 
     Attributes:
         kind: "folders" (a folder per class), "csv" (a table) or "dicom" (headers were scanned).
@@ -56,7 +57,10 @@ class Discovery:
 
 
 def discover(
-    data: Path, *, salt: bytes | None = None, progress: Callable[[int, int], None] | None = None
+    data: str | PathLike[str],
+    *,
+    salt: bytes | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Discovery:
     """Return what a table, or a folder of images, holds.
 
@@ -71,6 +75,7 @@ def discover(
     Raises:
         ManifestError: If nothing of that kind is there, or the table is faulty.
     """
+    data = Path(data)
     if data.is_file():
         return _from_table(data)
     if not data.is_dir():

@@ -20,7 +20,7 @@ _LISTED = 10
 
 @dataclass(frozen=True)
 class Join:
-    """Which row of a sheet each image belongs to.
+    """The row of a sheet that each image belongs to.
 
     Attributes:
         by: What of the images the sheet's column holds ("accession number").
@@ -118,7 +118,7 @@ def _rows_by(
 def _notes(
     kind: str, column: str, keys: Sequence[str], rows: Sequence[int | None], lonely: Sequence[int]
 ) -> tuple[str, ...]:
-    """What was taken, and what has no partner on either side."""
+    """Return notes on what was taken, and on what has no partner on either side."""
     joined = [row for row in rows if row is not None]
     notes = [
         f"'{column}' is the {kind} of the images: {len(joined)} of {len(rows)} images belong to "

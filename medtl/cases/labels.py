@@ -1,4 +1,4 @@
-"""What the cells of a target column say, and what they must not say unnoticed.
+"""The meaning of the cells of a target column, and what they must not say unnoticed.
 
 A study is decided by what its labels mean. So nothing is guessed: a third word beside two, a second
 spelling, a list in one cell and a word for "missing" stop the study, with the counts and the line
@@ -18,13 +18,13 @@ from medtl.errors import ManifestError
 from medtl.types import SPLITS, Case
 
 MISSING_WORDS = frozenset({"nan", "na", "n/a", "#n/a", "null", "none", "nil", "missing", "?", "-"})
-"""What programs and people write into a cell of numbers to say that there is none."""
+"""Words that programs and people write into a cell of numbers to say that there is none."""
 
 FINDING_CELLS = frozenset({"0", "1", "-1", "0.0", "1.0", "-1.0"})
 """Cells of a finding's column that need no explanation."""
 
 SEPARATORS = ("|", ";", ",", "/", "\\")
-"""What may stand between findings that one cell lists."""
+"""Separators of findings that one cell lists."""
 
 _MAX_CLASSES = 50
 """More different words are no classes."""

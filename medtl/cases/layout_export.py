@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Callable, Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +25,7 @@ _ENDING = ".nii.gz"
 
 def export_layout(
     manifest: Manifest,
-    out: Path,
+    out: str | PathLike[str],
     layout: Literal["msd", "nnunet"],
     *,
     name: str = "medtl",
@@ -46,6 +47,7 @@ def export_layout(
         ManifestError: The folder exists, or a case has no mask.
         ImageError: An image or mask cannot be read, they do not agree, or are no volumes.
     """
+    out = Path(out)
     if out.exists():
         raise ManifestError("the folder exists", where=out.name, fix="Choose another --out")
     bare = [case for case in manifest.cases if case.mask is None]

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -33,7 +34,7 @@ _ONE_EACH = (
 
 @dataclass(frozen=True)
 class Imported:
-    """What a release folder holds, as the start of a manifest.
+    """The contents of a release folder, as the start of a manifest.
 
     Attributes:
         rows: Rows of the manifest; paths are relative to the folder.
@@ -46,7 +47,9 @@ class Imported:
     notes: tuple[str, ...]
 
 
-def import_layout(folder: Path, layout: str | Path, *, fold: int | None = None) -> Imported:
+def import_layout(
+    folder: str | PathLike[str], layout: str | PathLike[str], *, fold: int | None = None
+) -> Imported:
     """Return the rows and the sidecar of a manifest for a release folder.
 
     Args:
@@ -57,6 +60,7 @@ def import_layout(folder: Path, layout: str | Path, *, fold: int | None = None) 
     Raises:
         ManifestError: The folder is not laid out like that; all missing files are listed.
     """
+    folder = Path(folder)
     if not folder.is_dir():
         raise ManifestError("there is no such folder", where=folder.name, fix="Check the path")
     if isinstance(layout, str) and layout in _READERS:

@@ -53,7 +53,7 @@ SPLIT_NAMES: Mapping[str, str] = MappingProxyType(
         "testing": "test",
     }
 )
-"""What people call the parts of a study -> what medtl calls them."""
+"""Usual names of the parts of a study -> medtl's names."""
 
 _NUMBER = re.compile(r"[-+]?\d{1,9}(\.\d*)?")
 _OLDEST_YEARS = 130
@@ -126,7 +126,9 @@ def read_manifest(
 
 
 def write_manifest(
-    rows: Sequence[Mapping[str, Any]], path: str | Path, sidecar: Mapping[str, Any] | None = None
+    rows: Sequence[Mapping[str, Any]],
+    path: str | PathLike[str],
+    sidecar: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a manifest as CSV, and its sidecar if there is one, each atomically.
 
@@ -141,13 +143,14 @@ def write_manifest(
     write_table(rows, path)
 
 
-def place_for(folder: Path, out: Path | None) -> Path:
+def place_for(folder: str | PathLike[str], out: str | PathLike[str] | None) -> Path:
     """Return where the manifest of a folder goes: `out`, by default `FOLDER/manifest.csv`.
 
     Raises:
         ManifestError: There is a manifest already, or it would lie below or beside its images.
     """
-    path = out or folder / "manifest.csv"
+    folder = Path(folder)
+    path = Path(out) if out else folder / "manifest.csv"
     if path.exists():
         raise ManifestError("the manifest exists", where=str(path), fix="Choose another --out")
     if not folder.resolve().is_relative_to(path.resolve().parent):

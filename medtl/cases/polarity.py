@@ -1,4 +1,4 @@
-"""Which of two class words is the finding, and which says that it is not there.
+"""The polarity of two class words: the finding, and the one that says that it is not there.
 
 A wrong answer turns a whole study round, so there are three answers: one word, the other, or none:
 then the user is asked. The words of ten languages stand in `absence.yaml`.
@@ -45,7 +45,7 @@ def is_absence(word: str) -> bool:
 
 
 def _is_absence(word: str, other: str) -> bool | None:
-    """Whether a folded word says that something is not there; None when it may or may not."""
+    """Return whether a folded word says that something is not there; None when both may be."""
     lists = _lists()
     if word in lists["absence"]:
         return True
@@ -58,7 +58,7 @@ def _is_absence(word: str, other: str) -> bool | None:
 
 
 def _without_negation(word: str, other: str, lists: dict[str, frozenset[str]]) -> str | None:
-    """What a word denies ("effusion" of "no effusion"); None when it denies nothing."""
+    """Return what a word denies ("effusion" of "no effusion"); None when it denies nothing."""
     start, _, rest = word.partition(" ")
     if rest and start in lists["negations"]:
         return rest

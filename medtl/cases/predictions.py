@@ -11,6 +11,7 @@ import difflib
 import io
 import math
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ MASKED = ("case_id", "truth", "prediction")
 """Columns that every table of segmentations has: paths relative to the file."""
 
 KEYS = ("split", "label", "model", "fold", "seed", "reader", "case_id")
-"""What a row is about, in the order of the sort. Two rows with equal keys are a fault."""
+"""Columns that identify a row, in the order of the sort. Two rows with equal keys are a fault."""
 
 ORDER = ("case_id", "patient_id", "split", "label", "model", "fold", "seed", "reader", "y_true",
          "y_score", "y_true_raw", "truth", "prediction")  # fmt: skip
@@ -44,7 +45,9 @@ SHOWN = 5
 """Row numbers listed in a message."""
 
 
-def read_predictions(path: str | Path, *, one_image_per_patient: bool = False) -> pd.DataFrame:
+def read_predictions(
+    path: str | PathLike[str], *, one_image_per_patient: bool = False
+) -> pd.DataFrame:
     """Return a predictions table after checking it.
 
     Missing truths and scores are NaN. A table without `split` is all test. Numbers of rows in
@@ -79,7 +82,7 @@ def read_predictions(path: str | Path, *, one_image_per_patient: bool = False) -
         return _ordered(table)
 
 
-def mask_labels(path: str | Path) -> dict[int, str]:
+def mask_labels(path: str | PathLike[str]) -> dict[int, str]:
     """Return value in a mask -> structure, from the YAML file beside a table of masks.
 
     Args:
@@ -105,7 +108,7 @@ def mask_labels(path: str | Path) -> dict[int, str]:
     return named
 
 
-def write_predictions(table: pd.DataFrame, path: str | Path) -> None:
+def write_predictions(table: pd.DataFrame, path: str | PathLike[str]) -> None:
     """Write a predictions table, atomically, such that reading it gives the same numbers.
 
     Args:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
 from itertools import chain
+from os import PathLike
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -62,7 +63,7 @@ _FILES_PER_WORKER = 2000
 
 @dataclass(frozen=True)
 class ScanResult:
-    """What a tree of DICOM files holds.
+    """The contents of a tree of DICOM files.
 
     Attributes:
         rows: Column -> text, one mapping per image or series, sorted by path.
@@ -77,7 +78,7 @@ class ScanResult:
 
 @dataclass(frozen=True)
 class _File:
-    """What one file gave: a row with its original ids, or a cause why there is none."""
+    """The yield of one file: a row with its original ids, or a cause why there is none."""
 
     path: str
     row: dict[str, str]
@@ -86,7 +87,7 @@ class _File:
 
 
 def scan_dicom(
-    root: Path,
+    root: str | PathLike[str],
     *,
     per: Literal["image", "series"] = "image",
     salt: bytes,
@@ -108,6 +109,7 @@ def scan_dicom(
         ManifestError: If the folder is missing.
         RunError: If a worker process is killed.
     """
+    root = Path(root)
     if not root.is_dir():
         raise ManifestError("there is no such folder", where=root.name, fix="Check the path")
     paths, skipped = _walk(root)

@@ -13,6 +13,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
+from os import PathLike
 from pathlib import Path
 
 from medtl.errors import MedtlError
@@ -25,7 +26,7 @@ _MOST_MEMBERS = 100_000
 """Members that are looked at."""
 
 
-def is_archive(path: Path) -> bool:
+def is_archive(path: str | PathLike[str]) -> bool:
     r"""Return whether the bytes of a regular file are those of an archive or a compressed file.
 
     >>> from pathlib import Path
@@ -33,12 +34,13 @@ def is_archive(path: Path) -> bool:
     >>> is_archive(Path("study.zip"))
     True
     """
+    path = Path(path)
     with path.open("rb") as file:
         head = file.read(262)
     return head.startswith(_MAGIC) or head[257:262] == b"ustar"
 
 
-def archive_error(path: Path, limits: Limits = DEFAULT_LIMITS) -> MedtlError:
+def archive_error(path: str | PathLike[str], limits: Limits = DEFAULT_LIMITS) -> MedtlError:
     """Return the error for an archive where data were expected; it names the worst of its faults.
 
     Args:
@@ -53,6 +55,7 @@ def archive_error(path: Path, limits: Limits = DEFAULT_LIMITS) -> MedtlError:
     >>> print(archive_error(Path("study.zip")))
     study.zip: an archive, which is never unpacked here; it is unsafe: member 1 has a ...
     """
+    path = Path(path)
     try:
         fault = _zip_fault(path, limits) if zipfile.is_zipfile(path) else _tar_fault(path, limits)
     except (tarfile.TarError, zipfile.BadZipFile, OSError, EOFError, ValueError) as error:
@@ -68,7 +71,7 @@ def archive_error(path: Path, limits: Limits = DEFAULT_LIMITS) -> MedtlError:
 
 
 def _zip_fault(path: Path, limits: Limits) -> str:
-    """What is wrong with the members of a zip file, by its directory alone."""
+    """Return the fault of the members of a zip file, by its directory alone; "" for none."""
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()[:_MOST_MEMBERS]
     for number, member in enumerate(members, 1):
@@ -81,7 +84,7 @@ def _zip_fault(path: Path, limits: Limits) -> str:
 
 
 def _tar_fault(path: Path, limits: Limits) -> str:
-    """What is wrong with the members of a tar file, read only as far as the limits allow."""
+    """Return the fault of the members of a tar file, read only as far as the limits allow."""
     unpacked, size = 0, path.stat().st_size
     with tarfile.open(path) as archive:
         for number, member in enumerate(archive, 1):
@@ -98,7 +101,7 @@ def _tar_fault(path: Path, limits: Limits) -> str:
 
 
 def _name_fault(name: str) -> str:
-    """What is wrong with the name of a member; it is not quoted, it may name a person."""
+    """Return the fault of a member's name; it is not quoted, it may name a person."""
     if name.startswith(("/", "\\")) or re.match(r"[A-Za-z]:", name):
         return "has an absolute path, outside the folder"
     if ".." in re.split(r"[/\\]", name):
@@ -107,7 +110,7 @@ def _name_fault(name: str) -> str:
 
 
 def _size_fault(unpacked: int, packed: int, limits: Limits) -> str:
-    """What is wrong with the sizes."""
+    """Return the fault of the sizes, "" for none."""
     if unpacked > limits.inflate_free_bytes and unpacked > limits.inflate_ratio * max(packed, 1):
         return f"{packed} bytes unpack to {unpacked} or more, beyond the limit (a bomb)"
     return ""

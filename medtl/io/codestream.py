@@ -35,7 +35,7 @@ Decode = Callable[[bytes], NDArray[Any]]
 
 @dataclass(frozen=True)
 class Codestream:
-    """What a JPEG-family stream says of itself; `precision` in bits, `segments` its APPn heads."""
+    """The header of a JPEG-family stream; `precision` in bits, `segments` its APPn heads."""
 
     rows: int
     columns: int

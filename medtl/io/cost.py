@@ -1,4 +1,4 @@
-"""How much a file may ask for, checked on what it declares first and on what it holds second.
+"""Limits of what a file may ask for, checked on what it declares first and on what it holds second.
 
 A file from outside can claim any size, hide a bomb in a compressed stream, or be no file at all
 (a named pipe, a device). Every reader of this package asks here before it allocates.
@@ -22,7 +22,7 @@ from medtl.errors import ImageError
 from medtl.types import Count
 
 COPY_AGAIN = "Copy the file again from its source."
-"""What a user can do about a file that is cut or corrupt."""
+"""Fix for a file that is cut or corrupt."""
 
 _CHUNK_BYTES = 1 << 20
 """Compressed streams are inflated in steps of this size, so a bomb is seen before it is large."""
@@ -30,7 +30,7 @@ _CHUNK_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Limits:
-    """What one image file may cost. Every limit can be raised by the caller.
+    """The cost allowed to one image file. Every limit can be raised by the caller.
 
     Attributes:
         decoded_bytes: Bytes of the decoded float32 array, and of the decoded stored values.
@@ -72,7 +72,7 @@ def limits_beside(shape: Sequence[int]) -> Limits:
 
 
 def _raise_it(limit: str) -> str:
-    """What to do about an honest file above a limit."""
+    """Return the fix for an honest file above a limit."""
     return f"If the file is to be trusted, raise data.limits.{limit} in the recipe"
 
 

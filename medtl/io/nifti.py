@@ -38,10 +38,10 @@ _HEADER_BYTES = {348: 1, 540: 2}
 """sizeof_hdr -> version of NIfTI."""
 
 _AFFINE_TOLERANCE_MM = 1e-3
-"""How far sform and qform may differ before they contradict each other."""
+"""Difference of sform and qform beyond which they contradict each other."""
 
 _QUATERNION_EXCESS = 1e-6
-"""How much longer than 1 a quaternion may be by rounding to float32."""
+"""Excess over length 1 that rounding to float32 gives a quaternion."""
 
 _FARTHEST_MM = 1e9
 """No scanner has a voxel or an origin of this size: such an affine is damaged."""

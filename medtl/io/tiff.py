@@ -129,7 +129,7 @@ def _page(pages: Any, frame: int | None) -> Any:
 
 
 def _is_pillows(stored: np.dtype[Any], samples: int, photometric: int) -> bool:
-    """Whether Pillow reads this kind of TIFF without loss."""
+    """Return whether Pillow reads this kind of TIFF without loss."""
     if stored.name in ("bool", "uint8"):
         return samples <= 4
     return stored.name in _PILLOW_READS and samples == 1 and photometric == _BLACK_IS_ZERO

@@ -26,7 +26,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from medtl.errors import RunError
 
 POLICIES = ("frozen", "frozen_stats", "bn_only", "adapt", "recalibrate")
-"""What can be asked for in a stage that trains the layers."""
+"""Policies that a stage which trains the layers may ask for."""
 
 log = logging.getLogger(__name__)
 

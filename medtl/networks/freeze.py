@@ -25,7 +25,7 @@ from medtl.networks.groups import NORMS, LayerGroup
 
 @dataclass(frozen=True)
 class PlanRow:
-    """What happens to one layer group in a stage.
+    """One layer group in a stage.
 
     Attributes:
         group: Its name.

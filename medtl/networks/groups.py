@@ -30,7 +30,7 @@ _HEADS = (
     *("head", "fc", "_fc", "last_linear", "classifier", "class_layers"),
     *("decoder", "segmentation_head", "up_layers", "up_samples", "conv_final"),
 )
-"""What stands on an encoder; together they are the group "head"."""
+"""Modules that stand on an encoder; together they are the group "head"."""
 
 _STEM = re.compile(r"_?conv_?(1|_?stem|Init)|stem(_\d+)?|layer0|features[._]conv0|level0")
 """First layers that are called "stem"."""
@@ -174,12 +174,12 @@ def _described_parts(module: Any, tensors: Sequence[str]) -> list[tuple[str, lis
 
 
 def _is_norm(module: nn.Module, tensor: str) -> bool:
-    """Whether the module that owns this tensor is a normalisation layer."""
+    """Return whether the module that owns this tensor is a normalisation layer."""
     return isinstance(module.get_submodule(tensor.rpartition(".")[0]), NORMS)
 
 
 def _part_name(tensors: Sequence[str], matcher: Mapping[str, Any] | Callable[[str], Any]) -> str:
-    """What the matcher recognised in a part's first tensor ("blocks.5"), else what all share."""
+    """Return what the matcher found in a part's first tensor ("blocks.5"), else what all share."""
     first = tensors[0]
     if isinstance(matcher, Mapping):
         for pattern in _patterns(matcher):

@@ -95,7 +95,7 @@ def is_exact(model: nn.Module, cut: Cut, images: Tensor, extra: Tensor) -> bool:
 
 
 def _given_to(model: nn.Module, module: str, images: Tensor) -> Tensor:
-    """What a forward pass would hand to a module; the pass ends there."""
+    """Return what a forward pass would hand to a module; the pass ends there."""
 
     def stop(_module: nn.Module, given: tuple[Tensor, ...]) -> None:
         raise _ReachedError(given[0])

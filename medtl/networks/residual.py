@@ -70,7 +70,7 @@ class ResidualBlock:
 
 @dataclass(frozen=True)
 class Survey:
-    """What a network has of residual blocks.
+    """The residual blocks of a network.
 
     Attributes:
         blocks: Those whose branch can be silenced, in forward order.
@@ -285,7 +285,7 @@ def _last_layer(
 
 
 def _scale_at(node: Node, recorder: _Recorder, names: Mapping[int, str]) -> Scale | str | None:
-    """What multiplies the features at a node, if anything does."""
+    """Return the layer that multiplies the features at a node, if any does."""
     name = recorder.layers.get(node)
     if name is None:
         factor = _factor(node, names)
@@ -344,7 +344,7 @@ def _check(model: nn.Module, images: Tensor, branches: Sequence[_Branch]) -> dic
 
 
 def _fault(module: nn.Module, branches: Sequence[_Branch], call: tuple[Any, Any]) -> str:
-    """Why the silenced branches of a block still matter, or ""."""
+    """Return why the silenced branches of a block still matter, or ""."""
     args, kwargs = call
     recorder = _Recorder(module, keep_values=True)
     with recorder.watching():

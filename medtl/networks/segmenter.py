@@ -46,7 +46,7 @@ UNET_CHANNELS = (128, 64, 32, 16, 16)
 encoders of 25 million parameters and cost more than a small encoder itself."""
 
 VOLUME_CONTRACT = InputContract(mean=(0.5,), std=(0.5,), channels=1)
-"""What 3D networks are given, [-1, 1]: they start from random weights, so this is a choice."""
+"""Input of 3D networks, [-1, 1]: they start from random weights, so this is a choice."""
 
 GROUP_CHANNELS = 8
 """Channels that a group norm of a new layer takes together."""

@@ -57,7 +57,7 @@ def truncate(backbone: nn.Module, until: str, shape: Sequence[int]) -> int:
 
 
 def _is_layer(module: nn.Module) -> bool:
-    """Whether a module goes with its group; the pooling after the last layer stays."""
+    """Return whether a module goes with its group; the pooling after the last layer stays."""
     return bool(module.state_dict()) and not hasattr(module, "global_pool")
 
 

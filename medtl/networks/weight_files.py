@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import zipfile
 from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
 
 import torch
@@ -16,13 +17,13 @@ CONTAINERS = ("state_dict", "model_state_dict", "model", "network_weights", "net
 """Keys under which training programs keep the weights among other things."""
 
 ZIP_MAGIC = b"PK\x03\x04"
-"""How torch tells its archives from its older format."""
+"""First bytes of torch's archives; its older format has others."""
 
 _CORRUPT = "truncated or corrupt: not a readable torch archive"
 _GET_IT_AGAIN = "The file was cut or altered: get it again from its source"
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: str | PathLike[str]) -> dict[str, Tensor]:
     """Return the named tensors of a `.safetensors`, `.pt` or `.pth` file, on the CPU.
 
     Of one of our own checkpoints only the model is returned, not the optimiser's state or the
@@ -32,6 +33,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         WeightsError: When the file is empty, a Git LFS pointer, cut, of another format, holds
             anything but plain data, or no tensors.
     """
+    path = Path(path)
     with located(path.name):
         if not path.is_file():  # a pipe would be waited for
             raise WeightsError("there is no such file", fix="Check the path")

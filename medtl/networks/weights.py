@@ -31,7 +31,7 @@ WeightsKind = Literal["bundled", "file", "timm", "none"]
 
 @dataclass(frozen=True)
 class WeightsSource:
-    """Where weights come from.
+    """The source of weights.
 
     Attributes:
         kind: "bundled" with the installation, a local "file", "timm" (may download), or "none".
@@ -46,7 +46,7 @@ class WeightsSource:
 
 @dataclass(frozen=True)
 class InputContract:
-    """What the weights expect of an image: `(x - mean) / std` of a unit image.
+    """The input that weights expect: `(x - mean) / std` of a unit image.
 
     Attributes:
         mean, std: One number per channel, in units of `value_range`.
@@ -62,7 +62,7 @@ class InputContract:
 
 @dataclass(frozen=True)
 class WeightsReport:
-    """What became of every tensor of the network. `str()` of it is a table.
+    """The fate of every tensor of the network. `str()` of it is a table.
 
     Attributes:
         source: In words.

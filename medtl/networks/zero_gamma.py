@@ -102,7 +102,7 @@ class GammaSurgery:
         return {s.weight: self.plan.lr_mult for s in scales if s.weight in self.originals}
 
     def is_due(self, stage: str, number: int) -> bool:
-        """Whether it happens before this stage, the first having number 0."""
+        """Return whether it happens before this stage, the first having number 0."""
         return stage == self.plan.when or (number == 0 and self.plan.when == START)
 
     def apply(self, model: nn.Module) -> None:
@@ -190,7 +190,7 @@ def select_blocks(
 
 
 def _nothing_eligible(found: Survey) -> str:
-    """Why no block of a network can be treated."""
+    """Return why no block of a network can be treated."""
     reasons = list(dict.fromkeys(found.refused.values()))
     if not reasons and found.blocks:
         reasons = ["only blocks of its decoder have shortcuts, and those are new"]
@@ -201,7 +201,7 @@ def _nothing_eligible(found: Survey) -> str:
 
 
 def _not_eligible(model: nn.Module, text: str, found: Survey, eligible: Sequence[str]) -> str:
-    """Why a name in a selector is no eligible block, "" when it is no part of the network."""
+    """Return why a name in a selector is no eligible block, "" for no part of the network."""
     parts = {short_name(name) for name, _ in model.named_modules()}
     for term in text.split(","):
         name = term.strip().removeprefix("!").removeprefix("name:")
@@ -231,7 +231,7 @@ def _require_effect(
 
 @torch.no_grad()
 def _ignores_scale(model: nn.Module, block: ResidualBlock, images: Tensor) -> bool:
-    """Whether the branch adds the same with half of its last layer's weight."""
+    """Return whether the branch adds the same with half of its last layer's weight."""
     _, whole = call_of(model, block, images)
     with silenced(model, block):
         _, nothing = call_of(model, block, images)
@@ -277,6 +277,6 @@ def remove(model: nn.Module, removal: Removal) -> None:
 
 
 def _remainder(module: nn.Module, removal: Removal) -> nn.Sequential:
-    """What is left of a block: its shortcut, and what is applied to the sum."""
+    """Return what is left of a block: its shortcut, and what is applied to the sum."""
     kept = [name for name in (removal.shortcut, removal.activation) if name]
     return nn.Sequential(OrderedDict((name, module.get_submodule(name)) for name in kept))

@@ -47,7 +47,7 @@ class Step:
 
 
 class Augmented(NamedTuple):
-    """What came out: the image, its mask (or None), and all that was done, in order."""
+    """An augmented image: the image, its mask (or None), and all that was done, in order."""
 
     array: NDArray[np.float32]
     mask: NDArray[np.generic] | None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ GAP_PX = 8
 
 def contact_sheet(
     units: Sequence[tuple[str, FloatArray]],
-    path: Path,
+    path: str | PathLike[str],
     *,
     augment: Augmenter | VolumeAugmenter | None = None,
     copies: int = 4,
@@ -50,6 +51,7 @@ def contact_sheet(
     >>> Path("sheet.png").is_file()
     True
     """
+    path = Path(path)
     from PIL import Image
 
     if not units:

@@ -27,7 +27,7 @@ _BAND = 4
 
 @dataclass(frozen=True)
 class Fit:
-    """Where an image lies on the network's grid.
+    """The place of an image on the network's grid.
 
     Attributes:
         source: Spatial shape of the image.

@@ -29,7 +29,7 @@ TOLERANCE = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class Preprocessor:
-    """How an image becomes the network's input. All fields are plain values.
+    """The way of an image to the network's input. All fields are plain values.
 
     Attributes:
         size: Shape of the network's grid; one number is a square.
@@ -283,7 +283,7 @@ class Preprocessor:
 
 
 class Scaling(Protocol):
-    """How real-world values become [0, 1]: fields that both preprocessors have."""
+    """The scaling of real-world values to [0, 1]: fields that both preprocessors have."""
 
     @property
     def scale(self) -> Scale: ...  # noqa: D102

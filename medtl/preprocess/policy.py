@@ -1,4 +1,4 @@
-"""Which transforms a recipe may have, and from which range each draws."""
+"""The transforms that a recipe may have, and the range that each draws from."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from medtl.preprocess.safety import kind_of, parameter_of, possible_of, safety, 
 
 Range = tuple[float, float]
 Asked = Mapping[str, Mapping[str, Sequence[float]]]
-"""What a recipe asks for: transform -> {parameter: [low, high]}, or {} for the table's range."""
+"""A recipe's wishes: transform -> {parameter: [low, high]}, or {} for the table's range."""
 
 
 def policy_ranges(modality: str, transforms: Asked | None) -> dict[str, Range | None]:
@@ -116,7 +116,7 @@ def _range_faults(asked: Any, limits: Range, where: str, name: str) -> list[Medt
 
 
 def _take_out_or_know(name: str) -> str:
-    """What to do about a transform that is refused."""
+    """Return the fix for a transform that is refused."""
     return f"Change or drop {name!r}, or add it to augment.i_know if you know it does no harm here"
 
 

@@ -1,4 +1,4 @@
-"""What augmentation may do to which image: the table `safety.yaml`, read and checked."""
+"""The limits of augmentation for each modality: the table `safety.yaml`, read and checked."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Limits = Mapping[str, tuple[float, float]]
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a transform may be used on a modality.
+    """The verdict on a transform for a modality.
 
     Attributes:
         level: "SAFE" is in the default policy, "CAUTION" on request, "UNSAFE" is refused.

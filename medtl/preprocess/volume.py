@@ -37,7 +37,7 @@ MAX_VOXELS = 2**28
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """Where an image lies on the network's grid, and the way back.
+    """The place of an image on the network's grid, and the way back.
 
     Attributes:
         shape: Spatial shape of the image as stored.
@@ -221,7 +221,7 @@ def _require_shape(found: tuple[int, ...], expected: tuple[int, ...], what: str,
 
 @dataclass(frozen=True)
 class VolumePreprocessor:
-    """How a volume becomes the network's input, with the methods of `Preprocessor`.
+    """The way of a volume to the network's input, with the methods of `Preprocessor`.
 
     The grid is given in mm and not in voxels, so every image has its own; the network sees patches
     of it.
@@ -343,6 +343,6 @@ class VolumePreprocessor:
         return cls(**{name: tuples(value) for name, value in values.items()})
 
     def _statistics(self, channel: NDArray[np.float32]) -> NDArray[np.bool_] | None:
-        """Where mean and standard deviation are taken; None is everywhere."""
+        """Return where mean and standard deviation are taken; None is everywhere."""
         filled = channel != 0
         return filled if self.nonzero and filled.any() else None

@@ -19,7 +19,7 @@ from typing import NoReturn
 STOP_SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
-"""What asks a program to end: Ctrl-C, a scheduler, a closed terminal. Windows has no SIGHUP."""
+"""Signals that end a program: Ctrl-C, a scheduler, a closed terminal. Windows has no SIGHUP."""
 
 
 class Stopped(SystemExit):

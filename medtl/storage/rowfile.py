@@ -113,7 +113,7 @@ class RowFile:
             self._rows = np.zeros(0, dtype=self._record)  # type: ignore[assignment]
 
     def _is_whole(self, row: int) -> bool:
-        """Whether a row is what was written."""
+        """Return whether a row is what was written."""
         record = self._rows[row]
         return bool(record["check"].tobytes() == _hash(record["key"].tobytes(), record["value"]))
 

@@ -30,7 +30,7 @@ from medtl.storage import atomic
 from medtl.storage.spreadsheets import ENDINGS, read_sheet
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
-"""What separates the cells of a text table; the one that gives the most columns is taken."""
+"""Separators of the cells of a text table; the one that gives the most columns is taken."""
 
 MAX_LISTED = 20
 """Faults written out in one message."""
@@ -121,12 +121,13 @@ def read_table(path: str | PathLike[str]) -> Table:
         return Table(columns, rows, lines, sha256, notes, (*row_faults, *faults))
 
 
-def read_columns(path: Path) -> list[str]:
+def read_columns(path: str | PathLike[str]) -> list[str]:
     """Return the names of a table's columns without reading its rows.
 
     Raises:
         ManifestError: As `read_table`, for the header.
     """
+    path = Path(path)
     with located(path.name):
         if path.suffix.lower() == ".parquet":
             return list(_checked_columns(_parquet(path).schema_arrow.names))

@@ -17,6 +17,7 @@ import urllib.parse
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
+from os import PathLike
 from pathlib import Path
 
 SHORTEST_BYTES = 4
@@ -31,7 +32,7 @@ _EMBEDDED = re.compile(rb"base64,([A-Za-z0-9+/=]{16,})")
 _PDF_STREAM = re.compile(rb"stream\r?\n")
 
 
-def find_traces(folder: Path, strings: Sequence[str]) -> list[tuple[str, int]]:
+def find_traces(folder: str | PathLike[str], strings: Sequence[str]) -> list[tuple[str, int]]:
     """Return (file and part of it, number of the string from 1) of every trace, sorted.
 
     Args:
@@ -39,6 +40,7 @@ def find_traces(folder: Path, strings: Sequence[str]) -> list[tuple[str, int]]:
         strings: Names, ids, dates, places: what must not be there. Those shorter than
             `SHORTEST_BYTES` in every form are not looked for.
     """
+    folder = Path(folder)
     wanted = [_forms(text) for text in strings]
     found: set[tuple[str, int]] = set()
     for path in sorted(folder.rglob("*")):

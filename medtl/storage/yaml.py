@@ -43,7 +43,7 @@ _CORE_SCHEMA: tuple[tuple[str, Callable[[str], Any]], ...] = (
     (r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", float),
     (r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", lambda text: float(text.replace(".", ""))),
 )
-"""What a plain scalar may look like, and its value; anything else is a text."""
+"""Forms of a plain scalar, each with its value; anything else is a text."""
 
 _TEXT_TAGS = frozenset({"!", "tag:yaml.org,2002:str"})
 

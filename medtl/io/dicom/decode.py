@@ -53,7 +53,7 @@ _FAMILIES: dict[str, str] = {
 
 @dataclass(frozen=True)
 class PixelFormat:
-    """How one sample is stored (PS3.5 8.1.1) and how many there are.
+    """Storage of one sample (PS3.5 8.1.1) and the number of samples.
 
     Attributes:
         rows, columns, samples, frames: The declared size.

@@ -52,7 +52,7 @@ _VRS = frozenset(
 
 @dataclass(frozen=True)
 class PixelElement:
-    """Where the pixel data lie: `length` declared and `available` actual bytes from `offset` on."""
+    """Place of the pixel data: `length` declared and `available` actual bytes from `offset` on."""
 
     source: BinaryIO
     kind: str

@@ -1,4 +1,4 @@
-"""What a DICOM header says: how pixels are stored, where they lie in the patient, allowed facts.
+"""Contents of a DICOM header: storage of the pixels, their place in the patient, allowed facts.
 
 Elements are read one by one through `value`, which turns every conversion fault of pydicom into an
 `ImageError` that names the element and never its value.
@@ -349,7 +349,7 @@ def _refuse_mosaic(dataset: Dataset) -> None:
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where the frames lie.
+    """Places of the frames.
 
     Attributes:
         order: Frame numbers from 0 in the order of the array: along the normal of the slices when

@@ -49,7 +49,7 @@ from medtl.io.dicom.luts import LookupTable, Rescale, Window, invert, is_padding
 from medtl.types import Image
 
 _PADDING_STEP = 1e-6
-"""How far below the smallest real value padding lies, relative to it (at least to 1)."""
+"""Distance of padding below the smallest real value, relative to it (at least to 1)."""
 
 
 @dataclass

@@ -75,7 +75,7 @@ class Window:
 
     @property
     def fault(self) -> str:
-        """Why the standard forbids this window, or ""."""
+        """Reason why the standard forbids this window, or ""."""
         if not (np.isfinite(self.center) and np.isfinite(self.width)):
             return "the window is not a finite number"
         if self.function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):

@@ -20,7 +20,7 @@ _OTHER_OBJECTS = frozenset({"SEG", "RTSTRUCT", "RTPLAN", "RTDOSE", "SR", "PR", "
 
 @dataclass(frozen=True)
 class Slice:
-    """What the header says about one slice: a file, or a frame of a multi-frame file."""
+    """One slice as its header describes it: a file, or a frame of a multi-frame file."""
 
     path: Path
     name: str

@@ -22,6 +22,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
@@ -82,7 +83,7 @@ class Server:
 
 @dataclass(frozen=True)
 class Fetched:
-    """What a study held.
+    """The files of a study.
 
     Attributes:
         images: Files that hold an image, named by their SOP Instance UID.
@@ -93,7 +94,7 @@ class Fetched:
     left_out: dict[str, int]
 
 
-def fetch_study(server: Server, study: str, folder: Path) -> Fetched:
+def fetch_study(server: Server, study: str, folder: str | PathLike[str]) -> Fetched:
     """Download the images of a study into a folder.
 
     Args:
@@ -110,6 +111,7 @@ def fetch_study(server: Server, study: str, folder: Path) -> Fetched:
     Traceback (most recent call last):
     medtl.errors.MedtlError: --study: the study is no DICOM UID; expected digits and points.
     """
+    folder = Path(folder)
     if len(study) > 64 or not _UID.fullmatch(study):
         raise MedtlError("the study is no DICOM UID", expected="digits and points", where="--study")
     address = _checked(server.url)
@@ -234,7 +236,7 @@ def _from_netrc(host: str) -> tuple[str | None, str | None]:
 
 
 def _is_loopback(host: str) -> bool:
-    """Whether a host is this machine, so that nothing leaves it."""
+    """Return whether a host is this machine, so that nothing leaves it."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
