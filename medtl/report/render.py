@@ -17,14 +17,7 @@ from markupsafe import Markup
 from medtl import __version__
 from medtl.errors import RunError
 from medtl.report import card
-from medtl.report.language.numbers import (
-    count_text,
-    finding_name,
-    number,
-    percent,
-    sentence,
-    threshold_text,
-)
+from medtl.report.language import numbers as words
 from medtl.report.language.texts import fill, knows, plain, speaking, spoken, translated
 from medtl.report.page import caveats as limits
 from medtl.report.page import drawings, headline, models, slider
@@ -121,7 +114,7 @@ def _content(metrics: Row, study: Row, given: Records, synthetic: bool) -> dict[
         )
     study = {**dict.fromkeys(("title", "question", *limits.PERSON_FIELDS)), **study}
     measures = view.read_measures(metrics)
-    prevalence = number(study.get("prevalence"))
+    prevalence = words.number(study.get("prevalence"))
     prevalence = prevalence if prevalence is not None and 0 < prevalence < 1 else None
     metrics = {**metrics, "measures": measures}
     found = view.read_findings(metrics)
@@ -191,7 +184,6 @@ def _block(finding: view.Finding, metrics: Row, prevalence: float | None) -> dic
         "points": points,
         "frozen": frozen,
         "printed": slider.printed_points(finding),
-        "now": slider.at_frozen(finding),
         "readers": readers,
         "variants": models.variants_of(
             metrics, finding.label, finding.shown(("auroc", *view.AT_POINT[:2]))
@@ -225,24 +217,28 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(sentence=sentence, cell=card.cell)
+    environment.filters.update(sentence=words.sentence, cell=card.cell)
     environment.globals.update(
         t=fill,
         p=plain,
         knows=knows,
+        said=translated,
+        show=view.show,
+        show_threshold=words.threshold_text,
+        difference=words.difference_text,
+        count=words.count_text,
         worst_cell=records.worst_cell,
         measure_cells=card.measure_cells,
         by_subgroup=card.by_subgroup,
-        said=translated,
-        show=view.show,
-        show_threshold=threshold_text,
         threshold_origin=headline.threshold_origin,
         threshold_facts=headline.threshold_facts,
         overview_cell=lambda block, which: headline.overview_cell(block["finding"], which),
-        percent=percent,
-        count=count_text,
-        finding_name=finding_name,
     )
+    for function in (
+        *(words.finding_name, words.p_text, words.per_100, words.percent),
+        *(words.share, words.subset_text, words.title_of),
+    ):
+        environment.globals[function.__name__] = function
     return environment
 
 

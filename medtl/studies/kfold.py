@@ -7,7 +7,7 @@ keeps the test patients apart, lets every other patient validate once, and avera
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from medtl.cases.predictions import write_predictions
 from medtl.cases.splits import kfold, validation_folds
 from medtl.errors import RunError
+from medtl.metrics.catalogue import entry
 from medtl.metrics.paired_runs import mean_of_folds_auroc, mean_of_folds_mae
 from medtl.prediction.table import predictions_table
 from medtl.recipe.schema import Recipe
@@ -35,6 +36,7 @@ from medtl.studies.baseline import (
 )
 from medtl.studies.ensemble import ENSEMBLE, Ensemble, ensemble_runs
 from medtl.studies.judgement import markdown_table
+from medtl.tasks.protocols import Task
 from medtl.types import Manifest, Measure, Progress, silent
 
 if TYPE_CHECKING:
@@ -48,24 +50,26 @@ FINE_TUNED, FROZEN, MEDIAN = "fine_tuned", "frozen_features", "median"
 
 @dataclass(frozen=True)
 class Contest:
-    """How models of one kind of task are compared over folds.
+    """How models whose validation is watched by one statistic are compared over folds.
 
     Attributes:
         baselines: Name of a model -> its scores from features, truth and patients, learned from
             the rows `train`.
         measure: From truth, scores of each model and folds to a measure of each model, then the
             difference of the first from each other one.
+        watched: The statistic with its unit ("mae_months"), once the task is known.
     """
 
     baselines: Mapping[str, Callable[..., NDArray[np.float64]]]
     measure: Callable[..., list[Measure]]
+    watched: str = ""
 
 
 CONTESTS: dict[str, Contest] = {
-    "classification": Contest({FROZEN: logistic_scores}, mean_of_folds_auroc),
-    "bone_age": Contest({FROZEN: ridge_values, MEDIAN: median_values}, mean_of_folds_mae),
+    "auroc": Contest({FROZEN: logistic_scores}, mean_of_folds_auroc),
+    "mae": Contest({FROZEN: ridge_values, MEDIAN: median_values}, mean_of_folds_mae),
 }
-"""Kind of task in a recipe -> what its networks are compared with."""
+"""Statistic that a task watches, without its unit -> what its networks are compared with."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ def run_kfold(
         out: The study folder.
         folds: Number of outer folds, grouped by patient and stratified by the targets.
         baseline: "frozen" adds, in the same folds, logistic or ridge regression on frozen features
-            and, for bone age, the median.
+            and, for a quantity, the median.
         resume: Keep finished folds, go on with the unfinished one.
         progress: Told of reading and predicting.
         watcher: Told of training.
@@ -108,13 +112,15 @@ def run_kfold(
         RunError: When `out` exists without `resume`, or holds folds of another split, or the task
             is one whose models are not compared over folds.
     """
-    contest = _contest(recipe)
-    Run.start(recipe, out, resume=resume)
     manifest = build_manifest(recipe)
-    strata = build_task(recipe, manifest.cases).strata(manifest.cases)
-    parts = kfold(manifest, strata, folds, recipe.seed_of("split"))
+    task = build_task(recipe, manifest.cases)
+    contest = _contest(recipe, task)
+    Run.start(recipe, out, resume=resume)
+    parts = kfold(manifest, task.strata(manifest.cases), folds, recipe.seed_of("split"))
     folders = _run_folds(recipe, parts, out, progress=progress, watcher=watcher)
-    tables = [_test_rows(folder, number) for number, folder in enumerate(folders)]
+    tables = []
+    for number, table in enumerate(Run(folder).predictions for folder in folders):
+        tables.append(table[table["split"] == "test"].assign(fold=number, model=FINE_TUNED))
     if baseline == "frozen":
         tables += _baseline_tables(recipe, contest, manifest, parts, progress)
     return _summarise(tables, contest, recipe.data.strata, out)
@@ -147,10 +153,10 @@ def ensemble_kfold(
         RunError: When `out` exists without `resume`, or holds folds of another split, or the task
             is one whose scores are not averaged.
     """
-    _contest(recipe)
-    Run.start(recipe, out, resume=resume)
     manifest = build_manifest(recipe)
     task = build_task(recipe, manifest.cases)
+    _contest(recipe, task)
+    Run.start(recipe, out, resume=resume)
     split = split_cases(recipe, manifest, task)
     parts = validation_folds(split, task.strata(manifest.cases), folds, recipe.seed_of("split"))
     folders = _run_folds(recipe, parts, out, progress=progress, watcher=watcher)
@@ -183,29 +189,22 @@ def _run_folds(
     return folders
 
 
-def _contest(recipe: Recipe) -> Contest:
-    """How this kind of task is compared."""
-    kind = recipe.task.kind
-    if kind not in CONTESTS:
+def _contest(recipe: Recipe, task: Task) -> Contest:
+    """How networks for a task are compared."""
+    contest = CONTESTS.get(entry(task.watched).base)
+    if contest is None:
         raise RunError(
-            f"cross-validation does not know how to compare models of {kind}",
-            expected=f"{' or '.join(CONTESTS)}",
+            f"cross-validation does not know how to compare models of {recipe.task.kind}",
+            expected=f"a task that is watched by its {' or '.join(CONTESTS)}",
             where="task.kind",
             fix="Use medtl study seeds, which splits the patients anew for every seed",
         )
-    return CONTESTS[kind]
+    return replace(contest, watched=task.watched)
 
 
 def _prefixed(progress: Progress, prefix: str, what: str, done: int, total: int) -> None:
     """Report work under the name of its fold."""
     progress(prefix + what, done, total)
-
-
-def _test_rows(folder: Path, number: int) -> pd.DataFrame:
-    """The test predictions of one fold."""
-    table = Run(folder).predictions
-    test = table[table["split"] == "test"].copy()
-    return test.assign(fold=number, model=FINE_TUNED)
 
 
 def _baseline_tables(
@@ -278,24 +277,20 @@ def _measure(table: pd.DataFrame, contest: Contest, label: str, subset: str) -> 
         wide["fold"].to_numpy(),
         patients=wide["patient_id"].to_numpy(dtype=str),
     )
-    return Result(label, subset, tuple(models), tuple(measures))
+    # Errors are named in the unit of the task's own statistic.
+    named = [replace(m, name=m.name.replace("mae_months", contest.watched)) for m in measures]
+    return Result(label, subset, tuple(models), tuple(named))
 
 
 def to_markdown(results: Sequence[Result], folds: int) -> str:
     """Return the result as a Markdown table, intervals included."""
     first, *others = (name.replace("_", " ") for name in results[0].models)
     columns = [first, *others, *(f"{first} - {other}" for other in others)]
-    cells = [
-        [
-            result.label,
-            result.subset,
-            str(whole.n),
-            str(whole.n_patients),
-            *map(_shown, result.measures),
-        ]
-        for result in results
-        for whole in result.measures[:1]
-    ]
+    cells = []
+    for result in results:
+        size = result.measures[0]
+        row = [result.label, result.subset, str(size.n), str(size.n_patients)]
+        cells.append([*row, *map(_shown, result.measures)])
     head = ("label", "subset", "images", "patients", *columns)
     lines = [
         f"{results[0].measures[0].name}: mean of {folds} patient-grouped folds; 95 % intervals by "

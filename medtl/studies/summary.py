@@ -216,14 +216,10 @@ def to_markdown(summary: Summary, pictures: Sequence[str] = ()) -> str:
         pictures: Names of files beside it.
     """
     plan, reference = summary.plan, summary.plan.reference
-    cells = [
-        [
-            cell.condition,
-            str(cell.n),
-            *("" if v is None else f"{v:.3f}" for v in (cell.mean, cell.sd)),
-        ]
-        for cell in summary.cells
-    ]
+    cells = []
+    for cell in summary.cells:
+        spread = ["" if value is None else f"{value:.3f}" for value in (cell.mean, cell.sd)]
+        cells.append([cell.condition, str(cell.n), *spread])
     table = markdown_table("lrrr", ("condition", "runs", "mean", "SD"), cells)
     lines = [plan.question, ""] if plan.question else []
     lines += [f"Test {summary.measure}, reference: {reference}.", "", *table, ""]

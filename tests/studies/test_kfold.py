@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from tiny_study import RECIPE, write_tiny_study
 
 from medtl.errors import RunError
 from medtl.run.check import read_recipe
+from medtl.studies import kfold
 from medtl.studies.baseline import logistic_scores
 from medtl.studies.kfold import (
     FINE_TUNED,
@@ -151,6 +153,7 @@ def test_bone_ages_are_compared_by_their_mean_error(tmp_path):
     recipe = read_recipe(write_ages(tmp_path / "data"))
     overall = run_kfold(recipe, tmp_path / "out", folds=2)[0]
     assert overall.models == (FINE_TUNED, FROZEN, MEDIAN)
+    assert overall.measures[0].name == "mae_months_mean_of_folds"
     table = pd.read_csv(tmp_path / "out" / "predictions.csv")
     errors = [
         (rows["y_score"] - rows["y_true"]).abs().groupby(rows["fold"]).mean().mean()
@@ -170,6 +173,19 @@ def test_bone_ages_are_compared_by_their_mean_error(tmp_path):
     singles = [row["mae_months"] for row in found.singles.values()]
     # The error of a mean is never above the mean of errors.
     assert 0 < found.ensemble["mae_months"] <= np.mean(singles) + 1e-9
+
+
+def test_errors_are_named_in_the_unit_of_the_task():
+    contest = replace(kfold.CONTESTS["mae"], watched="mae_percent")
+    cases = [(f"c{n}", f"p{n}", n % 2, name, 50.0 + n, 49.0) for n in range(8)
+             for name in (FINE_TUNED, MEDIAN)]  # fmt: skip
+    columns = ["case_id", "patient_id", "fold", "model", "y_true", "y_score"]
+    table = pd.DataFrame(cases, columns=columns).assign(label="lvef")
+    found = kfold._measure(table, contest, "lvef", "all")
+    names = ["mae_percent_mean_of_folds"] * 2 + ["mae_percent_difference"]
+    assert [measure.name for measure in found.measures] == names
+    assert found.measures[0].value == pytest.approx(4.5)
+    assert found.measures[2].value == pytest.approx(0)
 
 
 def test_masks_are_refused_before_any_work(tmp_path):

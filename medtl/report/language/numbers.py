@@ -155,6 +155,21 @@ def subset_text(subset: str) -> str:
     return ": ".join(word for word in subset_words(subset) if word)
 
 
+def share(part: float, whole: float) -> str:
+    """A share in percent, or an en dash when there is nothing to divide by."""
+    return percent(part / whole) if whole else "–"
+
+
+def per_100(part: float, whole: float) -> str:
+    """A share as a count of 100, or an en dash when there is nothing to divide by."""
+    return of_100(part / whole) if whole else "–"
+
+
+def title_of(name: str) -> str:
+    """Reader's name of a measure, of which a difference may be told."""
+    return describe(name.removesuffix("_gap").removesuffix("_difference"))[0]
+
+
 def difference_text(row: Mapping[str, Any]) -> str:
     """A difference with its sign and interval; shares differ by points of 100."""
     kind = describe(str(row["name"]).removesuffix("_gap").removesuffix("_difference"))[1]

@@ -6,9 +6,8 @@ import re
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from medtl.report.language.numbers import describe, difference_text, number, p_text, subset_text
-from medtl.report.language.texts import translated
-from medtl.report.page.finding import CELLS, Finding, base_of, group_sizes
+from medtl.report.language.numbers import number
+from medtl.report.page.finding import CELLS, Finding, Row, base_of, group_sizes
 from medtl.report.svg import figures
 from medtl.report.svg.figures import Reading
 from medtl.report.svg.panels import forest
@@ -86,18 +85,12 @@ def natural(text: str) -> tuple[tuple[bool, float, str], ...]:
     )
 
 
-def gaps(finding: Finding) -> list[dict[str, str]]:
-    """The differences between groups as rows of text: measure, group, difference, p, method."""
-    found = {(row["name"], row["subset"]): row["value"] for row in finding.subsets}
-    return [
-        {
-            "measure": describe(name.removesuffix("_gap"))[0],
-            "group": subset_text(str(row["subset"])),
-            "value": difference_text(row),
-            "method": translated(row["method"]),
-            "p": p_text(found.get((f"{name}_p", row["subset"]))),
-            "p_holm": p_text(found.get((f"{name}_p_holm", row["subset"]))),
-        }
-        for row in finding.subsets
-        if (name := str(row["name"])).endswith("_gap")
-    ]
+def gaps(finding: Finding) -> list[tuple[Row, object, object]]:
+    """The differences between groups, each with its p value, plain and adjusted by Holm."""
+    values = {(row["name"], row["subset"]): row["value"] for row in finding.subsets}
+
+    def p_of(row: Row, ending: str) -> object:
+        return values.get((f"{row['name']}_{ending}", row["subset"]))
+
+    rows = [row for row in finding.subsets if str(row["name"]).endswith("_gap")]
+    return [(row, p_of(row, "p"), p_of(row, "p_holm")) for row in rows]
