@@ -23,12 +23,12 @@ RIGHT, LEFT = -1, 1
 """The patient's sides, as the sign of x."""
 
 AP_MAGNIFICATION = 1.07
-"""How much wider the heart is with the source in front: it lies far from the detector."""
+"""Factor by which the heart is wider with the source in front: it lies far from the detector."""
 
 
 @dataclass(frozen=True)
 class Anatomy:
-    """What all images of one phantom share. Lengths in fractions of the image width.
+    """Anatomy that all images of one phantom share. Lengths in fractions of the image width.
 
     Attributes:
         sex: "F" or "M".
@@ -84,7 +84,7 @@ class Nodule:
 
 @dataclass(frozen=True)
 class Pose:
-    """How the phantom stood for one image.
+    """The pose of the phantom for one image.
 
     Attributes:
         view: "PA", or "AP" (at the bedside: a magnified heart, less air, blades over the lungs).

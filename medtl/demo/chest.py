@@ -56,7 +56,7 @@ SIDECAR = {
     "source": "synthetic phantoms drawn by medtl demo",
     "licence": "CC0-1.0",
 }
-"""What `manifest.yaml` says beside the manifest."""
+"""Content of `manifest.yaml` beside the manifest."""
 
 _log = logging.getLogger(__name__)
 

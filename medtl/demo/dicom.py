@@ -38,7 +38,7 @@ COMMENT = "SYNTHETIC: a phantom drawn by medtl demo, not the image of a person"
 
 @dataclass(frozen=True)
 class Encoding:
-    """How a film becomes stored pixels.
+    """The way from a film to stored pixels.
 
     Attributes:
         transfer_syntax: How the pixels are written.
@@ -130,7 +130,7 @@ SCANNERS = (
 
 @dataclass(frozen=True)
 class BodyPart:
-    """What was imaged.
+    """The object that was imaged.
 
     Attributes:
         examined: Body Part Examined (0018,0015).
@@ -151,7 +151,7 @@ HAND = BodyPart("HAND", "85562004", (), "L")
 
 @dataclass(frozen=True)
 class Label:
-    """What a file says about its phantom and its place in the study.
+    """The statements of a file about its phantom and its place in the study.
 
     Attributes:
         patient_id: Patient ID (0010,0020), "SYNTH-0001".

@@ -35,7 +35,7 @@ LUNG_AIR = 2.3
 
 @dataclass(frozen=True)
 class Exposure:
-    """How one image was taken.
+    """The conditions under which one image was taken.
 
     Attributes:
         photons: Quanta per pixel in air; fewer are noisier.

@@ -39,7 +39,7 @@ SIDECAR = {
     "source": "synthetic phantoms drawn by medtl demo",
     "licence": "CC0-1.0",
 }
-"""What `manifest.yaml` says beside the manifest."""
+"""Content of `manifest.yaml` beside the manifest."""
 
 YOUNGEST, OLDEST = 12, 204
 """Months; every bone age between them is as likely as any other."""
@@ -57,7 +57,7 @@ GREY = 2.8
 """Attenuation between that of flesh and that of bone, which the films show in a middle grey."""
 
 _MIDDLE = 0.44
-"""What lies in the middle of the image, in hand lengths above the wrist."""
+"""The point in the middle of the image, in hand lengths above the wrist."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def _exposure(rng: np.random.Generator, thickness: Plane) -> Exposure:
 
 
 def _to_pixels(rng: np.random.Generator, hand: Hand, scanner: Scanner) -> NDArray[np.float64]:
-    """How a hand of a size lay on the plate, turned and shifted a little."""
+    """Placement of a hand of a size on the plate, turned and shifted a little."""
     scale, angle = hand.length_mm / scanner.pixel_mm, rng.normal(0, 0.06)
     cos, sin = math.cos(angle) * scale, math.sin(angle) * scale
     turn = np.array([[cos, -sin], [-sin, -cos]])  # rows grow downwards, y upwards

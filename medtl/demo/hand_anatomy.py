@@ -22,7 +22,7 @@ GIRLS_AHEAD = 1.14
 """A girl's stage over her bone age: by so much her bones look older than a boy's of that age."""
 
 FUSING_MONTHS = 45.0
-"""How long a growth plate takes to close."""
+"""Time that a growth plate takes to close."""
 
 JOINT, PLATE = 0.016, 0.018
 """Widths of a joint space and of an open growth plate, in hand lengths."""
@@ -73,7 +73,7 @@ CARPALS = (
 )
 
 CARPAL_MONTHS = 75.0
-"""How long a carpal bone takes from its appearance to its full size."""
+"""Time of a carpal bone from its appearance to its full size."""
 
 
 class Forearm(NamedTuple):
@@ -91,7 +91,7 @@ FOREARM = (Forearm(0.042, 0.052, 14, 214), Forearm(-0.064, 0.034, 78, 208))
 
 @dataclass(frozen=True)
 class Hand:
-    """What one phantom's hand is like.
+    """The hand of one phantom.
 
     Attributes:
         sex: "F" or "M".
@@ -111,7 +111,7 @@ class Hand:
 
     @property
     def stage(self) -> float:
-        """How old the hand looks, in months of a boy's bone age."""
+        """The age that the hand looks, in months of a boy's bone age."""
         return self.bone_age_months * (GIRLS_AHEAD if self.sex == "F" else 1.0)
 
 

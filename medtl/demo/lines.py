@@ -1,4 +1,4 @@
-"""What is drawn as lines on a phantom: ribs, collar bones, shoulder blades, vessels.
+"""Lines that are drawn on a phantom: ribs, collar bones, shoulder blades, vessels.
 
 Places are in the chest's coordinates of `demo.anatomy`; a `Grid` carries them to pixels.
 """
@@ -20,7 +20,7 @@ _SUBPIXEL_BITS = 4
 """Fixed-point bits of the coordinates that OpenCV draws at."""
 
 _ALONG = np.linspace(0, 1, 14)
-"""Where a bone's course is known: parts of its length."""
+"""Points at which a bone's course is known: parts of its length."""
 
 _JOINTS = 7
 """Places that a vessel runs through from one branching to the next."""

@@ -38,7 +38,7 @@ SIDECAR = {
     "source": "synthetic phantoms drawn by medtl demo",
     "licence": "CC0-1.0",
 }
-"""What `manifest.yaml` says beside the manifest."""
+"""Content of `manifest.yaml` beside the manifest."""
 
 _STREAM = 0x06A4
 """Keeps these draws apart from any other use of the same seed."""

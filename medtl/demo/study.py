@@ -73,7 +73,7 @@ def run_demo(
 
 
 def _writer(task: Kind) -> Callable[..., Path]:
-    """What draws the study of a kind."""
+    """The function that draws the study of a kind."""
     from medtl.demo.chest import write_chest_study
     from medtl.demo.hand import write_hand_study
     from medtl.demo.organ import write_organ_study

@@ -36,7 +36,7 @@ SERIES: Mapping[Kind, tuple[int, str]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Algorithm:
-    """What made the results.
+    """The maker of the results.
 
     Attributes:
         name: Of the model, at most 64 characters.

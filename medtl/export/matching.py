@@ -26,7 +26,7 @@ TABLES = {".csv", ".parquet"}
 """Endings of a manifest; anything else is a DICOM file or a folder."""
 
 COLORS: tuple[Literal["grey", "rgb"], ...] = ("grey", "rgb")
-"""How a run may have read its images; its hashes tell which."""
+"""Colours in which a run may have read its images; its hashes tell which."""
 
 _NOBODY = b"\0" * 32
 """Salt of ids that are not looked at."""
@@ -86,7 +86,7 @@ def find_sources(
 
 
 def _doubt(found: Sequence[Source], case_ids: Sequence[str]) -> str:
-    """Why it is not certain whose image these cases show, "" when it is."""
+    """The reason why it is not certain whose image these cases show, "" when it is."""
     if not found:
         return "no DICOM image with these pixels among the images given"
     if len(case_ids) > 1:
@@ -97,7 +97,7 @@ def _doubt(found: Sequence[Source], case_ids: Sequence[str]) -> str:
 
 
 def _identity(source: Source) -> tuple[str, ...]:
-    """What is equal for copies of one image, and only for them."""
+    """Identifiers that are equal for copies of one image, and only for them."""
     try:
         header = read_source(source.path)
     except ImageError:  # a folder, or an image without UIDs
@@ -142,7 +142,7 @@ def _candidates(images: Path, volumes: bool) -> Iterator[Source]:
 
 
 def _is_dicom(path: Path) -> bool:
-    """Whether the first bytes of a file are those of a DICOM file."""
+    """Tell whether the first bytes of a file are those of a DICOM file."""
     try:
         with path.open("rb") as file:
             return looks_like_dicom(file.read(132))

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Exported:
-    """What `export_results` wrote.
+    """A finished export.
 
     Attributes:
         cases: Cases with at least one object.

@@ -22,7 +22,7 @@ Row = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Result:
-    """What there is to export about one case.
+    """Everything to export about one case.
 
     Attributes:
         case_id: As in the run.

@@ -23,7 +23,7 @@ LABEL_LENGTH = 64
 """Most characters of a Segment Label (LO, PS3.5 6.2)."""
 
 TOLERANCE_VOXELS = 0.05
-"""How far the corners of a mask may lie from those of the source images, in voxels of the mask."""
+"""Largest distance between corners of a mask and of the source images, in voxels of the mask."""
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """DICOM's patient axes point left and back, NIfTI's right and front."""
@@ -107,7 +107,7 @@ def on_series(
 
 
 def _segments(names: Sequence[str], algorithm: Algorithm) -> list[SegmentDescription]:
-    """What each segment shows and what made it, numbered from 1."""
+    """The segments, numbered from 1, each with its structure and its maker."""
     import highdicom
     from pydicom.sr.codedict import codes
 

@@ -14,7 +14,7 @@ from medtl.errors import ImageError, MedtlError
 from medtl.io.dicom.file import heard_warnings, open_dicom
 
 REQUIRED = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
-"""What an object needs to point at the image it is about."""
+"""Elements by which an object points at the image it is about."""
 
 MAY_BE_EMPTY = (
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),

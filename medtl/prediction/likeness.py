@@ -1,4 +1,4 @@
-"""Which inputs are unlike the images the model was trained on, and in what."""
+"""Likeness of inputs to the images that the model was trained on, and what differs."""
 
 from __future__ import annotations
 

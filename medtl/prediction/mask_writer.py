@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 
 
 class Geometry(Protocol):
-    """What brings maps back onto an image: `Preprocessor` or `VolumePreprocessor`."""
+    """The way of maps back onto an image: `Preprocessor` or `VolumePreprocessor`."""
 
     def grid(self, image: Image) -> Any:
-        """Where an image lies on the working grid."""
+        """Place of an image on the working grid."""
         ...
 
     def from_unit(self, probabilities: FloatArray, grid: Any) -> NDArray[np.float32]:
@@ -47,7 +47,7 @@ class Geometry(Protocol):
 
 @dataclass(frozen=True)
 class MaskWriter:
-    """Writes what a segmentation study predicts.
+    """Writer of the masks that a segmentation study predicts.
 
     Attributes:
         folder: The run folder.
@@ -111,7 +111,7 @@ class MaskWriter:
         return list(zip(self.task.labels, range(len(self.task.labels)), strict=True))
 
     def _path(self, part: str, case: Case, image: Image, number: int | None) -> Path:
-        """Where a mask lies below the run folder."""
+        """Path of a mask below the run folder."""
         ending = ".png" if image.array.ndim == 3 else ".nii.gz"
         name = case.case_id if number is None else f"{case.case_id}_{number + 1}"
         (self.folder / "masks" / part).mkdir(parents=True, exist_ok=True)

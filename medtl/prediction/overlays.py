@@ -43,7 +43,7 @@ class WorstCase:
 
 
 class Shown(NamedTuple):
-    """What is drawn of a case, all on one grid.
+    """The arrays that are drawn of a case, all on one grid.
 
     Attributes:
         unit: `(C, *S)` in [0, 1].

@@ -48,8 +48,8 @@ def write_pdf(html: Path, pdf: Path) -> Path:
     sandbox = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
     with tempfile.TemporaryDirectory() as folder:
         printed = Path(folder) / "report.pdf"
-        command = [browser, *FLAGS, *sandbox, f"--user-data-dir={folder}/profile",
-                   f"--print-to-pdf={printed}", html.resolve().as_uri()]  # fmt: skip
+        ends = (f"--user-data-dir={folder}/profile", f"--print-to-pdf={printed}")
+        command = [browser, *FLAGS, *sandbox, *ends, html.resolve().as_uri()]
         try:
             subprocess.run(command, check=True, capture_output=True, timeout=TIMEOUT_S)
             content = printed.read_bytes()

@@ -1,4 +1,4 @@
-"""Writes the report: measures and records in, one HTML file without any outside reference out."""
+"""Write the report: measures and records in, one HTML file without any outside reference out."""
 
 from __future__ import annotations
 

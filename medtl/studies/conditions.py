@@ -37,7 +37,7 @@ from medtl.storage.atomic import write_json
 from medtl.storage.yaml import load_yaml
 
 Source = Literal["split", "init", "order", "augment"]
-"""What a seed decides."""
+"""A part of the randomness that a seed decides."""
 
 SOURCES: tuple[Source, ...] = get_args(Source)
 
@@ -52,7 +52,7 @@ PLAN_FILE = "plan.json"
 
 @dataclass(frozen=True)
 class Plan:
-    """What a study will do, complete before its first run.
+    """The work of a study, complete before its first run.
 
     Attributes:
         conditions: Name -> overrides ("key=value") of the recipe, in the order of the runs.
@@ -102,7 +102,7 @@ class Plan:
 
     @property
     def shares_the_split(self) -> bool:
-        """Whether all seeds train and test on the same patients."""
+        """Tell whether all seeds train and test on the same patients."""
         return "split" not in self.vary
 
     def to_dict(self) -> dict[str, Any]:

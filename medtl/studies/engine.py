@@ -164,7 +164,7 @@ def _claim_next(
 
 
 def _is_ended(row: Row | None, before: Row | None) -> bool:
-    """Whether a run is done, or has failed since this worker began (`before`: its row then)."""
+    """Tell whether a run is done, or failed since this worker began (`before`: its row then)."""
     return row is not None and (row["status"] == "done" or row != before)
 
 

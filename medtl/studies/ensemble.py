@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 KEYS = ["case_id", "split", "label"]
-"""What a score is about."""
+"""Columns that name the subject of a score."""
 
 ENSEMBLE = "ensemble"
 

@@ -50,7 +50,7 @@ FINE_TUNED, FROZEN, MEDIAN = "fine_tuned", "frozen_features", "median"
 
 @dataclass(frozen=True)
 class Contest:
-    """How models whose validation is watched by one statistic are compared over folds.
+    """The comparison over folds of models that are watched by one statistic.
 
     Attributes:
         baselines: Name of a model -> its scores from features, truth and patients, learned from
@@ -190,7 +190,7 @@ def _run_folds(
 
 
 def _contest(recipe: Recipe, task: Task) -> Contest:
-    """How networks for a task are compared."""
+    """The comparison that fits a task."""
     contest = CONTESTS.get(entry(task.watched).base)
     if contest is None:
         raise RunError(
@@ -262,7 +262,7 @@ def _summarise(
 
 
 def _measure(table: pd.DataFrame, contest: Contest, label: str, subset: str) -> Result:
-    """What the contest measures of each model on one subset, and the paired differences."""
+    """Measures of each model on one subset, and the paired differences."""
     rows = table[(table["label"] == label) & table["y_true"].notna()]
     if subset != "all":
         column, value = subset.split("=", 1)

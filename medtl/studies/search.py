@@ -49,7 +49,7 @@ RANGE_KEYS = {"low", "high", "log", "step"}
 
 @dataclass(frozen=True)
 class Search:
-    """What is tried.
+    """The trials of a search.
 
     Attributes:
         space: Recipe key -> list of choices, or range; see `read_space`.
@@ -91,7 +91,7 @@ class Search:
         return study.ask(self._distributions())
 
     def _distributions(self) -> dict[str, optuna.distributions.BaseDistribution]:
-        """What every key is drawn from."""
+        """The distribution that every key is drawn from."""
         from optuna import distributions as drawn
 
         found: dict[str, drawn.BaseDistribution] = {}
@@ -205,7 +205,7 @@ def run_search(
 
 
 def _is_domain(domain: object) -> bool:
-    """Whether it is a list of single values, or a range."""
+    """Tell whether it is a list of single values, or a range."""
     if isinstance(domain, list):
         return bool(domain) and all(isinstance(choice, Value) for choice in domain)
     if not isinstance(domain, dict) or not {"low", "high"} <= set(domain) <= RANGE_KEYS:
@@ -214,7 +214,7 @@ def _is_domain(domain: object) -> bool:
 
 
 def _objective(recipe: Recipe, space: Mapping[str, Any]) -> str:
-    """What the trials are judged by: the loss, or the statistic if the recipe watches that."""
+    """The value that judges trials: the loss, or the statistic if the recipe watches that."""
     if recipe.finetune.early_stopping.monitor == "val_metric":
         return "val_metric"
     changed = [key for key in space if key.startswith("task.")]
@@ -227,7 +227,7 @@ def _objective(recipe: Recipe, space: Mapping[str, Any]) -> str:
 
 
 def _larger_is_better(recipe: Recipe) -> bool:
-    """Which way the task's statistic improves."""
+    """Tell whether the task's statistic improves upwards."""
     return build_task(recipe, build_manifest(recipe).cases).larger_is_better
 
 

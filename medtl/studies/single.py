@@ -85,7 +85,7 @@ def shared_images(out: Path) -> Iterator[SharedImages]:
 
 @dataclass(frozen=True)
 class SingleRun:
-    """How a study does one of its runs; call it with a recipe and a folder.
+    """One run of a study, as a function: call it with a recipe and a folder.
 
     Attributes:
         images: Shared between the runs.

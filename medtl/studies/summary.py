@@ -37,7 +37,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a study has found so far.
+    """The findings of a study so far.
 
     Attributes:
         plan: What it does.

@@ -19,7 +19,7 @@ from medtl.studies.conditions import Plan
 from medtl.types import Stage
 
 HEAD_FACTOR = 3
-"""How many times longer the head trains in the control "more head epochs"."""
+"""Factor on the epochs of the head in the control "more head epochs"."""
 
 RANDOM_SEED = 9
 """Of the random blocks. Of EfficientNet-Lite0's nine it draws one of each third."""
@@ -55,7 +55,7 @@ def zero_gamma_plan(recipe: Recipe, seeds: Sequence[int]) -> Plan:
 
 
 def _gamma() -> dict[str, tuple[str, ...]]:
-    """Where gamma is changed, and to what."""
+    """Conditions that change gamma: the place, the value."""
     last = f"{GAMMA}.select=last:3"
     return {
         "last1": (f"{GAMMA}.select=last:1",),
@@ -72,7 +72,7 @@ def _gamma() -> dict[str, tuple[str, ...]]:
 
 
 def _controls(stages: Sequence[Stage]) -> dict[str, tuple[str, ...]]:
-    """What else could explain a gain: all without zero-gamma."""
+    """Controls for other explanations of a gain: all without zero-gamma."""
     none = f"{GAMMA}.select=none"
     deeper = [n for n, stage in enumerate(stages) if not _trains(stage, "head")]
     head = stages[0]
@@ -93,7 +93,7 @@ def _controls(stages: Sequence[Stage]) -> dict[str, tuple[str, ...]]:
 
 
 def _trains(stage: Stage, what: str) -> bool:
-    """Whether a stage trains exactly what one selector names."""
+    """Tell whether a stage trains exactly what one selector names."""
     return stage.selector == what
 
 

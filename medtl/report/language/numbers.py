@@ -10,7 +10,7 @@ from medtl.metrics.catalogue import ENDINGS, entry, symbol
 from medtl.report.language.texts import knows, plain, translated
 
 Kind = str
-"""How a value is written: "share", "score", "number" or "count", or else its unit ("months")."""
+"""Form of a value: "share", "score", "number" or "count", or else its unit ("months")."""
 
 _DIGITS: Mapping[Kind, str] = {"score": ".3f", "mm": ".2f", "number": ".2f", "count": ",.0f"}
 """Format of a value without its unit, where it is not one decimal."""
@@ -113,7 +113,7 @@ def interval_text(measure: Mapping[str, Any], kind: Kind) -> str:
 
 
 def reason_of(measure: Mapping[str, Any]) -> str:
-    """Why a measure is not "ok", never empty."""
+    """The reason why a measure is not "ok", never empty."""
     return translated(measure.get("reason") or "").rstrip(".") or plain("no_reason")
 
 
@@ -129,7 +129,7 @@ def count_text(value: object) -> str:
 
 
 def cell(value: object) -> str:
-    """What stands in a table beside a figure: text, four figures of a number, or an en dash."""
+    """A cell of the table beside a figure: text, four figures of a number, or an en dash."""
     if isinstance(value, str):
         return value
     result = number(value)

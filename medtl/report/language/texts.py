@@ -27,7 +27,7 @@ _VARIABLE = re.compile(
     r"'[^']*'|(?<=against )[^,;]+|^\S+(?= was divided)|^[^:;]+(?=: \d+ of \d+ cases have)"
     r"|(?<![\w.])[-+]?\d[\d,]*(?:\.\d+)?%?"
 )
-"""What differs between two uses of one English phrase: names, and numbers."""
+"""The parts that differ between two uses of one English phrase: names, and numbers."""
 
 
 @contextmanager
@@ -82,7 +82,7 @@ def plain(key: str, **values: object) -> str:
 
 
 def knows(key: str) -> bool:
-    """Whether there is a text of that key."""
+    """Tell whether there is a text of that key."""
     return key in texts_of(spoken())
 
 

@@ -1,1 +1,1 @@
-"""What stands on the page: sentences, tables and sections from measures and records."""
+"""The content of the page: sentences, tables and sections from measures and records."""

@@ -1,4 +1,4 @@
-"""What CLAIM, STARD and TRIPOD+AI ask for: what the software filled in, what a person must add."""
+"""The items of CLAIM, STARD and TRIPOD+AI: filled in by software, or to be added by a person."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def checklist(
 
 
 def _state(item: Item, known: frozenset[str]) -> State:
-    """How far an item is filled."""
+    """The state of an item."""
     is_known = bool(item.needs) and known.issuperset(item.needs)
     if item.who == "person":
         return "stated" if is_known else "person"

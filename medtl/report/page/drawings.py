@@ -1,4 +1,4 @@
-"""Which figures a finding gets from its curves and its subgroups."""
+"""The figures of a finding, from its curves and its subgroups."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def draw(finding: Finding, readers: Sequence[Reading] = ()) -> dict[str, Figure]
 
 
 def _places(finding: Finding) -> tuple[Point | None, Point | None]:
-    """Where the frozen threshold lies on the ROC and on the precision-recall curve."""
+    """Places of the frozen threshold on the ROC and on the precision-recall curve."""
     if finding.counts is None or finding.point is None:
         return None, None
     tp, fp, fn, tn = (finding.counts[name] for name in CELLS)

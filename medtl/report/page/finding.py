@@ -214,7 +214,7 @@ def group_sizes(finding: Finding) -> dict[str, Row]:
 
 
 def unit_of(measures: Iterable[Row]) -> str:
-    """What is counted: patients only when every patient has one image, else images or cases."""
+    """The unit that is counted: patients when every one has one image, else images or cases."""
     row = largest(measures)
     n, patients = number(row["n"]), number(row["n_patients"])
     if not n or not patients:

@@ -115,7 +115,7 @@ def _value_headline(finding: Finding) -> list[dict[str, Markup]]:
 
 
 def _agreement_sentence(finding: Finding) -> list[dict[str, Markup]]:
-    """How far a new estimate may lie from the reference, from the limits of agreement."""
+    """The distance of a new estimate from the reference, by the limits of agreement."""
     rows = [finding.named(f"loa_{side}") for side in ("low", "high")]
     low, high = (number(row.get("value")) for row in rows)
     if low is None or high is None:
@@ -204,7 +204,7 @@ def per_thousand(finding: Finding, prevalence: float | None) -> dict[str, Any] |
 
 
 def threshold_origin(finding: Finding) -> tuple[str, bool]:
-    """Where the threshold comes from, in words, and whether that is sound."""
+    """The origin of the threshold in words, and whether it is sound."""
     assert finding.point is not None
     chosen_on = str(finding.point.get("chosen_on", ""))
     known = {"val": "threshold.val", "given": "threshold.given", "test": "threshold.test"}

@@ -38,7 +38,7 @@ def comparison_view(metrics: Row) -> dict[str, Any] | None:
 
 
 def readers_of(metrics: Row, label: str) -> list[dict[str, Any]]:
-    """How human readers did on a finding: name, place on the ROC or None, both shares.
+    """Results of human readers on a finding: name, place on the ROC or None, both shares.
 
     Args:
         metrics: Content of metrics.json.

@@ -245,7 +245,7 @@ def learning_view(history: Sequence[Row] | None) -> dict[str, Any] | None:
 
 
 def diagnose(history: Sequence[Row]) -> list[str]:
-    """What the loss curves say about over- and underfitting, by fixed and printed rules."""
+    """A reading of the loss curves, over- and underfitting, by fixed and printed rules."""
     rows = [
         (index, train, val)
         for index, row in enumerate(history, start=1)

@@ -69,7 +69,7 @@ def thousand(counts: Mapping[str, int], *, ident: str, finding: str) -> Markup:
 
 
 def is_small(size: Row) -> bool:
-    """True when a subgroup is too small to be compared; `size` is a measure over all its rows."""
+    """Tell that a subgroup is too small to be compared; `size` is a measure over all its rows."""
     cases, positives = number(size["n"]), number(size["n_positive"])
     return (cases or 0) < FEW_CASES or (positives is not None and positives < FEW_POSITIVES)
 

@@ -47,7 +47,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Frame:
-    """Where data lie in the picture: data limits, and the margins around the plot in units."""
+    """The place of data in the picture: data limits, and the margins around the plot in units."""
 
     x_low: float = 0.0
     x_high: float = 1.0
@@ -155,7 +155,7 @@ _MOVING = ' data-moving hidden=""'
 
 @dataclass(frozen=True)
 class Axis:
-    """How one side of a plot is labelled.
+    """The labels along one side of a plot.
 
     Attributes:
         label: Key of its name; none when empty.
