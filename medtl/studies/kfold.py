@@ -57,12 +57,10 @@ class Contest:
             the rows `train`.
         measure: From truth, scores of each model and folds to a measure of each model, then the
             difference of the first from each other one.
-        watched: The statistic with its unit ("mae_months"), once the task is known.
     """
 
     baselines: Mapping[str, Callable[..., NDArray[np.float64]]]
     measure: Callable[..., list[Measure]]
-    watched: str = ""
 
 
 CONTESTS: dict[str, Contest] = {
@@ -191,7 +189,8 @@ def _run_folds(
 
 def _contest(recipe: Recipe, task: Task) -> Contest:
     """The comparison that fits a task."""
-    contest = CONTESTS.get(entry(task.watched).base)
+    watched = entry(task.watched)
+    contest = CONTESTS.get(watched.base)
     if contest is None:
         raise RunError(
             f"cross-validation does not know how to compare models of {recipe.task.kind}",
@@ -199,7 +198,9 @@ def _contest(recipe: Recipe, task: Task) -> Contest:
             where="task.kind",
             fix="Use medtl study seeds, which splits the patients anew for every seed",
         )
-    return replace(contest, watched=task.watched)
+    if watched.unit:
+        return replace(contest, measure=partial(contest.measure, unit=watched.unit))
+    return contest
 
 
 def _prefixed(progress: Progress, prefix: str, what: str, done: int, total: int) -> None:
@@ -277,9 +278,7 @@ def _measure(table: pd.DataFrame, contest: Contest, label: str, subset: str) -> 
         wide["fold"].to_numpy(),
         patients=wide["patient_id"].to_numpy(dtype=str),
     )
-    # Errors are named in the unit of the task's own statistic.
-    named = [replace(m, name=m.name.replace("mae_months", contest.watched)) for m in measures]
-    return Result(label, subset, tuple(models), tuple(named))
+    return Result(label, subset, tuple(models), tuple(measures))
 
 
 def to_markdown(results: Sequence[Result], folds: int) -> str:
