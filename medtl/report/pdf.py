@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from os import PathLike
 from pathlib import Path
 
 from medtl.errors import RunError
@@ -26,7 +27,7 @@ FLAGS = (
 )
 
 
-def write_pdf(html: Path, pdf: Path) -> Path:
+def write_pdf(html: str | PathLike[str], pdf: str | PathLike[str]) -> Path:
     """Print a report to PDF, all or nothing, and return the PDF's path.
 
     Args:
@@ -36,6 +37,7 @@ def write_pdf(html: Path, pdf: Path) -> Path:
     Raises:
         RunError: There is no browser, or it could not print.
     """
+    html, pdf = Path(html), Path(pdf)
     browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
     if browser is None:
         raise RunError(

@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
+from os import PathLike
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -53,7 +54,7 @@ class Records(TypedDict, total=False):
 
 
 def write_report(
-    out: Path,
+    out: str | PathLike[str],
     *,
     metrics: dict[str, Any],
     study: Row,
@@ -80,6 +81,7 @@ def write_report(
         RunError: `metrics` is of another schema, gallery.json is not a list of cases, the language
             is unknown, or a file cannot be written.
     """
+    out = Path(out)
     with speaking(language):
         page = _content(metrics, study, records_of_run, synthetic)
         write_text(out, _environment().get_template("report.html.j2").render(page))

@@ -26,6 +26,7 @@ import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -111,7 +112,7 @@ class Plan:
         return data
 
 
-def read_plan(path: Path, *, seeds: int) -> Plan:
+def read_plan(path: str | PathLike[str], *, seeds: int) -> Plan:
     """Return the plan of a file.
 
     Args:
@@ -122,6 +123,7 @@ def read_plan(path: Path, *, seeds: int) -> Plan:
         RunError: For a file that is no plan.
         MedtlError: For a file that cannot be read.
     """
+    path = Path(path)
     data = load_yaml(path)
     unknown = [key for key in data if key not in KEYS]
     if unknown:

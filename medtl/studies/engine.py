@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -90,9 +91,9 @@ def run_folder(out: Path, condition: str, seed: int) -> Path:
 
 
 def run_conditions(
-    recipe: Path,
+    recipe: str | PathLike[str],
     plan: Plan,
-    out: Path,
+    out: str | PathLike[str],
     *,
     overrides: Sequence[str] = (),
     resume: bool = False,
@@ -114,6 +115,7 @@ def run_conditions(
         RecipeError: When a condition makes a faulty recipe; nothing has been run then.
         RunError: See `run_plan`.
     """
+    recipe, out = Path(recipe), Path(out)
 
     def recipe_of(condition: str) -> Recipe:
         return read_recipe(recipe, [*overrides, *plan.conditions[condition]])

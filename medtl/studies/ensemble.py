@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +43,7 @@ class Ensemble:
     folder: Path
 
 
-def ensemble_study(out: Path, *, condition: str | None = None) -> Ensemble:
+def ensemble_study(out: str | PathLike[str], *, condition: str | None = None) -> Ensemble:
     """Average the models of a study's seeds on the test cases that they share.
 
     Args:
@@ -56,6 +57,7 @@ def ensemble_study(out: Path, *, condition: str | None = None) -> Ensemble:
         RunError: When every seed has a split of its own, there are fewer than two finished runs,
             or their predictions are not there any more.
     """
+    out = Path(out)
     plan = load_plan(out)
     name = condition or plan.reference
     if not plan.shares_the_split:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -82,7 +83,7 @@ class Result:
 
 def run_kfold(
     recipe: Recipe,
-    out: Path,
+    out: str | PathLike[str],
     *,
     folds: int = 5,
     baseline: Literal["frozen", "none"] = "frozen",
@@ -110,6 +111,7 @@ def run_kfold(
         RunError: When `out` exists without `resume`, or holds folds of another split, or the task
             is one whose models are not compared over folds.
     """
+    out = Path(out)
     manifest = build_manifest(recipe)
     task = build_task(recipe, manifest.cases)
     contest = _contest(recipe, task)
@@ -126,7 +128,7 @@ def run_kfold(
 
 def ensemble_kfold(
     recipe: Recipe,
-    out: Path,
+    out: str | PathLike[str],
     *,
     folds: int = 5,
     resume: bool = False,
@@ -151,6 +153,7 @@ def ensemble_kfold(
         RunError: When `out` exists without `resume`, or holds folds of another split, or the task
             is one whose scores are not averaged.
     """
+    out = Path(out)
     manifest = build_manifest(recipe)
     task = build_task(recipe, manifest.cases)
     _contest(recipe, task)

@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -136,7 +137,7 @@ class Found:
     test: Mapping[str, Any] | None
 
 
-def read_space(path: Path) -> dict[str, Any]:
+def read_space(path: str | PathLike[str]) -> dict[str, Any]:
     """Return what a space file says: recipe key -> list of choices, or range.
 
     Args:
@@ -145,6 +146,7 @@ def read_space(path: Path) -> dict[str, Any]:
     Raises:
         RunError: For a file that is no space.
     """
+    path = Path(path)
     space = load_yaml(path)
     if not space:
         raise RunError("there is nothing to search", where=path.name)
@@ -159,9 +161,9 @@ def read_space(path: Path) -> dict[str, Any]:
 
 
 def run_search(
-    recipe: Path,
+    recipe: str | PathLike[str],
     search: Search,
-    out: Path,
+    out: str | PathLike[str],
     *,
     overrides: Sequence[str] = (),
     single: SingleRun | None = None,
@@ -182,6 +184,7 @@ def run_search(
     Raises:
         RunError: When the search in the folder is another one, or every trial has failed.
     """
+    recipe, out = Path(recipe), Path(out)
     base = read_recipe(recipe, overrides)
     objective = _objective(base, search.space)
     refuse_existing(out, resume=resume)

@@ -6,6 +6,7 @@ import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ class Summary:
     missing: int
 
 
-def summarise_study(out: Path, *, measure: str | None = None) -> Summary:
+def summarise_study(out: str | PathLike[str], *, measure: str | None = None) -> Summary:
     """Sum a study up; leaves `summary.json`, `summary.md` and its plots in the folder.
 
     Args:
@@ -68,6 +69,7 @@ def summarise_study(out: Path, *, measure: str | None = None) -> Summary:
     Raises:
         RunError: When the folder holds no plan, or the rows have no such measure.
     """
+    out = Path(out)
     plan, rows = load_plan(out), read_rows(out)
     summary = summarise(plan, rows, measure=measure, overlap=split_overlap(out))
     write_json(out / "summary.json", to_json(summary))

@@ -101,12 +101,10 @@ def checklist(
 
 def _state(item: Item, known: frozenset[str]) -> State:
     """The state of an item."""
-    is_known = bool(item.needs) and known.issuperset(item.needs)
-    if item.who == "person":
-        return "stated" if is_known else "person"
-    if not is_known:
-        return "absent"
-    return "filled" if item.who == "software" else "draft"
+    filled: dict[str, State] = {"software": "filled", "drafts": "draft", "person": "stated"}
+    if item.needs and known.issuperset(item.needs):
+        return filled[item.who]
+    return "person" if item.who == "person" else "absent"
 
 
 def _known(
@@ -130,7 +128,4 @@ def _known(
         "worst": bool(metrics.get("worst") or records.get("gallery")),
         "comparison": bool(metrics.get("comparison") or metrics.get("readers")),
     }
-    return frozenset(
-        [name for name, is_there in there.items() if is_there]
-        + [str(name) for name, value in study.items() if value]
-    )
+    return frozenset(str(name) for name, value in [*there.items(), *study.items()] if value)

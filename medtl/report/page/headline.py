@@ -12,7 +12,6 @@ from medtl.report.language.numbers import (
     bare_text,
     count_text,
     describe,
-    finding_name,
     level_text,
     number,
     of_100,
@@ -134,15 +133,12 @@ def _agreement_sentence(finding: Finding) -> list[dict[str, Markup]]:
 
 
 def values_overview(findings: Sequence[Finding]) -> dict[str, Any] | None:
-    """The table of several structures or readings: one row each; None for fewer than two."""
+    """Rows and columns of the table of several structures or readings; None for fewer than two."""
     mine = [finding for finding in findings if not finding.classified]
     if len(mine) < 2:
         return None
     names = [n for n in VALUE_COLUMNS if any(finding.named(n) for finding in mine)]
-    return {
-        "head": [plain(f"short.{name}") for name in names],
-        "rows": [(f, [show(row) if (row := f.named(n)) else None for n in names]) for f in mine],
-    }
+    return {"names": names, "findings": mine}
 
 
 def confusion_view(metrics: Row, findings: Sequence[Finding]) -> dict[str, Any] | None:
@@ -150,17 +146,9 @@ def confusion_view(metrics: Row, findings: Sequence[Finding]) -> dict[str, Any] 
     confusion = metrics.get("confusion")
     if not confusion:
         return None
-    right = {
-        finding.label: show(finding.measures["class_sensitivity"])
-        for finding in findings
-        if "class_sensitivity" in finding.measures
-    }
-    rows = zip(confusion["classes"], confusion["matrix"], strict=True)
-    return {
-        "classes": [finding_name(name) for name in confusion["classes"]],
-        "rows": [(finding_name(name), counts, right.get(str(name))) for name, counts in rows],
-        "has_right": bool(right),
-    }
+    measured = {finding.label: finding.named("class_sensitivity") for finding in findings}
+    right = {label: show(row) for label, row in measured.items() if row}
+    return {**confusion, "right": right}
 
 
 def overview_cell(finding: Finding, which: str) -> dict[str, str]:
