@@ -38,6 +38,11 @@ def band_strata(table: pd.DataFrame, strata: Sequence[str]) -> tuple[pd.DataFram
     Args:
         table: Cells may be text.
         strata: Columns to look at.
+
+    >>> import pandas as pd
+    >>> table, notes = band_strata(pd.DataFrame({"age": range(20, 60)}), ["age"])
+    >>> table["age"].iloc[0], notes
+    ('20-29', ['age was divided into decades'])
     """
     notes = []
     for name in strata:
@@ -55,6 +60,10 @@ def as_groups(column: pd.Series[Any]) -> np.ndarray:
 
     Args:
         column: Any values.
+
+    >>> import pandas as pd
+    >>> as_groups(pd.Series(["F", None, ""])).tolist()
+    ['F', 'unknown', 'unknown']
     """
     text = column.astype(object).where(column.notna(), UNKNOWN).astype(str)
     return text.replace("", UNKNOWN).to_numpy(dtype=object).astype(str)
@@ -66,6 +75,9 @@ def bands_of(values: FloatArray, edges: Sequence[float]) -> np.ndarray:
     Args:
         values: `(n,)`; NaN where there is none.
         edges: Ascending lower ends; the last band is open, and so is the first for lower values.
+
+    >>> bands_of(np.array([3.0, 45.0, 99.0, np.nan]), (10, 40, 90)).tolist()
+    ['<10', '40-89', '90+', 'unknown']
     """
     whole = all(float(edge).is_integer() for edge in edges)
     names = [

@@ -17,6 +17,11 @@ def describe_table(rows: pd.DataFrame, classified: bool) -> dict[str, Any]:
     Args:
         rows: A predictions table.
         classified: Whether its truths are yes or no.
+
+    >>> import pandas as pd
+    >>> cells = {"case_id": ["a", "b"], "patient_id": "p", "split": "test", "y_true": [0, 1]}
+    >>> describe_table(pd.DataFrame(cells), True)["splits"]["test"]["labels"]
+    {'': {'positive': 1, 'negative': 1, 'missing': 0}}
     """
     splits = {
         name: _describe_part(part, classified)

@@ -51,7 +51,11 @@ def label_curves(rows: LabelRows, prevalence: float | None, ci: CI) -> list[Curv
 
 
 def thin(size: int, points: int = POINTS) -> IntArray:
-    """Return up to so many indices of 0..size-1, evenly spread, both ends kept."""
+    """Return up to so many indices of 0..size-1, evenly spread, both ends kept.
+
+    >>> thin(9, 3)
+    array([0, 4, 8])
+    """
     return np.unique(np.linspace(0, size - 1, min(size, points)).round().astype(int))
 
 
@@ -68,7 +72,11 @@ def _spread(ranking: Ranking) -> IntArray:
 
 
 def numbers(values: FloatArray | IntArray) -> list[float | int | str | None]:
-    """Return an array as JSON can hold it: NaN is null, infinity "inf"."""
+    """Return an array as JSON can hold it: NaN is null, infinity "inf".
+
+    >>> numbers(np.array([0.5, np.nan, np.inf]))
+    [0.5, None, 'inf']
+    """
     return [
         None if math.isnan(value) else "inf" if math.isinf(value) else value
         for value in values.tolist()

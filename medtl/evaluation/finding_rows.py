@@ -29,6 +29,10 @@ def with_defaults(table: pd.DataFrame, strata: Sequence[str]) -> pd.DataFrame:
 
     Raises:
         PredictionsError: If a column is missing.
+
+    >>> import pandas as pd
+    >>> list(with_defaults(pd.DataFrame({"case_id": ["b", "a"]}), []).columns)
+    ['case_id', 'split', 'label', 'patient_id']
     """
     for column in ("case_id", *strata):
         if column not in table:
@@ -51,6 +55,11 @@ def refuse_mixtures(table: pd.DataFrame) -> None:
 
     Raises:
         PredictionsError: If there is such a mixture.
+
+    >>> import pandas as pd
+    >>> refuse_mixtures(pd.DataFrame({"case_id": ["a", "a"], "split": "test", "label": "x"}))
+    Traceback (most recent call last):
+    medtl.errors.PredictionsError: 1 rows repeat a case of the same label and split; ...
     """
     for column in ("model", "seed"):
         if column in table and table[column].nunique() > 1:

@@ -97,6 +97,11 @@ def without_readers(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 
     Raises:
         PredictionsError: If every row is a reader's.
+
+    >>> import pandas as pd
+    >>> table = pd.DataFrame({"case_id": ["a", "a"], "reader": ["", "Dr. A"]})
+    >>> [len(part) for part in without_readers(table)]
+    [1, 1]
     """
     if "reader" not in table:
         return table, table.iloc[:0]
@@ -196,6 +201,13 @@ def compare_models(
 
     Raises:
         PredictionsError: If there are not two models, or the two disagree about the truth.
+
+    >>> import pandas as pd
+    >>> cases = pd.DataFrame({"case_id": list("abcdef"), "y_true": [0, 0, 0, 1, 1, 1]})
+    >>> first = cases.assign(model="first", y_score=[1, 2, 5, 3, 4, 6])
+    >>> table = pd.concat([first, cases.assign(model="second", y_score=[2, 5, 6, 1, 3, 4])])
+    >>> round(compare_models(table)[0].test.difference.value, 3)
+    0.556
     """
     if "model" not in table:
         raise PredictionsError("the table has no column model", expected="two models or more")

@@ -221,7 +221,11 @@ class Evaluation:
 
 
 def plain(value: Any) -> Any:
-    """Return dataclasses as dictionaries and tuples as lists, all the way down."""
+    """Return dataclasses as dictionaries and tuples as lists, all the way down.
+
+    >>> plain((OperatingPoint("x", 0.5, "given", "given", 0, 0),))[0]["threshold"]
+    0.5
+    """
     if is_dataclass(value):
         return {part.name: plain(getattr(value, part.name)) for part in fields(value)}
     return [plain(item) for item in value] if isinstance(value, tuple) else value
@@ -245,5 +249,9 @@ def built(kind: Any, value: Any) -> Any:
 
 
 def storable(threshold: float) -> float | str:
-    """Return a threshold as JSON can hold it."""
+    """Return a threshold as JSON can hold it.
+
+    >>> storable(0.5), storable(float("inf"))
+    (0.5, 'inf')
+    """
     return "inf" if math.isinf(threshold) else threshold

@@ -288,6 +288,24 @@ def test_every_measure_is_in_the_catalogue(make):
     assert not {measure.name for measure in measures if not entry(measure.name).base}
 
 
+def test_measures_outside_an_evaluation_are_in_the_catalogue():
+    from medtl.metrics import agreement, calibration, comparison, paired_runs, subgroups
+
+    truth, score, patients = arrays()
+    fold, few = np.arange(120) % 3, CI(resamples=20)
+    names = [
+        *(m.name for m in paired_runs.mean_of_folds_auroc(truth, [score, truth], fold, ci=few)),
+        *(m.name for m in paired_runs.mean_of_folds_mae(truth, [score, truth], fold, ci=few)),
+        *(m.name for m in agreement.correlation_measures(truth, score)),
+        *(m.name for m in calibration.calibration_line(truth, score, patients=patients)),
+        *(gap.difference.name for gap in subgroups.gaps(truth, score, {"fold": fold})),
+        paired_runs.compare_runs({"a": score[:5]})["a"].difference.name,
+        comparison.paired_t(score, truth).difference.name,
+        comparison.wilcoxon(score[:9], truth[:9]).difference.name,
+    ]
+    assert not {name for name in names if not entry(name).base}
+
+
 def test_a_new_measure_is_a_function_and_a_line(monkeypatch, tmp_path):
     """It reaches the evaluation, its file, the report and the rows of a study."""
     from medtl.metrics import calibration, catalogue
