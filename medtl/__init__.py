@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from medtl.errors import extras_named
 
 if TYPE_CHECKING:
-    from medtl import losses, metrics, preprocess
+    from medtl import losses, metrics, preprocess, report
+    from medtl.cases.columns import Columns
     from medtl.cases.manifest import read_manifest
     from medtl.cases.predictions import read_predictions
     from medtl.errors import MedtlError
@@ -26,12 +27,17 @@ if TYPE_CHECKING:
     from medtl.metrics.scores import CI
     from medtl.recipe.schema import Recipe
     from medtl.run.check import read_recipe
-    from medtl.run.evaluate import evaluate_table, report_table
+    from medtl.run.evaluate import TableOptions, evaluate_table, report_table
+    from medtl.run.folder import Run
+    from medtl.run.predicted import Predictions
+    from medtl.run.study import Study
+    from medtl.training.callbacks import StopTraining
     from medtl.types import Case, Image, Manifest, Measure, OperatingPoint
 
 __all__ = [
     "CI",
     "Case",
+    "Columns",
     "Evaluation",
     "Image",
     "Manifest",
@@ -39,7 +45,12 @@ __all__ = [
     "Measure",
     "MedtlError",
     "OperatingPoint",
+    "Predictions",
     "Recipe",
+    "Run",
+    "StopTraining",
+    "Study",
+    "TableOptions",
     "__version__",
     "evaluate",
     "evaluate_table",
@@ -51,6 +62,7 @@ __all__ = [
     "read_mask",
     "read_predictions",
     "read_recipe",
+    "report",
     "report_table",
 ]
 __version__ = "0.1.0"
@@ -94,7 +106,8 @@ def lazily(
 _names, __getattr__, __dir__ = lazily(
     __name__,
     {
-        "": "losses metrics preprocess",
+        "": "losses metrics preprocess report",
+        "cases.columns": "Columns",
         "cases.manifest": "read_manifest",
         "cases.predictions": "read_predictions",
         "errors": "MedtlError",
@@ -106,7 +119,11 @@ _names, __getattr__, __dir__ = lazily(
         "metrics.scores": "CI",
         "recipe.schema": "Recipe",
         "run.check": "read_recipe",
-        "run.evaluate": "evaluate_table report_table",
+        "run.folder": "Run",
+        "run.predicted": "Predictions",
+        "run.study": "Study",
+        "run.evaluate": "TableOptions evaluate_table report_table",
+        "training.callbacks": "StopTraining",
         "types": "Case Image Manifest Measure OperatingPoint",
     },
 )

@@ -8,16 +8,19 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import medtl as mt
+from medtl.recipe.schema import parse_recipe
 
 ROOT = Path(__file__).parents[1]
-ROOMS = (mt.metrics, mt.losses, mt.preprocess)
+ROOMS = (mt.metrics, mt.losses, mt.preprocess, mt.report)
 
 
 def test_the_face_is_what_it_lists() -> None:
     assert sorted(mt.__all__) == sorted([*mt._names, "__version__"])
+    assert len(mt.__all__) <= 30
     assert set(mt.__all__) <= set(dir(mt))
 
 
@@ -95,12 +98,41 @@ def test_an_image_shows_itself_in_a_notebook(shape: tuple[int, ...]) -> None:
     assert "a &lt;b&gt;" in page
 
 
-def test_a_long_story_has_a_short_repr() -> None:
+def test_an_image_says_what_was_done_to_it() -> None:
     image = mt.Image(np.zeros((1, 2, 2), np.float32), spacing=(0.5, 0.7), notes=("turned",) * 200)
     assert repr(image).startswith("Image(1 x 2 x 2, 0.5 x 0.7 mm, notes: turned; turned")
+
+
+def test_every_public_value_has_a_short_repr() -> None:
     case = mt.Case("c", "p", Path("x"), targets={f"finding {n}": "1" for n in range(99)})
-    for value in (image, case, mt.Manifest((case,) * 99, Path("x"), "")):
-        assert len(repr(value)) < 400
+    recipe = {
+        "study": {"question": "Is it there? " * 50},
+        "data": {"manifest": "m.csv", "target": [f"finding {n}" for n in range(40)]},
+        "image": {"modality": "cxr"},
+        "model": {"backbone": "resnet" * 60, "weights": "none"},
+    }
+    values = [
+        mt.CI(),
+        case,
+        mt.Columns.of(recipe["data"] | {"target": ["effusion"]}),
+        mt.evaluate([0, 1, 1, 0] * 9, np.linspace(0, 1, 36), ci=mt.CI(resamples=20)),
+        mt.Image(np.zeros((1, 2, 2), np.float32), spacing=(0.5, 0.7), notes=("turned",) * 200),
+        mt.Manifest((case,) * 99, Path("x"), ""),
+        mt.Mask(np.zeros((4, 4), np.uint8), tuple(range(1, 200))),
+        mt.metrics.auroc([0, 1, 1, 0] * 9, np.linspace(0, 1, 36)),
+        mt.MedtlError("found", expected="another"),
+        mt.OperatingPoint("effusion", 0.5, "sensitivity >= 0.90", "val", 10, 5),
+        mt.Predictions(pd.DataFrame({"case_id": range(999)}), 999),
+        parse_recipe(recipe),
+        mt.Run("runs/nothing"),
+        mt.StopTraining("enough"),
+        mt.TableOptions(),
+    ]
+    shown = {type(value).__name__ for value in values} | {"Study"}  # tests/test_notebook.py
+    classes = {name for name in mt.__all__ if isinstance(getattr(mt, name), type)}
+    assert classes <= shown
+    for value in values:
+        assert len(repr(value)) < 400, value
 
 
 def test_a_manifest_is_a_table() -> None:

@@ -105,7 +105,7 @@ def _work(
         print(make_deterministic())
     with bars() as shown:
         return (run_study if whole else train_study)(
-            checked, out, resume=resume, progress=shown.progress, watcher=shown.watcher()
+            checked, out, resume=resume, progress=shown.progress, callbacks=[shown.watcher()]
         )
 
 
@@ -129,7 +129,7 @@ def demo(
     patients: Annotated[int | None, typer.Option(help="synthetic patients to draw")] = None,
 ) -> None:
     """Draw synthetic images and run the whole chain on them, offline, to a report."""
-    from medtl.demo.study import run_demo
+    from medtl.demo.demonstration import run_demo
 
     with bars() as shown:
         done = run_demo(
@@ -138,7 +138,7 @@ def demo(
             patients=patients,
             resume=resume,
             progress=shown.progress,
-            watcher=shown.watcher(),
+            callbacks=[shown.watcher()],
         )
     print(f"Report: {done.report_path}")
 

@@ -55,7 +55,7 @@ def kfold(
             folds=folds,
             resume=resume,
             progress=shown.progress,
-            watcher=shown.watcher(),
+            callbacks=[shown.watcher()],
         )
     table = (
         ensemble.to_markdown(found)
@@ -188,7 +188,7 @@ def _run_study(
                 keep_checkpoints=keep_checkpoints,
                 reports=reports,
                 progress=shown.progress,
-                watcher=shown.watcher(epochs=False),
+                callbacks=[shown.watcher(epochs=False)],
             ),
             on_row=lambda row: shown.run_ended(row, len(plan.pairs)),
         )
@@ -218,7 +218,7 @@ def search(
             wanted,
             out,
             overrides=overrides or (),
-            single=SingleRun(progress=shown.progress, watcher=shown.watcher(epochs=False)),
+            single=SingleRun(progress=shown.progress, callbacks=[shown.watcher(epochs=False)]),
             resume=resume,
             on_trial=lambda _: shown.advance("Trials", wanted.size),
         )

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from medtl.errors import PredictionsError
 from medtl.evaluation.assemble import evaluate
@@ -83,7 +83,7 @@ def evaluate_arrays(  # noqa: PLR0913 - one call states a whole evaluation
         )
     columns = {**groups, "split": np.broadcast_to(split, len(truths))}
     if patients is not None:
-        columns["patient_id"] = patients
+        columns["patient_id"] = _as_text(patients)
     points = []
     if threshold is not None:
         points = [OperatingPoint(name, threshold, "given", "given", 0, 0) for name in names]
@@ -98,6 +98,11 @@ def evaluate_arrays(  # noqa: PLR0913 - one call states a whole evaluation
         metrics=metrics,
         ci=ci,
     )
+
+
+def _as_text(patients: ArrayLike) -> NDArray[np.object_]:
+    """Return identifiers as a table on disk holds them: a bootstrap draws them in their order."""
+    return np.array([str(patient) for patient in np.asarray(patients)], dtype=object)
 
 
 def _table(

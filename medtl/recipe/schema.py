@@ -315,6 +315,11 @@ class Recipe(Section):
             return int(stated)
         return self.data.split.seed if source == "split" else self.run.seed
 
+    def __repr__(self) -> str:
+        what = ", ".join((*self.data.targets, *filter(None, [self.data.mask])))[:200]
+        image, model = self.image, self.model.backbone
+        return f"Recipe({self.task.kind} of {what}, {image.modality} {image.size}, {model[:80]})"
+
     @property
     def given(self) -> tuple[str, ...]:
         """What was given as Python objects, in words: a written recipe holds no more of them."""

@@ -36,7 +36,7 @@ from medtl.training.callbacks import (
     mlflow_listener,
     tensorboard_listener,
 )
-from medtl.training.options import Training
+from medtl.training.options import Training, WatchedMetric
 from medtl.training.runtime import Runtime, explained_failures
 from medtl.types import Manifest, Progress, silent
 
@@ -53,7 +53,8 @@ def run_study(
     resume: bool = False,
     manifest: Manifest | None = None,
     progress: Progress = silent,
-    watcher: Callback | None = None,
+    callbacks: Sequence[Callback] = (),
+    metric: WatchedMetric | None = None,
 ) -> Run:
     """Run the whole chain into a run folder, and return the finished run.
 
@@ -63,16 +64,17 @@ def run_study(
         resume: Go on from wherever an earlier run of this recipe stopped.
         manifest: Already split, for a fold of a study; None reads the recipe's own.
         progress: Told of decoding and predicting.
-        watcher: Told of training.
+        callbacks: Told of training.
+        metric: Watched by early stopping in place of the task's statistic.
 
     Raises:
         MedtlError: For any fault of recipe, manifest, images or training.
     """
     if _helps_another():
-        return _help_train(recipe, out, resume=resume, manifest=manifest)
+        return _help_train(recipe, out, resume=resume, manifest=manifest, metric=metric)
     with _working_in(recipe, out, resume=resume) as run:
         prepared = prepare(recipe, run, manifest=manifest, progress=progress)
-        fit(prepared, run, resume=resume, watcher=watcher)
+        fit(prepared, run, resume=resume, callbacks=callbacks, metric=metric)
         predict(prepared, run, progress=progress)
         run.evaluate()
         illustrate(prepared, run, progress=progress)
@@ -87,14 +89,14 @@ def train_study(
     *,
     resume: bool = False,
     progress: Progress = silent,
-    watcher: Callback | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Run:
     """Do the first half of the chain. Arguments and errors as `run_study`."""
     if _helps_another():
         return _help_train(recipe, out, resume=resume)
     with _working_in(recipe, out, resume=resume) as run:
         prepared = prepare(recipe, run, progress=progress)
-        fit(prepared, run, resume=resume, watcher=watcher)
+        fit(prepared, run, resume=resume, callbacks=callbacks)
     return run
 
 
@@ -109,10 +111,12 @@ def _help_train(
     *,
     resume: bool,
     manifest: Manifest | None = None,
+    metric: WatchedMetric | None = None,
 ) -> Run:
     """Take this process's part of every batch and write nothing."""
     run = Run(out)
-    training, _ = build_training(read_study(recipe, manifest=manifest), run.files.checkpoints)
+    prepared = read_study(recipe, manifest=manifest)
+    training, _ = build_training(prepared, run.files.checkpoints, metric=metric)
     loop.fit(training, build_stages(recipe, [g.name for g in training.groups]), resume=resume)
     return run
 
@@ -146,7 +150,12 @@ def _demands(recipe: Recipe) -> str:
 
 
 def fit(
-    prepared: Prepared, run: Run, *, resume: bool = False, watcher: Callback | None = None
+    prepared: Prepared,
+    run: Run,
+    *,
+    resume: bool = False,
+    callbacks: Sequence[Callback] = (),
+    metric: WatchedMetric | None = None,
 ) -> None:
     """Train in stages; leaves `checkpoints/best.safetensors`, `history.csv`, `environment.json`.
 
@@ -154,15 +163,16 @@ def fit(
         RunError: When a split is empty or the loss stops being finite.
     """
     recipe = prepared.recipe
-    listeners = [*_history_listeners(recipe, run), *([] if watcher is None else [watcher])]
+    listeners = [*_history_listeners(recipe, run), *callbacks]
+    given = [*recipe.given, *([] if metric is None else [f"metric: {metric.name}"])]
     run.files.checkpoints.mkdir(exist_ok=True)
-    training, loaded = build_training(prepared, run.files.checkpoints, listeners)
+    training, loaded = build_training(prepared, run.files.checkpoints, listeners, metric)
     for line in str(loaded).splitlines():
         log.info("weights: %s", line)
     facts = record.environment(
         recipe.run.seed,
         {**prepared.hashes, "weights_sha256": loaded.sha256}
-        | ({"given_in_python": "; ".join(recipe.given)} if recipe.given else {}),
+        | ({"given_in_python": "; ".join(given)} if given else {}),
         precision=training.runtime.precision,
         device=training.runtime.device.type,
     )
@@ -174,7 +184,10 @@ def fit(
 
 
 def build_training(
-    prepared: Prepared, folder: Path, callbacks: Sequence[Callback] = ()
+    prepared: Prepared,
+    folder: Path,
+    callbacks: Sequence[Callback] = (),
+    metric: WatchedMetric | None = None,
 ) -> tuple[Training, WeightsReport]:
     """Return the training of a study, and what its initial weights were.
 
@@ -182,6 +195,7 @@ def build_training(
         prepared: The study.
         folder: Where the checkpoints go.
         callbacks: Told of steps and epochs.
+        metric: Watched in place of the task's statistic.
 
     Raises:
         RunError: When the training or the validation split holds fewer than two images.
@@ -210,6 +224,7 @@ def build_training(
         runtime=runtime,
         folder=folder,
         callbacks=callbacks,
+        metric=metric,
         surgery=surgery,
         cache=build_cache(recipe),
         meta=_checkpoint_meta(prepared),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ BUNDLED = ("tf_efficientnet_lite0",)
 """Backbones whose weights come with the installation."""
 
 
-def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+def read_recipe(path: str | PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
     """Return the recipe of a file with the command line's changes, after the first pass.
 
     Args:
@@ -35,11 +36,24 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: With every fault of schema, files, columns, labels, leaks and names.
     """
-    data = read_data(path, overrides)
+    path = Path(path)
+    return check_recipe(read_data(path, overrides), where=path.name)
+
+
+def check_recipe(data: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
+    """Return the recipe of plain data, after the first pass.
+
+    Args:
+        data: What a recipe file holds, its paths absolute.
+        where: The recipe's file name, for messages.
+
+    Raises:
+        RecipeError: With every fault of schema, files, columns, labels, leaks and names.
+    """
     faults: list[MedtlError] = []
     recipe: Recipe | None = None
     try:
-        recipe = parse_recipe(data, where=path.name)
+        recipe = parse_recipe(data, where=where)
     except RecipeError as error:
         faults += error.faults
     faults += _manifest_faults(data)
@@ -48,7 +62,7 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         faults += _stage_faults(recipe)
         faults += _augmentation_faults(recipe)
     if faults or recipe is None:
-        raise RecipeError(faults, where=path.name)
+        raise RecipeError(faults, where=where)
     return recipe
 
 
@@ -62,7 +76,7 @@ def read_data(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         data = load_yaml(path)
         _resolve_paths(data, path.absolute().parent)
         for override in overrides:
-            _override(data, override)
+            change(data, *_override(override))
     except RecipeError:
         raise
     except MedtlError as error:
@@ -70,12 +84,25 @@ def read_data(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     return data
 
 
-def _override(data: dict[str, Any], override: str) -> None:
-    """Set one "key.key=value"."""
+def _override(override: str) -> tuple[str, Any]:
+    """Return the key and the value of one "key.key=value"."""
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise MedtlError(f"cannot read the override {override!r}", expected="key.key=value")
-    value = loads(f"value: {text}", f"override {key}")["value"]
+    return key, loads(f"value: {text}", f"override {key}")["value"]
+
+
+def change(data: dict[str, Any], key: str, value: Any) -> None:
+    """Set one value of a recipe's plain data, in place.
+
+    Args:
+        data: What a recipe file holds.
+        key: "section.key", or a number for a member of a list ("finetune.stages.0.epochs").
+        value: A path is relative to the current folder.
+
+    Raises:
+        MedtlError: When the key leads below a value that has none.
+    """
     *sections, last = key.split(".")
     place: Any = data
     for section in sections:

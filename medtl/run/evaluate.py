@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +84,11 @@ def evaluate_rows(
     return replace(result, test_openings=openings)
 
 
-def evaluate_table(table: Path, out: Path, options: TableOptions = TableOptions()) -> Evaluation:
+def evaluate_table(
+    table: str | PathLike[str],
+    out: str | PathLike[str],
+    options: TableOptions = TableOptions(),
+) -> Evaluation:
     """Compute the statistics of a table that any tool made, and leave them in `metrics.json`.
 
     Of a table of masks, the overlap of every case is left in `overlap.csv` beside it.
@@ -96,13 +101,14 @@ def evaluate_table(table: Path, out: Path, options: TableOptions = TableOptions(
     Raises:
         PredictionsError: For a table that is not a predictions table.
     """
+    table, out = Path(table), Path(out)
     rows = read_predictions(table, one_image_per_patient=options.one_image_per_patient)
     return _write_metrics(rows, table, out, options)
 
 
 def report_table(
-    table: Path,
-    out: Path,
+    table: str | PathLike[str],
+    out: str | PathLike[str],
     options: TableOptions = TableOptions(),
     *,
     language: str = "en",
@@ -122,6 +128,7 @@ def report_table(
     Raises:
         PredictionsError: For a table that is not a predictions table, or a sidecar with other keys.
     """
+    table, out = Path(table), Path(out)
     study = _study_of(table)
     rows = read_predictions(table, one_image_per_patient=options.one_image_per_patient)
     out.mkdir(parents=True, exist_ok=True)

@@ -27,11 +27,12 @@ from medtl.types import Manifest, Progress, silent
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
     from torch import nn
 
     from medtl.export.objects import Exported
     from medtl.prediction.scores import TrainedModel
-    from medtl.run.predict import Predicted
+    from medtl.run.predicted import Predictions
 
 
 class Run:
@@ -268,7 +269,7 @@ class Run:
         out: str | os.PathLike[str] | None = None,
         *,
         progress: Progress = silent,
-    ) -> Predicted:
+    ) -> Predictions:
         """Predict images with the run's own preprocessing and frozen thresholds.
 
         The run's own manifest (recognised by its hash) gives the validation and test cases with
@@ -307,7 +308,7 @@ class Run:
         *,
         keep: str | os.PathLike[str] | None = None,
         progress: Progress = silent,
-    ) -> Predicted:
+    ) -> Predictions:
         """Predict the images of a study that a DICOMweb server has; nothing is sent to it.
 
         Args:
@@ -367,6 +368,25 @@ class Run:
             pdf=None if pdf is None else Path(pdf),
             progress=progress,
         )
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the losses of every epoch, a line where a stage ends; return the axes.
+
+        Args:
+            ax: matplotlib axes; new ones by default.
+        """
+        if ax is None:
+            import matplotlib.pyplot as plt
+
+            ax = plt.subplots()[1]
+        history = self.history
+        for part in ("train", "val"):
+            ax.plot(range(1, len(history) + 1), history[f"{part}_loss"], ".-", label=part)
+        for end in history.groupby("stage", sort=False).size().cumsum()[:-1]:
+            ax.axvline(end + 0.5, color="0.7", linestyle=":", zorder=0)
+        ax.set(xlabel="epoch", ylabel="loss")
+        ax.legend()
+        return ax
 
     # While it is worked on, and when it has ended.
 

@@ -7,7 +7,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from medtl.io.dicom.web import Server, fetch_study
 from medtl.prediction.likeness import unlike_training
 from medtl.prediction.scores import TrainedModel
 from medtl.run.build import build_sink
+from medtl.run.predicted import Predictions
 from medtl.storage.atomic import write_json
 from medtl.storage.tables import read_table
 from medtl.types import Case, Manifest, Progress, silent
@@ -38,30 +39,6 @@ TEXTS = TABLES | {".yaml", ".yml", ".json", ".txt", ".md"}
 """Endings of what lies beside images and is none."""
 
 
-@dataclass(frozen=True)
-class Predicted:
-    """Predictions of some images.
-
-    Attributes:
-        table: The predictions, as `medtl.cases.predictions.read_predictions` returns them, and for
-            new images `file`, `threshold`, `decision`, `content_sha256` and `unlike_training`.
-        images: Images predicted.
-        flagged: Of them, unlike the training images or odd, with what was seen.
-        quarantined: Images that could not be read, with the cause.
-        quality: File that lists both, beside the predictions; None when nothing was written.
-        left_out: Objects of a fetched study that are no images.
-        unknown: Flag -> images of which the network was not told all it asks for ("sex_unknown").
-    """
-
-    table: pd.DataFrame
-    images: int
-    flagged: tuple[dict[str, Any], ...]
-    quarantined: tuple[dict[str, Any], ...]
-    quality: Path | None = None
-    left_out: int = 0
-    unknown: Mapping[str, int] = field(default_factory=dict)
-
-
 def predict_images(
     trained: TrainedModel[Any, Any],
     data: Path,
@@ -70,7 +47,7 @@ def predict_images(
     own: Path,
     thresholds: Mapping[str, float],
     progress: Progress = silent,
-) -> Predicted:
+) -> Predictions:
     """Predict images, and write the table if it has a place; see `Run.predict`.
 
     Args:
@@ -124,7 +101,7 @@ def predict_images(
         quality = out.with_suffix(".quality.json")
         write_json(quality, {"flagged": flagged, "quarantined": quarantined})
     unknown = Counter(flag for flags in flags_of.values() for flag in flags)
-    return Predicted(table, len(cases), flagged, quarantined, quality, unknown=unknown)
+    return Predictions(table, len(cases), flagged, quarantined, quality, unknown=unknown)
 
 
 @contextmanager

@@ -89,7 +89,7 @@ def run_kfold(
     baseline: Literal["frozen", "none"] = "frozen",
     resume: bool = False,
     progress: Progress = silent,
-    watcher: Callback | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> list[Result]:
     """Cross-validate a recipe: every fold is a run folder, its outer part the test set.
 
@@ -105,7 +105,7 @@ def run_kfold(
             and, for a quantity, the median.
         resume: Keep finished folds, go on with the unfinished one.
         progress: Told of reading and predicting.
-        watcher: Told of training.
+        callbacks: Told of training.
 
     Raises:
         RunError: When `out` exists without `resume`, or holds folds of another split, or the task
@@ -117,7 +117,7 @@ def run_kfold(
     contest = _contest(recipe, task)
     Run.start(recipe, out, resume=resume)
     parts = kfold(manifest, task.strata(manifest.cases), folds, recipe.seed_of("split"))
-    folders = _run_folds(recipe, parts, out, progress=progress, watcher=watcher)
+    folders = _run_folds(recipe, parts, out, progress=progress, callbacks=callbacks)
     tables = []
     for number, table in enumerate(Run(folder).predictions for folder in folders):
         tables.append(table[table["split"] == "test"].assign(fold=number, model=FINE_TUNED))
@@ -133,7 +133,7 @@ def ensemble_kfold(
     folds: int = 5,
     resume: bool = False,
     progress: Progress = silent,
-    watcher: Callback | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Ensemble:
     """Train one model per fold of what is not the test part, and average them on the test part.
 
@@ -147,7 +147,7 @@ def ensemble_kfold(
         folds: Number of models.
         resume: Keep finished folds, go on with the unfinished one.
         progress: Told of reading and predicting.
-        watcher: Told of training.
+        callbacks: Told of training.
 
     Raises:
         RunError: When `out` exists without `resume`, or holds folds of another split, or the task
@@ -160,7 +160,7 @@ def ensemble_kfold(
     Run.start(recipe, out, resume=resume)
     split = split_cases(recipe, manifest, task)
     parts = validation_folds(split, task.strata(manifest.cases), folds, recipe.seed_of("split"))
-    folders = _run_folds(recipe, parts, out, progress=progress, watcher=watcher)
+    folders = _run_folds(recipe, parts, out, progress=progress, callbacks=callbacks)
     return ensemble_runs(folders, out / ENSEMBLE)
 
 
@@ -170,7 +170,7 @@ def _run_folds(
     out: Path,
     *,
     progress: Progress,
-    watcher: Callback | None,
+    callbacks: Sequence[Callback],
 ) -> list[Path]:
     """Train and test every fold that is not finished; return the run folders."""
     folders = [out / f"fold_{number}" for number in range(len(parts))]
@@ -185,7 +185,7 @@ def _run_folds(
             resume=folder.exists(),
             manifest=part,
             progress=partial(_prefixed, progress, f"Fold {number}: "),
-            watcher=watcher,
+            callbacks=callbacks,
         )
     return folders
 

@@ -93,7 +93,7 @@ class SingleRun:
         keep_checkpoints: Keep the best model of a finished run.
         reports: Draw the gallery and render the report, as `medtl run` does.
         tests: Predict and evaluate; without it the test cases are not looked at.
-        progress, watcher: Told of the work.
+        progress, callbacks: Told of the work.
     """
 
     images: SharedImages = field(default_factory=SharedImages)
@@ -102,7 +102,7 @@ class SingleRun:
     reports: bool = False
     tests: bool = True
     progress: Progress = silent
-    watcher: Callback | None = None
+    callbacks: Sequence[Callback] = ()
 
     def __call__(self, recipe: Recipe, folder: Path) -> dict[str, Any]:
         """Run the chain in a folder that the caller has locked; return the measures.
@@ -121,7 +121,7 @@ class SingleRun:
                 decode=self.images.decoder(recipe),
                 progress=self.progress,
             )
-            fit(prepared, run, resume=True, watcher=self.watcher)
+            fit(prepared, run, resume=True, callbacks=self.callbacks)
             row = {
                 "split_sha256": prepared.hashes["split_sha256"],
                 **(self._test(prepared, run) if self.tests else {}),

@@ -8,12 +8,14 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from medtl.errors import extras_named
 from medtl.storage.atomic import write_text
-from medtl.training.runtime import Runtime
 from medtl.types import Stage
+
+if TYPE_CHECKING:
+    from medtl.training.runtime import Runtime
 
 History = Sequence[Mapping[str, Any]]
 """One row per finished epoch, with the keys of `COLUMNS`."""

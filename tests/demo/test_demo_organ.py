@@ -12,8 +12,8 @@ from browsing import look_at, needs_chromium
 
 from medtl.cases.columns import Columns
 from medtl.cases.manifest import read_manifest
+from medtl.demo.demonstration import run_demo
 from medtl.demo.organ import CYST, KIDNEY, SCANNERS, draw_phantom, draw_volume, write_organ_study
-from medtl.demo.study import run_demo
 from medtl.errors import RunError
 from medtl.io.masks import read_mask
 from medtl.io.read import read_image

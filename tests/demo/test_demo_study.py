@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from browsing import look_at, needs_chromium
 
-from medtl.demo.study import run_demo
+from medtl.demo.demonstration import run_demo
 from medtl.errors import RunError
 
 

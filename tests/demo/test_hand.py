@@ -201,7 +201,7 @@ def test_folder_that_cannot_be_written_is_said_without_its_path(tmp_path: Path) 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from medtl.demo.study import run_demo
+    from medtl.demo.demonstration import run_demo
 
     return run_demo(tmp_path_factory.mktemp("hand") / "demo", task="bone-age")
 

@@ -161,7 +161,7 @@ def test_arrays_have_the_figures_of_the_table(tmp_path):
     of_table = evaluate(
         read_predictions(tmp_path / "p.csv"), operating_points=[point], strata=["sex"], ci=FEW
     )
-    of_arrays = evaluate_arrays(truth, score, patients, {"sex": sex}, 0.5, ci=FEW)
+    of_arrays = evaluate_arrays(truth, score, table["patient_id"], {"sex": sex}, 0.5, ci=FEW)
     assert of_arrays.measures == of_table.measures
     assert of_arrays.curves == of_table.curves
     assert of_arrays.counts == of_table.counts

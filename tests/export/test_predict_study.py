@@ -17,7 +17,7 @@ from medtl.errors import MedtlError, RunError
 from medtl.io.dicom.web import Fetched, Server
 from medtl.run import predict as module
 from medtl.run.folder import Run
-from medtl.run.predict import Predicted
+from medtl.run.predicted import Predictions
 
 URL, STUDY = "https://pacs.example/dicom-web", "1.2.3"
 
@@ -32,10 +32,10 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         (folder / "1.2.dcm").write_bytes(b"pixels")
         return Fetched((folder / "1.2.dcm",), {"no image": 2, "a result of medtl": 1})
 
-    def predict(_run: Run, data: Path, _out: Path, *, progress: Any) -> Predicted:
+    def predict(_run: Run, data: Path, _out: Path, *, progress: Any) -> Predictions:
         asked["files"] = sorted(path.name for path in data.iterdir())
         asked["mode"] = data.stat().st_mode & 0o777
-        return Predicted(pd.DataFrame(), 1, (), ())
+        return Predictions(pd.DataFrame(), 1, (), ())
 
     monkeypatch.setattr(module, "fetch_study", fetch)
     monkeypatch.setattr(Run, "predict", predict)
@@ -61,7 +61,7 @@ def test_images_are_kept_when_asked(seen, tmp_path):
 
 
 def test_a_failure_keeps_no_images(seen, tmp_path, monkeypatch):
-    def fail(*_args: Any, **_kwargs: Any) -> Predicted:
+    def fail(*_args: Any, **_kwargs: Any) -> Predictions:
         raise RunError("no best checkpoint")
 
     monkeypatch.setattr(Run, "predict", fail)

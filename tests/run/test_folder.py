@@ -151,9 +151,9 @@ def test_predictions_need_no_place(run: Run) -> None:
     before = set(run.path.parent.rglob("*"))
     done = run.predict(str(images))
     assert (done.images, done.quality) == (60, None)
-    assert set(done.table["decision"]) == {0, 1}
+    assert set(done.frame["decision"]) == {0, 1}
     assert set(run.path.parent.rglob("*")) == before
     own = run.predict(run.path.parent / "data" / "manifest.csv")
-    scores = own.table.set_index("case_id")["y_score"].astype(float).sort_index()
+    scores = own.frame.set_index("case_id")["y_score"].astype(float).sort_index()
     stored = run.predictions.set_index("case_id")["y_score"].sort_index()
     assert scores.to_dict() == stored.to_dict()

@@ -126,7 +126,7 @@ def test_a_killed_study_ends_in_the_same_rows(study, recipe, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         run_conditions(
-            recipe, PLAN, tmp_path / "s", single=SingleRun(watcher=Watcher(on_step=kill))
+            recipe, PLAN, tmp_path / "s", single=SingleRun(callbacks=[Watcher(on_step=kill)])
         )
     stopped = len(read_rows(tmp_path / "s"))
     assert 0 < stopped < 4

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -36,7 +36,7 @@ def run_demo(
     patients: int | None = None,
     resume: bool = False,
     progress: Progress = silent,
-    watcher: Callback | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Run:
     """Write `OUT/data`, `OUT/recipe.yaml` and the run folder `OUT/run`; return the run.
 
@@ -47,7 +47,7 @@ def run_demo(
             the same number.
         resume: Go on from wherever an earlier demo stopped, also before its first checkpoint.
         progress: Told of drawing, reading and predicting.
-        watcher: Told of training.
+        callbacks: Told of training.
 
     Raises:
         RunError: When `out` exists without `resume`.
@@ -68,7 +68,7 @@ def run_demo(
         out / "run",
         resume=(out / "run").exists(),
         progress=progress,
-        watcher=watcher,
+        callbacks=callbacks,
     )
 
 

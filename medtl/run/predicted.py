@@ -1,0 +1,52 @@
+"""Predictions of some images: a table with its remarks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SHOWN_ROWS = 10
+"""Of the table, in a notebook."""
+
+
+@dataclass(frozen=True, repr=False)
+class Predictions:
+    """Predictions of some images.
+
+    Attributes:
+        frame: The predictions, as `medtl.cases.predictions.read_predictions` returns them, and for
+            new images `file`, `threshold`, `decision`, `content_sha256` and `unlike_training`.
+        images: Images predicted.
+        flagged: Of them, unlike the training images or odd, with what was seen.
+        quarantined: Images that could not be read, with the cause.
+        quality: File that lists both, beside the predictions; None when nothing was written.
+        left_out: Objects of a fetched study that are no images.
+        unknown: Flag -> images of which the network was not told all it asks for ("sex_unknown").
+
+    Example:
+        >>> import pandas as pd
+        >>> Predictions(pd.DataFrame({"case_id": ["a"], "y_score": [0.2]}), images=1)
+        Predictions(1 images, 1 rows, 0 flagged, 0 not readable)
+    """
+
+    frame: pd.DataFrame
+    images: int
+    flagged: tuple[dict[str, Any], ...] = ()
+    quarantined: tuple[dict[str, Any], ...] = ()
+    quality: Path | None = None
+    left_out: int = 0
+    unknown: Mapping[str, int] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return (
+            f"Predictions({self.images} images, {len(self.frame)} rows, {len(self.flagged)} flagged"
+            f", {len(self.quarantined)} not readable)"
+        )
+
+    def _repr_html_(self) -> str:
+        return f"{self.frame.head(SHOWN_ROWS).to_html(index=False)}<p>{self!r}: .frame</p>"

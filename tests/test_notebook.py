@@ -1,0 +1,120 @@
+"""docs/python.md and the notebook of a first day, top to bottom, on the demo's films."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import medtl as mt
+
+ROOT = Path(__file__).parents[1]
+
+RECIPE = """
+study: {question: "Is there an effusion?", synthetic: true}
+data: {manifest: data/manifest.csv, target: effusion, ids: pseudonymous}
+image: {modality: cxr, size: 96}
+model: {backbone: test_resnet, weights: none}
+finetune:
+  batch_size: 16
+  stages:
+    - {name: head, train: head, epochs: 1, lr: 1e-2}
+    - {name: full, train: all, epochs: 1, lr: {head: 1e-2, base: 1e-2}}
+run: {tensorboard: false, device: cpu}
+"""
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with films, a recipe and new images, as the page and the notebook name them."""
+    from medtl.demo.chest import write_chest_study
+
+    folder = tmp_path_factory.mktemp("desk")
+    write_chest_study(folder / "data", patients=24, workers=1)
+    (folder / "chest.yaml").write_text(RECIPE)
+    films = sorted((folder / "data" / "images").glob("*.dcm"))
+    shutil.copy(films[0], folder / "a.dcm")
+    (folder / "incoming").mkdir()
+    for film in films[:3]:
+        shutil.copy(film, folder / "incoming")
+    return folder
+
+
+def test_the_page_runs_top_to_bottom(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(desk)
+    page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert len(blocks) > 4
+    names: dict[str, object] = {}
+    for number, block in enumerate(blocks, 1):
+        exec(compile(block, f"python.md, block {number}", "exec"), names)
+    told = names["own"].environment["given_in_python"]
+    assert told == "loss: gentle; backbone: backbone; metric: hits"
+
+
+def test_the_first_day(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(desk)
+    film = mt.read_image("a.dcm")
+    assert re.fullmatch(r"Image\((CR|DX), 1 x \d+ x \d+, [\d.]+ mm.*\)", repr(film))
+    assert film.plot().images
+    study = mt.Study("chest.yaml", **{"image.size": 64})
+    assert study.recipe.image.size == 64
+    assert "Stage full" in str(study.check())
+    run = study.fit("runs/day")
+    assert isinstance(run, mt.Run)
+
+    changed = (desk / "runs/day/report.html").stat().st_mtime_ns
+    assert repr(study.fit("runs/day")) == repr(run)  # again: it is there
+    assert (desk / "runs/day/report.html").stat().st_mtime_ns == changed
+
+    run = mt.Run("runs/day")
+    assert list(run.history["stage"]) == ["head", "full"]
+    assert set(run.predictions["split"]) == {"val", "test"}
+    assert isinstance(run.evaluation, mt.Evaluation)
+    assert sum(parameter.numel() for parameter in run.network.parameters()) > 1000
+    assert [line.get_label() for line in run.plot().lines[:2]] == ["train", "val"]
+    new = run.predict("incoming/")
+    assert isinstance(new, mt.Predictions)
+    assert new.images == len(new.frame) == 3
+    assert "3 images" in new._repr_html_()
+
+    rng = np.random.default_rng(0)
+    y_true = rng.integers(0, 2, 300)
+    y_score = 1 / (1 + np.exp(-(rng.normal(size=300) + 1.3 * y_true)))
+    ids = np.arange(300) // 2
+    ev = mt.evaluate(y_true, y_score, patients=ids)
+    assert ev.auroc.n == len(y_true)
+    assert ev.auroc.name in set(ev.frame()["name"])
+    assert ev.plot.roc().lines
+    assert "<table" in ev._repr_html_()
+    assert ev.report("report.html").is_file()
+    said = str(mt.metrics.auroc(y_true, y_score))
+    assert re.fullmatch(r"0\.\d{3} \[0\.\d{3}, 0\.\d{3}\], n = 300 \(DeLong\)", said)
+    for shown in (film, study, study.manifest, study.recipe, run, new, ev, ev.plot, ev.auroc):
+        assert len(repr(shown)) < 400, shown
+
+
+def test_a_figure_is_that_of_the_command_line(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    truth, ids = rng.integers(0, 2, 120), np.arange(120) // 3
+    score = np.clip(0.3 * truth + rng.random(120) * 0.7, 0, 1)
+    table = pd.DataFrame({
+        "case_id": [f"{n:03d}" for n in range(120)], "patient_id": ids, "split": "test",
+        "label": "", "y_true": truth, "y_score": score,
+    })  # fmt: skip
+    table.to_csv(tmp_path / "table.csv", index=False)
+    out = tmp_path / "metrics.json"
+    script = "from medtl.cli.main import main; main()"
+    command = [sys.executable, "-c", script, "evaluate", str(tmp_path / "table.csv"), "--out"]
+    subprocess.run([*command, str(out)], check=True, cwd=ROOT, capture_output=True)
+    of_command = mt.Evaluation.from_json(out)
+    of_arrays = mt.evaluate(truth, score, patients=ids)
+    assert of_arrays.measures == of_command.measures
+    assert of_arrays.curves == of_command.curves
+    assert len(of_arrays.measures) > 5
