@@ -340,7 +340,7 @@ RULES: tuple[Callable[[Path], list[str]], ...] = (
 )
 
 
-NOT_YET = (crowded_folders, names_given_twice)
+NOT_YET = (names_given_twice,)
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,8 @@ def exists(name: str, root: Path) -> bool:
         return True
     source = folder / f"{parts[0]}.py"
     if not source.is_file():
-        return False
-    body = ast.parse(source.read_text(encoding="utf-8")).body
+        source, parts = folder / "__init__.py", ["__init__", *parts]
+    body = ast.parse(source.read_text(encoding="utf-8")).body if source.is_file() else []
     for part in parts[1:]:
         found = [node for node in body if part in defined_by(node)]
         if not found:
@@ -73,6 +73,7 @@ def test_layers_in_the_architecture_are_those_of_the_test() -> None:
         ("medtl.types.Image.spacing", True),
         ("medtl.types.SPLITS", True),
         ("medtl.metrics", True),
+        ("medtl.lazily", True),
         ("medtl.types.Picture", False),
         ("medtl.types.Image.size", False),
         ("medtl.nowhere.read", False),

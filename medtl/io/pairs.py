@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from textwrap import shorten
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +56,8 @@ class Mask:
 
     def __repr__(self) -> str:
         """The shape and the labels, never the voxels."""
-        return f"Mask({_times(self.array.shape)}, labels {', '.join(map(str, self.labels))})"
+        labels = shorten(", ".join(map(str, self.labels)), 200, placeholder=" ...")
+        return f"Mask({_times(self.array.shape)}, labels {labels})"
 
 
 def check_pair(
