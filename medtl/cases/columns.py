@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
+
+from medtl.cases.spellings import folded
+from medtl.errors import ManifestError
 
 DEMOGRAPHICS = ("age", "sex")
 """Columns that are read where a table has them: who the patients are, and how old."""
@@ -34,6 +38,7 @@ class Columns:
         listed_in: Column whose cells list the findings that are present; the targets are then
             the names of findings, "1" where listed.
         separator: What stands between two listed findings.
+        where: The rows that a study takes, "view in [AP, PA]"; "" takes all.
         called: Name that medtl knows ("image", "patient_id") -> column of the table.
 
     Example:
@@ -58,6 +63,7 @@ class Columns:
     listed_in: str | None = None
     separator: str = "|"
     called: Mapping[str, str] = field(default_factory=dict)
+    where: str = ""
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Columns:
@@ -65,8 +71,8 @@ class Columns:
 
         Args:
             data: `target`, `mask`, `strata`, `sex`, `ids`, `one_image_per_patient`, `labels`,
-                `positive`, `classes`, `listed_in`, `separator` and `columns`, each of which may be
-                missing. What is no text names no column: the schema reports it.
+                `positive`, `classes`, `listed_in`, `separator`, `columns` and `where`, each of
+                which may be missing. What is no text names no column: the schema reports it.
         """
         return cls(
             targets=_texts(data.get("target")),
@@ -80,6 +86,7 @@ class Columns:
             listed_in=next(iter(_texts(data.get("listed_in"))), None),
             separator=next(iter(_texts(data.get("separator"))), "|"),
             called={str(name): str(column) for name, column in _mapping(data.get("columns"))},
+            where=next(iter(_texts(data.get("where"))), ""),
         )
 
     def known_names(self, present: Iterable[str]) -> tuple[str, ...]:
@@ -130,6 +137,45 @@ class Columns:
             inputs=[name for name in self.inputs if name in has],
         )
 
+
+@dataclass(frozen=True)
+class Where:
+    """A condition on one column: "view in [AP, PA]", "view not in [LL]", "site = north".
+
+    >>> Where.parse("view in [AP, PA]").holds("pa"), Where.parse("view not in [LL]").holds("")
+    (True, True)
+    """
+
+    column: str
+    values: tuple[str, ...]
+    is_negated: bool
+
+    @classmethod
+    def parse(cls, text: str) -> Where:
+        """Return the condition that a text states.
+
+        Raises:
+            ManifestError: When it states none.
+        """
+        written = _CONDITION.fullmatch(text.strip())
+        if written is None:
+            raise ManifestError(
+                f"the condition {text!r} cannot be read",
+                expected="column in [value, ...], column not in [value, ...] or column = value",
+                where="data.where",
+            )
+        values = written["list"] if written["list"] is not None else written["value"]
+        cells = tuple(value.strip().strip("\"'") for value in values.split(","))
+        return cls(written["column"].strip(), cells, "not" in (written["verb"] or ""))
+
+    def holds(self, cell: str) -> bool:
+        """Return whether a cell of the column fulfils it; case and blanks do not count."""
+        return (folded(cell) in map(folded, self.values)) != self.is_negated
+
+
+_CONDITION = re.compile(
+    r"(?P<column>.+?)\s*(?:(?P<verb>\bnot\s+in|\bin)\s*\[(?P<list>[^\]]*)\]|=+\s*(?P<value>.+))"
+)
 
 NO_COLUMNS = Columns()
 """Images and ids alone."""

@@ -7,19 +7,20 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import Literal
 
 from medtl.cases.manifest import SPLIT_NAMES
 from medtl.cases.pseudonyms import load_salt, remember
-from medtl.cases.scan import scan_dicom
+from medtl.cases.scan import names_in_path, scan_dicom
 from medtl.errors import ManifestError
 from medtl.io.archive import archive_error, is_archive
+from medtl.storage.spreadsheets import ENDINGS
 from medtl.storage.tables import raise_together, read_columns, read_table
 
-TABLES = frozenset({".csv", ".tsv", ".txt", ".parquet"})
+TABLES = frozenset({".csv", ".tsv", ".txt", ".parquet", *ENDINGS})
 RASTERS = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff"})
 TARGET_NAMES = ("target", "label", "class", "diagnosis", "finding", "boneage_months")
 """Columns of a table that are taken for the target, in this order."""
@@ -45,6 +46,7 @@ class Discovery:
         classes: Its values, sorted; () when there are too many to be classes.
         notes: What was decided, what was skipped, and what the user has to state.
         table: The file that the rows are from, None when they have to be written.
+        called: For each row, what the image is called by, to join a sheet.
     """
 
     kind: Literal["folders", "csv", "dicom"]
@@ -54,11 +56,13 @@ class Discovery:
     classes: tuple[str, ...]
     notes: tuple[str, ...]
     table: Path | None = None
+    called: tuple[Mapping[str, Sequence[str]], ...] = field(repr=False, default=())
 
 
 def discover(
     data: str | PathLike[str],
     *,
+    has_sheet: bool = False,
     salt: bytes | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Discovery:
@@ -68,6 +72,8 @@ def discover(
         data: A CSV or Parquet file, or a folder with one CSV manifest in it; a folder of PNG, JPEG
             or TIFF files below one folder per class, these perhaps below folders for train, val
             and test; or a folder with DICOM files anywhere below it.
+        has_sheet: A sheet with the labels will be joined: folders need not be classes, and tables
+            among the images are not taken for the manifest.
         salt: Key of the pseudonyms of a DICOM scan. By default this user's own, and then the local
             table of `pseudonym.whois` learns the ids.
         progress: Called with files done and files in all while headers are read.
@@ -82,14 +88,42 @@ def discover(
         raise ManifestError(
             "there is no such file or folder", where=data.name, fix="Check the path"
         )
-    tables = [path for path in sorted(data.glob("*.csv")) if _is_manifest(path)]
-    if len(tables) == 1:
-        return _from_table(tables[0])
+    unusable: list[str] = []
+    if not has_sheet:
+        here = sorted(path for path in data.iterdir() if path.suffix.lower() in (".csv", ".tsv"))
+        tables = [path for path in here if _is_manifest(path, unusable)]
+        if len(tables) == 1:
+            return _from_table(tables[0])
+    try:
+        images = _images_below(data, has_sheet, salt, progress)
+    except ManifestError as error:
+        if not unusable:
+            raise
+        raise ManifestError(
+            f"{'; '.join(unusable)}; and without it: {error.found}",
+            expected=error.expected,
+            where=error.where,
+            fix=error.fix,
+        ) from error
+    return replace(images, notes=(*(f"{reason}: not used" for reason in unusable), *images.notes))
+
+
+def _images_below(
+    data: Path,
+    has_sheet: bool,
+    salt: bytes | None,
+    progress: Callable[[int, int], None] | None,
+) -> Discovery:
+    """The images below a folder: class folders of pictures, or DICOM files, whichever are more."""
     found = (path.relative_to(data) for path in data.rglob("*") if path.is_file())
     files = sorted(path for path in found if not any(part[0] == "." for part in path.parts))
     rasters = [path for path in files if path.suffix.lower() in RASTERS]
-    if rasters:
-        return _from_class_folders(data, rasters, len(files) - len(rasters))
+    num_dicom = sum(_is_dicom(data / path) for path in files) if rasters else 0
+    if len(rasters) > num_dicom:
+        num_others = len(files) - len(rasters)
+        if has_sheet:
+            return _from_pictures(data, rasters, num_others)
+        return _from_class_folders(data, rasters, num_others)
     if any(path.name.lower().endswith((".nii", ".nii.gz")) for path in files):
         raise ManifestError(
             "NIfTI files need a table that says which mask or label belongs to which image",
@@ -99,12 +133,36 @@ def discover(
     return _from_dicom(data, salt, progress)
 
 
-def _is_manifest(path: Path) -> bool:
-    """Return whether a CSV file has the one column that a manifest must have."""
+def _is_manifest(path: Path, unusable: list[str]) -> bool:
+    """Return whether a table has the one column that a manifest must have; if not, say why."""
     try:
-        return "image" in read_columns(path)
-    except ManifestError:
+        columns = read_columns(path)
+    except ManifestError as error:
+        unusable.append(f"{path.name} cannot be used ({error.found})")
         return False
+    if "image" not in columns:
+        listed = ", ".join(columns[:12])
+        unusable.append(f"{path.name} has no column 'image' (found {listed})")
+    return "image" in columns
+
+
+def _is_dicom(path: Path) -> bool:
+    """Return whether a file begins as DICOM files do."""
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def _from_pictures(root: Path, images: Sequence[Path], num_others: int) -> Discovery:
+    """Return pictures that a sheet will be joined to."""
+    rows = tuple({"image": path.as_posix()} for path in images)
+    notes = [_NO_PATIENTS]
+    if num_others:
+        notes.append(f"{num_others} files are no PNG, JPEG or TIFF and were left out")
+    called = tuple(names_in_path(row["image"]) for row in rows)
+    return Discovery("folders", rows, root, None, (), tuple(notes), called=called)
 
 
 def _from_table(path: Path) -> Discovery:
@@ -197,7 +255,7 @@ def _from_dicom(
     else:
         notes.append("DICOM headers hold no labels: add a column and state it as `data.target`")
     target = "label" if classes else None
-    return Discovery("dicom", rows, root, target, classes, tuple(notes))
+    return Discovery("dicom", rows, root, target, classes, tuple(notes), called=scan.called)
 
 
 def _class_folders(rows: Sequence[Mapping[str, str]]) -> tuple[str, ...]:

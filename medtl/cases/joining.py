@@ -36,7 +36,11 @@ class Join:
 
 
 def join_sheet(
-    keys: Sequence[str], images: Sequence[Mapping[str, Sequence[str]]], *, column: str
+    keys: Sequence[str],
+    images: Sequence[Mapping[str, Sequence[str]]],
+    *,
+    column: str,
+    match: str | None = None,
 ) -> Join:
     """Return which row each image belongs to, by the id that most rows find images by.
 
@@ -44,6 +48,7 @@ def join_sheet(
         keys: Cells of the sheet's key column, one a row.
         images: For each image, kind of id -> what it may be called by ("folder" may be several).
         column: Name of the key column, for messages.
+        match: The kind of id, where the user has said it.
 
     Raises:
         ManifestError: When a key stands in two rows, a spreadsheet has rounded the keys, no id
@@ -56,6 +61,10 @@ def join_sheet(
     """
     row_of = _row_of(keys, column)
     kinds = list(dict.fromkeys(kind for image in images for kind in image))
+    if match is not None:
+        if match not in kinds:
+            raise ManifestError(f"no image has a {match!r}", expected=f"one of {', '.join(kinds)}")
+        kinds = [match]
     tried = {kind: _rows_by(kind, row_of, images) for kind in kinds}
     counts = {kind: len({row for row in rows if row is not None}) for kind, rows in tried.items()}
     best = max(counts.values(), default=0)

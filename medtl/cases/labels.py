@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from medtl.cases.columns import Columns
 from medtl.cases.polarity import finding_of, is_absence
@@ -155,22 +155,37 @@ def _spelling_fault(counts: Mapping[str, int], where: str) -> ManifestError | No
     )
 
 
-def _list_fault(counts: Mapping[str, int], where: str, column: str) -> ManifestError | None:
-    """Cells that list several findings, of which some stand alone in other cells."""
+def listed_findings(cells: Collection[str]) -> tuple[str, list[str]] | None:
+    """Return the separator and the findings of cells that list several, None when none does.
+
+    Some of what is listed must stand alone in other cells; "no finding" is no finding.
+
+    >>> listed_findings(["No Finding", "Mass", "Effusion|Mass"])
+    ('|', ['Effusion', 'Mass'])
+    """
     for separator in SEPARATORS:
-        lists = [word for word in counts if separator in word]
-        parts = dict.fromkeys(part.strip() for word in counts for part in word.split(separator))
-        if any(part in counts for word in lists for part in map(str.strip, word.split(separator))):
-            findings = sorted(name for name in parts if name and not is_absence(name))
-            return ManifestError(
-                f"{sum(counts[word] for word in lists)} cells list several findings, for example "
-                f"{lists[0]!r}",
-                expected="one value a cell",
-                where=where,
-                fix=f"Learn them side by side: data.target: [{', '.join(findings)}], "
-                f"data.listed_in: {column}, data.separator: {separator!r}",
-            )
+        lists = [cell for cell in cells if separator in cell]
+        parts = {part.strip() for cell in cells for part in cell.split(separator)} - {""}
+        if any(part.strip() in cells for cell in lists for part in cell.split(separator)):
+            return separator, sorted(part for part in parts if not is_absence(part))
     return None
+
+
+def _list_fault(counts: Mapping[str, int], where: str, column: str) -> ManifestError | None:
+    """Cells that list several findings."""
+    found = listed_findings(counts.keys())
+    if found is None:
+        return None
+    separator, findings = found
+    lists = [cell for cell in counts if separator in cell]
+    return ManifestError(
+        f"{sum(counts[cell] for cell in lists)} cells list several findings, for example "
+        f"{lists[0]!r}",
+        expected="one value a cell",
+        where=where,
+        fix=f"Learn them side by side: data.target: [{', '.join(findings)}], "
+        f"data.listed_in: {column}, data.separator: {separator!r}",
+    )
 
 
 def _are_grades(words: Sequence[str]) -> bool:

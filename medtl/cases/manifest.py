@@ -11,7 +11,7 @@ import os
 import re
 import stat
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -21,7 +21,7 @@ from types import MappingProxyType
 from typing import Any
 
 from medtl.cases import leaks
-from medtl.cases.columns import NO_COLUMNS, Columns
+from medtl.cases.columns import NO_COLUMNS, Columns, Where
 from medtl.cases.labels import Vocabulary
 from medtl.cases.pseudonyms import Kind, band_age, load_salt, pseudonym, remember
 from medtl.cases.sidecar import read_sidecar
@@ -86,8 +86,9 @@ def read_manifest(
     """Return the cases of a CSV or Parquet manifest and of the YAML sidecar beside it.
 
     Args:
-        path: The table. Image and mask paths in it are relative to its folder and stay below it.
-            The sidecar has the same name with the suffix `.yaml`; it may be absent.
+        path: The table. Image and mask paths in it are relative to its folder, or to the one that
+            the sidecar names under `images`, and stay below it. The sidecar has the same name
+            with the suffix `.yaml`; it may be absent.
         columns: Those that a study uses; all of them must be there.
         salt: Key of the pseudonyms. By default this user's own, and then the local table of
             `pseudonym.whois` learns the ids.
@@ -105,11 +106,12 @@ def read_manifest(
         raise_together(faults, path.name)
     if not table.rows and not table.faults:
         faults.append(ManifestError("empty: no rows below the header", fix="Add a row per image"))
+    sidecar, sidecar_faults = read_sidecar(path, table.columns)
     names = _Names(columns.ids, load_salt() if salt is None else salt)
-    builder = _CaseBuilder(table, columns, path.resolve().parent, names)
+    root = (path.resolve().parent / sidecar["images"]).resolve()
+    builder = _CaseBuilder(table, columns, root, names)
     cases = list(builder.cases())
     faults += [*_together(builder.faults), *leaks.patient_faults(cases), *builder.id_faults()]
-    sidecar, sidecar_faults = read_sidecar(path, table.columns)
     raise_together([*faults, *sidecar_faults], path.name)
     if salt is None:
         remember(names.made.items())
@@ -211,6 +213,8 @@ class _CaseBuilder:
         self.duplicates: list[int] = []
         self.renamed: set[str] = set()
         self.spelled: list[str] = []
+        self.where = Where.parse(wanted.where) if wanted.where else None
+        self.passed_over: Counter[str] = Counter()
         self.vocabulary = Vocabulary(wanted)
         self.patients: dict[str, list[tuple[int, str]]] = defaultdict(list)
         self.first_rows: dict[tuple[str, str], int] = {}
@@ -222,6 +226,11 @@ class _CaseBuilder:
         """Yield the case of each row; rows that repeat an earlier one are left out."""
         seen: dict[tuple[Path, int | None], tuple[int, tuple[str, ...]]] = {}
         for line, row in zip(self.table.lines, self.table.rows, strict=True):
+            if self.where is not None:
+                cell = self._cell(row, self.where.column)
+                if not self.where.holds(cell):
+                    self.passed_over[cell or "(empty)"] += 1
+                    continue
             image = self._path(row, "image", line)
             frame = self._frame(row, line)
             if image is None:  # the rest of the row is checked all the same
@@ -244,6 +253,10 @@ class _CaseBuilder:
         if self.duplicates:
             rows = ", ".join(str(line) for line in self.duplicates[:10])
             notes.append(f"{len(self.duplicates)} duplicate rows left out (rows {rows})")
+        if self.passed_over:
+            seen = ", ".join(f"{cell} {n}" for cell, n in self.passed_over.most_common(8))
+            left_out = f"{sum(self.passed_over.values())} rows are left out ({seen})"
+            notes.append(f"{left_out}: they do not fulfil '{self.wanted.where}'")
         return [*sorted(notes), *self.vocabulary.notes(), *self.spelled]
 
     def id_faults(self) -> Iterator[MedtlError]:
@@ -478,7 +491,8 @@ def _column_faults(table: Table, wanted: Columns, folder: Path) -> Iterator[Mani
         fix = "Write the names of the columns into the first line"
         yield ManifestError("no column 'image'; the first line does not look like names", fix=fix)
         return
-    for name in ["image", *wanted.names]:
+    filtered = [Where.parse(wanted.where).column] if wanted.where else []
+    for name in ["image", *wanted.names, *filtered]:
         if name not in columns:
             near = paths if name == "image" and paths else nearest(name, columns)
             listed = ", ".join(column[:40] for column in columns[:30])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from functools import cache
 from importlib.resources import as_file, files
 
@@ -33,6 +34,29 @@ def finding_of(first: str, second: str) -> str | None:
     if None in absent or absent[0] == absent[1]:
         return None
     return second if absent[0] else first
+
+
+def meanings_of(words: Iterable[str], positive: str | None = None) -> dict[str, int] | None:
+    """Return 1 for the finding, 0 for its absence and -1 for "unclear", or None if not certain.
+
+    Args:
+        words: The values of a label column.
+        positive: The one that is the finding, where the user has said it.
+
+    >>> meanings_of(["unklar", "ja", "nein"])
+    {'ja': 1, 'nein': 0, 'unklar': -1}
+    >>> meanings_of(["AD", "CN"]) is None, meanings_of(["AD", "CN"], positive="AD")
+    (True, {'AD': 1, 'CN': 0})
+    """
+    unclear = [w for w in words if _fold(w) in _lists()["uncertain"] and w != positive]
+    known = [word for word in words if word not in unclear]
+    if len(known) != 2:
+        return None
+    finding = positive if positive in known else finding_of(*known)
+    if finding is None:
+        return None
+    (absence,) = {*known} - {finding}
+    return {finding: 1, absence: 0, **dict.fromkeys(unclear, -1)}
 
 
 def is_absence(word: str) -> bool:

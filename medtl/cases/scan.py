@@ -54,6 +54,15 @@ _IDS: dict[str, tuple[Kind, str]] = {
 }
 """Column -> kind of pseudonym and the element it hides."""
 
+_CALLED = {
+    "accession number": "AccessionNumber",
+    "study UID": "StudyInstanceUID",
+    "series UID": "SeriesInstanceUID",
+    "image UID": "SOPInstanceUID",
+    "patient id": "PatientID",
+}
+"""What a sheet may call an image by -> its element."""
+
 _CHUNK = 64
 """Files that a worker process reads between two reports of progress."""
 
@@ -69,11 +78,14 @@ class ScanResult:
         rows: Column -> text, one mapping per image or series, sorted by path.
         skipped: (path relative to the tree, cause) of every file or folder without a row.
         identities: Pseudonym -> original id, for `pseudonym.remember` and nothing else.
+        called: For each row, kind of id -> what the image is called by in headers and paths, to
+            join a sheet; never written anywhere.
     """
 
     rows: tuple[dict[str, str], ...]
     skipped: tuple[tuple[str, str], ...]
     identities: dict[str, str] = field(repr=False)
+    called: tuple[dict[str, list[str]], ...] = field(repr=False, default=())
 
 
 @dataclass(frozen=True)
@@ -127,7 +139,8 @@ def scan_dicom(
     rows = [
         {"image": file.path, **_pseudonyms(file, salt, identities), **file.row} for file in images
     ]
-    return ScanResult(tuple(rows), tuple(sorted(skipped)), identities)
+    called = tuple(_called(file) for file in images)
+    return ScanResult(tuple(rows), tuple(sorted(skipped)), identities, called)
 
 
 def _walk(root: Path) -> tuple[list[str], list[tuple[str, str]]]:
@@ -190,9 +203,27 @@ def _read_one(root: Path, relative: str) -> _File:
             row["age"] = band_age(row["age"] or _age_from_dates(dataset))
             row["spacing"] = row["spacing"] or known.get("imager_pixel_spacing", "")
             ids = {name: _text(dataset, key) for name, (_, key) in _IDS.items()}
+            ids |= {kind: _text(dataset, key) for kind, key in _CALLED.items()}
     except ImageError as error:
         return _File(relative, {}, {}, error.found)
     return _File(relative, row, ids)
+
+
+def _called(file: _File) -> dict[str, list[str]]:
+    """What an image is called by in its header and its path."""
+    ids = {kind: [file.ids[kind]] for kind in _CALLED if file.ids.get(kind)}
+    return ids | names_in_path(file.path)
+
+
+def names_in_path(path: str) -> dict[str, list[str]]:
+    """Return what a relative path calls an image by.
+
+    >>> names_in_path("Meier/CT/0007.dcm")
+    {'file name': ['0007.dcm', '0007'], 'path': ['Meier/CT/0007.dcm'], 'folder': ['Meier', 'CT']}
+    """
+    parts = PurePosixPath(path)
+    names = {"file name": list(dict.fromkeys((parts.name, parts.stem))), "path": [path]}
+    return names | ({"folder": [*parts.parent.parts]} if parts.parent.parts else {})
 
 
 def _without_pixels(dataset: Dataset) -> str:

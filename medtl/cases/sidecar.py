@@ -5,6 +5,7 @@ labels: {0: no finding, 1: pneumonia}
 units: {boneage_months: months}
 source: NIH ChestX-ray14
 licence: CC0-1.0
+images: /archive/films        # the folder that paths start from, when it is not this one
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from medtl.errors import ManifestError, MedtlError
 from medtl.storage.tables import nearest
 from medtl.storage.yaml import load_yaml
 
-SIDECAR_KEYS = ("columns", "labels", "units", "source", "licence")
-"""Keys of the YAML file beside a manifest: three mappings and two texts."""
+_TEXTS = ("source", "licence", "images")
+
+SIDECAR_KEYS = ("columns", "labels", "units", *_TEXTS)
+"""Keys of the YAML file beside a manifest: three mappings and three texts."""
 
 
 def read_sidecar(path: Path, columns: Sequence[str]) -> tuple[dict[str, Any], list[MedtlError]]:
@@ -34,6 +37,7 @@ def read_sidecar(path: Path, columns: Sequence[str]) -> tuple[dict[str, Any], li
         "units": {},
         "source": "",
         "licence": "",
+        "images": "",
     }
     file = path.with_suffix(".yaml")
     if not file.exists():
@@ -54,7 +58,7 @@ def _fault(key: str, value: Any, columns: Sequence[str], where: str) -> Manifest
         near = nearest(key, SIDECAR_KEYS)
         found, expected = f"unknown key '{key}'", ", ".join(SIDECAR_KEYS)
         fix = f"Did you mean '{near}'" if near else "If the file is a recipe, rename it"
-    elif key in {"source", "licence"}:
+    elif key in _TEXTS:
         if not isinstance(value, str):
             found, fix = f"'{key}' is not a text", "Put it in quotes"
     elif not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):

@@ -145,15 +145,25 @@ def demo(
 
 @app.command()
 def init(
-    data: Annotated[Path, typer.Argument(help="folder of images by class, CSV, or DICOM folder")],
+    data: Annotated[Path, typer.Argument(help="folder of images by class, table, or DICOM folder")],
     out: Out,
-    target: Annotated[str | None, typer.Option(help="column to learn, for a CSV")] = None,
+    target: Annotated[str | None, typer.Option(help="column to learn")] = None,
+    positive: Annotated[str | None, typer.Option(help="its value that is the finding")] = None,
+    labels: Annotated[Path | None, typer.Option(help="sheet with the labels of the images")] = None,
+    key: Annotated[
+        str | None, typer.Option(help="the sheet's column of accession numbers, ids or file names")
+    ] = None,
+    match: Annotated[
+        str | None, typer.Option(help="what --key holds, if several fit: 'accession number', ...")
+    ] = None,
+    where: Annotated[str | None, typer.Option(help="rows to take: 'view in [AP, PA]'")] = None,
     modality: Annotated[str, typer.Option(help="cxr, hand, ct, mr, fundus, derm, ...")] = "cxr",
 ) -> None:
-    """Make a checked manifest and a short recipe from your own data."""
-    from medtl.run.init import write_starter
+    """Make a checked manifest and a short recipe from your own data; nothing is written into it."""
+    from medtl.run.init import Answers, write_starter
 
-    for line in write_starter(data, out, target=target, modality=modality):
+    answers = Answers(target, positive, labels, key, match, where, modality)
+    for line in write_starter(data, out, answers):
         print(line)
 
 

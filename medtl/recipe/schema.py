@@ -102,6 +102,7 @@ class Data(Section):
         None, description="column whose cells list findings; target then names the findings"
     )
     separator: str = Field("|", min_length=1, description="what stands between listed findings")
+    where: str = Field("", description="the rows to take, for example view in [AP, PA]")
     columns: dict[str, str] = Field(
         {},
         description="medtl's name of a column (image, patient_id, ...) -> that in the table",

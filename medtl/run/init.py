@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medtl.cases.discover import Discovery, discover
+from medtl.cases.joining import join_sheet
+from medtl.cases.labels import FINDING_CELLS, listed_findings
 from medtl.cases.manifest import write_manifest
-from medtl.errors import MedtlError, RunError
+from medtl.cases.polarity import meanings_of
+from medtl.errors import ManifestError, MedtlError, RunError
 from medtl.run.check import read_recipe
 from medtl.storage.atomic import write_text
+from medtl.storage.tables import nearest, raise_together, read_table
 from medtl.storage.yaml import dump_yaml
-
-NEGATIVE_WORDS = ("normal", "no_finding", "negative", "healthy", "control", "benign", "none", "no")
-"""Names of classes that are the absence of a finding."""
 
 KINDS = {
     "folders": "one folder per class",
@@ -28,56 +30,82 @@ study:
   operating_point: {{sensitivity: 0.90}}
 data:
   manifest: {manifest}
-  target: {target}
 {choices}image: {{modality: {modality}, size: 224}}
 model: {{backbone: tf_efficientnet_lite0, weights: bundled}}
 task: {{kind: classification}}
 """
 
+_MOST_WORDS = 50
+"""More different values of a target are numbers, or no labels."""
 
-def write_starter(data: Path, out: Path, *, target: str | None, modality: str) -> Iterator[str]:
-    """Write `OUT/recipe.yaml`, and a manifest beside the data unless there is one.
 
-    The manifest lies at the top of the data folder, because its paths are relative to it and never
-    leave it.
+@dataclass(frozen=True)
+class Answers:
+    """What a user says of their data beforehand.
+
+    Attributes:
+        target: Column to learn; None takes the one that was recognised.
+        positive: Its value that is the finding.
+        labels: A sheet whose rows belong to the images of the folder.
+        key: The sheet's column that says which image or patient a row is about.
+        match: What of the images that column holds ("accession number"), if several fit.
+        where: Which rows to take, "view in [AP, PA]".
+        modality: Of the images, for intensity and safe augmentation.
+    """
+
+    target: str | None = None
+    positive: str | None = None
+    labels: Path | None = None
+    key: str | None = None
+    match: str | None = None
+    where: str | None = None
+    modality: str = "cxr"
+
+
+def write_starter(data: Path, out: Path, answers: Answers = Answers()) -> Iterator[str]:
+    """Write `OUT/recipe.yaml`, and `OUT/manifest.csv` unless the data are a table already.
+
+    Nothing is written into the folder of the images. Nothing is written at all while it is not
+    certain which value is the finding.
 
     Args:
         data: A folder of images by class, a table, or a DICOM folder.
-        out: Folder for the recipe.
-        target: Column to learn; None takes the one that was recognised.
-        modality: Of the images, for intensity and safe augmentation.
+        out: Folder for recipe and manifest.
+        answers: What the user says.
 
     Yields:
         What was found, decided and is left for the user to state.
 
     Raises:
-        ManifestError: When nothing usable is found. RunError: When a file would be overwritten.
+        ManifestError: When nothing usable is found, the sheet cannot be joined, or nothing says
+            which value is the finding. RunError: When a file would be overwritten.
     """
-    found = discover(data)
     recipe = out / "recipe.yaml"
     if recipe.exists():
         raise RunError("there is a recipe already", where=str(recipe), fix="Choose another --out")
-    target = target or found.target
-    out.mkdir(parents=True, exist_ok=True)
+    found = discover(data, has_sheet=answers.labels is not None)
+    if answers.labels is not None:
+        found = _joined(found, answers.labels, answers)
     yield f"Found {len(found.rows)} images: {KINDS[found.kind]}"
     yield from found.notes
-    manifest = _write_manifest(found)
+    target = _target(found, answers.target)
+    choices = [*_label_lines(found, target, answers.positive), *_id_lines(found)]
+    if answers.where:
+        choices.append(f"where: {_scalar(answers.where)}")
+    out.mkdir(parents=True, exist_ok=True)
+    manifest = found.table
+    if manifest is None:
+        manifest = out / "manifest.csv"
+        images = {"images": str(found.root.resolve())}
+        write_manifest(found.rows, manifest, None if out.samefile(found.root) else images)
     yield f"Manifest: {manifest}"
-    if target is None:
-        columns = ", ".join(found.rows[0])
-        raise RunError(
-            "no column was recognised as the target",
-            expected=f"one of {columns}",
-            where=manifest.name,
-            fix="Say which one to learn with --target",
-        )
     text = RECIPE.format(
         question=_scalar(f"Is {target} present?"),
         manifest=_scalar(str(manifest.resolve())),
-        target=_scalar(target),
-        choices="".join(f"  {line}\n" for line in _choices(found, target)),
-        modality=modality,
+        choices="".join(f"  {line}\n" for line in choices),
+        modality=answers.modality,
     )
+    yield from (f"Recipe: {line}" for line in choices)
     write_text(recipe, text)
     yield f"Recipe: {recipe}"
     try:
@@ -89,29 +117,88 @@ def write_starter(data: Path, out: Path, *, target: str | None, modality: str) -
         yield f"Next: medtl check {recipe}"
 
 
-def _write_manifest(found: Discovery) -> Path:
-    """The manifest of the data: the table itself, or a new one at the top of the folder."""
-    if found.table is not None:
-        return found.table
-    path = found.root / "manifest.csv"
-    if path.exists():
-        raise RunError(
-            "there is a manifest already",
-            where=str(path),
-            fix=f"Use it: medtl init {path} --out ..., or move it away",
+def _joined(found: Discovery, sheet: Path, answers: Answers) -> Discovery:
+    """The images that a row of the sheet is about, with their target."""
+    table = read_table(sheet)
+    raise_together(table.faults, sheet.name)
+    for option, name in (("--key", answers.key), ("--target", answers.target)):
+        if name not in table.columns:
+            near = nearest(name or "", table.columns)
+            raise ManifestError(
+                f"no column '{name}'" if name else f"{option} is not stated",
+                expected=f"one of: {', '.join(table.columns)}",
+                where=sheet.name,
+                fix=f"Did you mean {option} '{near}'" if near else f"Name it with {option}",
+            )
+    assert answers.key is not None
+    assert answers.target is not None
+    index = {name: i for i, name in enumerate(table.columns)}
+    keys = [row[index[answers.key]] for row in table.rows]
+    join = join_sheet(keys, found.called, column=answers.key, match=answers.match)
+    cells = [row[index[answers.target]] for row in table.rows]
+    rows = tuple(
+        {**image, answers.target: cells[row]}
+        for image, row in zip(found.rows, join.rows, strict=True)
+        if row is not None
+    )
+    kept = [note for note in found.notes if "hold no labels" not in note]
+    return replace(found, rows=rows, target=None, notes=(*kept, *table.notes, *join.notes))
+
+
+def _target(found: Discovery, stated: str | None) -> str:
+    """The column to learn."""
+    columns = list(found.rows[0])
+    target = stated or found.target
+    if target in columns:
+        return target
+    near = nearest(target or "", columns)
+    raise RunError(
+        f"no column '{target}'" if target else "no column was recognised as the target",
+        expected=f"one of {', '.join(columns)}",
+        fix=f"Did you mean --target '{near}'" if near else "Say which one to learn with --target",
+    )
+
+
+def _label_lines(found: Discovery, target: str, positive: str | None) -> list[str]:
+    """What the recipe says of the target column, as lines of its section `data`."""
+    cells = [row.get(target, "") for row in found.rows]
+    values = sorted({*cells} - {""})
+    if positive is not None and positive not in values:
+        raise ManifestError(
+            f"--positive {positive!r} occurs in no row",
+            expected=f"one of {', '.join(values[:20])}",
+            where=f"column {target!r}",
         )
-    write_manifest(found.rows, path)
-    return path
+    line = f"target: {_scalar(target)}"
+    if FINDING_CELLS.issuperset(values) or len(values) > _MOST_WORDS or len(values) < 2:
+        return [line]
+    listed = None if positive else listed_findings(values)
+    if listed is not None:
+        findings = ", ".join(map(_scalar, listed[1]))
+        said = f"listed_in: {_scalar(target)}", f"separator: {_scalar(listed[0])}"
+        return [f"target: [{findings}]", *said]
+    meanings = meanings_of(values, positive)
+    if meanings is not None and len(meanings) == 2:
+        finding = _scalar(next(iter(meanings)))
+        return [line, f"positive: {finding}    # the value that is the finding"]
+    if meanings is not None:
+        pairs = ", ".join(f"{_scalar(word)}: {value}" for word, value in meanings.items())
+        return [line, f"labels: {{{pairs}}}    # 1 present, 0 absent, -1 uncertain"]
+    if len(values) > 2 and positive is None:
+        return [line, f"classes: [{', '.join(map(_scalar, values))}]"]
+    counts = ", ".join(f"{value!r} ({cells.count(value)})" for value in values)
+    raise ManifestError(
+        f"the values are {counts}, and nothing says which one is the finding",
+        where=f"column {target!r}",
+        fix="Say it: " + " or ".join(f"--positive {_scalar(value)}" for value in values)
+        if positive is None
+        else f"Write the recipe's data.labels by hand: {{{positive}: 1, ...}}",
+    )
 
 
-def _choices(found: Discovery, target: str) -> list[str]:
-    """Lines of the data section that depend on what was found."""
+def _id_lines(found: Discovery) -> list[str]:
+    """Lines of the data section about patients and ids."""
     lines = []
-    values = sorted({row.get(target, "") for row in found.rows} - {""})
-    if len(values) == 2 and not set(values) <= {"0", "1"}:
-        findings = [v for v in values if v.lower().replace(" ", "_") not in NEGATIVE_WORDS]
-        positive = findings[0] if len(findings) == 1 else values[-1]
-        lines.append(f"positive: {_scalar(positive)}    # the class that counts as the finding")
     if "patient_id" not in found.rows[0]:
         lines.append(
             "one_image_per_patient: false    # no patient_id column: say true only if it is"
@@ -122,5 +209,5 @@ def _choices(found: Discovery, target: str) -> list[str]:
 
 
 def _scalar(text: str) -> str:
-    """A text as it must be written in YAML."""
-    return dump_yaml({"x": text}).partition(":")[2].strip()
+    """A text as it must be written in YAML, also inside brackets."""
+    return dump_yaml({"x": [text]}).removeprefix("x: [").rstrip("]\n")
