@@ -257,6 +257,11 @@ Prevalence = Annotated[float | None, typer.Option(help="where it will be used, 0
 Strata = Annotated[
     str, typer.Option(help="columns to break results by, a,b,c; default age, sex, view, ...")
 ]
+StudyKind = Annotated[
+    Literal["classification", "regression", "segmentation"] | None,
+    typer.Option(help="of study; found from the table when not stated"),
+]
+Unit = Annotated[str, typer.Option(help='of a regression: "%", ml, ...')]
 OneImage = Annotated[
     bool, typer.Option("--one-image-per-patient", help="the table has no patient_id column")
 ]
@@ -271,6 +276,7 @@ def _columns(listed: str) -> tuple[str, ...]:
 @app.command()
 def evaluate(
     source: Source,
+    *,
     out: Annotated[
         Path | None,
         typer.Option("--out", help="where to; default TABLE with the ending .metrics.json"),
@@ -280,6 +286,8 @@ def evaluate(
     strata: Strata = "",
     one_image_per_patient: OneImage = False,
     model: Model = "",
+    kind: StudyKind = None,
+    unit: Unit = "",
 ) -> None:
     """Compute statistics with intervals from a run, or from a table that any tool made."""
     from medtl.run.evaluate import TableOptions, evaluate_table, summarise
@@ -290,7 +298,7 @@ def evaluate(
         found, path = run.evaluate(), run.files.metrics
     else:
         options = TableOptions(
-            threshold, prevalence, _columns(strata), one_image_per_patient, model
+            threshold, prevalence, _columns(strata), one_image_per_patient, model, kind, unit
         )
         path = out or source.with_suffix(".metrics.json")
         found = evaluate_table(source, path, options)
@@ -312,6 +320,8 @@ def report(
     strata: Strata = "",
     one_image_per_patient: OneImage = False,
     model: Model = "",
+    kind: StudyKind = None,
+    unit: Unit = "",
     language: Annotated[Literal["en", "ko"], typer.Option(help="of the report")] = "en",
     pdf: Annotated[
         bool, typer.Option("--pdf", help="print it to PDF too (needs Chromium)")
@@ -325,7 +335,7 @@ def report(
 
     if source.is_file():
         options = TableOptions(
-            threshold, prevalence, _columns(strata), one_image_per_patient, model
+            threshold, prevalence, _columns(strata), one_image_per_patient, model, kind, unit
         )
         folder = out or source.with_name(f"{source.stem}-report")
         page = report_table(source, folder, options, language=language)

@@ -61,7 +61,7 @@ def evaluate(  # noqa: PLR0913 - one call states a whole evaluation
         operating_points: Given thresholds; they come before the rule.
         prevalence: Of the clinic, for predictive values, in (0, 1).
         strata: Columns to report by.
-        kind: Of study; None finds out from the table.
+        kind: Of study; None is a regression where a unit is given, and else found from the table.
         unit: Of a regression ("%"); months without one.
         model: The one to report in full when the table holds several: the others are compared
             with it on the same cases. Its rows may be joined by those of human `reader`s.
@@ -79,7 +79,7 @@ def evaluate(  # noqa: PLR0913 - one call states a whole evaluation
     >>> evaluate(pd.DataFrame(cells), ci=CI(resamples=50)).auroc
     auroc: 0.889 [0.261, 0.995], n = 6 (DeLong)
     """
-    kind = kind or _kind_of(table)
+    kind = kind or ("regression" if unit else _kind_of(table))
     word = unit_word(unit) or "months"
     table, readings = models.without_readers(with_defaults(table, strata))
     comparison = None

@@ -22,6 +22,9 @@ from medtl.types import SPLITS, Case
 PATH_KEYS = ("data.manifest", "model.weights.path")
 """Recipe keys that hold a path."""
 
+OF_LABELS = ("classification",)
+"""Kinds of task whose target columns hold labels; the first is that of a recipe that names none."""
+
 BUNDLED = ("tf_efficientnet_lite0",)
 """Backbones whose weights come with the installation."""
 
@@ -155,7 +158,7 @@ def _manifest_faults(data: Mapping[str, Any]) -> list[MedtlError]:
     except MedtlError as error:
         return [*faults, error]
     spec = data.get("task")
-    if isinstance(spec, dict) and spec.get("kind", "classification") != "classification":
+    if isinstance(spec, dict) and spec.get("kind", OF_LABELS[0]) not in OF_LABELS:
         return faults
     if len({case.patient_id for case in manifest.cases}) < len(SPLITS):
         faults.append(_too_few(manifest.cases))

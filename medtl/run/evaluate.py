@@ -16,7 +16,7 @@ from medtl.errors import PredictionsError
 from medtl.evaluation.assemble import evaluate
 from medtl.evaluation.model_comparison import without_readers
 from medtl.evaluation.overlaps import overlap_table
-from medtl.evaluation.result import Evaluation
+from medtl.evaluation.result import Evaluation, Kind
 from medtl.metrics.operating_point import Rule
 from medtl.report.render import write_report
 from medtl.run.files import RunFiles
@@ -51,6 +51,8 @@ class TableOptions:
         strata: Columns to break the results by; empty for those of `KNOWN_STRATA` it has.
         one_image_per_patient: Stated for a table without `patient_id`.
         model: The one to report in full when the table holds several; "" is the first by name.
+        kind: Of study; None finds out from the table.
+        unit: Of a regression ("%"), which a table with a unit is.
     """
 
     threshold: float | None = None
@@ -58,6 +60,8 @@ class TableOptions:
     strata: Sequence[str] = ()
     one_image_per_patient: bool = False
     model: str = ""
+    kind: Kind | None = None
+    unit: str = ""
 
 
 def evaluate_rows(
@@ -67,6 +71,7 @@ def evaluate_rows(
     rule: Rule,
     prevalence: float | None,
     strata: Sequence[str],
+    unit: str = "",
 ) -> Evaluation:
     """Return the statistics of a run's predictions.
 
@@ -76,10 +81,11 @@ def evaluate_rows(
         rule: How to choose the threshold, on validation rows.
         prevalence: Of the finding where the model would be used, in (0, 1).
         strata: Columns to break the results by, as far as they are there.
+        unit: Of a regression ("%"), "" for other kinds of study and for bone age.
     """
     rows = _with_overlaps(rows, files.predictions, files.overlaps)
     present = [name for name in strata if name in rows]
-    result = evaluate(rows, rule=rule, prevalence=prevalence, strata=present)
+    result = evaluate(rows, rule=rule, prevalence=prevalence, strata=present, unit=unit)
     openings = count_openings(files.folder.resolve().parent / OPENINGS, rows, "")
     return replace(result, test_openings=openings)
 
@@ -167,6 +173,8 @@ def _write_metrics(rows: pd.DataFrame, table: Path, out: Path, options: TableOpt
         operating_points=points,
         prevalence=options.prevalence,
         strata=options.strata or [name for name in KNOWN_STRATA if name in rows],
+        kind=options.kind,
+        unit=options.unit,
         model=model,
     )
     openings = count_openings(table.resolve().parent / OPENINGS, of_models, model or "")

@@ -228,6 +228,7 @@ class Run:
             rule=study["operating_point"],
             prevalence=study.get("prevalence"),
             strata=recipe["data"]["strata"],
+            unit=recipe.get("task", {}).get("unit") or "",
         )
         write_json(self.files.metrics, found.to_json())
         return found
