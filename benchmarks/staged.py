@@ -98,9 +98,8 @@ def medtl(name: str, train: str, count: int, *, views: int, epochs: int) -> Call
     from medtl.preprocess.augment import augmenter
     from medtl.run.kinds import UnitAugment
     from medtl.tasks.findings import Findings
-    from medtl.training.activations import ActivationCache
     from medtl.training.fit import fit
-    from medtl.training.options import Options, Training
+    from medtl.training.options import ActivationCache, Options, Training
     from medtl.training.runtime import Runtime
     from medtl.types import Stage
 

@@ -31,8 +31,7 @@ from medtl.recipe.schema import Recipe
 from medtl.run.kinds import KINDS
 from medtl.storage.cache import cache_folder
 from medtl.tasks.protocols import Task
-from medtl.training.activations import ActivationCache
-from medtl.training.options import Options
+from medtl.training.options import ActivationCache, Options
 from medtl.training.stage import preset_stages
 from medtl.types import START, Case, Manifest, Stage
 

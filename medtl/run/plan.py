@@ -16,9 +16,10 @@ from medtl.recipe.schema import Recipe
 from medtl.run.build import build_augmenter, build_stages
 from medtl.run.chain import build_training
 from medtl.run.prepare import Prepared, read_study
-from medtl.training.fit import cache_plan, enter, rehearse
+from medtl.training.activations import plan_cache
+from medtl.training.fit import rehearse
 from medtl.training.options import Training
-from medtl.training.stage import recalibrated_groups
+from medtl.training.stage import enter_stage, recalibrated_groups
 from medtl.types import SPLITS, Progress, Stage, silent
 
 SHEET_CASES = 6
@@ -52,9 +53,9 @@ def describe_plan(
         yield from _describe_surgery(training)
         total = 0.0
         for stage in build_stages(recipe, [group.name for group in training.groups]):
-            optimizer = enter(training, stage)
+            optimizer = enter_stage(training, stage)
             yield from _describe_stage(training, stage, optimizer)
-            plan = cache_plan(training, stage)
+            plan = plan_cache(training, stage)
             yield f"  frozen layers: {plan}"
             total += rehearse(training, stage, optimizer, None if isinstance(plan, str) else plan)
     if training.cache is not None:

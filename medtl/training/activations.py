@@ -16,7 +16,6 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -28,11 +27,11 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from medtl.data.batches import Batch, CaseSamples, EpochBatches, Place, Samples
 from medtl.data.store import ImageStore
 from medtl.errors import RunError
-from medtl.networks.groups import LayerGroup
 from medtl.networks.prefix import Cut, cut_before_trained, is_exact
 from medtl.networks.selectors import resolve
 from medtl.storage.cache import code_fingerprint, make_room
 from medtl.storage.rowfile import MISSING, RowFile, row_key
+from medtl.training.options import ActivationCache, Training
 from medtl.training.runtime import Runtime
 from medtl.types import Stage
 
@@ -41,21 +40,6 @@ PROBED = 2
 
 HALF_MAX = float(np.finfo(np.float16).max)
 """Larger activations are stored as this, rather than as infinity."""
-
-
-@dataclass(frozen=True)
-class ActivationCache:
-    """Where stored activations go, and how many there may be.
-
-    Attributes:
-        folder: Safe to delete at any time; another run of the same images finds its files again.
-        views: Augmented views of each training image.
-        limit_bytes: Of the folder; what was used longest ago makes room.
-    """
-
-    folder: Path
-    views: int
-    limit_bytes: int = 20 * 2**30
 
 
 @dataclass(frozen=True)
@@ -296,38 +280,30 @@ class CachePlan:
         return digest.hexdigest()[:32]
 
 
-def plan_cache(
-    model: nn.Module,
-    groups: Sequence[LayerGroup],
-    stage: Stage,
-    splits: tuple[CaseSamples, CaseSamples],
-    cache: ActivationCache,
-    runtime: Runtime,
-) -> CachePlan | str:
-    """Return what storing activations would mean for a stage, or why it is trained in full.
+def plan_cache(training: Training, stage: Stage) -> CachePlan | str:
+    """Return what a stage would store of its frozen layers, or why it is trained in full.
 
     Args:
-        model: After `enter_stage`.
-        groups: All its layer groups.
+        training: After `enter_stage` for this stage.
         stage: The stage.
-        splits: Training and validation cases.
-        cache: Where to, and how much.
-        runtime: Device and processes.
     """
-    train, val = splits
+    cache, runtime, groups = training.cache, training.runtime, training.groups
+    train, val = training.train, training.val
+    if cache is None:
+        return "run in every epoch"
     if not isinstance(train, Samples) or not isinstance(val, Samples):
         return "run in every epoch: each draws other patches"
     views = 1 if train.augment is None else cache.views
     if not pays(views, stage.epochs):
         return f"run in every epoch: {stage.epochs} epochs do not come back to {views} views"
     trained = resolve(stage.train, [group.name for group in groups])
-    cut = cut_before_trained(model, groups, trained)
+    cut = cut_before_trained(training.model, groups, trained)
     if cut is None:
         return "none, the first layer trains"
     probe = default_collate([val[0, i] for i in range(min(PROBED, len(val)))])
     images, inputs = runtime.to_device(probe.images), runtime.to_device(probe.inputs)
     with runtime.autocast():
-        if not is_exact(model, cut, images, inputs):
+        if not is_exact(training.model, cut, images, inputs):
             return "run in every epoch: its layers do not simply follow one another"
         shape = tuple(cut.prefix(images).shape[1:])
     plan = CachePlan(cut, stage.epochs, views, shape, train, val, cache, runtime)

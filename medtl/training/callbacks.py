@@ -20,22 +20,11 @@ if TYPE_CHECKING:
 History = Sequence[Mapping[str, Any]]
 """One row per finished epoch, with the keys of `COLUMNS`."""
 
-COLUMNS = (
-    "stage",
-    "epoch",
-    "train_loss",
-    "val_loss",
-    "val_metric",
-    "lr_head",
-    "lr_base",
-    "mean_gamma",
-    "seconds",
-    "best",
-)
-"""Of `history.csv`. Rates are the epoch's highest; mean_gamma is of the blocks of zero-gamma."""
-
 CURVES = ("train_loss", "val_loss", "val_metric", "lr_head", "lr_base", "mean_gamma")
-"""Columns that trackers draw."""
+"""Columns that trackers draw. Rates are the epoch's highest; gamma is of zero-gamma's blocks."""
+
+COLUMNS = ("stage", "epoch", *CURVES, "seconds", "best")
+"""Of `history.csv`."""
 
 
 class StopTraining(Exception):  # noqa: N818 - a request, not an error

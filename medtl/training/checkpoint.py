@@ -16,7 +16,6 @@ import re
 import secrets
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,10 +23,10 @@ import torch
 from torch import Tensor, nn
 
 from medtl.errors import WeightsError
-from medtl.networks.zero_gamma import GammaSurgery
 from medtl.storage.atomic import TEMPORARY_MARK, atomic_path
 from medtl.storage.interrupt import held
 from medtl.training.ema import MovingAverage
+from medtl.training.options import Training
 from medtl.training.stopping import Position
 
 FORMAT = "medtl-checkpoint/1"
@@ -275,77 +274,72 @@ def _bytes_of(tensor: Tensor) -> Tensor:
     return tensor.reshape(-1).view(torch.uint8)
 
 
-@dataclass(frozen=True)
-class RunCheckpoints:
-    """`best.safetensors`, `last.safetensors` and the one before it of one run.
+def save_run(
+    training: Training,
+    name: Literal["best", "last"],
+    position: Position,
+    *,
+    optimizer: torch.optim.Optimizer | None = None,
+    average: MovingAverage | None = None,
+) -> None:
+    """Write a checkpoint, in one of the processes.
 
-    Attributes:
-        folder: Where they are.
-        model: What they are of; loading changes it in place.
-        surgery: Zero-gamma: how to undo it stands beside the weights it was done to.
-        meta: What they must say besides the weights.
-        extra: Tensors that they must hold besides the weights.
+    Args:
+        training: What is trained.
+        name: "best" holds the network to use, "last" all that going on needs.
+        position: Where it stands.
+        optimizer: Within a stage.
+        average: Of the weights: it is the network to use.
     """
+    if not training.runtime.is_main:
+        return
+    model = training.model.state_dict()
+    if name == "best" and average is not None:
+        model = average.average
+    tensors = {**with_prefix("model", model), **with_prefix("extra", training.extra)}
+    meta = {**training.meta, "monitor": training.monitor, "position": position.to_dict()}
+    if training.surgery is not None:
+        tensors |= with_prefix("gamma", training.surgery.originals)
+        meta["removed"] = [removal.to_dict() for removal in training.surgery.removed]
+    if name == "best":
+        save_checkpoint(training.folder / BEST, tensors, meta)
+        return
+    if optimizer is not None:
+        tensors |= with_prefix("optimizer", optimizer_tensors(optimizer))
+    if average is not None:
+        tensors |= with_prefix("ema", average.average)
+    save_checkpoint(training.folder / LAST, tensors, meta, previous=training.folder / PREVIOUS)
 
-    folder: Path
-    model: nn.Module
-    surgery: GammaSurgery | None
-    meta: Mapping[str, Any]
-    extra: Mapping[str, Tensor]
 
-    def save(
-        self,
-        name: Literal["best", "last"],
-        position: Position,
-        *,
-        optimizer: torch.optim.Optimizer | None = None,
-        average: MovingAverage | None = None,
-    ) -> None:
-        """Write a checkpoint: 'best' holds the model to use, 'last' all that going on needs."""
-        model = self.model.state_dict()
-        if name == "best" and average is not None:
-            model = average.average
-        tensors = {**with_prefix("model", model), **with_prefix("extra", self.extra)}
-        meta = {**self.meta, "position": position.to_dict()}
-        if self.surgery is not None:
-            tensors |= with_prefix("gamma", self.surgery.originals)
-            meta["removed"] = [removal.to_dict() for removal in self.surgery.removed]
-        if optimizer is not None:
-            tensors |= with_prefix("optimizer", optimizer_tensors(optimizer))
-        if name == "last" and average is not None:
-            tensors |= with_prefix("ema", average.average)
-        if name == "best":
-            save_checkpoint(self.folder / BEST, tensors, meta)
-        else:
-            previous = self.folder / PREVIOUS
-            save_checkpoint(self.folder / LAST, tensors, meta, previous=previous)
+def load_last(training: Training) -> tuple[Position, dict[str, Tensor]] | None:
+    """Fill the network from the last whole checkpoint; None when there is none.
 
-    def load_last(self) -> tuple[Position, dict[str, Tensor]] | None:
-        """Fill the model from the last whole checkpoint; None when there is none.
+    Returns:
+        The position, and all tensors of the checkpoint.
 
-        Returns:
-            The position, and all tensors of the checkpoint.
+    Raises:
+        WeightsError: When there are checkpoints and all are damaged, or do not fit.
+    """
+    latest = load_latest([training.folder / LAST, training.folder / PREVIOUS])
+    if latest is None:
+        return None
+    tensors, meta = latest
+    _fill(training, tensors, LAST)
+    return Position.from_dict(meta["position"]), tensors
 
-        Raises:
-            WeightsError: When there are checkpoints and all are damaged, or do not fit.
-        """
-        latest = load_latest([self.folder / LAST, self.folder / PREVIOUS])
-        if latest is None:
-            return None
-        tensors, meta = latest
-        self._fill(tensors, LAST)
-        return Position.from_dict(meta["position"]), tensors
 
-    def load_best(self) -> None:
-        """Give the model its best weights of all stages; keep the last ones when none was best."""
-        path = self.folder / BEST
-        if not path.is_file():
-            log.warning("no epoch reached the baseline; the weights of the last epoch are kept")
-            return
-        self._fill(load_checkpoint(path)[0], path.name)
+def load_best(training: Training) -> None:
+    """Give the network its best weights of all stages; keep the last ones when none was best."""
+    training.runtime.wait()
+    path = training.folder / BEST
+    if path.is_file():
+        _fill(training, load_checkpoint(path)[0], path.name)
+    else:
+        log.warning("no epoch reached the baseline; the weights of the last epoch are kept")
 
-    def _fill(self, tensors: Mapping[str, Tensor], where: str) -> None:
-        """Load the weights, and know whether they have been operated on."""
-        load_exactly(self.model, without_prefix("model", tensors), where)
-        if self.surgery is not None:
-            self.surgery.originals = without_prefix("gamma", tensors)
+
+def _fill(training: Training, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Load the weights, and know whether they have been operated on."""
+    load_exactly(training.model, without_prefix("model", tensors), where)
+    if training.surgery is not None:
+        training.surgery.originals = without_prefix("gamma", tensors)

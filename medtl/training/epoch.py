@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,8 +35,7 @@ class StageRun:
         network: The network of the source; averages gradients over several processes.
         batches: The batches of this process.
         loader: The same, loaded.
-        optimizer: Of the parameters that train.
-        stepper: The same, with gradient scaling where half precision needs it.
+        stepper: The optimiser, with gradient scaling where half precision needs it.
         average: Of the weights, or None.
     """
 
@@ -47,8 +45,7 @@ class StageRun:
     network: nn.Module
     batches: EpochBatches
     loader: DataLoader[Batch]
-    optimizer: torch.optim.Optimizer
-    stepper: Any
+    stepper: torch.optim.Optimizer
     average: MovingAverage | None
 
 

@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,13 @@ from medtl.networks.zero_gamma import GammaSurgery
 from medtl.storage.interrupt import held
 from medtl.training.activations import CachePlan, Source, plan_cache
 from medtl.training.callbacks import Listeners
-from medtl.training.checkpoint import RunCheckpoints, load_optimizer, without_prefix
+from medtl.training.checkpoint import (
+    load_best,
+    load_last,
+    load_optimizer,
+    save_run,
+    without_prefix,
+)
 from medtl.training.ema import MovingAverage
 from medtl.training.epoch import (
     StageRun,
@@ -76,40 +82,18 @@ def fit(training: Training, stages: Sequence[Stage], *, resume: bool = False) ->
             stage = stages[position.stage]
             position = _run_stage(training, stage, position, saved, listeners)
             saved = {}
-            _load_best(training)
+            load_best(training)
             position = _end_stage(training, stage, position, listeners).next_stage()
             if listeners.want_the_end():
                 position = replace(position, stage=len(stages))
-            _save(training, "last", position)
-        _load_best(training)
+            save_run(training, "last", position)
+        load_best(training)
         return position
 
 
 def whole(training: Training) -> Source:
     """Return the images themselves as the source of a stage, for the whole network."""
     return Source(training.model, training.train, training.val, training.options.workers)
-
-
-def enter(training: Training, stage: Stage) -> torch.optim.Optimizer:
-    """Freeze, thaw and set the batch-norm policy; return the optimiser of this stage."""
-    surgery = training.surgery
-    return enter_stage(
-        training.model,
-        training.groups,
-        stage,
-        training.options,
-        gamma_rates={} if surgery is None else surgery.rates,
-    )
-
-
-def cache_plan(training: Training, stage: Stage) -> CachePlan | str:
-    """Return what the stage entered last would store of its frozen layers, or why nothing."""
-    if training.cache is None:
-        return "run in every epoch"
-    splits = (training.train, training.val)
-    return plan_cache(
-        training.model, training.groups, stage, splits, training.cache, training.runtime
-    )
 
 
 def objective_of(training: Training) -> Objective:
@@ -133,7 +117,7 @@ def rehearse(
     Args:
         training: The weights are changed by the two steps; build the network anew before `fit`.
         stage: The stage to try.
-        optimizer: What `enter` returned for it.
+        optimizer: What `enter_stage` returned for it.
         plan: What it stores of its frozen layers.
     """
     runtime, options = training.runtime, training.options
@@ -169,7 +153,7 @@ def _run_stage(
     if surgery and not position.in_stage and surgery.is_due(stage.name, position.stage):
         _operate(training, surgery, position, listeners)
     run = _open(training, stage, position, saved)
-    state = {"optimizer": run.optimizer, "average": run.average}
+    state: Any = {"optimizer": run.stepper, "average": run.average}
     log.info("stage %s: %s, watching the %s", stage.name, stage.selector, training.monitor)
     while position.epoch < stage.epochs and position.stopping.waited < stage.patience:
         started = time.monotonic()
@@ -180,10 +164,10 @@ def _run_stage(
             position = _close_epoch(training, run, position, started, listeners)
         except BaseException as reason:
             if isinstance(reason, KeyboardInterrupt) or reason is listeners.error:
-                _save(training, "last", position, **state)
+                save_run(training, "last", position, **state)
                 log.warning("stopped after %d batches of an epoch", position.batch)
             raise
-        _save(training, "last", position, **state)
+        save_run(training, "last", position, **state)
         if training.runtime.is_main:
             listeners.on_epoch(position.history)
         if listeners.want_the_end():
@@ -196,7 +180,7 @@ def _open(
 ) -> StageRun:
     """Apply a stage to the network, and make ready what it trains with."""
     options, runtime = training.options, training.runtime
-    optimizer = enter(training, stage)
+    optimizer = enter_stage(training, stage)
     average = None
     if options.ema_decay is not None:
         average = MovingAverage(training.model, options.ema_decay)
@@ -221,7 +205,6 @@ def _open(
         network=runtime.parallel(source.network),
         batches=batches,
         loader=make_loader(source.train, batches, workers=source.workers, pin=pin),
-        optimizer=optimizer,
         stepper=stepper,
         average=average,
     )
@@ -229,7 +212,7 @@ def _open(
 
 def _source(training: Training, stage: Stage, position: Position) -> Source:
     """Where the batches of the stage entered last come from: images, or stored activations."""
-    plan = cache_plan(training, stage)
+    plan = plan_cache(training, stage)
     log.info("stage %s: frozen layers: %s", stage.name, plan)
     if isinstance(plan, str):
         return whole(training)
@@ -286,7 +269,7 @@ def _close_epoch(
     if sizes:
         log.info("mean |gamma|: %s", ", ".join(f"{n} {v:.4g}" for n, v in sizes.items()))
     if position.improved:
-        _save(training, "best", position, average=run.average)
+        save_run(training, "best", position, average=run.average)
     return position
 
 
@@ -298,7 +281,7 @@ def _watched(training: Training, loss: float, metric: float | None) -> float:
 
 def _start(training: Training, resume: bool) -> tuple[Position, Mapping[str, Tensor]]:
     """The position and tensors to go on from."""
-    found = _checkpoints(training).load_last() if resume else None
+    found = load_last(training) if resume else None
     if found is not None:
         return found
     larger_is_better = training.monitor == "val_metric" and training.watched[1]
@@ -308,26 +291,6 @@ def _start(training: Training, resume: bool) -> tuple[Position, Mapping[str, Ten
         baseline=training.options.baseline,
     )
     return Position(stopping=stopping), {}
-
-
-def _checkpoints(training: Training) -> RunCheckpoints:
-    """The checkpoints of the training."""
-    meta = {**training.meta, "monitor": training.monitor}
-    return RunCheckpoints(training.folder, training.model, training.surgery, meta, training.extra)
-
-
-def _save(
-    training: Training, name: Literal["best", "last"], position: Position, **state: Any
-) -> None:
-    """Write a checkpoint, in one of the processes."""
-    if training.runtime.is_main:
-        _checkpoints(training).save(name, position, **state)
-
-
-def _load_best(training: Training) -> None:
-    """Go on from the best weights of all stages."""
-    training.runtime.wait()
-    _checkpoints(training).load_best()
 
 
 def _operate(
@@ -359,7 +322,7 @@ def _end_stage(
     after = _recalibrate(training, norms, position, before, listeners)
     if after is not None:
         position = replace(position, stopping=replace(position.stopping, best=after))
-        _save(training, "best", position)
+        save_run(training, "best", position)
     return position
 
 

@@ -16,7 +16,6 @@ from medtl.errors import RunError
 from medtl.networks.groups import LayerGroup, layer_groups
 from medtl.networks.zero_gamma import GammaSurgery
 from medtl.tasks.protocols import Task
-from medtl.training.activations import ActivationCache
 from medtl.training.callbacks import Callback
 from medtl.training.objective import Objective
 from medtl.training.runtime import Runtime
@@ -72,6 +71,21 @@ class WatchedMetric:
     function: Callable[[NDArray[Any], NDArray[Any]], float]
     name: str = "own metric"
     larger_is_better: bool = True
+
+
+@dataclass(frozen=True)
+class ActivationCache:
+    """Where stored activations go, and how many there may be.
+
+    Attributes:
+        folder: Safe to delete at any time; another run of the same images finds its files again.
+        views: Augmented views of each training image.
+        limit_bytes: Of the folder; what was used longest ago makes room.
+    """
+
+    folder: Path
+    views: int
+    limit_bytes: int = 20 * 2**30
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -11,7 +11,7 @@ from medtl.networks.freeze import apply_stage
 from medtl.networks.groups import LayerGroup
 from medtl.networks.selectors import resolve
 from medtl.training.optimizer import make_optimizer, parameter_groups
-from medtl.training.options import Options
+from medtl.training.options import Training
 from medtl.types import Stage
 
 HEAD = Stage("head", "head", 10, {"head": 1e-3})
@@ -24,60 +24,47 @@ _THIRDS = {"first": "frac:0-0.34", "middle": "frac:0.34-0.67", "last": "frac:0.6
 """Part of the network that surgical fine-tuning tunes -> its layer groups."""
 
 
-def enter_stage(
-    model: nn.Module,
-    groups: Sequence[LayerGroup],
-    stage: Stage,
-    options: Options,
-    *,
-    gamma_rates: Mapping[str, float],
-) -> torch.optim.Optimizer:
+def enter_stage(training: Training, stage: Stage) -> torch.optim.Optimizer:
     """Freeze, thaw and set the batch-norm policy; return the optimiser of this stage.
 
     Args:
-        model: Changed in place.
-        groups: All its layer groups.
+        training: Its network is changed in place.
         stage: What to do.
-        options: What all stages share.
-        gamma_rates: Treated gamma -> factor on its learning rate.
     """
+    rates = {} if training.surgery is None else training.surgery.rates
     apply_stage(
-        model,
-        groups,
-        train=trained_groups(groups, stage),
-        batch_norm=batch_norm_policies(groups, stage),
-        gammas=gamma_rates,
+        training.model,
+        training.groups,
+        train=resolve(stage.train, [group.name for group in training.groups]),
+        batch_norm=_policies(training.groups, stage),
+        gammas=rates,
     )
     parameters = parameter_groups(
-        model,
-        [(group.name, group.parameters) for group in groups],
+        training.model,
+        [(group.name, group.parameters) for group in training.groups],
         lr=stage.lr,
         layer_decay=stage.layer_decay,
-        weight_decay=options.weight_decay,
-        multipliers=gamma_rates,
+        weight_decay=training.options.weight_decay,
+        multipliers=rates,
     )
-    return make_optimizer(options.optimizer, parameters)
+    return make_optimizer(training.options.optimizer, parameters)
 
 
-def trained_groups(groups: Sequence[LayerGroup], stage: Stage) -> list[str]:
-    """Return the names of the layer groups that train in a stage."""
-    return list(resolve(stage.train, [group.name for group in groups]))
+def recalibrated_groups(groups: Sequence[LayerGroup], stage: Stage) -> list[str]:
+    """Return the layer groups whose statistics are estimated anew after a stage."""
+    policies = _policies(groups, stage)
+    trained = resolve(stage.train, [group.name for group in groups])
+    return [name for name in trained if policies.get(name) == "recalibrate"]
 
 
-def batch_norm_policies(groups: Sequence[LayerGroup], stage: Stage) -> dict[str, str]:
-    """Return the batch-norm policy that a stage states for layer groups."""
+def _policies(groups: Sequence[LayerGroup], stage: Stage) -> dict[str, str]:
+    """The batch-norm policy that a stage states for layer groups."""
     names = [group.name for group in groups]
     return {
         name: policy
         for selector, policy in stage.policies.items()
         for name in resolve(selector, names)
     }
-
-
-def recalibrated_groups(groups: Sequence[LayerGroup], stage: Stage) -> list[str]:
-    """Return the layer groups whose statistics are estimated anew after a stage."""
-    policies = batch_norm_policies(groups, stage)
-    return [name for name in trained_groups(groups, stage) if policies.get(name) == "recalibrate"]
 
 
 def parameters_of(

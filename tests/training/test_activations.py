@@ -14,12 +14,12 @@ from medtl.data.patches import MaskedSamples
 from medtl.data.store import ImageStore, RowWriter, levels
 from medtl.errors import RunError
 from medtl.networks.backbones import build_classifier
-from medtl.networks.groups import layer_groups
 from medtl.networks.weights import WeightsSource
 from medtl.storage.rowfile import RowFile
+from medtl.tasks.findings import Findings
 from medtl.training import activations
-from medtl.training.activations import ActivationCache, CachePlan, plan_cache
-from medtl.training.options import Options
+from medtl.training.activations import CachePlan, plan_cache
+from medtl.training.options import ActivationCache, Options, Training
 from medtl.training.runtime import Runtime
 from medtl.training.stage import enter_stage
 from medtl.types import Stage
@@ -66,12 +66,20 @@ def network(seed=0, name="test_resnet"):
 
 def planned(samples, folder: Path, *, train="head", views=2, epochs=4, model=None, **options):
     model = model or network()
-    groups = layer_groups(model)
     stage = Stage("it", train, epochs, RATES)
-    enter_stage(model, groups, stage, Options(), gamma_rates={})
-    cache = ActivationCache(folder, views, **options)
-    val = samples if isinstance(samples, MaskedSamples) else replace(samples, augment=None)
-    return plan_cache(model, groups, stage, (samples, val), cache, Runtime("cpu"))
+    run = Training(
+        model=model,
+        task=Findings(labels=("it",)),
+        train=samples,
+        val=samples if isinstance(samples, MaskedSamples) else replace(samples, augment=None),
+        can_watch=False,
+        options=Options(),
+        runtime=Runtime("cpu"),
+        folder=folder,
+        cache=ActivationCache(folder, views, **options),
+    )
+    enter_stage(run, stage)
+    return plan_cache(run, stage)
 
 
 def opened(plan: CachePlan, *, batch=4, seed=0, workers=0):

@@ -20,12 +20,13 @@ from medtl.storage.interrupt import STOP_SIGNALS
 from medtl.tasks.findings import Findings
 from medtl.training import activations
 from medtl.training import fit as loop
-from medtl.training.activations import ActivationCache
+from medtl.training.activations import plan_cache
 from medtl.training.callbacks import Listeners, Watcher
 from medtl.training.checkpoint import load_checkpoint, without_prefix
-from medtl.training.fit import cache_plan, enter, fit, rehearse
-from medtl.training.options import Options, Training
+from medtl.training.fit import fit, rehearse
+from medtl.training.options import ActivationCache, Options, Training
 from medtl.training.runtime import Runtime
+from medtl.training.stage import enter_stage
 from medtl.types import Stage, ZeroGamma
 
 torch.set_num_threads(1)
@@ -226,8 +227,8 @@ def test_a_loss_that_is_no_number_names_its_cases_also_from_the_cache(tmp_path):
 @pytest.mark.parametrize("views", [None, 1])
 def test_a_rehearsal_trains_two_batches_and_stores_nothing(tmp_path, views):
     run = training(tmp_path / "run", views)
-    optimizer = enter(run, HEAD)
-    plan = cache_plan(run, HEAD)
+    optimizer = enter_stage(run, HEAD)
+    plan = plan_cache(run, HEAD)
     before = bits(run.model)
     assert rehearse(run, HEAD, optimizer, None if isinstance(plan, str) else plan) > 0
     assert {name.split(".")[0] for name in moved(before, bits(run.model))} == {"head"}

@@ -25,14 +25,15 @@ from medtl.networks.groups import layer_groups
 from medtl.networks.prefix import cut_before_trained
 from medtl.networks.zero_gamma import GammaSurgery, Removal, remove
 from medtl.tasks.findings import Findings
+from medtl.training import checkpoint
 from medtl.training import fit as loop
 from medtl.training.callbacks import Listeners, Watcher
-from medtl.training.checkpoint import RunCheckpoints, load_checkpoint, without_prefix
+from medtl.training.checkpoint import load_checkpoint, without_prefix
 from medtl.training.epoch import validate
-from medtl.training.fit import enter, fit
+from medtl.training.fit import fit
 from medtl.training.options import Options, Training
 from medtl.training.runtime import Runtime
-from medtl.training.stage import preset_stages
+from medtl.training.stage import enter_stage, preset_stages
 from medtl.types import Stage, ZeroGamma
 
 torch.set_num_threads(1)
@@ -139,7 +140,7 @@ def test_1_exactly_what_a_policy_names_changes_in_the_last_stage(tmp_path, polic
 def test_4_the_head_is_carried_over(tmp_path):
     run = training(tmp_path / "run")
     position = fit(run, [HEAD])
-    enter(run, FULL)
+    enter_stage(run, FULL)
     run.model.train()
     assert loss_now(run) == pytest.approx(position.stopping.best, abs=1e-6)
     # Negative control: a new head at the boundary is caught by the same comparison.
@@ -278,11 +279,9 @@ def test_8_fails_when_gamma_is_treated_twice(tmp_path, monkeypatch):
     with pytest.raises(KilledError):
         fit(training(tmp_path / "cut", watcher=stop_after(16), **options), stages)
     again = training(tmp_path / "cut", **options)
-    fill = RunCheckpoints._fill
+    fill = checkpoint._fill
     monkeypatch.setattr(
-        RunCheckpoints,
-        "_fill",
-        lambda self, *given: (fill(self, *given), again.surgery.apply(again.model)),
+        checkpoint, "_fill", lambda *given: (fill(*given), again.surgery.apply(again.model))
     )
     assert not same(outcome(again, stages=stages, resume=True), whole)
 
@@ -296,7 +295,7 @@ def test_gamma_starts_at_zero_and_comes_back_at_its_own_rate(tmp_path):
         plan = ZeroGamma("last:1", lr_mult=factor)
         run = training(tmp_path / str(factor), zero_gamma=plan, weight_decay=0.5)
         run.surgery.apply(run.model)
-        optimizer = enter(run, FULL)
+        optimizer = enter_stage(run, FULL)
         own = [g for g in optimizer.param_groups if g["name"].endswith("/gamma")]
         assert [(g["name"], g["weight_decay"]) for g in own] == [("layers.3/gamma", 0.0)]
         assert own[0]["peak_lr"] == pytest.approx(1e-3 * factor)

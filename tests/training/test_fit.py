@@ -15,9 +15,10 @@ from medtl.training import fit as loop
 from medtl.training.callbacks import Watcher
 from medtl.training.checkpoint import load_checkpoint, without_prefix
 from medtl.training.epoch import step, validate
-from medtl.training.fit import enter, fit
+from medtl.training.fit import fit
 from medtl.training.runtime import Runtime
 from medtl.training.schedule import rate_factor
+from medtl.training.stage import enter_stage
 
 
 def not_a_number(_unit):
@@ -213,7 +214,7 @@ def test_rates_scale_with_the_batch(tmp_path):
     run = training(tmp_path / "run")
     run = replace(run, options=replace(run.options, lr_batch=4))
     stage = replace(HEAD, schedule="constant")
-    optimizer = enter(run, stage)
+    optimizer = enter_stage(run, stage)
     seen = []
     own = optimizer.step
     optimizer.step = lambda: (seen.append(optimizer.param_groups[0]["lr"]), own())

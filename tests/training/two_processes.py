@@ -18,11 +18,12 @@ from medtl.data.batches import EpochBatches, make_loader
 from medtl.errors import RunError
 from medtl.networks.backbones import Classifier
 from medtl.tasks.findings import Findings
-from medtl.training.activations import ActivationCache, CachePlan
+from medtl.training.activations import CachePlan
 from medtl.training.epoch import forward
-from medtl.training.fit import enter, fit, objective_of
-from medtl.training.options import Options, Training
+from medtl.training.fit import fit, objective_of
+from medtl.training.options import ActivationCache, Options, Training
 from medtl.training.runtime import Runtime
+from medtl.training.stage import enter_stage
 from medtl.training.stopping import Position
 from medtl.types import Stage
 
@@ -58,7 +59,7 @@ def build(folder: Path, cache: Path | None = None) -> Training:
 def first_gradients(run: Training) -> dict[str, list[float]]:
     """Gradients of the first batch, seven cases: processes have four and three of them."""
     run.runtime.place(run.model)
-    enter(run, FULL)
+    enter_stage(run, FULL)
     network = forward(run.runtime.parallel(run.model).train(), run.runtime)
     rank, processes = run.runtime.rank, run.runtime.processes
     batches = EpochBatches(len(run.train), 8, seed=0, rank=rank, processes=processes)
