@@ -1,4 +1,4 @@
-"""The command line. Only this file prints; everything heavy is imported inside the commands."""
+"""The command line: everything heavy is imported inside the commands."""
 
 from __future__ import annotations
 

@@ -25,6 +25,7 @@ from medtl.networks.segmenter import Segmenter
 from medtl.prediction.overlays import Shown, choose_worst, write_overlays
 from medtl.prediction.scores import Evaluated, TrainedModel, score_batches
 from medtl.storage.atomic import write_text
+from medtl.storage.filenames import file_name
 from medtl.storage.yaml import dump_yaml
 from medtl.tasks.structures import Structures
 from medtl.types import Case, FloatArray, Image, Progress, silent
@@ -113,7 +114,7 @@ class MaskWriter:
     def _path(self, part: str, case: Case, image: Image, number: int | None) -> Path:
         """Path of a mask below the run folder."""
         ending = ".png" if image.array.ndim == 3 else ".nii.gz"
-        name = case.case_id if number is None else f"{case.case_id}_{number + 1}"
+        name = file_name(case.case_id) + ("" if number is None else f"_{number + 1}")
         (self.folder / "masks" / part).mkdir(parents=True, exist_ok=True)
         return Path("masks") / part / f"{name}{ending}"
 

@@ -47,6 +47,14 @@ class Run:
     Attributes:
         path: The folder.
         files: Where each part lies, also those that are not there.
+
+    Example:
+        >>> run = Run("runs/first")
+        >>> run, run.is_finished
+        (Run('first': not started), False)
+        >>> run.history
+        Traceback (most recent call last):
+        medtl.errors.RunError: first: no history.csv: the run did not reach the tr...
     """
 
     def __init__(

@@ -19,6 +19,7 @@ from medtl.errors import RunError
 from medtl.run.check import read_recipe
 from medtl.run.prepare import read_study
 from medtl.storage.cache import LOCK, make_room
+from medtl.storage.filenames import file_name
 from medtl.storage.lock import locked
 
 PACKAGE = Path(__file__).parents[2] / "medtl"
@@ -70,6 +71,7 @@ def test_a_lazy_import_of_one_is_seen(tmp_path: Path) -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
+from medtl.storage.filenames import file_name
 from medtl.storage.lock import locked
 with locked(Path(sys.argv[1]), wait=False):
     print("held", flush=True)
@@ -116,3 +118,32 @@ def test_workers_that_are_spawned_get_the_same_samples(tmp_path: Path) -> None:
     sent = pickle.loads(pickle.dumps(samples))
     for mine, theirs in zip(samples[0, 1], sent[0, 1], strict=True):
         np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize("name", ["c-01", "P 01", "환자 1", "a.b", "console", "x" * 100])
+def test_a_plain_name_stays(name: str) -> None:
+    assert file_name(name) == name
+
+
+UNSAFE = [
+    "",
+    "a/b",
+    "../x",
+    "C:x",
+    "a\\b",
+    "a?",
+    ".hidden",
+    "a.",
+    " a",
+    "NUL",
+    "con.png",
+    "x" * 101,
+]
+
+
+def test_no_name_leaves_its_folder_or_opens_a_device(tmp_path: Path) -> None:
+    names = [file_name(text) for text in UNSAFE]
+    assert len(set(names)) == len(UNSAFE)
+    for name in names:
+        (tmp_path / f"{name}.png").touch()
+    assert len(list(tmp_path.iterdir())) == len(UNSAFE)

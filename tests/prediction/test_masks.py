@@ -122,6 +122,16 @@ def test_a_case_without_a_mask_has_a_prediction_only(tmp_path: Path) -> None:
     assert not (tmp_path / "masks" / "truth").exists()
 
 
+def test_a_case_id_does_not_lead_out_of_the_folder(tmp_path: Path) -> None:
+    image = Image(np.zeros((1, 8, 8), np.float32), modality="cxr")
+    scores = np.zeros((TWO.outputs, 8, 8), np.float32)
+    run = tmp_path / "run"
+    row = MaskWriter(run, TWO, Preprocessor(size=8)).write(case("../../x"), image, scores)[0]
+    assert row["case_id"] == "../../x"
+    assert (run / row["prediction"]).parent.resolve() == (run / "masks" / "predicted").resolve()
+    assert list(tmp_path.rglob("*.png")) == [run / row["prediction"]]
+
+
 def test_the_worst_cases_are_those_of_the_test_set_with_the_lowest_dice() -> None:
     table = pd.DataFrame(
         {
