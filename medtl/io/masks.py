@@ -121,6 +121,11 @@ def write_mask(path: Path, labels: NDArray[np.integer], *, like: Image) -> None:
     Raises:
         MedtlError: The shapes differ, a label is negative or above 65535, or the format cannot
             hold the mask.
+
+    >>> film = Image(np.zeros((1, 2, 2), np.float32))
+    >>> write_mask(Path("mask.png"), np.array([[0, 1], [1, 1]]), like=film)
+    >>> read_mask("mask.png", like=film).labels
+    (1,)
     """
     shape = like.array.shape[1:]
     if labels.shape[-len(shape) :] != shape or labels.ndim > len(shape) + 1:
@@ -153,6 +158,10 @@ def nifti_bytes(array: NDArray[Any], like: Image) -> bytes:
     Args:
         array: `(*S)` or `(*S, K)` with S the image's shape, in a type that NIfTI knows.
         like: The image; without an affine only its spacing is written.
+
+    >>> volume = Image(np.zeros((1, 2, 2, 2), np.float32), (1.0, 1.0, 5.0))
+    >>> len(nifti_bytes(np.zeros((2, 2, 2), np.uint8), volume))  # a header of 352 bytes, 8 voxels
+    360
     """
     import nibabel
 

@@ -93,7 +93,15 @@ def check_pair(
 
 
 def labels_of(mask: Image, labels: Collection[int] | None = None) -> Mask:
-    """Return what a mask file holds as whole numbers. Arguments and errors as `check_pair`."""
+    """Return what a mask file holds as whole numbers. Arguments and errors as `check_pair`.
+
+    >>> mask = Image(np.array([[[0, 2], [2, 2]]], np.float32))
+    >>> labels_of(mask).labels
+    (2,)
+    >>> labels_of(mask, {0, 1})
+    Traceback (most recent call last):
+    medtl.errors.ImageError: unknown label 2 in the mask; expected one of 0, 1. Add the ...
+    """
     if {"nan_voxels", "infinite_voxels"} & set(mask.flags):
         raise ImageError("the mask has voxels that are not finite, and no label")
     planes = len(mask.array)
@@ -117,6 +125,12 @@ def whole_labels(array: FloatArray) -> NDArray[np.uint8] | NDArray[np.uint16]:
 
     Raises:
         ImageError: One of them is not: the mask was interpolated, or is no mask.
+
+    >>> whole_labels(np.array([[0.0, 300.0]]))
+    array([[  0, 300]], dtype=uint16)
+    >>> whole_labels(np.array([[0.0, 0.5]]))
+    Traceback (most recent call last):
+    medtl.errors.ImageError: 1 voxels of the mask are no integer labels (0.5 among them): ...
     """
     odd = array != np.rint(array)
     if odd.any():
@@ -134,7 +148,11 @@ def whole_labels(array: FloatArray) -> NDArray[np.uint8] | NDArray[np.uint16]:
 
 
 def label_values(array: NDArray[np.integer]) -> tuple[int, ...]:
-    """Return the labels above 0 that occur, ascending."""
+    """Return the labels above 0 that occur, ascending.
+
+    >>> label_values(np.array([[0, 7], [3, 7]]))
+    (3, 7)
+    """
     counts = np.bincount(array.ravel())
     return tuple(int(label) for label in np.flatnonzero(counts) if label)
 

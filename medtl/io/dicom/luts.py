@@ -88,6 +88,7 @@ class Window:
         """Turn `values` in place into display values, 0 (ymin) to 1 (ymax)."""
         center, width = self.center, self.width
         if self.function == "SIGMOID":  # C.11.2.1.3.1: 1 / (1 + exp(-4 (x - c) / w))
+            # Not scipy's expit: it gives another last digit to a fifth of all pixels.
             values -= center
             values *= -4.0 / width
             with np.errstate(over="ignore"):
