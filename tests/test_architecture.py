@@ -340,17 +340,7 @@ RULES: tuple[Callable[[Path], list[str]], ...] = (
 )
 
 
-NOT_YET = (names_given_twice,)
-
-
-@pytest.mark.parametrize(
-    "rule",
-    [
-        pytest.param(rule, marks=[pytest.mark.xfail(strict=False)] if rule in NOT_YET else [])
-        for rule in RULES
-    ],
-    ids=lambda rule: rule.__name__,
-)
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 def test_package_keeps(rule: Callable[[Path], list[str]]) -> None:
     faults = rule(MEDTL)
     assert not faults, "\n" + "\n".join(faults)

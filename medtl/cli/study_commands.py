@@ -146,8 +146,8 @@ def zero_gamma(
 ) -> None:
     """Ask whether selective zero-gamma and warm-up help: sixteen conditions, paired by seed."""
     from medtl.run.check import read_recipe
+    from medtl.studies.ablation import zero_gamma_plan
     from medtl.studies.conditions import read_plan
-    from medtl.studies.zero_gamma import zero_gamma_plan
 
     checked = read_recipe(recipe, overrides or ())
     stated = read_plan(plan, seeds=number) if plan else zero_gamma_plan(checked, range(number))

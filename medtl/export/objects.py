@@ -23,7 +23,7 @@ from medtl.export.identity import Algorithm, Kind, write_object
 from medtl.export.matching import Source, find_sources
 from medtl.export.pictures import read_picture, secondary_capture
 from medtl.export.results import Result, RunResults, read_algorithm, read_results
-from medtl.export.segmentation import on_series, segmentation
+from medtl.export.segments import on_series, segmentation
 from medtl.export.source import read_source
 from medtl.export.structured_report import structured_report
 from medtl.io.masks import read_mask

@@ -23,7 +23,7 @@ from medtl.io.masks import read_mask, write_mask
 from medtl.losses.known import IGNORE
 from medtl.networks.segmenter import Segmenter
 from medtl.prediction.overlays import Shown, choose_worst, write_overlays
-from medtl.prediction.scores import Evaluated, TrainedModel, score_batches
+from medtl.prediction.sink import Evaluated, TrainedModel, score_batches
 from medtl.storage.atomic import write_text
 from medtl.storage.filenames import file_name
 from medtl.storage.yaml import dump_yaml

@@ -16,7 +16,7 @@ from medtl.data.reader import ImageReader
 from medtl.networks.backbones import Classifier
 from medtl.prediction.gallery import Entry, Reading, choose_cases, worst_readings, write_gallery
 from medtl.prediction.gradcam import grad_cam
-from medtl.prediction.scores import Evaluated, TrainedModel, score_batches
+from medtl.prediction.sink import Evaluated, TrainedModel, score_batches
 from medtl.tasks.protocols import Task
 from medtl.types import Case, Progress, silent
 

@@ -21,7 +21,7 @@ from medtl.losses.given import GivenInPython
 from medtl.networks.segmenter import VOLUME_CONTRACT
 from medtl.networks.weights import InputContract, WeightsReport, input_contract
 from medtl.networks.zero_gamma import GammaSurgery
-from medtl.prediction.scores import Sink
+from medtl.prediction.sink import Sink
 from medtl.preprocess.augment import Augmenter, augmenter
 from medtl.preprocess.augment_volume import VolumeAugmenter, volume_augmenter
 from medtl.preprocess.intensity import WINDOWS

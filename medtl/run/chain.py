@@ -15,7 +15,7 @@ import torch
 from medtl.data.reader import ImageReader
 from medtl.errors import MedtlError, RunError
 from medtl.prediction.likeness import training_profile
-from medtl.prediction.scores import Evaluated
+from medtl.prediction.sink import Evaluated
 from medtl.recipe.schema import Recipe
 from medtl.run import record
 from medtl.run.build import (

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from medtl.export.objects import Exported
-    from medtl.prediction.scores import TrainedModel
+    from medtl.prediction.sink import TrainedModel
     from medtl.run.predicted import Predictions
 
 

@@ -26,7 +26,7 @@ from medtl.networks.heads import share_weights
 from medtl.networks.segmenter import Segmenter, build_segmenter
 from medtl.networks.weights import WeightsReport, WeightsSource
 from medtl.prediction.mask_writer import MaskSink
-from medtl.prediction.scores import Sink
+from medtl.prediction.sink import Sink
 from medtl.prediction.table import TableSink
 from medtl.preprocess.augment import Augmenter
 from medtl.preprocess.augment_volume import VolumeAugmenter

@@ -21,7 +21,7 @@ from medtl.data.reader import ReadRecord, decode_cases
 from medtl.errors import ManifestError, RunError
 from medtl.io.dicom.web import Server, fetch_study
 from medtl.prediction.likeness import unlike_training
-from medtl.prediction.scores import TrainedModel
+from medtl.prediction.sink import TrainedModel
 from medtl.run.build import build_sink
 from medtl.run.predicted import Predictions
 from medtl.storage.atomic import write_json

@@ -10,7 +10,7 @@ from medtl.cases.columns import Columns
 from medtl.data.reader import ImageReader
 from medtl.errors import WeightsError
 from medtl.networks.zero_gamma import Removal, remove
-from medtl.prediction.scores import TrainedModel
+from medtl.prediction.sink import TrainedModel
 from medtl.preprocess.pipeline import Preprocessor
 from medtl.preprocess.volume import VolumePreprocessor
 from medtl.recipe.schema import Recipe, WeightsSpec, parse_recipe

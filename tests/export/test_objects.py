@@ -19,7 +19,7 @@ from medtl.export.document import encapsulated_pdf
 from medtl.export.identity import RESEARCH_ONLY, stable_uid, write_object
 from medtl.export.objects import mask_on
 from medtl.export.pictures import read_picture, secondary_capture
-from medtl.export.segmentation import on_series, segmentation
+from medtl.export.segments import on_series, segmentation
 from medtl.export.source import made_from, read_source
 from medtl.export.structured_report import Finding, structured_report
 from medtl.io.masks import write_mask

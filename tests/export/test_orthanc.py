@@ -27,7 +27,7 @@ from medtl.errors import MedtlError
 from medtl.export.document import encapsulated_pdf
 from medtl.export.identity import write_object
 from medtl.export.pictures import secondary_capture
-from medtl.export.segmentation import segmentation
+from medtl.export.segments import segmentation
 from medtl.export.source import read_source
 from medtl.export.structured_report import Finding, structured_report
 from medtl.io.dicom.web import PASSWORD, USER, Server, fetch_study

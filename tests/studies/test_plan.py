@@ -12,6 +12,7 @@ from medtl.errors import MedtlError, RunError
 from medtl.recipe.schema import parse_recipe
 from medtl.run.check import read_data, read_recipe
 from medtl.storage.yaml import loads
+from medtl.studies.ablation import zero_gamma_plan
 from medtl.studies.conditions import (
     Plan,
     fix_plan,
@@ -20,7 +21,6 @@ from medtl.studies.conditions import (
     seeded,
     seeds_plan,
 )
-from medtl.studies.zero_gamma import zero_gamma_plan
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
 TINY = loads(RECIPE, "tiny")
