@@ -34,7 +34,7 @@ LAYERS = (
 """From the ground up: a part imports only from the layers before its own. docs/architecture.md."""
 
 SEES_THE_RECIPE = ("__init__", "recipe", "run", "studies", "demo", "cli")
-"""Everything else takes plain arguments."""
+"""Everything else takes the values that a recipe is made of, never the whole of it."""
 
 TORCH_FREE = (
     *("types", "errors", "storage", "io", "metrics", "cases", "recipe", "evaluation", "report"),
@@ -204,14 +204,16 @@ def circles_in(graph: dict[str, set[str]]) -> Iterator[str]:
 
 
 def recipe_seen_by_library(root: Path) -> list[str]:
-    """Library code that imports the recipe."""
-    return [
-        f"{path}:{line} imports recipe"
+    """Library code that imports the whole recipe, or its room from which that could be taken."""
+    whole = tuple(f"{root.name}.recipe{end}" for end in ("", ".Recipe", ".schema", ".*"))
+    found = {
+        (path, line): f"{path}:{line} imports {name}"
         for path, tree in modules(root)
         if part_of(path) not in SEES_THE_RECIPE
-        for line, part in parts_imported(tree, path, root)
-        if part == "recipe"
-    ]
+        for line, name in imported(tree, path, root.name)
+        if name in whole or name.startswith(f"{root.name}.recipe.schema.")
+    }
+    return list(found.values())
 
 
 def at_import(body: list[ast.stmt]) -> Iterator[ast.stmt]:
@@ -408,8 +410,16 @@ CONTROLS = [
         recipe_seen_by_library,
         "training/loop.py",
         "def fit():\n    from toy.recipe import Recipe",
-        "training/loop.py:2 imports recipe",
+        "training/loop.py:2 imports toy.recipe",
     ),
+    (
+        recipe_seen_by_library,
+        "training/loop.py",
+        "from toy.recipe.schema import Recipe",
+        "training/loop.py:1 imports toy.recipe.schema",
+    ),
+    (recipe_seen_by_library, "training/loop.py", "import toy.recipe.schema", "loop.py:1 imports"),
+    (recipe_seen_by_library, "training/loop.py", "from toy import recipe", "loop.py:1 imports"),
     (heavy_at_top, "io/a.py", "import monai.losses", "a.py:1 imports monai at module top"),
     (heavy_at_top, "io/a.py", "from timm import create_model", "a.py:1 imports timm"),
     (heavy_at_top, "io/a.py", "try:\n    import timm\nexcept ImportError: ...", "a.py:2 imports"),
@@ -457,6 +467,12 @@ def test_every_rule_has_a_control() -> None:
 def test_heavy_library_for_type_checking_only_is_allowed(tmp_path: Path) -> None:
     text = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import timm"
     assert heavy_at_top(toy(tmp_path, {"io/a.py": text})) == []
+
+
+def test_the_library_may_take_the_values_of_a_recipe(tmp_path: Path) -> None:
+    text = "from toy.recipe.finetune import EarlyStopping"
+    root = toy(tmp_path, {"training/loop.py": text, "recipe/finetune.py": "EarlyStopping = None"})
+    assert recipe_seen_by_library(root) == []
 
 
 def test_docstring_is_not_part_of_the_body(tmp_path: Path) -> None:

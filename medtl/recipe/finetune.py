@@ -7,17 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from medtl.losses.penalty import Penalty
 from medtl.recipe.section import FromMapping, Section
-from medtl.types import START, Count, Fraction, NotNegative, Positive, Stage, ZeroGamma
-
-
-class Penalty(Section):
-    """Explicit weight penalty added to the loss: strength * (ratio * |w| + (1 - ratio) * w^2)."""
-
-    strength: Positive
-    l1_ratio: Fraction = Field(0.0, description="0 is L2, 1 is L1, between is elastic net")
-    layers: str = Field("head", description="selector of layer groups")
-
+from medtl.types import START, Count, NotNegative, Positive, Stage, ZeroGamma
 
 Preset = Literal[
     "linear_probe",
@@ -69,7 +61,7 @@ class Finetune(Section):
     weight_decay: NotNegative = 0.01
     clip_norm: Positive | None = 1.0
     ema_decay: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
-    penalty: Penalty | None = None
+    penalty: Annotated[Penalty, FromMapping()] | None = None
     cached_views: Annotated[int, Field(ge=0)] = Field(
         0,
         description="augmented views of each image that frozen layers are run for, once, in a "

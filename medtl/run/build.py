@@ -189,10 +189,8 @@ def build_stages(recipe: Recipe, groups: Sequence[str]) -> tuple[Stage, ...]:
 def build_options(recipe: Recipe) -> Options:
     """Return what all stages share: what `finetune` states of the fields of `Options`."""
     spec, stopping = recipe.finetune, dict(recipe.finetune.early_stopping)
-    penalty = spec.penalty
     names = {field.name for field in fields(Options)} & {*type(spec).model_fields}
     stated = {name: getattr(spec, name) for name in names}
-    stated["penalty"] = penalty and (penalty.strength, penalty.l1_ratio, penalty.layers)
     return Options(**stated, **stopping, seed=recipe.seed_of("order"), workers=recipe.run.workers)
 
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from medtl.cases.columns import Columns
 from medtl.cases.manifest import manifest_columns, read_manifest
 from medtl.errors import ManifestError, extras_named
+from medtl.recipe.overrides import change, read_data
 from medtl.recipe.schema import Recipe, with_objects
-from medtl.run.check import change, check_recipe, read_data
+from medtl.run.check import check_recipe
 from medtl.run.folder import Run
 from medtl.storage.atomic import sha256_file
 from medtl.storage.tables import write_table

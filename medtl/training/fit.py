@@ -99,11 +99,11 @@ def whole(training: Training) -> Source:
 def objective_of(training: Training) -> Objective:
     """Return what the stage entered last lowers: the objective, and the penalty of the options."""
     objective = training.objective or Supervised(training.task.loss)
-    if training.options.penalty is None:
+    penalty = training.options.penalty
+    if penalty is None:
         return objective
-    strength, l1_ratio, layers = training.options.penalty
-    weights = penalised_weights(parameters_of(training.model, training.groups, layers))
-    return Penalised(objective, weights, strength, l1_ratio) if weights else objective
+    weights = penalised_weights(parameters_of(training.model, training.groups, penalty.layers))
+    return Penalised(objective, weights, penalty) if weights else objective
 
 
 def rehearse(

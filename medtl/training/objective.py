@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from medtl.data.batches import Batch
 from medtl.errors import RunError
-from medtl.losses.penalty import elastic_penalty
+from medtl.losses.penalty import Penalty
 
 Forward = Callable[[Tensor, Tensor], Tensor]
 """Images `(B, C, *S)` and the numbers that join their features `(B, E)` -> outputs, float32."""
@@ -55,18 +55,16 @@ class Penalised:
     Attributes:
         objective: The other objective.
         weights: What is penalised.
-        strength, l1_ratio: See `elastic_penalty`.
+        penalty: How.
     """
 
     objective: Objective
     weights: Sequence[nn.Parameter]
-    strength: float
-    l1_ratio: float
+    penalty: Penalty
 
     def __call__(self, network: Forward, batch: Batch, /) -> Tensor:
         """Return the loss of a batch with the penalty."""
-        loss = self.objective(network, batch)
-        return loss + elastic_penalty(self.weights, strength=self.strength, l1_ratio=self.l1_ratio)
+        return self.objective(network, batch) + self.penalty(self.weights)
 
 
 def require_finite(loss: Tensor, stage: str, epoch: int, cases: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from medtl.data.batches import CaseSamples
 from medtl.errors import RunError
+from medtl.losses.penalty import Penalty
 from medtl.networks.groups import LayerGroup, layer_groups
 from medtl.networks.zero_gamma import GammaSurgery
 from medtl.tasks.protocols import Task
@@ -34,7 +35,7 @@ class Options:
         weight_decay: On matrices and kernels.
         clip_norm: Largest gradient norm, or None.
         ema_decay: Of the moving average that is validated and kept instead of the weights, or None.
-        penalty: (strength, L1 ratio, selector of layer groups), or None.
+        penalty: On the size of some weights, or None.
         monitor: "auto" watches the statistic where there are enough validation cases, else the
             validation loss.
         min_delta, baseline: See `Stopping`.
@@ -49,7 +50,7 @@ class Options:
     weight_decay: float = 0.01
     clip_norm: float | None = 1.0
     ema_decay: float | None = None
-    penalty: tuple[float, float, str] | None = None
+    penalty: Penalty | None = None
     monitor: Literal["auto", "val_loss", "val_metric"] = "auto"
     min_delta: float = 0.0
     baseline: float | None = None

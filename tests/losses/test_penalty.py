@@ -3,18 +3,18 @@ import pytest
 import torch
 from torch import nn
 
-from medtl.losses.penalty import elastic_penalty, penalised_weights
+from medtl.losses.penalty import Penalty, penalised_weights
 
 
 def test_elastic_penalty_by_hand():
     weight = torch.tensor([[1.0, -2.0]])
     # 0.1 * (0.25 * 3 + 0.75 * 5)
-    assert float(elastic_penalty([weight], strength=0.1, l1_ratio=0.25)) == pytest.approx(0.45)
+    assert float(Penalty(0.1, 0.25)([weight])) == pytest.approx(0.45)
 
 
 def test_the_l2_gradient_is_twice_the_weight_and_zero_at_zero():
     weight = torch.tensor([[0.0, 3.0]], requires_grad=True)
-    elastic_penalty([weight], strength=1.0, l1_ratio=0.0).backward()
+    Penalty(1.0, 0.0)([weight]).backward()
     assert weight.grad.tolist() == [[0.0, 6.0]]
 
 
@@ -37,7 +37,7 @@ def test_equals_scikit_learn_on_a_linear_model():
         optimizer.zero_grad()
         residual = torch.from_numpy(y) - torch.from_numpy(x) @ w[0]
         loss = residual.square().mean() / 2
-        loss = loss + elastic_penalty([w], strength=strength, l1_ratio=l1_ratio)
+        loss = loss + Penalty(strength, l1_ratio)([w])
         loss.backward()
         return loss
 
@@ -53,4 +53,4 @@ def test_biases_and_norms_are_not_penalised():
 
 def test_no_weights_is_an_error():
     with pytest.raises(ValueError, match="at least one weight"):
-        elastic_penalty([], strength=1.0, l1_ratio=0.0)
+        Penalty(1.0, 0.0)([])

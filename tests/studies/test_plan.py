@@ -9,8 +9,9 @@ import pytest
 from tiny_study import RECIPE, write_tiny_study
 
 from medtl.errors import MedtlError, RunError
+from medtl.recipe.overrides import read_data
 from medtl.recipe.schema import parse_recipe
-from medtl.run.check import read_data, read_recipe
+from medtl.run.check import read_recipe
 from medtl.storage.yaml import loads
 from medtl.studies.ablation import zero_gamma_plan
 from medtl.studies.conditions import (

@@ -14,6 +14,7 @@ from four_blocks import FourBlocks, bits, moved, noisy, samples, standardised
 from torch import nn
 
 from medtl.errors import RunError
+from medtl.losses.penalty import Penalty
 from medtl.networks.backbones import Classifier
 from medtl.networks.zero_gamma import GammaSurgery
 from medtl.storage.interrupt import STOP_SIGNALS
@@ -68,7 +69,7 @@ OPTIONS = (
     {},
     {"ema_decay": 0.8},
     {"accumulate": 2},
-    {"penalty": (0.1, 0.5, "head")},
+    {"penalty": Penalty(0.1, 0.5)},
     {"zero_gamma": ZeroGamma("last:2", "scale:0.5")},
 )
 

@@ -16,6 +16,7 @@ from medtl.data.batches import Batch, EpochBatches, make_loader
 from medtl.data.patches import MaskedSamples
 from medtl.data.store import ImageStore, RowWriter, levels
 from medtl.errors import RunError
+from medtl.losses.penalty import Penalty
 from medtl.tasks.findings import Findings
 from medtl.training.callbacks import StopTraining, Watcher
 from medtl.training.checkpoint import load_checkpoint
@@ -101,7 +102,7 @@ def test_the_penalty_is_added_to_an_own_objective(tmp_path):
         return network(batch.images, batch.inputs).sum() * 0
 
     losses = []
-    for name, penalty in (("a", None), ("b", (1.0, 0.0, "head"))):
+    for name, penalty in (("a", None), ("b", Penalty(1.0))):
         run = replace(training(tmp_path / name, penalty=penalty), objective=nothing)
         losses.append(fit(run, [replace(HEAD, epochs=1)]).history[0]["train_loss"])
     assert losses[0] == 0 < losses[1]

@@ -11,6 +11,7 @@ import torch
 from toy_training import FULL, HEAD, STAGES, TOP, digests, loss_now, training
 
 from medtl.errors import RunError, WeightsError
+from medtl.losses.penalty import Penalty
 from medtl.training import fit as loop
 from medtl.training.callbacks import Watcher
 from medtl.training.checkpoint import load_checkpoint, without_prefix
@@ -223,7 +224,7 @@ def test_rates_scale_with_the_batch(tmp_path):
 
 
 def test_the_penalty_shrinks_what_it_names(tmp_path):
-    plain, shrunk = training(tmp_path / "a"), training(tmp_path / "b", penalty=(1.0, 0.0, "head"))
+    plain, shrunk = training(tmp_path / "a"), training(tmp_path / "b", penalty=Penalty(1.0))
     for run in (plain, shrunk):
         fit(run, [replace(HEAD, epochs=6)])
     norms = [run.model.head[3].weight.detach().norm() for run in (plain, shrunk)]

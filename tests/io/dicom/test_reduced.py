@@ -16,9 +16,10 @@ from medtl.io.dicom.image import read_dicom
 from medtl.io.read import read_image
 from medtl.networks.weights import InputContract
 from medtl.preprocess.pipeline import Preprocessor
+from medtl.recipe.overrides import read_data
 from medtl.recipe.schema import parse_recipe
 from medtl.run.build import build_reader
-from medtl.run.check import read_data, read_recipe
+from medtl.run.check import read_recipe
 from medtl.types import Case, Image
 
 PIPELINES = Path(__file__).parents[3] / "pipelines"
