@@ -106,8 +106,8 @@ def test_new_images_and_cross_validation_know_the_unit(study, tmp_path):
 
     data, run = study
     done = run.predict(data / "7.png")
-    assert done.table["label"].tolist() == ["ejection_fraction"]
-    assert 0 < done.table["y_score"].item() < 100
+    assert done.frame["label"].tolist() == ["ejection_fraction"]
+    assert 0 < done.frame["y_score"].item() < 100
     contest = _contest(run.recipe, run.trained.task)
     assert contest.baselines == CONTESTS["mae"].baselines
     measures = contest.measure([1.0, 2.0, 4.0], [[1.0, 2.0, 3.0]], [0, 0, 1])
