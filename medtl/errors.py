@@ -31,6 +31,10 @@ class MedtlError(Exception):
         expected: What would have been right ("one of ...", "a positive number").
         where: The file, row, tag or recipe key, relative to the data root.
         fix: What the user can do next, as an imperative sentence.
+
+    Example:
+        >>> print(MedtlError("found 3", expected="2", where="a.csv, row 7", fix="Delete one"))
+        a.csv, row 7: found 3; expected 2. Delete one.
     """
 
     def __init__(self, found: str, *, expected: str = "", where: str = "", fix: str = "") -> None:

@@ -305,6 +305,9 @@ class Measure:
 class OperatingPoint:
     """A threshold chosen before the test set was opened: positive if and only if score >= it.
 
+    >>> OperatingPoint("effusion", 0.42, "sensitivity >= 0.9", "val", 80, 20).threshold
+    0.42
+
     Attributes:
         label: The finding it belongs to.
         threshold: A score; `inf` means "flag nobody".

@@ -83,7 +83,7 @@ def manifest_columns(path: str | PathLike[str]) -> list[str]:
 def read_manifest(
     path: str | PathLike[str], columns: Columns = NO_COLUMNS, *, salt: bytes | None = None
 ) -> Manifest:
-    """Return the cases of a CSV or Parquet manifest and of the YAML sidecar beside it.
+    r"""Return the cases of a CSV or Parquet manifest and of the YAML sidecar beside it.
 
     Args:
         path: The table. Image and mask paths in it are relative to its folder, or to the one that
@@ -97,6 +97,16 @@ def read_manifest(
         ManifestError: Listing all faults of the table and the sidecar.
         LeakError: If all faults are patients in two splits.
         MedtlError: If the user's salt cannot be read.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     Path(folder, "a.png").touch()
+        ...     file = Path(folder, "films.csv")
+        ...     _ = file.write_text("image,patient_id,effusion\na.png,p1,1\n")
+        ...     found = read_manifest(file, Columns(targets=["effusion"]))
+        >>> found, dict(found.cases[0].targets)
+        (Manifest(1 images of 1 patients), {'effusion': '1'})
     """
     path = Path(path)
     table = read_table(path)

@@ -48,7 +48,7 @@ SHOWN = 5
 def read_predictions(
     path: str | PathLike[str], *, one_image_per_patient: bool = False
 ) -> pd.DataFrame:
-    """Return a predictions table after checking it.
+    r"""Return a predictions table after checking it.
 
     Missing truths and scores are NaN. A table without `split` is all test. Numbers of rows in
     messages count the header as row 1.
@@ -64,6 +64,14 @@ def read_predictions(
 
     Raises:
         PredictionsError: If a column is missing or a cell cannot be what it should be.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     file = Path(folder, "scores.csv")
+        ...     _ = file.write_text("case_id,patient_id,y_true,y_score\n007,p1,1,0.25\n")
+        ...     read_predictions(file)[["case_id", "split", "y_score"]].to_dict("records")
+        [{'case_id': '007', 'split': 'test', 'y_score': 0.25}]
     """
     source = Path(path)
     with located(source.name):

@@ -44,6 +44,9 @@ class Evaluation:
 
     A measure of the whole test set is an attribute (`evaluation.auroc`, `evaluation.mae`).
 
+    >>> Evaluation((Measure("auroc", 0.8, label="effusion", low=0.7, high=0.9, n=50),)).auroc.value
+    0.8
+
     Attributes:
         measures: All measures.
         operating_points: One per label for which a threshold was chosen or given.

@@ -37,6 +37,9 @@ _LISTED = 10
 class Mask:
     """The labels of the voxels of a grid, and where the grid lies.
 
+    >>> Mask(np.array([[0, 1], [2, 2]], np.uint8), labels=(1, 2))
+    Mask(2 x 2, labels 1, 2)
+
     Attributes:
         array: `(*S)` labels, 0 the background, uint8 or uint16; or `(K, *S)` of 0 and 1 where
             structures may overlap, one plane per label in ascending order.

@@ -27,6 +27,9 @@ class CI:
         level: In (0, 1).
         resamples: Of the patients, where an interval needs the bootstrap.
         seed: Of the bootstrap.
+
+    >>> CI(level=0.9)
+    CI(level=0.9, resamples=2000, seed=0)
     """
 
     level: float = 0.95

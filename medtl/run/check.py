@@ -35,6 +35,16 @@ def read_recipe(path: str | PathLike[str], overrides: Sequence[str] = ()) -> Rec
 
     Raises:
         RecipeError: With every fault of schema, files, columns, labels, leaks and names.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "study.yaml").write_text("study: {question: Is it there?}")
+        ...     read_recipe(Path(folder, "study.yaml"))
+        Traceback (most recent call last):
+        medtl.errors.RecipeError: study.yaml: 2 faults
+          - data: this key is missing. Add it.
+          - image: this key is missing. Add it.
     """
     path = Path(path)
     return check_recipe(read_data(path, overrides), where=path.name)

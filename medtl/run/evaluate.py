@@ -53,6 +53,10 @@ class TableOptions:
         model: The one to report in full when the table holds several; "" is the first by name.
         kind: Of study; None finds out from the table.
         unit: Of a regression ("%"), which a table with a unit is.
+
+    Example:
+        >>> TableOptions(threshold=0.5, strata=["sex"]).threshold
+        0.5
     """
 
     threshold: float | None = None
@@ -95,7 +99,7 @@ def evaluate_table(
     out: str | PathLike[str],
     options: TableOptions = TableOptions(),
 ) -> Evaluation:
-    """Compute the statistics of a table that any tool made, and leave them in `metrics.json`.
+    r"""Compute the statistics of a table that any tool made, and leave them in `metrics.json`.
 
     Of a table of masks, the overlap of every case is left in `overlap.csv` beside it.
 
@@ -106,6 +110,14 @@ def evaluate_table(
 
     Raises:
         PredictionsError: For a table that is not a predictions table.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> text = "case_id,patient_id,y_true,y_score\na,p1,0,0.2\nb,p2,1,0.9\nc,p3,0,0.4\n"
+        >>> with TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "scores.csv").write_text(text)
+        ...     evaluate_table(f"{folder}/scores.csv", f"{folder}/metrics.json").kind
+        'classification'
     """
     table, out = Path(table), Path(out)
     rows = read_predictions(table, one_image_per_patient=options.one_image_per_patient)
@@ -119,7 +131,7 @@ def report_table(
     *,
     language: str = "en",
 ) -> Path:
-    """Evaluate a table that any tool made, and write everything a reader needs into a folder.
+    r"""Evaluate a table that any tool made, and write everything a reader needs into a folder.
 
     Args:
         table: As for `evaluate_table`. A YAML file of the same name may hold `study` (question,
@@ -133,6 +145,14 @@ def report_table(
 
     Raises:
         PredictionsError: For a table that is not a predictions table, or a sidecar with other keys.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> text = "case_id,patient_id,y_true,y_score\na,p1,0,0.2\nb,p2,1,0.9\nc,p3,0,0.4\n"
+        >>> with TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "scores.csv").write_text(text)
+        ...     report_table(f"{folder}/scores.csv", f"{folder}/report").name
+        'report.html'
     """
     table, out = Path(table), Path(out)
     study = _study_of(table)

@@ -57,10 +57,13 @@ class Study:
 
     Example:
         >>> import pandas as pd
+        >>> from tempfile import TemporaryDirectory
         >>> films = pd.DataFrame({"image": [f"{n}.png" for n in range(6)], "patient_id": range(6)})
-        >>> for name in films["image"]:
-        ...     _ = Path(name).write_bytes(b"")
-        >>> Study(manifest=films.assign(effusion=[0, 1] * 3), target="effusion", modality="cxr")
+        >>> films["effusion"] = [0, 1] * 3
+        >>> with TemporaryDirectory() as folder:
+        ...     for name in films["image"]:
+        ...         Path(folder, name).touch()
+        ...     Study(manifest=films, target="effusion", modality="cxr", root=folder)
         Study('Is effusion present?', cxr 224 x 224, tf_efficientnet_lite0)
     """
 

@@ -28,7 +28,12 @@ COLUMNS = ("stage", "epoch", *CURVES, "seconds", "best")
 
 
 class StopTraining(Exception):  # noqa: N818 - a request, not an error
-    """Raised by a callback: end the training after this epoch, with the best one so far."""
+    """Raised by a callback: end the training after this epoch, with the best one so far.
+
+    >>> def on_epoch(history):
+    ...     if history[-1]["seconds"] > 600:
+    ...         raise StopTraining
+    """
 
 
 class Callback(Protocol):
