@@ -123,6 +123,24 @@ def test_the_core_says_what_its_parts_are(medtl: Medtl) -> None:
     assert re.search(r"^  numpy \d", done.stdout, re.MULTILINE)
 
 
+@pytest.mark.slow
+def test_the_face_of_the_core(installed: Path, tmp_path: Path) -> None:
+    """Every name loads; what trains says what it needs."""
+    recipe = write_tiny_study(tmp_path / "study", patients=4)
+    script = (
+        "import medtl as mt\n"
+        "for room in (mt, mt.metrics, mt.losses, mt.preprocess, mt.report):\n"
+        "    for name in room.__all__: getattr(room, name)\n"
+        "print(mt.evaluate([0, 1] * 9, range(18), ci=mt.CI(resamples=20)).auroc)\n"
+        "try:\n"
+        f"    mt.Study({str(recipe)!r}).fit({str(tmp_path / 'run')!r})\n"
+        "except mt.MedtlError as error: print(error)\n"
+    )
+    done = run([installed, "-c", script], PYTHONPATH="")
+    assert done.stdout.count("(DeLong)") == 1, done.stderr
+    assert done.stdout.endswith("torch is not installed. Run pip install 'medtl[train]'.\n")
+
+
 def test_a_missing_library_is_said_with_its_extra() -> None:
     found = r"monai is not installed.*'medtl\[volumes\]'"
     with pytest.raises(InstallationError, match=found), extras_named():
