@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from medtl.errors import RunError, WeightsError
-from medtl.run.record import locked
+from medtl.run.folder import Run
 from medtl.storage.atomic import TEMPORARY_MARK, atomic_path, remove_leftovers
 from medtl.training.checkpoint import load_checkpoint, load_exactly, save_checkpoint
 from medtl.training.runtime import explained_failures
@@ -68,7 +68,7 @@ def test_what_a_killed_process_left_is_cleared_by_the_next_owner(tmp_path: Path)
     left = tmp_path / "checkpoints" / f".last{TEMPORARY_MARK}abc.safetensors"
     left.write_bytes(b"half")
     (tmp_path / "kept.txt").write_text("x")
-    with locked(tmp_path):
+    with Run(tmp_path).locked():
         assert not left.exists()
     assert (tmp_path / "kept.txt").exists()
     remove_leftovers(tmp_path)  # nothing is left to do
