@@ -212,7 +212,8 @@ def _samples(
     return Samples(
         store=store,
         rows=store.rows(cases),
-        targets=task.targets(cases),
+        # What steers the training and is tested on is certain; only training learns from the rest.
+        targets=task.certain_targets(cases) if seed is None else task.targets(cases),
         inputs=task.inputs(cases),
         standardise=reader.preprocessor.standardise,
         augment=None if augment is None else UnitAugment(augment),

@@ -59,6 +59,10 @@ class Classes:
         """`(n,)` class indices as float; NaN where the class is not known."""
         return np.array([self._index(case) for case in cases], dtype=np.float32)
 
+    def certain_targets(self, cases: Sequence[Case]) -> NDArray[np.float32]:
+        """The targets: none is uncertain."""
+        return self.targets(cases)
+
     def truth_matrix(self, cases: Sequence[Case]) -> NDArray[np.float32]:
         """`(n, K)` one-hot classes; a row of NaN where the class is not known."""
         known = ~np.isnan(self.targets(cases))

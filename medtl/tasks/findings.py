@@ -89,6 +89,10 @@ class Findings:
             dtype=np.float32,
         ).reshape(len(cases), len(self.labels))
 
+    def certain_targets(self, cases: Sequence[Case]) -> NDArray[np.float32]:
+        """`(n, K)` targets of validation: uncertain cells are never scored."""
+        return self.truth_matrix(cases)
+
     def truth_matrix(self, cases: Sequence[Case]) -> NDArray[np.float32]:
         """`(n, K)` of 1, 0 and NaN: the certain truth of many cases."""
         return np.array([self.truth(case) for case in cases], dtype=np.float32).reshape(
@@ -121,7 +125,7 @@ class Findings:
 
     def can_watch(self, cases: Sequence[Case]) -> bool:
         """Whether every finding has enough cases with and without it."""
-        targets = self.targets(cases)
+        targets = self.certain_targets(cases)
         return are_enough(self._columns_of(targets, np.zeros_like(targets)))
 
     def _columns_of(

@@ -57,6 +57,10 @@ class Task(Protocol):
         """`(n, ...)` training targets; NaN where the truth is not known."""
         ...
 
+    def certain_targets(self, cases: Sequence[Case]) -> NDArray[np.float32]:
+        """`(n, ...)` targets as for training, NaN also where the truth is not certain."""
+        ...
+
     def truth_matrix(self, cases: Sequence[Case]) -> NDArray[np.float32]:
         """`(n, K)` certain truth per label in the unit of the report; NaN where there is none."""
         ...

@@ -161,6 +161,10 @@ class Regression:
         """
         return np.array([self.quantity.read(case, self.column) for case in cases], np.float32)
 
+    def certain_targets(self, cases: Sequence[Case]) -> NDArray[np.float32]:
+        """The targets: none is uncertain."""
+        return self.targets(cases)
+
     def truth_matrix(self, cases: Sequence[Case]) -> NDArray[np.float32]:
         """`(n, 1)` values in the unit; NaN where they are not known."""
         return self.targets(cases)[:, None]

@@ -147,6 +147,10 @@ class Structures:
         """`(n, 0)`: the targets are masks, which the image store holds."""
         return np.zeros((len(cases), 0), dtype=np.float32)
 
+    def certain_targets(self, cases: Sequence[Case]) -> NDArray[np.float32]:
+        """The targets: none is uncertain."""
+        return self.targets(cases)
+
     def truth_matrix(self, cases: Sequence[Case]) -> NDArray[np.float32]:
         """`(n, K)` of NaN: no single number is the truth of a case."""
         return np.full((len(cases), len(self.labels)), np.nan, dtype=np.float32)

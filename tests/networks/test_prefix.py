@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -59,6 +61,17 @@ def test_a_transformer_is_found_not_to_be_a_chain():
     """The negative control: its position embedding is added outside of any layer group."""
     model, cut = staged("vit_tiny_patch16_224", "head,last:1")
     assert not is_exact(model, cut, torch.randn(1, 3, 224, 224), EXTRA[:1])
+
+
+@pytest.mark.parametrize("error", [TypeError, IndexError, AttributeError, ValueError, KeyError])
+def test_whatever_a_cut_network_raises_it_is_no_chain(error):
+    model, cut = staged("test_resnet", "head,last:1")
+
+    def broken(_images):
+        raise error("only the whole network knows what to do here")
+
+    assert is_exact(model, cut, X, EXTRA)
+    assert not is_exact(model, replace(cut, prefix=broken), X, EXTRA)
 
 
 def test_statistics_that_follow_the_data_are_no_prefix_of_the_stored_result():

@@ -41,6 +41,16 @@ def test_smoothed_uncertain_targets_lie_in_the_published_range_and_repeat():
     assert first.std() > 0.05
 
 
+@pytest.mark.parametrize("policy", ["ones", "zeros", "smoothed", "ignore"])
+def test_early_stopping_scores_certain_cells_alone(policy):
+    """An uncertain film counted as a finding moved the watched AUROC from .879 to .677."""
+    task = Findings(labels=("a",), uncertain={"a": policy})
+    certain = task.certain_targets(ROW)
+    assert np.array_equal(certain[:, 0], [1, np.nan, 0], equal_nan=True)
+    doubtful = [case(n, a="-1") for n in range(4 * MIN_WATCHED_CASES)]
+    assert not task.can_watch(doubtful)
+
+
 def test_missing_can_mean_absent():
     assert Findings(labels=("b",), missing="zeros").targets(ROW)[1, 0] == 0
 
