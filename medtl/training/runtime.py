@@ -86,6 +86,7 @@ class Runtime:
         precision: Precision = "auto",
     ) -> None:
         from accelerate import Accelerator
+        from accelerate.state import AcceleratorState
 
         has_cuda = torch.cuda.is_available()
         if device == "cuda" and not has_cuda:
@@ -97,6 +98,8 @@ class Runtime:
         self._layout = LAYOUTS[layout.value]
         self.precision = chosen.value
         mode = {"fp32": "no"}.get(self.precision, self.precision)
+        # Accelerate keeps one precision a process; a study may compare several. Its processes stay.
+        AcceleratorState._reset_state()
         self._accelerator = Accelerator(cpu=on_cpu, mixed_precision=mode)
 
     @property

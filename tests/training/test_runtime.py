@@ -60,3 +60,14 @@ def test_images_and_networks_go_into_the_chosen_layout(monkeypatch, layout):
     assert image.is_contiguous(memory_format=memory)
     assert network.weight.is_contiguous(memory_format=memory)
     assert [c.name for c in chosen.choices] == ["precision", "layout", "compile"]
+
+
+def test_one_process_may_try_several_precisions(monkeypatch):
+    """A study over run.precision ended in a ValueError of Accelerate."""
+    monkeypatch.setattr(runtime, "cpu_has_bf16", lambda: True)
+    product = []
+    for precision in ("fp32", "bf16", "fp32"):
+        own = Runtime("cpu", precision)
+        with own.autocast():
+            product.append((torch.ones(2, 2) @ torch.ones(2, 2)).dtype)
+    assert product == [torch.float32, torch.bfloat16, torch.float32]
