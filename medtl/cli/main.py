@@ -26,6 +26,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(study_app, name="study")
 app.add_typer(manifest_app, name="manifest")
@@ -116,6 +117,12 @@ def _root(
     if version:
         print(f"medtl {__version__}")
         raise typer.Exit
+
+
+@app.command()
+def version() -> None:
+    """Say which version this is."""
+    print(f"medtl {__version__}")
 
 
 @app.command()

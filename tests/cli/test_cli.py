@@ -58,6 +58,17 @@ def test_version():
     assert __version__ in medtl("--version")
 
 
+@pytest.mark.parametrize("arguments", [("-h",), ("run", "-h"), ("study", "kfold", "-h")])
+def test_the_short_word_for_help(arguments):
+    assert "Usage:" in medtl(*arguments)
+
+
+def test_version_is_a_command_too():
+    from medtl import __version__
+
+    assert medtl("version").strip() == f"medtl {__version__}"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
