@@ -151,6 +151,13 @@ def _target(found: Discovery, stated: str | None) -> str:
     target = stated or found.target
     if target in columns:
         return target
+    if target is None and found.called:
+        raise RunError(
+            "nothing says what to learn",
+            expected="a sheet with the labels",
+            fix="Join it: --labels SHEET --key COLUMN --target COLUMN. Or write the manifest with "
+            "`medtl manifest scan`, add a column to it, and give it to init",
+        )
     near = nearest(target or "", columns)
     raise RunError(
         f"no column '{target}'" if target else "no column was recognised as the target",

@@ -199,6 +199,7 @@ def test_three_folders_are_classes(tmp_path: Path) -> None:
 def test_a_stray_picture_hides_no_dicom_files(hospital: Path, tmp_path: Path) -> None:
     said = "\n".join(_until_error(write_starter(hospital, tmp_path / "out")))
     assert "Found 200 images: DICOM headers were scanned" in said
+    assert "Join it: --labels SHEET --key COLUMN --target COLUMN" in said
 
 
 def _until_error(lines):
