@@ -75,7 +75,7 @@ def test_faults_are_said(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return run_demo(tmp_path_factory.mktemp("organ") / "demo", task="segmentation")
+    return run_demo(tmp_path_factory.mktemp("organ") / "demo", task="segmentation").report_path
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ def test_an_existing_folder_is_refused(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return run_demo(tmp_path_factory.mktemp("chest") / "demo")
+    return run_demo(tmp_path_factory.mktemp("chest") / "demo").report_path
 
 
 @pytest.mark.slow
@@ -35,7 +35,7 @@ def test_every_finding_is_learned_and_the_report_says_synthetic(report: Path) ->
     findings = {name: auroc[name] for name in ("effusion", "nodule", "cardiomegaly")}
     assert min(findings.values()) > 0.85, findings
     assert "Synthetic images" in report.read_text()
-    again = run_demo(report.parents[1], resume=True)
+    again = run_demo(report.parents[1], resume=True).report_path
     assert again == report
 
 

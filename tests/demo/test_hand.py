@@ -203,7 +203,7 @@ def test_folder_that_cannot_be_written_is_said_without_its_path(tmp_path: Path) 
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from medtl.demo.demonstration import run_demo
 
-    return run_demo(tmp_path_factory.mktemp("hand") / "demo", task="bone-age")
+    return run_demo(tmp_path_factory.mktemp("hand") / "demo", task="bone-age").report_path
 
 
 @pytest.mark.slow
