@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import difflib
 import io
+import logging
 import math
 from collections.abc import Sequence
 from os import PathLike
@@ -17,13 +18,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medtl.errors import PredictionsError, located
+from medtl.cases.spellings import spelled_alike
+from medtl.errors import ManifestError, PredictionsError, located
 from medtl.storage.atomic import atomic_path, write_text
+from medtl.storage.spreadsheets import ENDINGS
+from medtl.storage.tables import raise_together, read_table
 from medtl.storage.yaml import load_yaml
 from medtl.types import SPLITS
 
 if TYPE_CHECKING:
     import pandas as pd
+
+log = logging.getLogger(__name__)
 
 SCORED = ("case_id", "y_true", "y_score")
 """Columns that every table of scores has."""
@@ -54,7 +60,8 @@ def read_predictions(
     messages count the header as row 1.
 
     Args:
-        path: A .csv or .parquet file.
+        path: A CSV, Parquet, Excel or LibreOffice file, as for a manifest; what was recognised is
+            logged.
         one_image_per_patient: States that every case is its own patient, for a table without
             `patient_id`.
 
@@ -87,6 +94,7 @@ def read_predictions(
         _refuse_empty_ids(table)
         _refuse_repeats(table)
         _refuse_shared_patients(table)
+        _refuse_spellings(table)
         return _ordered(table)
 
 
@@ -154,32 +162,55 @@ def _cell(value: Any) -> str:
     return "" if text == "<NA>" else text
 
 
-def _refuse_unknown_format(path: Path) -> None:
-    """Refuse a file that is neither CSV nor Parquet."""
-    if path.suffix not in (".csv", ".parquet"):
+def _refuse_unknown_format(path: Path, endings: Sequence[str] = (".csv", ".parquet")) -> None:
+    """Refuse a file of another ending."""
+    if path.suffix.lower() not in endings:
         found = f"the format {path.suffix or '(none)'} is unknown"
-        raise PredictionsError(found, expected=".csv or .parquet")
+        raise PredictionsError(found, expected=f"{', '.join(endings[:-1])} or {endings[-1]}")
 
 
 def _read_text(path: Path) -> pd.DataFrame:
-    """Return all cells as text, of a CSV or Parquet file."""
+    """Return all cells of a table as text."""
     import pandas as pd
 
-    _refuse_unknown_format(path)
+    ending = path.suffix.lower()
+    _refuse_unknown_format(path, (".csv", ".tsv", *ENDINGS, ".parquet"))
     if not path.is_file():
         raise PredictionsError("the file does not exist", fix="Check the path")
     try:
-        if path.suffix == ".parquet":
+        if ending == ".parquet":
             table = pd.read_parquet(path)
             cells = {name: [_cell(value) for value in table[name].tolist()] for name in table}
             return pd.DataFrame(cells, dtype=object)
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (ValueError, OSError) as error:
+        plain = _plain_csv(path) if ending == ".csv" else None
+        if plain is not None:
+            return plain
+        read = read_table(path)
+        raise_together(read.faults)
+    except (ValueError, OSError, ManifestError) as error:
         reason = str(error).splitlines()[0].replace(str(path), path.name)
         found = f"the table cannot be read ({reason})"
-        raise PredictionsError(found, expected="a CSV in UTF-8 or a Parquet file") from error
+        expected = "a CSV, Parquet, Excel or LibreOffice file"
+        raise PredictionsError(found, expected=expected) from error
+    for note in read.notes:
+        log.warning("%s", note)
+    return pd.DataFrame(read.rows, columns=list(read.columns), dtype=object)
+
+
+def _plain_csv(path: Path) -> pd.DataFrame | None:
+    """Return a table in commas and UTF-8, None for any other: `read_table` then says what it is.
+
+    A million rows take a second here and four there.
+    """
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        return None
     table.columns = table.columns.str.strip()
-    return table.astype(object)
+    is_plain = "case_id" in table and not any(str(name).startswith("Unnamed") for name in table)
+    return table.astype(object) if is_plain else None
 
 
 def _required_columns(table: pd.DataFrame) -> Sequence[str]:
@@ -302,3 +333,22 @@ def _ordered(table: pd.DataFrame) -> pd.DataFrame:
         return column.map({name: place for place, name in enumerate(SPLITS)})
 
     return table[[*known, *others]].sort_values(keys, key=rank, kind="stable", ignore_index=True)
+
+
+def _refuse_spellings(table: pd.DataFrame) -> None:
+    """Refuse one patient under two spellings in two splits; within one split, say it.
+
+    Intervals are over patients: 60 that are counted as 120 make them too narrow.
+    """
+    groups = spelled_alike(table["patient_id"].unique(), ids=True)
+    if not groups:
+        return
+    apart = [g for g in groups if table["split"][table["patient_id"].isin(g)].nunique() > 1]
+    found = f"{len(groups)} patients have ids in two spellings (12 and 12.0, P3 and p3)"
+    if apart:
+        raise PredictionsError(
+            f"{found}, {len(apart)} of them in two splits",
+            expected="one spelling a patient",
+            fix="Write the id of one person in one way",
+        )
+    log.warning("%s: counted as different patients", found)

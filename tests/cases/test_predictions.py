@@ -190,3 +190,55 @@ def test_labels_that_name_nothing(tmp_path: Path, text: str) -> None:
     (tmp_path / "t.yaml").write_text(f"labels: {text}\n")
     with pytest.raises(PredictionsError, match=r"t\.yaml: labels do not name the values"):
         mask_labels(tmp_path / "t.csv")
+
+
+def plain_rows(patient=lambda i: f"p{i}") -> str:
+    rows = [f"c{i},{patient(i)},{i % 2},{0.1 + 0.8 * (i % 7) / 7!r}" for i in range(60)]
+    return "\n".join(["case_id,patient_id,y_true,y_score", *rows]) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("p.CSV", plain_rows().encode()),
+        ("semicolon.csv", plain_rows().replace(",", ";").encode()),
+        ("german.csv", plain_rows().replace(",", ";").replace(".", ",").encode()),
+        ("tab.tsv", plain_rows().replace(",", "\t").encode()),
+        ("utf16.csv", plain_rows().encode("utf-16")),
+        ("latin.csv", plain_rows().replace("p7,", "pü7,").encode("latin-1")),
+        ("comment.csv", b"# exported\n" + plain_rows().encode()),
+        ("pandas.csv", "".join(
+            f"{'' if n == 0 else n - 1},{line}\n" for n, line in enumerate(plain_rows().split())
+        ).encode()),
+    ],
+)  # fmt: skip
+def test_a_predictions_table_is_read_as_a_manifest_is(tmp_path: Path, name, data) -> None:
+    (tmp_path / "plain.csv").write_text(
+        plain_rows().replace("p7,", "pü7,") if "latin" in name else plain_rows()
+    )
+    (tmp_path / name).write_bytes(data)
+    assert read_predictions(tmp_path / name).equals(read_predictions(tmp_path / "plain.csv"))
+
+
+def test_an_excel_table_of_predictions(tmp_path: Path) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for line in plain_rows().split():
+        cells = line.split(",")
+        book.active.append([*cells[:2], *(float(c) if c[0].isdigit() else c for c in cells[2:])])
+    book.save(tmp_path / "p.xlsx")
+    (tmp_path / "plain.csv").write_text(plain_rows())
+    plain = read_predictions(tmp_path / "plain.csv")
+    pd.testing.assert_frame_equal(read_predictions(tmp_path / "p.xlsx"), plain, rtol=1e-12)
+
+
+def test_one_patient_in_two_spellings(tmp_path: Path, caplog) -> None:
+    text = plain_rows(lambda i: f"{i // 2}.0" if i % 2 else f"{i // 2}")
+    (tmp_path / "p.csv").write_text(text)
+    read_predictions(tmp_path / "p.csv")
+    assert "30 patients have ids in two spellings" in caplog.text
+    lines = text.split()
+    split = [f"{line},{('val', 'test')[n % 2]}" for n, line in enumerate(lines[1:])]
+    (tmp_path / "p.csv").write_text("\n".join([f"{lines[0]},split", *split]))
+    with pytest.raises(PredictionsError, match="30 of them in two splits"):
+        read_predictions(tmp_path / "p.csv")
