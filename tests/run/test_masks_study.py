@@ -31,7 +31,8 @@ run: {tensorboard: false, device: cpu}
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
     """(data folder, finished run)."""
-    data = tmp_path_factory.mktemp("squares")
+    data = tmp_path_factory.mktemp("squares") / "data"
+    data.mkdir()
     lines = ["image,mask,patient_id"]
     for patient in range(24):
         rng = np.random.default_rng(patient)
