@@ -34,7 +34,8 @@ run: {tensorboard: false, device: cpu}
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
     """(data folder, finished run)."""
-    data = tmp_path_factory.mktemp("hearts")
+    data = tmp_path_factory.mktemp("hearts") / "data"
+    data.mkdir()
     lines = ["image,patient_id,ef,site"]
     for patient in range(60):
         rng = np.random.default_rng(patient)
