@@ -413,6 +413,7 @@ def _locator(root: Path) -> Callable[[str], Path | tuple[str, str]]:
     outside = "the path leads outside the manifest's folder (absolute, `..` or a link)"
     inside = "Put the file below the manifest, and write its path relative to it"
     real_folder = functools.cache(lambda folder: folder.resolve())
+    names_in = functools.cache(_names_in)  # of this reading: files come and go between two
 
     def locate(cell: str) -> Path | tuple[str, str]:
         if not cell:
@@ -424,7 +425,7 @@ def _locator(root: Path) -> Callable[[str], Path | tuple[str, str]]:
                 return outside, inside
             mode = path.stat().st_mode
         except (FileNotFoundError, NotADirectoryError):
-            return _missing(cell, root)
+            return _missing(cell, root, names_in)
         except (OSError, ValueError, RuntimeError):  # name too long, NUL, a loop of links
             return "the path cannot be used", inside
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
@@ -434,7 +435,7 @@ def _locator(root: Path) -> Callable[[str], Path | tuple[str, str]]:
     return locate
 
 
-def _missing(cell: str, root: Path) -> tuple[str, str]:
+def _missing(cell: str, root: Path, names_in: Callable[[Path], tuple[str, ...]]) -> tuple[str, str]:
     """Return the fault and the fix for a path at which there is nothing."""
     if PureWindowsPath(cell).is_absolute():
         return "the path is absolute", "Write it relative to the manifest's folder"
@@ -448,7 +449,7 @@ def _missing(cell: str, root: Path) -> tuple[str, str]:
             f"the folder {lost[-1].relative_to(root).as_posix()} is not found",
             "Correct the path",
         )
-    twins = [name for name in _names_in(path.parent) if _stem(name) == _stem(path.name)]
+    twins = [name for name in names_in(path.parent) if _stem(name) == _stem(path.name)]
     if len(twins) == 1:
         ending = twins[0][len(_stem(twins[0])) :]
         return "the file is not found", f"Write the name as the file has it, ending {ending!r}"
@@ -457,7 +458,6 @@ def _missing(cell: str, root: Path) -> tuple[str, str]:
     return f"the file{name} is not found", "Correct the path or delete the row"
 
 
-@functools.lru_cache(maxsize=64)
 def _names_in(folder: Path) -> tuple[str, ...]:
     """Names of the files in a folder; none when it is not there."""
     try:
