@@ -13,9 +13,7 @@ from dataclasses import dataclass
 
 from medtl.cases.spellings import folded, folded_id, is_rounded
 from medtl.errors import ManifestError
-
-_LISTED = 10
-"""Rows or images that a message names."""
+from medtl.storage.tables import rows_text
 
 
 @dataclass(frozen=True)
@@ -102,14 +100,14 @@ def _row_of(keys: Sequence[str], column: str) -> dict[str, int]:
     if rounded:
         raise ManifestError(
             f"{len(rounded)} ids in column '{column}' were rounded by a spreadsheet (2.0231E+11)",
-            where=_places(rounded),
+            where=_sheet_rows(rounded),
             fix="Format the column as text in the spreadsheet, and export the sheet again",
         )
     twice = [group for group in rows.values() if len(group) > 1]
     if twice:
         raise ManifestError(
             f"{len(twice)} ids of column '{column}' stand in more than one row",
-            where=_places([index for group in twice for index in group]),
+            where=_sheet_rows([index for group in twice for index in group]),
             fix="Leave one row an id, or name a column with --key whose ids differ",
         )
     return {key: group[0] for key, group in rows.items()}
@@ -136,7 +134,7 @@ def _notes(
     if len(joined) > len(set(joined)):
         notes.append("rows with several images give each of them the same label")
     if lonely:
-        notes.append(f"{len(lonely)} rows have no image: {_places(lonely)}")
+        notes.append(f"{len(lonely)} rows have no image: {_sheet_rows(lonely)}")
     empty = sum(not folded(key) for key in keys)
     if empty:
         notes.append(f"{empty} rows have no '{column}'")
@@ -145,8 +143,6 @@ def _notes(
     return tuple(notes)
 
 
-def _places(indices: Sequence[int]) -> str:
+def _sheet_rows(indices: Sequence[int]) -> str:
     """Row numbers as a spreadsheet counts them, the header being row 1."""
-    shown = ", ".join(str(index + 2) for index in indices[:_LISTED])
-    more = f" and {len(indices) - _LISTED} more" if len(indices) > _LISTED else ""
-    return f"{'row' if len(indices) == 1 else 'rows'} {shown}{more}"
+    return rows_text([index + 2 for index in indices])

@@ -35,6 +35,7 @@ from medtl.storage.tables import (
     raise_together,
     read_columns,
     read_table,
+    rows_text,
     write_table,
 )
 from medtl.storage.yaml import dump_yaml
@@ -57,9 +58,6 @@ SPLIT_NAMES: Mapping[str, str] = MappingProxyType(
 
 _NUMBER = re.compile(r"[-+]?\d{1,9}(\.\d*)?")
 _OLDEST_YEARS = 130
-
-_LISTED = 10
-"""Rows that a message names."""
 
 _FEW = 3
 """Faults of one cause that are told one by one are fewer."""
@@ -280,10 +278,13 @@ class _CaseBuilder:
         if rounded:
             found = "patient ids were rounded by a spreadsheet (2.0231E+11)"
             fix = "Format the column as text in the spreadsheet and export it again"
-            yield ManifestError(found, where=_rows(rounded), fix=fix)
+            yield ManifestError(found, where=rows_text(rounded), fix=fix)
         for group in spelled_alike(self.patients, ids=True):
             places = [place for text in group for place in self.patients[text]]
-            rows, splits = _rows([row for row, _ in places]), sorted({split for _, split in places})
+            rows, splits = (
+                rows_text([row for row, _ in places]),
+                sorted({split for _, split in places}),
+            )
             found = f"one patient id in {len(group)} spellings ({rows})"
             if len(splits) == 1 and self.has_split:
                 self.spelled.append(f"{found}: counted as {len(group)} patients")
@@ -483,14 +484,7 @@ def _together(faults: Sequence[MedtlError]) -> Iterator[MedtlError]:
             yield from same
         else:
             rows = [int(fault.where.removeprefix("row ")) for fault in same]
-            yield ManifestError(found, where=_rows(rows), fix=fix)
-
-
-def _rows(lines: Sequence[int]) -> str:
-    """Numbers of rows, the first few written out."""
-    shown = ", ".join(map(str, sorted(lines)[:_LISTED]))
-    more = f" and {len(lines) - _LISTED} more" if len(lines) > _LISTED else ""
-    return f"{'row' if len(lines) == 1 else 'rows'} {shown}{more}"
+            yield ManifestError(found, where=rows_text(rows), fix=fix)
 
 
 def _column_faults(table: Table, wanted: Columns, folder: Path) -> Iterator[ManifestError]:

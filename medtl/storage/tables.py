@@ -35,6 +35,9 @@ DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 MAX_LISTED = 20
 """Faults written out in one message."""
 
+_LISTED_ROWS = 10
+"""Row numbers written out in one message."""
+
 MAX_BYTES = 512 << 20
 """A table of a million images has a fifth of it."""
 
@@ -173,6 +176,17 @@ def raise_together(faults: Sequence[MedtlError], name: str = "") -> None:
         more = len(faults) - MAX_LISTED
         lines += [f"\n  - and {more} more"] if more > 0 else []
         raise kind(f"{len(faults)} faults{''.join(lines)}")
+
+
+def rows_text(lines: Sequence[int]) -> str:
+    """Return numbers of rows in words, the first few written out.
+
+    >>> rows_text([7]), rows_text(range(2, 15))
+    ('row 7', 'rows 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 3 more')
+    """
+    shown = ", ".join(map(str, sorted(lines)[:_LISTED_ROWS]))
+    more = f" and {len(lines) - _LISTED_ROWS} more" if len(lines) > _LISTED_ROWS else ""
+    return f"{'row' if len(lines) == 1 else 'rows'} {shown}{more}"
 
 
 def nearest(name: str, names: Iterable[str], *, likeness: float = 0.7) -> str:
