@@ -46,7 +46,7 @@ from medtl.metrics.intervals import (
 )
 from medtl.metrics.operating_point import choose_operating_point
 from medtl.metrics.scores import CI, Scores, certain_truth, patient_codes, usable_rows
-from medtl.types import Measure
+from medtl.types import FloatArray, IntArray, Measure
 
 Values = dict[str, float | int | None]
 
@@ -159,7 +159,7 @@ def put_fixed(out: Values, case: Case, truth: np.ndarray, score: np.ndarray) -> 
         low, high = wilson(counts.tp, ranked.num_positive)
         out[f"{name}_wilson_lo"], out[f"{name}_wilson_hi"] = low, high
         for suffix, statistic in (
-            ("interp_boot", discrimination.interpolated_sensitivity),
+            ("interp_boot", interpolated_sensitivity),
             ("boot", discrimination.best_sensitivity),
         ):
             if case.asks(f"{name}_{suffix}"):
@@ -171,6 +171,23 @@ def put_fixed(out: Values, case: Case, truth: np.ndarray, score: np.ndarray) -> 
         counts = confusion.count(truth, score, threshold)
         out[f"spec_at_sens_{level:g}"] = counts.tn / ranked.num_negative
         out[f"spec_at_sens_{level:g}_threshold"] = threshold
+
+
+def interpolated_sensitivity(tp: IntArray, fp: IntArray, specificity: float) -> FloatArray:
+    """pROC's ci.se: the sensitivity of the straight-line ROC at exactly this specificity."""
+    positives, negatives = tp[..., -1].astype(float), fp[..., -1].astype(float)
+    limit = (1 - specificity) * negatives + resampling.ROUNDING
+    reached = (fp <= limit[..., None]).sum(axis=-1, keepdims=True)
+    zero = np.zeros_like(tp[..., :1])
+    x, y = np.concatenate([zero, fp], axis=-1), np.concatenate([zero, tp], axis=-1)
+    following = np.minimum(reached + 1, x.shape[-1] - 1)
+    x0, x1, y0, y1 = (
+        np.take_along_axis(curve, index, axis=-1)[..., 0].astype(float)
+        for curve in (x, y)
+        for index in (reached, following)
+    )
+    slope = np.divide(y1 - y0, x1 - x0, out=np.zeros_like(x0), where=x1 > x0)
+    return ranking.ratio(y0 + slope * (limit - x0), positives)
 
 
 def binary(case: Case) -> Values:

@@ -10,7 +10,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal
+
+from medtl.storage.yaml import load_yaml
 
 Form = Literal["share", "score", "number", "unit"]
 """Written in percent, with three decimals, with two, or as a value with its unit."""
@@ -70,70 +73,11 @@ class Entry:
 DIGITS: Mapping[Form, str] = {"share": ".3f", "score": ".3f", "number": ".2f", "unit": ".1f"}
 """Format of a value in a line of text."""
 
-CATALOGUE: Mapping[str, Entry] = {
-    "auroc": Entry("score", "higher", "primary", "AUROC"),
-    "average_precision": Entry("score", "higher", "row"),
-    "partial_auc_specificity": Entry("score", "higher"),
-    "sensitivity_at_specificity": Entry("share", "higher"),
-    "specificity_at_sensitivity": Entry("share", "higher"),
-    "sensitivity": Entry("share", "higher", "headline"),
-    "specificity": Entry("share", "higher", "headline"),
-    "ppv": Entry("share", "higher"),
-    "npv": Entry("share", "higher"),
-    "ppv_at_prevalence": Entry("share", "higher"),
-    "npv_at_prevalence": Entry("share", "higher"),
-    "accuracy": Entry("share", "higher"),
-    "balanced_accuracy": Entry("share", "higher"),
-    "prevalence": Entry("share"),
-    "f1": Entry("score", "higher"),
-    "mcc": Entry("score", "higher"),
-    "youden": Entry("score", "higher"),
-    "kappa": Entry("score", "higher"),
-    "lr_positive": Entry("number", "higher"),
-    "lr_negative": Entry("number", "lower"),
-    "diagnostic_odds_ratio": Entry("number", "higher"),
-    "brier": Entry("score", "lower", "row"),
-    "scaled_brier": Entry("score", "higher"),
-    "log_loss": Entry("score", "lower", "row"),
-    "ece": Entry("score", "lower"),
-    "calibration_slope": Entry("number"),
-    "calibration_intercept": Entry("number"),
-    "calibration_in_the_large": Entry("number"),
-    "temperature": Entry("number"),
-    "auroc_hand_till": Entry("score", "higher"),
-    "f1_macro": Entry("score", "higher"),
-    "kappa_quadratic": Entry("score", "higher"),
-    "quadratic_kappa": Entry("score", "higher"),
-    "class_sensitivity": Entry("share", "higher"),
-    "mae": Entry("unit", "lower", "primary", "MAE"),
-    "rmse": Entry("unit", "lower"),
-    "median_absolute_error": Entry("unit", "lower"),
-    "bias": Entry("unit"),
-    "loa_low": Entry("unit"),
-    "loa_high": Entry("unit"),
-    "within": Entry("share", "higher"),
-    "r2": Entry("score", "higher"),
-    "icc": Entry("score", "higher"),
-    "icc_2_1": Entry("score", "higher"),
-    "pearson_r": Entry("score", "higher"),
-    "concordance": Entry("score", "higher"),
-    "error_slope_on_reference": Entry("number"),
-    "error_slope_on_mean": Entry("number"),
-    "dice": Entry("score", "higher", "primary", "Dice"),
-    "iou": Entry("score", "higher"),
-    "hd": Entry("unit", "lower"),
-    "hd95": Entry("unit", "lower", "row"),
-    "assd": Entry("unit", "lower"),
-    "masd": Entry("unit", "lower"),
-    "nsd": Entry("score", "higher"),
-    "missed": Entry("share", "lower"),
-    "correctly_absent": Entry("share", "higher"),
-    "dice_below_50_percent": Entry("share", "lower"),
-    "mean_difference": Entry("number"),
-    "median_difference": Entry("number"),
-    "val_loss": Entry("score", "lower"),
+CATALOGUE: dict[str, Entry] = {
+    name: Entry(**line)
+    for name, line in load_yaml(Path(__file__).with_name("catalogue.yaml")).items()
 }
-"""Base name -> what is known of it. A new measure is one line here, naming its function."""
+"""Base name -> what is known of it: `catalogue.yaml`, where a new measure is one line."""
 
 ENDINGS = ("after_temperature", "mean_of_folds", "median", "p05", "p25", "p75", "difference",
            "gap_p_holm", "gap_p", "gap")  # fmt: skip

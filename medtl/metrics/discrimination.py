@@ -48,35 +48,6 @@ def best_sensitivity(tp: IntArray, fp: IntArray, specificity: float) -> FloatArr
     return ratio(best, positives)
 
 
-def interpolated_sensitivity(tp: IntArray, fp: IntArray, specificity: float) -> FloatArray:
-    """Return the sensitivity of the straight-line ROC at exactly this specificity.
-
-    Args:
-        tp: `(..., k)` cumulative true positives.
-        fp: `(..., k)` cumulative false positives.
-        specificity: In [0, 1].
-
-    Reference:
-        pROC's ci.se; a point between two thresholds that no threshold may reach.
-
-    >>> interpolated_sensitivity(np.array([1, 2]), np.array([0, 4]), 0.5)
-    array(0.75)
-    """
-    positives, negatives = tp[..., -1].astype(float), fp[..., -1].astype(float)
-    limit = (1 - specificity) * negatives + ROUNDING
-    reached = (fp <= limit[..., None]).sum(axis=-1, keepdims=True)
-    zero = np.zeros_like(tp[..., :1])
-    x, y = np.concatenate([zero, fp], axis=-1), np.concatenate([zero, tp], axis=-1)
-    following = np.minimum(reached + 1, x.shape[-1] - 1)
-    x0, x1, y0, y1 = (
-        np.take_along_axis(curve, index, axis=-1)[..., 0].astype(float)
-        for curve in (x, y)
-        for index in (reached, following)
-    )
-    slope = np.divide(y1 - y0, x1 - x0, out=np.zeros_like(x0), where=x1 > x0)
-    return ratio(y0 + slope * (limit - x0), positives)
-
-
 def best_specificity(tp: IntArray, fp: IntArray, sensitivity: float) -> FloatArray:
     """Return the highest specificity of a threshold whose sensitivity is at least so high.
 

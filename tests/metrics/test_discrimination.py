@@ -59,13 +59,6 @@ def test_specificity_at_sensitivity_by_hand() -> None:
     assert discrimination.best_specificity(tp, fp, 0.0) == 1.0
 
 
-def test_interpolated_sensitivity_lies_on_the_line() -> None:
-    # ROC from (0, 1/2) to (1/2, 1): at specificity 0.75 halfway up.
-    ranking = rank([1, 1, 0, 0], [0.9, 0.5, 0.5, 0.1])
-    found = discrimination.interpolated_sensitivity(ranking.tp, ranking.fp, 0.75)
-    assert float(found) == pytest.approx(0.75)
-
-
 def test_one_class_is_undefined() -> None:
     measure = discrimination.average_precision([1, 1], [0.2, 0.4])
     assert (measure.value, measure.status) == (None, "undefined")

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from medtl.metrics.ranking import rank
+
 REPOSITORY = Path(__file__).parents[2]
 ORACLES = REPOSITORY / "../shared/oracles"
 
@@ -59,3 +61,10 @@ def test_numbers_in_json() -> None:
     assert oracle_adapter.plain(math.inf) == "Inf"
     assert oracle_adapter.plain(math.nan) is None
     assert oracle_adapter.plain(3) == 3
+
+
+def test_interpolated_sensitivity_lies_on_the_line() -> None:
+    # ROC from (0, 1/2) to (1/2, 1): at specificity 0.75 halfway up.
+    ranked = rank([1, 1, 0, 0], [0.9, 0.5, 0.5, 0.1])
+    found = oracle_adapter.interpolated_sensitivity(ranked.tp, ranked.fp, 0.75)
+    assert float(found) == pytest.approx(0.75)
