@@ -314,6 +314,11 @@ class OperatingPoint:
         rule: The rule in words ("sensitivity >= 0.90").
         chosen_on: Split it was chosen on ("val"), or "given" when the user stated it.
         n: Rows it was chosen from. n_positive: how many of them were positive.
+        target: The share that a rule of sensitivity or specificity aims at, None for other rules.
+        n_patients: Patients of the class that this share is of, among the rows it was chosen from.
+        assurance: Certainty with which new patients reach the target; None where nothing is
+            promised.
+        reason: Why nothing is promised though it was asked for.
     """
 
     label: str
@@ -322,6 +327,10 @@ class OperatingPoint:
     chosen_on: str
     n: int
     n_positive: int
+    target: float | None = None
+    n_patients: int = 0
+    assurance: float | None = None
+    reason: str = ""
 
 
 NotNegative = Annotated[float, Ge(0)]

@@ -16,7 +16,8 @@ __all__, __getattr__, __dir__ = lazily(
         "discrimination": "average_precision partial_auc sensitivity_at_specificity "
         "specificity_at_sensitivity threshold_at_sensitivity threshold_at_specificity",
         "intervals": "bias_corrected clopper_pearson newcombe_auc newcombe_difference wilson",
-        "operating_point": "choose_operating_point decision_curve",
+        "operating_point": "choose_operating_point decision_curve misses_allowed "
+        "patients_for_assurance",
         "overlap": "case_overlaps casewise_measures compare_masks",
         "paired_runs": "compare_runs detectable_difference mean_of_folds_auroc mean_of_folds_mae",
         "ranking": "auroc",
