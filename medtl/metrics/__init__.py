@@ -20,6 +20,10 @@ __all__, __getattr__, __dir__ = lazily(
         "patients_for_assurance",
         "overlap": "case_overlaps casewise_measures compare_masks",
         "paired_runs": "compare_runs detectable_difference mean_of_folds_auroc mean_of_folds_mae",
+        "planning.sample_size": "patients_for_auroc patients_for_c_statistic "
+        "patients_for_calibration_slope patients_for_net_benefit "
+        "patients_for_observed_over_expected patients_for_promise patients_for_share "
+        "range_of_share with_design_effect",
         "ranking": "auroc",
         "resampling": "bootstrap_function",
         "scores": "CI Readings Scores certain_truth usable_rows",

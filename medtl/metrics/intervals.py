@@ -27,11 +27,11 @@ def normal_quantile(confidence: float) -> float:
     return NormalDist().inv_cdf(0.5 + confidence / 2)
 
 
-def wilson(count: int, total: int, confidence: float = 0.95) -> Interval:
+def wilson(count: float, total: int, confidence: float = 0.95) -> Interval:
     """Return the Wilson score interval without continuity correction.
 
     Args:
-        count: Successes, 0 to total.
+        count: Successes, 0 to total; for an expected share no whole number.
         total: Trials, at least 1.
         confidence: In (0, 1).
 
@@ -98,6 +98,25 @@ def newcombe_difference(
     )
 
 
+def newcombe_variance(auc: float, positives: float, negatives: float) -> float:
+    """Return the variance of an AUC as a function of its value and the sizes of the classes alone.
+
+    Args:
+        auc: In [0, 1].
+        positives: Units with the disease.
+        negatives: Units without.
+
+    Reference:
+        Newcombe, Statistics in Medicine 2006;25:559, methods 4 and 5.
+
+    >>> round(newcombe_variance(0.8, 10, 10), 4)
+    0.0104
+    """
+    others = (positives + negatives) / 2 - 1
+    spread = 1 + others * (1 - auc) / (2 - auc) + others * auc / (1 + auc)
+    return auc * (1 - auc) * spread / (positives * negatives)
+
+
 def newcombe_auc(auc: float, positives: int, negatives: int, confidence: float = 0.95) -> Interval:
     """Return an interval of an AUC that is usable where the variance of DeLong is 0.
 
@@ -114,11 +133,9 @@ def newcombe_auc(auc: float, positives: int, negatives: int, confidence: float =
     [0.8, 1.0]
     """
     z2 = normal_quantile(confidence) ** 2
-    half_total = (positives + negatives) / 2 - 1
 
     def excess(x: float) -> float:
-        spread = 1 + half_total * (1 - x) / (2 - x) + half_total * x / (1 + x)
-        return (auc - x) ** 2 - z2 * x * (1 - x) * spread / (positives * negatives)
+        return (auc - x) ** 2 - z2 * newcombe_variance(x, positives, negatives)
 
     from scipy.optimize import brentq
 
