@@ -12,7 +12,8 @@ import typer
 from medtl import __version__
 from medtl.cli.bars import bars
 from medtl.cli.manifest_commands import manifest_app
-from medtl.cli.study_commands import Out, Overrides, RecipeFile, Resume, study_app
+from medtl.cli.options import Out, Overrides, RecipeFile, Resume, Stated, Work, spread
+from medtl.cli.study_commands import study_app
 from medtl.errors import MedtlError, extras_named
 from medtl.storage.interrupt import Listener
 
@@ -85,19 +86,11 @@ def _stop(message: str, status: int) -> NoReturn:
     sys.exit(status)
 
 
-def _work(
-    recipe: Path,
-    out: Path,
-    overrides: list[str] | None,
-    *,
-    resume: bool,
-    deterministic: bool,
-    whole: bool,
-) -> Run:
+def _work(work: Work, *, deterministic: bool, whole: bool) -> Run:
     """Check a recipe and run the whole chain, or its first half."""
     from medtl.run.check import read_recipe
 
-    checked = read_recipe(recipe, overrides or ())  # a fault is said before torch is loaded
+    checked = read_recipe(work.recipe, work.changes)  # a fault is said before torch is loaded
     from medtl.run.chain import run_study, train_study
 
     if deterministic:
@@ -106,7 +99,11 @@ def _work(
         print(make_deterministic())
     with bars() as shown:
         return (run_study if whole else train_study)(
-            checked, out, resume=resume, progress=shown.progress, callbacks=[shown.watcher()]
+            checked,
+            work.out,
+            resume=work.resume,
+            progress=shown.progress,
+            callbacks=[shown.watcher()],
         )
 
 
@@ -195,28 +192,18 @@ def check(
 
 
 @app.command()
-def run(
-    recipe: RecipeFile,
-    out: Out,
-    overrides: Overrides = None,
-    resume: Resume = False,
-    deterministic: Deterministic = False,
-) -> None:
+@spread
+def run(work: Work, deterministic: Deterministic = False) -> None:
     """Check, train, predict, evaluate and report."""
-    done = _work(recipe, out, overrides, resume=resume, deterministic=deterministic, whole=True)
+    done = _work(work, deterministic=deterministic, whole=True)
     print(f"Report: {done.files.report}")
 
 
 @app.command()
-def train(
-    recipe: RecipeFile,
-    out: Out,
-    overrides: Overrides = None,
-    resume: Resume = False,
-    deterministic: Deterministic = False,
-) -> None:
+@spread
+def train(work: Work, deterministic: Deterministic = False) -> None:
     """Check and train; leaves the best checkpoint and the history in a run folder."""
-    done = _work(recipe, out, overrides, resume=resume, deterministic=deterministic, whole=False)
+    done = _work(work, deterministic=deterministic, whole=False)
     print(f"Best model: {done.files.best}")
 
 
@@ -257,30 +244,10 @@ def predict(
 Source = Annotated[
     Path, typer.Argument(metavar="RUN|TABLE", help="a run folder or a predictions table")
 ]
-Threshold = Annotated[
-    float | None, typer.Option(help="a threshold fixed before the test set was seen")
-]
-Prevalence = Annotated[float | None, typer.Option(help="where it will be used, 0 to 1")]
-Strata = Annotated[
-    str, typer.Option(help="columns to break results by, a,b,c; default age, sex, view, ...")
-]
-StudyKind = Annotated[
-    Literal["classification", "regression", "segmentation"] | None,
-    typer.Option(help="of study; found from the table when not stated"),
-]
-Unit = Annotated[str, typer.Option(help='of a regression: "%", ml, ...')]
-OneImage = Annotated[
-    bool, typer.Option("--one-image-per-patient", help="the table has no patient_id column")
-]
-Model = Annotated[str, typer.Option(help="the one to report, of several in the table")]
-
-
-def _columns(listed: str) -> tuple[str, ...]:
-    """The names in "a,b,c"."""
-    return tuple(name for name in listed.split(",") if name)
 
 
 @app.command()
+@spread
 def evaluate(
     source: Source,
     *,
@@ -288,13 +255,7 @@ def evaluate(
         Path | None,
         typer.Option("--out", help="where to; default TABLE with the ending .metrics.json"),
     ] = None,
-    threshold: Threshold = None,
-    prevalence: Prevalence = None,
-    strata: Strata = "",
-    one_image_per_patient: OneImage = False,
-    model: Model = "",
-    kind: StudyKind = None,
-    unit: Unit = "",
+    stated: Stated,
 ) -> None:
     """Compute statistics with intervals from a run, or from a table that any tool made."""
     from medtl.run.evaluate import TableOptions, evaluate_table, summarise
@@ -304,9 +265,7 @@ def evaluate(
         run = Run(source)
         found, path = run.evaluate(), run.files.metrics
     else:
-        options = TableOptions(
-            threshold, prevalence, _columns(strata), one_image_per_patient, model, kind, unit
-        )
+        options = TableOptions(**stated.for_evaluation)
         path = out or source.with_suffix(".metrics.json")
         found = evaluate_table(source, path, options)
     for line in summarise(found):
@@ -315,6 +274,7 @@ def evaluate(
 
 
 @app.command()
+@spread
 def report(
     source: Source,
     *,
@@ -322,13 +282,7 @@ def report(
         Path | None,
         typer.Option("--out", help="folder to write to; default RUN, or TABLE with -report"),
     ] = None,
-    threshold: Threshold = None,
-    prevalence: Prevalence = None,
-    strata: Strata = "",
-    one_image_per_patient: OneImage = False,
-    model: Model = "",
-    kind: StudyKind = None,
-    unit: Unit = "",
+    stated: Stated,
     language: Annotated[Literal["en", "ko"], typer.Option(help="of the report")] = "en",
     pdf: Annotated[
         bool, typer.Option("--pdf", help="print it to PDF too (needs Chromium)")
@@ -341,9 +295,7 @@ def report(
     from medtl.run.folder import Run
 
     if source.is_file():
-        options = TableOptions(
-            threshold, prevalence, _columns(strata), one_image_per_patient, model, kind, unit
-        )
+        options = TableOptions(**stated.for_evaluation)
         folder = out or source.with_name(f"{source.stem}-report")
         page = report_table(source, folder, options, language=language)
     else:

@@ -9,25 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from medtl.cli.bars import bars
+from medtl.cli.options import Repeats, Work, spread
 
 if TYPE_CHECKING:
     from medtl.studies.conditions import Plan
 
 study_app = typer.Typer(help="Several runs of one recipe, compared.", no_args_is_help=True)
 
-RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="a YAML recipe")]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[key=value ...]", help="changes to the recipe")
-]
-Out = Annotated[Path, typer.Option("--out", help="folder to write to; it must not exist yet")]
-Resume = Annotated[bool, typer.Option("--resume", help="go on with what is in the folder")]
-
 
 @study_app.command()
+@spread
 def kfold(
-    recipe: RecipeFile,
-    out: Out,
-    overrides: Overrides = None,
+    work: Work,
     folds: Annotated[int, typer.Option(min=2, max=20)] = 5,
     baseline: Annotated[
         Literal["frozen", "none"],
@@ -39,21 +32,20 @@ def kfold(
             "--ensemble", help="keep the test patients apart, validate by fold, average the models"
         ),
     ] = False,
-    resume: Resume = False,
 ) -> None:
     """Cross-validate a recipe by patient, beside a baseline in the same folds."""
     from medtl.run.check import read_recipe
 
-    checked = read_recipe(recipe, overrides or ())
+    checked = read_recipe(work.recipe, work.changes)
     from medtl.studies import ensemble, kfold
 
     with bars() as shown:
         run = kfold.ensemble_kfold if average else partial(kfold.run_kfold, baseline=baseline)
         found = run(
             checked,
-            out,
+            work.out,
             folds=folds,
-            resume=resume,
+            resume=work.resume,
             progress=shown.progress,
             callbacks=[shown.watcher()],
         )
@@ -65,113 +57,58 @@ def kfold(
     typer.echo(table)
 
 
-Seeds = Annotated[int, typer.Option("--seeds", min=1, help="runs of every condition: 0, 1, ...")]
-Vary = Annotated[
-    str, typer.Option(help="what a seed decides; without split, all seeds share one split")
-]
-KeepCheckpoints = Annotated[bool, typer.Option(help="keep the best model of every run")]
-Reports = Annotated[bool, typer.Option(help="draw the gallery and report of every run")]
-
-
 @study_app.command()
+@spread
 def seeds(
-    recipe: RecipeFile,
-    out: Out,
-    *,
-    overrides: Overrides = None,
-    number: Seeds = 5,
-    vary: Vary = "split,init,order,augment",
-    resume: Resume = False,
-    keep_checkpoints: KeepCheckpoints = False,
-    reports: Reports = False,
+    work: Work,
+    repeats: Repeats,
+    vary: Annotated[
+        str, typer.Option(help="what a seed decides; without split, all seeds share one split")
+    ] = "split,init,order,augment",
 ) -> None:
     """Repeat a recipe with several seeds: mean and spread of its test figures."""
     from medtl.run.check import read_recipe
 
-    read_recipe(recipe, overrides or ())
+    read_recipe(work.recipe, work.changes)
     from medtl.studies.conditions import seeds_plan
 
-    plan = seeds_plan(number, vary=vary.split(","))
-    _run_study(
-        recipe,
-        plan,
-        out,
-        overrides=overrides,
-        resume=resume,
-        keep_checkpoints=keep_checkpoints,
-        reports=reports,
-    )
+    _run_study(work, repeats, seeds_plan(repeats.number, vary=vary.split(",")))
 
 
 @study_app.command()
+@spread
 def conditions(
-    recipe: RecipeFile,
-    out: Out,
-    *,
+    work: Work,
+    repeats: Repeats,
     plan: Annotated[Path, typer.Option(help="YAML file of conditions or factors")],
-    overrides: Overrides = None,
-    number: Seeds = 5,
-    resume: Resume = False,
-    keep_checkpoints: KeepCheckpoints = False,
-    reports: Reports = False,
 ) -> None:
     """Compare the conditions of a plan file, or the cells of a factorial one, paired by seed."""
     from medtl.studies.conditions import read_plan
 
-    stated = read_plan(plan, seeds=number)
-    _run_study(
-        recipe,
-        stated,
-        out,
-        overrides=overrides,
-        resume=resume,
-        keep_checkpoints=keep_checkpoints,
-        reports=reports,
-    )
+    _run_study(work, repeats, read_plan(plan, seeds=repeats.number))
 
 
 @study_app.command("zero-gamma")
+@spread
 def zero_gamma(
-    recipe: RecipeFile,
-    out: Out,
-    *,
-    overrides: Overrides = None,
+    work: Work,
+    repeats: Repeats,
     plan: Annotated[
         Path | None, typer.Option(help="other conditions than the sixteen derived from the recipe")
     ] = None,
-    number: Seeds = 5,
-    resume: Resume = False,
-    keep_checkpoints: KeepCheckpoints = False,
-    reports: Reports = False,
 ) -> None:
     """Ask whether selective zero-gamma and warm-up help: sixteen conditions, paired by seed."""
     from medtl.run.check import read_recipe
     from medtl.studies.ablation import zero_gamma_plan
     from medtl.studies.conditions import read_plan
 
-    checked = read_recipe(recipe, overrides or ())
+    checked = read_recipe(work.recipe, work.changes)
+    number = repeats.number
     stated = read_plan(plan, seeds=number) if plan else zero_gamma_plan(checked, range(number))
-    _run_study(
-        recipe,
-        stated,
-        out,
-        overrides=overrides,
-        resume=resume,
-        keep_checkpoints=keep_checkpoints,
-        reports=reports,
-    )
+    _run_study(work, repeats, stated)
 
 
-def _run_study(
-    recipe: Path,
-    plan: Plan,
-    out: Path,
-    *,
-    overrides: list[str] | None,
-    resume: bool,
-    keep_checkpoints: bool,
-    reports: bool,
-) -> None:
+def _run_study(work: Work, repeats: Repeats, plan: Plan) -> None:
     """Run a plan, one line for every run that ends, then the table."""
     from medtl.studies.engine import run_conditions
     from medtl.studies.single import SingleRun
@@ -179,33 +116,30 @@ def _run_study(
 
     with bars() as shown:
         summary = run_conditions(
-            recipe,
+            work.recipe,
             plan,
-            out,
-            overrides=overrides or (),
-            resume=resume,
+            work.out,
+            overrides=work.changes,
+            resume=work.resume,
             single=SingleRun(
-                keep_checkpoints=keep_checkpoints,
-                reports=reports,
+                keep_checkpoints=repeats.keep_checkpoints,
+                reports=repeats.reports,
                 progress=shown.progress,
                 callbacks=[shown.watcher(epochs=False)],
             ),
             on_row=lambda row: shown.run_ended(row, len(plan.pairs)),
         )
     typer.echo(to_markdown(summary))
-    typer.echo(f"Study: {out / 'summary.md'}")
+    typer.echo(f"Study: {work.out / 'summary.md'}")
 
 
 @study_app.command()
+@spread
 def search(
-    recipe: RecipeFile,
-    out: Out,
-    *,
+    work: Work,
     space: Annotated[Path, typer.Option(help="YAML file: recipe key -> choices or range")],
-    overrides: Overrides = None,
     method: Annotated[Literal["grid", "random", "bayes"], typer.Option()] = "bayes",
     trials: Annotated[int, typer.Option(min=1)] = 30,
-    resume: Resume = False,
 ) -> None:
     """Search for a better recipe by validation; only the winner is tested, once."""
     from medtl.studies.search import Search, read_space, run_search, to_markdown
@@ -214,16 +148,16 @@ def search(
     wanted = Search(read_space(space), method, trials)
     with bars() as shown:
         found = run_search(
-            recipe,
+            work.recipe,
             wanted,
-            out,
-            overrides=overrides or (),
+            work.out,
+            overrides=work.changes,
             single=SingleRun(progress=shown.progress, callbacks=[shown.watcher(epochs=False)]),
-            resume=resume,
+            resume=work.resume,
             on_trial=lambda _: shown.advance("Trials", wanted.size),
         )
     typer.echo(to_markdown(found))
-    typer.echo(f"Best recipe: {out / 'best_recipe.yaml'}")
+    typer.echo(f"Best recipe: {work.out / 'best_recipe.yaml'}")
 
 
 StudyName = Annotated[str, typer.Argument(help="a study folder, or FOLDER:CONDITION")]

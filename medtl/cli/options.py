@@ -1,0 +1,106 @@
+"""Options that several commands take, each stated once."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+
+import typer
+
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="a YAML recipe")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[key=value ...]", help="changes to the recipe")
+]
+Out = Annotated[Path, typer.Option("--out", help="folder to write to; it must not exist yet")]
+Resume = Annotated[bool, typer.Option("--resume", help="go on with what is in the folder")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """A recipe, its changes and the folder of its results."""
+
+    recipe: RecipeFile
+    overrides: Overrides = None
+    out: Out
+    resume: Resume = False
+
+    @property
+    def changes(self) -> list[str]:
+        """What the command line changes of the recipe."""
+        return self.overrides or []
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """How often a study repeats a condition, and what it keeps."""
+
+    number: Annotated[
+        int, typer.Option("--seeds", min=1, help="runs of every condition: 0, 1, ...")
+    ] = 5
+    keep_checkpoints: Annotated[bool, typer.Option(help="keep the best model of every run")] = False
+    reports: Annotated[bool, typer.Option(help="draw the gallery and report of every run")] = False
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What a user says of a table that some tool made."""
+
+    threshold: Annotated[
+        float | None, typer.Option(help="a threshold fixed before the test set was seen")
+    ] = None
+    prevalence: Annotated[float | None, typer.Option(help="where it will be used, 0 to 1")] = None
+    strata: Annotated[
+        str, typer.Option(help="columns to break results by, a,b,c; default age, sex, view, ...")
+    ] = ""
+    one_image_per_patient: Annotated[
+        bool, typer.Option("--one-image-per-patient", help="the table has no patient_id column")
+    ] = False
+    model: Annotated[str, typer.Option(help="the one to report, of several in the table")] = ""
+    kind: Annotated[
+        Literal["classification", "regression", "segmentation"] | None,
+        typer.Option(help="of study; found from the table when not stated"),
+    ] = None
+    unit: Annotated[str, typer.Option(help='of a regression: "%", ml, ...')] = ""
+
+    @property
+    def for_evaluation(self) -> dict[str, Any]:
+        """As `medtl.run.evaluate.TableOptions` takes it."""
+        return vars(self) | {"strata": tuple(name for name in self.strata.split(",") if name)}
+
+
+def spread(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command, for each of its arguments that is a dataclass, an option per field."""
+    stated = inspect.signature(command, eval_str=True).parameters
+    groups: dict[str, Any] = {
+        name: p.annotation for name, p in stated.items() if is_dataclass(p.annotation)
+    }
+    options = []
+    for name, parameter in stated.items():
+        if name not in groups:
+            options.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+            continue
+        hints = get_type_hints(groups[name], include_extras=True)
+        for field in fields(groups[name]):
+            default = inspect.Parameter.empty if field.default is MISSING else field.default
+            options.append(
+                inspect.Parameter(
+                    field.name,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=default,
+                    annotation=hints[field.name],
+                )
+            )
+
+    @wraps(command)
+    def called(**given: Any) -> None:
+        for name, group in groups.items():
+            given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
+        command(**given)
+
+    called.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+    called.__annotations__ = {option.name: option.annotation for option in options}
+    return called
