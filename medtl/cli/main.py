@@ -12,7 +12,7 @@ import typer
 from medtl import __version__
 from medtl.cli.bars import bars
 from medtl.cli.manifest_commands import manifest_app
-from medtl.cli.options import Out, Overrides, RecipeFile, Resume, Stated, Work, spread
+from medtl.cli.shared_options import Out, Overrides, RecipeFile, Resume, Stated, Work, spread
 from medtl.cli.study_commands import study_app
 from medtl.errors import MedtlError, extras_named
 from medtl.storage.interrupt import Listener

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from medtl.cli.bars import bars
-from medtl.cli.options import Out
+from medtl.cli.shared_options import Out
 from medtl.errors import MedtlError
 
 manifest_app = typer.Typer(help="Make, check and split manifests.", no_args_is_help=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from medtl.cli.bars import bars
-from medtl.cli.options import Repeats, Work, spread
+from medtl.cli.shared_options import Repeats, Work, spread
 
 if TYPE_CHECKING:
     from medtl.studies.conditions import Plan

@@ -101,21 +101,18 @@ def _manifest_faults(data: Mapping[str, Any]) -> list[MedtlError]:
     if isinstance(spec, dict) and spec.get("kind", OF_LABELS[0]) not in OF_LABELS:
         return faults
     if len({case.patient_id for case in manifest.cases}) < len(SPLITS):
-        faults.append(_too_few(manifest.cases))
+        faults.append(
+            ManifestError(
+                f"too few rows to divide ({len(manifest.cases)})",
+                expected=f"at least {len(SPLITS)} patients, one for each of {', '.join(SPLITS)}",
+                where="data.manifest",
+                fix="Add patients",
+            )
+        )
     study = data.get("study")
     if isinstance(study, dict) and study.get("prevalence") is not None:
         faults += _prevalence_faults(manifest.cases, known.targets, section)
     return faults + _label_faults(manifest.cases, known.targets, section)
-
-
-def _too_few(cases: Sequence[Case]) -> MedtlError:
-    """The error for fewer patients than splits."""
-    return ManifestError(
-        f"too few rows to divide ({len(cases)})",
-        expected=f"at least {len(SPLITS)} patients, one for each of {', '.join(SPLITS)}",
-        where="data.manifest",
-        fix="Add patients",
-    )
 
 
 def _label_faults(
@@ -142,7 +139,9 @@ def _label_faults(
         )
     positive = section.get("positive")
     if len(targets) == 1 and isinstance(positive, str):
-        faults += _positive_faults(cases, targets[0], positive)
+        values = sorted({case.targets.get(targets[0], "").strip() for case in cases} - {""})
+        if positive not in values:
+            faults.append(_unknown(positive, values, where="data.positive", what="value"))
     for key in ("uncertain", "names"):
         by_target = section.get(key)
         if isinstance(by_target, dict):
@@ -171,13 +170,6 @@ def _prevalence_faults(
             fix="Leave it out, or study one class with data.positive",
         )
     ]
-
-
-def _positive_faults(cases: Sequence[Case], target: str, positive: str) -> list[MedtlError]:
-    """A `data.positive` that does not occur."""
-    values = sorted({case.targets.get(target, "").strip() for case in cases} - {""})
-    unknown = _unknown(positive, values, where="data.positive", what="value")
-    return [] if positive in values else [unknown]
 
 
 def _name_faults(data: Mapping[str, Any]) -> list[MedtlError]:

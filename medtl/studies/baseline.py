@@ -95,14 +95,13 @@ def logistic_scores(
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedGroupKFold
 
-    rows = np.flatnonzero(train & ~np.isnan(truth))
-    classes = truth[rows].astype(int)
-    if len(np.unique(classes)) < 2:
+    rows = _known(truth, train)
+    if len(np.unique(truth[rows])) < 2:
         raise RunError("the baseline's training rows hold one class only")
     inner = StratifiedGroupKFold(INNER_FOLDS, shuffle=True, random_state=seed)
     strengths = {"logisticregression__C": STRENGTHS}
     model = _tuned(LogisticRegression(max_iter=5000), strengths, "roc_auc", inner)
-    model.fit(features[rows], classes, groups=np.asarray(groups)[rows])
+    model.fit(features[rows], truth[rows].astype(int), groups=np.asarray(groups)[rows])
     return np.asarray(model.predict_proba(features)[:, 1])
 
 

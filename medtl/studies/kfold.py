@@ -111,11 +111,7 @@ def run_kfold(
         RunError: When `out` exists without `resume`, or holds folds of another split, or the task
             is one whose models are not compared over folds.
     """
-    out = Path(out)
-    manifest = build_manifest(recipe)
-    task = build_task(recipe, manifest.cases)
-    contest = _contest(recipe, task)
-    Run.start(recipe, out, resume=resume)
+    manifest, task, contest = _started(recipe, out := Path(out), resume=resume)
     parts = kfold(manifest, task.strata(manifest.cases), folds, recipe.seed_of("split"))
     folders = _run_folds(recipe, parts, out, progress=progress, callbacks=callbacks)
     tables = []
@@ -153,15 +149,20 @@ def ensemble_kfold(
         RunError: When `out` exists without `resume`, or holds folds of another split, or the task
             is one whose scores are not averaged.
     """
-    out = Path(out)
-    manifest = build_manifest(recipe)
-    task = build_task(recipe, manifest.cases)
-    _contest(recipe, task)
-    Run.start(recipe, out, resume=resume)
+    manifest, task, _ = _started(recipe, out := Path(out), resume=resume)
     split = split_cases(recipe, manifest, task)
     parts = validation_folds(split, task.strata(manifest.cases), folds, recipe.seed_of("split"))
     folders = _run_folds(recipe, parts, out, progress=progress, callbacks=callbacks)
     return ensemble_runs(folders, out / ENSEMBLE)
+
+
+def _started(recipe: Recipe, out: Path, *, resume: bool) -> tuple[Manifest, Task, Contest]:
+    """The cases, what their targets mean and how models are compared; `out` holds the recipe."""
+    manifest = build_manifest(recipe)
+    task = build_task(recipe, manifest.cases)
+    contest = _contest(recipe, task)
+    Run.start(recipe, out, resume=resume)
+    return manifest, task, contest
 
 
 def _run_folds(
@@ -249,14 +250,15 @@ def _summarise(
 
     table = pd.concat(tables, ignore_index=True)
     write_predictions(table, RunFiles(out).predictions)
-    subsets = ["all"]
-    for column in strata:
-        values = sorted(set(table[column].dropna().astype(str)) - {""})
-        subsets += [f"{column}={value}" for value in values]
+    subsets = [
+        f"{column}={value}"
+        for column in strata
+        for value in sorted(set(table[column].dropna().astype(str)) - {""})
+    ]
     results = [
         _measure(table, contest, label, subset)
         for label in dict.fromkeys(table["label"])
-        for subset in subsets
+        for subset in ("all", *subsets)
     ]
     folds = table["fold"].nunique()
     listed = [asdict(result) for result in results]
