@@ -139,9 +139,9 @@ def _label_faults(
         )
     positive = section.get("positive")
     if len(targets) == 1 and isinstance(positive, str):
-        values = sorted({case.targets.get(targets[0], "").strip() for case in cases} - {""})
-        if positive not in values:
-            faults.append(_unknown(positive, values, where="data.positive", what="value"))
+        words = sorted({case.targets.get(targets[0], "").strip() for case in cases} - {""})
+        if positive not in words:
+            faults.append(_unknown(positive, words, where="data.positive", what="value"))
     for key in ("uncertain", "names"):
         by_target = section.get(key)
         if isinstance(by_target, dict):
