@@ -25,9 +25,15 @@ __all__, __getattr__, __dir__ = lazily(
         "patients_for_observed_over_expected patients_for_promise patients_for_share "
         "range_of_share with_design_effect",
         "ranking": "auroc",
+        "readers.multireader": "against_readers reader_study",
+        "readers.paired_shares": "noninferiority paired_share",
+        "readers.rater_agreement": "reader_agreement",
         "resampling": "bootstrap_function",
         "scores": "CI Readings Scores certain_truth usable_rows",
         "subgroups": "gaps mean_gaps",
         "temperature": "fit_recalibration",
+        "transfer.random_effects": "random_effects",
+        "transfer.shift": "difference_between shift_prior standardised_difference",
+        "transfer.updating": "advise_update updating_ladder",
     },
 )

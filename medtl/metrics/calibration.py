@@ -257,8 +257,8 @@ def calibration_line(
     rows = Scores.of(y_true, y_score, patients)
     logits = logit(checked(rows.score))
     one = np.ones((rows.truth.size, 1))
-    line = _fit(rows, np.hstack([logits[:, None], one]), np.zeros(rows.truth.size))
-    shift = _fit(rows, one, logits)
+    line = fitted_line(rows, np.hstack([logits[:, None], one]), np.zeros(rows.truth.size))
+    shift = fitted_line(rows, one, logits)
     method = "Wald, sandwich over patients" if rows.clustered else "Wald"
     measures = []
     for name, fit, at in (
@@ -275,10 +275,20 @@ def calibration_line(
     return measures
 
 
-def _fit(
+def fitted_line(
     rows: Scores, design: FloatArray, offset: FloatArray
 ) -> tuple[FloatArray, FloatArray] | str:
-    """Return coefficients and covariance of a logistic regression, or why there are none."""
+    """Return coefficients and covariance of a logistic regression, or why there are none.
+
+    Args:
+        rows: Truth and patients; rows of one patient share their error (sandwich).
+        design: `(n, k)`; a constant column comes last where there are two.
+        offset: `(n,)` added to the linear predictor.
+
+    >>> rows = Scores.of([1, 1, 1, 0], [0.5] * 4)
+    >>> fitted_line(rows, np.ones((4, 1)), np.zeros(4))[0].round(3)  # log(3 / 1)
+    array([1.099])
+    """
     truth = rows.truth
     if rows.one_class:
         return ONE_CLASS

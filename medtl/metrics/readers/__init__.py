@@ -1,0 +1,1 @@
+"""Several readers of the same cases: multi-reader multi-case studies, paired shares, agreement."""
