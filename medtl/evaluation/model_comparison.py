@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from medtl.metrics.confusion import share_measures
 from medtl.metrics.operating_point import Rule, choose_operating_point
 from medtl.metrics.overlap import casewise_measures
 from medtl.metrics.ranking import rank
+from medtl.metrics.readers.paired_shares import paired_share
 from medtl.metrics.scores import CI, CI95, PAIR, Scores, usable_rows
 from medtl.types import FloatArray, Measure, OperatingPoint
 
@@ -57,8 +59,8 @@ class ModelComparison:
     Attributes:
         label: The finding.
         first: Name of a model. second: Name of the other.
-        test: First minus second.
-        p_holm: p adjusted within all pairs and labels compared together.
+        test: First minus second; its name says in what ("sensitivity_difference").
+        p_holm: p adjusted within all pairs and labels compared in the same measure.
         dropped: Rows that only one of the two has, or without a truth or score.
     """
 
@@ -171,25 +173,35 @@ def compare(
         return Comparison(tuple(names), shown, tuple(rows), tuple(_with_holm(tests)))
     stated = {point.label: point.threshold for point in given}
     found, curves = [], []
+    thresholds: dict[tuple[str, str], float] = {}
     for name in names:
         mine = table[table["model"] == name]
         for label, rows_of in mine[mine["split"] == "test"].groupby("label", sort=False):
             val = mine[(mine["split"] == "val") & (mine["label"] == label)]
             threshold = stated.get(str(label), _chosen(val, rule))
+            if threshold is not None:
+                thresholds[name, str(label)] = threshold
             scores = _scores(_usable(rows_of))
             found += [
                 ModelRow(name, replace(measure, label=str(label)))
                 for measure in headline_measures(scores, threshold, ci)
             ]
             curves += _roc_curve(scores, name, str(label))
-    tests = compare_models(table, ci=ci)
+    tests = compare_models(table, thresholds=thresholds, ci=ci)
     return Comparison(tuple(names), shown, tuple(found), tuple(tests), tuple(curves))
 
 
+NO_THRESHOLDS: Mapping[tuple[str, str], float] = MappingProxyType({})
+
+
 def compare_models(
-    table: pd.DataFrame, *, models: Sequence[str] = (), ci: CI = CI95
+    table: pd.DataFrame,
+    *,
+    models: Sequence[str] = (),
+    thresholds: Mapping[tuple[str, str], float] = NO_THRESHOLDS,
+    ci: CI = CI95,
 ) -> list[ModelComparison]:
-    """Return the paired AUC comparison of every pair of models on every label.
+    """Return the paired comparison of every pair of models on every label: AUC, and the decisions.
 
     Only cases that both models have are compared; the others are counted.
 
@@ -197,6 +209,8 @@ def compare_models(
         table: A predictions table with a column `model`; rows of `split` "test" only, if it has
             that column.
         models: Names, in the order of the pairs; empty for all, in alphabetical order.
+        thresholds: (model, label) -> its own frozen threshold: where both of a pair have one,
+            sensitivity and specificity are compared, too.
         ci: Level of the intervals.
 
     Raises:
@@ -218,14 +232,21 @@ def compare_models(
     parts = rows.groupby("label", sort=False) if "label" in rows else [("", rows)]
     return _with_holm(
         [
-            _compare_pair(part, str(label), pair, ci)
+            found
             for label, part in parts
             for pair in combinations(names, 2)
+            for found in _compare_pair(part, str(label), pair, thresholds, ci)
         ]
     )
 
 
-def _compare_pair(rows: pd.DataFrame, label: str, pair: tuple[str, str], ci: CI) -> ModelComparison:
+def _compare_pair(
+    rows: pd.DataFrame,
+    label: str,
+    pair: tuple[str, str],
+    thresholds: Mapping[tuple[str, str], float],
+    ci: CI,
+) -> list[ModelComparison]:
     """Join two models on the case and compare them."""
     first, second = pair
     parts = [rows[rows["model"] == name].set_index("case_id") for name in pair]
@@ -245,10 +266,17 @@ def _compare_pair(rows: pd.DataFrame, label: str, pair: tuple[str, str], ci: CI)
             f"{first} and {second} disagree about the truth of a case", expected="the same y_true"
         )
     patients = kept["patient_id"].to_numpy() if "patient_id" in kept else None
-    test = paired_auroc(
-        kept["y_true"], kept["y_score"], kept["y_score_second"], patients=patients, ci=ci
-    )
-    return ModelComparison(label, first, second, test, None, dropped)
+    truth, scores = kept["y_true"], (kept["y_score"], kept["y_score_second"])
+    tests = [paired_auroc(truth, *scores, patients=patients, ci=ci)]
+    cuts = [thresholds.get((name, label)) for name in pair]
+    if None not in cuts:
+        called = [score.to_numpy() >= cut for score, cut in zip(scores, cuts, strict=True)]
+        sick = truth.to_numpy() == 1
+        for of, mine in (("sensitivity", sick), ("specificity", ~sick)):
+            right = [(one == sick)[mine] for one in called]
+            whose = None if patients is None else patients[mine]
+            tests.append(paired_share(*right, name=f"{of}_difference", patients=whose, ci=ci))
+    return [ModelComparison(label, first, second, test, None, dropped) for test in tests]
 
 
 def _compare_values(
@@ -284,9 +312,16 @@ def _absolute_error(rows: pd.DataFrame) -> FloatArray:
 
 
 def _with_holm(tests: Sequence[ModelComparison]) -> list[ModelComparison]:
-    """Return the tests with p adjusted over all of them."""
-    adjusted = iter(holm([item.test.p for item in tests if item.test.p is not None]))
-    return [replace(t, p_holm=None if t.test.p is None else next(adjusted)) for t in tests]
+    """Return the tests with p adjusted over all of the same measure."""
+    families: dict[str, list[float]] = {}
+    for one in tests:
+        if one.test.p is not None:
+            families.setdefault(one.test.difference.name, []).append(one.test.p)
+    adjusted = {name: iter(holm(p_values)) for name, p_values in families.items()}
+    return [
+        one if one.test.p is None else replace(one, p_holm=next(adjusted[one.test.difference.name]))
+        for one in tests
+    ]
 
 
 def _chosen(val: pd.DataFrame, rule: Rule | None) -> float | None:

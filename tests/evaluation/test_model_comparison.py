@@ -8,6 +8,7 @@ import pytest
 
 from medtl.errors import PredictionsError
 from medtl.evaluation.assemble import evaluate
+from medtl.evaluation.model_comparison import compare_models
 from medtl.evaluation.result import Evaluation
 from medtl.metrics.comparison import paired_auroc
 from medtl.metrics.confusion import count
@@ -45,6 +46,46 @@ def test_models_are_compared_by_delong_on_the_same_cases() -> None:
     areas = {row.model: row.measure.value for row in found.rows if row.measure.name == "auroc"}
     assert areas["a"] == pytest.approx(1 - areas["b"])
     assert {curve["model"] for curve in found.curves} == {"a", "b"}
+
+
+def test_decisions_of_models_are_compared_at_their_own_thresholds() -> None:
+    first = scores().assign(patient_id=[f"p{i}" for i in range(80)])
+    second = first.assign(y_score=1 - first["y_score"])
+    val = first.assign(split="val", case_id="v" + first["case_id"])
+    table = pd.concat(
+        [
+            first.assign(model="a"),
+            second.assign(model="b"),
+            val.assign(model="a"),
+            val.assign(model="b", y_score=second["y_score"]),
+        ],
+        ignore_index=True,
+    )
+    found = run(table, model="a", rule={"youden": True}).comparison
+    assert found is not None
+    names = [test.test.difference.name for test in found.tests]
+    assert names == ["auroc_difference", "sensitivity_difference", "specificity_difference"]
+    shares = {(row.model, row.measure.name): row.measure.value for row in found.rows}
+    for test, of in zip(found.tests[1:], ("sensitivity", "specificity"), strict=True):
+        expected = shares["a", of] - shares["b", of]  # type: ignore[operator]
+        assert test.test.difference.value == pytest.approx(expected)
+        assert test.test.method == "McNemar, exact"
+        assert test.p_holm == test.test.p  # one test of its measure
+
+
+def test_p_of_the_areas_is_not_adjusted_for_the_decisions() -> None:
+    first = scores()
+    random = np.random.default_rng(1)
+    models = [first.assign(model=name, y_score=first["y_score"] + random.normal(0, s, 80))
+              for name, s in (("a", 0.0), ("b", 0.2), ("c", 0.4))]  # fmt: skip
+    table = pd.concat(models, ignore_index=True)
+    thresholds = {(name, "x"): 0.4 for name in "abc"}
+    alone = compare_models(table)
+    both = compare_models(table, thresholds=thresholds)
+    areas = [t.p_holm for t in both if t.test.difference.name == "auroc_difference"]
+    assert areas == [t.p_holm for t in alone]
+    assert len(both) == 9
+    assert both[1].test.method == "Obuchowski 1998 over patients"
 
 
 def test_a_model_that_is_not_there_is_refused() -> None:

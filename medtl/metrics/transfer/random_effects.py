@@ -89,10 +89,11 @@ def random_effects(values: ArrayLike, errors: ArrayLike, *, ci: CI = CI95) -> Ra
     t = float(stdtrit(freedom, 0.5 + ci.level / 2))
     half, ahead = t * math.sqrt(spread), t * math.sqrt(spread + tau2)
     typical = freedom * fixed.sum() / (fixed.sum() ** 2 - fixed @ fixed)
-    new = (mean - ahead, mean + ahead) if y.size > 2 else (None, None)
+    low, high = (mean - ahead, mean + ahead) if y.size > 2 else (None, None)
     i2, p = float(tau2 / (tau2 + typical)), float(chdtrc(freedom, q))
+    error_of = math.sqrt(spread)
     return RandomEffects(
-        mean, mean - half, mean + half, math.sqrt(spread), tau2, i2, q, p, *new, sites=y.size
+        mean, mean - half, mean + half, error_of, tau2, i2, q, p, low, high, y.size
     )
 
 
