@@ -118,7 +118,9 @@ def test_models_are_compared_and_readers_are_on_the_curve(reports: Reports) -> N
     report = reports["models"]
     content, html = metrics_of(report), report.read_text("utf-8")
     assert content["comparison"]["models"] == ["baseline", "net A", "net B"]
-    assert len(content["comparison"]["tests"]) == 3
+    compared = [test["test"]["difference"]["name"] for test in content["comparison"]["tests"]]
+    names = ("auroc_difference", "sensitivity_difference", "specificity_difference")
+    assert compared == 3 * list(names)
     words = text_of(html)
     assert "baseline minus net A" in words
     assert "The rest of this report describes net A" in words
