@@ -59,6 +59,41 @@ def kfold(
 
 @study_app.command()
 @spread
+def shortcuts(
+    work: Work,
+    folds: Annotated[int, typer.Option(min=2, max=20)] = 5,
+    from_random: Annotated[
+        str,
+        typer.Option(help="epochs from random weights, in multiples of the recipe's; 0 for none"),
+    ] = "1,2",
+) -> None:
+    """Ask what a thumbnail, the header, random weights reach in the folds of a recipe."""
+    from medtl.run.check import read_recipe
+
+    try:
+        factors = [int(factor) for factor in from_random.split(",")]
+    except ValueError:
+        factors = [-1]
+    if min(factors) < 0:
+        raise typer.BadParameter(f"{from_random!r}; give whole numbers, --from-random 1,2")
+    checked = read_recipe(work.recipe, work.changes)
+    from medtl.studies.shortcuts import run_shortcuts
+
+    with bars() as shown:
+        run_shortcuts(
+            checked,
+            work.out,
+            folds=folds,
+            from_random=[factor for factor in factors if factor],
+            resume=work.resume,
+            progress=shown.progress,
+            callbacks=[shown.watcher()],
+        )
+    typer.echo((work.out / "shortcuts.md").read_text("utf-8"))
+
+
+@study_app.command()
+@spread
 def seeds(
     work: Work,
     repeats: Repeats,

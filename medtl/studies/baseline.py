@@ -1,7 +1,6 @@
-"""Models that every fine-tuned network must beat.
+"""Models that every fine-tuned network must beat: linear ones and, for a quantity, the median.
 
-Logistic or ridge regression on frozen features and, for a quantity, the median: what is right
-without any image. All learn from the training rows only.
+All learn from the training rows only.
 """
 
 from __future__ import annotations
@@ -10,18 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from medtl.errors import RunError
-from medtl.recipe.schema import Recipe
-from medtl.run.build import build_contract, build_decoder, build_reader
-from medtl.run.kinds import classifier
-from medtl.training.runtime import Runtime
-from medtl.types import Case, Manifest, Progress, silent
-
-FEATURE_SIZE = 224
-"""Pixels per side for the frozen features, whatever the recipe trains at."""
 
 STRENGTHS = tuple(10.0**k for k in range(-5, 2))
 """Inverse regularisation strengths of the logistic regression to choose from."""
@@ -31,42 +21,6 @@ PENALTIES = tuple(10.0**k for k in range(6))
 
 INNER_FOLDS = 4
 """Grouped folds of the training part by which the strength is chosen."""
-
-BATCH = 32
-
-
-def frozen_features(
-    recipe: Recipe, manifest: Manifest, *, progress: Progress = silent
-) -> tuple[NDArray[np.float32], list[Case]]:
-    """Return the pooled features of all readable images under the recipe's initial weights.
-
-    Args:
-        recipe: Its backbone, weights and preprocessing are used, at `FEATURE_SIZE` pixels.
-        manifest: The cases.
-        progress: Told of reading and computing.
-
-    Returns:
-        `(n, F)` features and the `n` cases they belong to.
-    """
-    image = recipe.image.model_copy(update={"size": FEATURE_SIZE})
-    recipe = recipe.model_copy(update={"image": image})
-    reader = build_reader(recipe, build_contract(recipe), manifest.root)
-    store, _ = build_decoder(recipe)(
-        manifest.cases, reader, progress=lambda d, t: progress("Reading for the baseline", d, t)
-    )
-    preprocessor = reader.preprocessor.fit(store.unit(row) for row in range(len(store.case_ids)))
-    runtime = Runtime(recipe.run.device, recipe.run.precision)
-    model, _ = classifier(recipe, outputs=1)
-    runtime.place(model).eval()
-    features = []
-    with torch.inference_mode():
-        for start in range(0, len(store.case_ids), BATCH):
-            rows = range(start, min(start + BATCH, len(store.case_ids)))
-            units = np.stack([preprocessor.standardise(store.unit(row)) for row in rows])
-            features.append(model.features(runtime.to_device(torch.from_numpy(units))).cpu())
-            progress("Frozen features", rows[-1] + 1, len(store.case_ids))
-    readable = set(store.case_ids)
-    return torch.cat(features).numpy(), [c for c in manifest.cases if c.case_id in readable]
 
 
 def logistic_scores(

@@ -29,12 +29,8 @@ from medtl.run.files import RunFiles
 from medtl.run.folder import Run
 from medtl.run.prepare import split_cases
 from medtl.storage.atomic import write_json, write_text
-from medtl.studies.baseline import (
-    frozen_features,
-    logistic_scores,
-    median_values,
-    ridge_values,
-)
+from medtl.studies.baseline import logistic_scores, median_values, ridge_values
+from medtl.studies.controls import CONTROLS, ControlImages, control_images
 from medtl.studies.ensemble import ENSEMBLE, Ensemble, ensemble_runs
 from medtl.studies.judgement import markdown_table
 from medtl.tasks.protocols import Task
@@ -46,7 +42,7 @@ if TYPE_CHECKING:
     from medtl.training.callbacks import Callback
 
 FINE_TUNED, FROZEN, MEDIAN = "fine_tuned", "frozen_features", "median"
-"""Names of the models in the tables: the recipe's, a linear one, and one that sees no image."""
+"""Names of models in the tables: the recipe's, a linear control, and one that sees no image."""
 
 
 @dataclass(frozen=True)
@@ -54,19 +50,20 @@ class Contest:
     """The comparison over folds of models that are watched by one statistic.
 
     Attributes:
-        baselines: Name of a model -> its scores from features, truth and patients, learned from
-            the rows `train`.
+        linear: Scores from features, truth and patients, learned from the rows `train`.
+        blind: Name of a model that looks at no image -> the same.
         measure: From truth, scores of each model and folds to a measure of each model, then the
             difference of the first from each other one.
     """
 
-    baselines: Mapping[str, Callable[..., NDArray[np.float64]]]
+    linear: Callable[..., NDArray[np.float64]]
+    blind: Mapping[str, Callable[..., NDArray[np.float64]]]
     measure: Callable[..., list[Measure]]
 
 
 CONTESTS: dict[str, Contest] = {
-    "auroc": Contest({FROZEN: logistic_scores}, mean_of_folds_auroc),
-    "mae": Contest({FROZEN: ridge_values, MEDIAN: median_values}, mean_of_folds_mae),
+    "auroc": Contest(logistic_scores, {}, mean_of_folds_auroc),
+    "mae": Contest(ridge_values, {MEDIAN: median_values}, mean_of_folds_mae),
 }
 """Statistic that a task watches, without its unit -> what its networks are compared with."""
 
@@ -111,15 +108,14 @@ def run_kfold(
         RunError: When `out` exists without `resume`, or holds folds of another split, or the task
             is one whose models are not compared over folds.
     """
-    manifest, task, contest = _started(recipe, out := Path(out), resume=resume)
+    manifest, task, contest = started(recipe, out := Path(out), resume=resume)
     parts = kfold(manifest, task.strata(manifest.cases), folds, recipe.seed_of("split"))
-    folders = _run_folds(recipe, parts, out, progress=progress, callbacks=callbacks)
-    tables = []
-    for number, table in enumerate(Run(folder).predictions for folder in folders):
-        tables.append(table[table["split"] == "test"].assign(fold=number, model=FINE_TUNED))
+    folders = run_folds(recipe, parts, out, progress=progress, callbacks=callbacks)
+    tables = fold_tables(folders, FINE_TUNED)
     if baseline == "frozen":
-        tables += _baseline_tables(recipe, contest, manifest, parts, progress)
-    return _summarise(tables, contest, recipe.data.strata, out)
+        images = control_images(recipe, manifest, progress=progress)
+        tables += control_tables(images, contest, parts, [FROZEN])
+    return summarise(tables, contest, recipe.data.strata, out)
 
 
 def ensemble_kfold(
@@ -149,15 +145,19 @@ def ensemble_kfold(
         RunError: When `out` exists without `resume`, or holds folds of another split, or the task
             is one whose scores are not averaged.
     """
-    manifest, task, _ = _started(recipe, out := Path(out), resume=resume)
+    manifest, task, _ = started(recipe, out := Path(out), resume=resume)
     split = split_cases(recipe, manifest, task)
     parts = validation_folds(split, task.strata(manifest.cases), folds, recipe.seed_of("split"))
-    folders = _run_folds(recipe, parts, out, progress=progress, callbacks=callbacks)
+    folders = run_folds(recipe, parts, out, progress=progress, callbacks=callbacks)
     return ensemble_runs(folders, out / ENSEMBLE)
 
 
-def _started(recipe: Recipe, out: Path, *, resume: bool) -> tuple[Manifest, Task, Contest]:
-    """The cases, what their targets mean and how models are compared; `out` holds the recipe."""
+def started(recipe: Recipe, out: Path, *, resume: bool) -> tuple[Manifest, Task, Contest]:
+    """Begin a study of folds: its cases, their task, how models are compared.
+
+    Raises:
+        RunError: When `out` exists without `resume`, or the task's models are not compared so.
+    """
     manifest = build_manifest(recipe)
     task = build_task(recipe, manifest.cases)
     contest = _contest(recipe, task)
@@ -165,7 +165,7 @@ def _started(recipe: Recipe, out: Path, *, resume: bool) -> tuple[Manifest, Task
     return manifest, task, contest
 
 
-def _run_folds(
+def run_folds(
     recipe: Recipe,
     parts: Sequence[Manifest],
     out: Path,
@@ -173,7 +173,18 @@ def _run_folds(
     progress: Progress,
     callbacks: Sequence[Callback],
 ) -> list[Path]:
-    """Train and test every fold that is not finished; return the run folders."""
+    """Train and test every fold that is not finished; return the run folders.
+
+    Args:
+        recipe: What each fold does.
+        parts: The cases of every fold, split.
+        out: Where the run folders lie.
+        progress: Told of reading and predicting.
+        callbacks: Told of training.
+
+    Raises:
+        RunError: When `out` holds folds of another split.
+    """
     folders = [out / f"fold_{number}" for number in range(len(parts))]
     for number, (folder, part) in enumerate(zip(folders, parts, strict=True)):
         run = Run(folder)
@@ -189,6 +200,12 @@ def _run_folds(
             callbacks=callbacks,
         )
     return folders
+
+
+def fold_tables(folders: Sequence[Path], model: str) -> list[pd.DataFrame]:
+    """Return the predictions of each fold's test part, under the name of a model."""
+    tables = enumerate(Run(folder).predictions for folder in folders)
+    return [t[t["split"] == "test"].assign(fold=number, model=model) for number, t in tables]
 
 
 def _contest(recipe: Recipe, task: Task) -> Contest:
@@ -212,28 +229,36 @@ def _prefixed(progress: Progress, prefix: str, what: str, done: int, total: int)
     progress(prefix + what, done, total)
 
 
-def _baseline_tables(
-    recipe: Recipe,
-    contest: Contest,
-    manifest: Manifest,
-    parts: Sequence[Manifest],
-    progress: Progress,
+def control_tables(
+    images: ControlImages, contest: Contest, parts: Sequence[Manifest], names: Sequence[str]
 ) -> list[pd.DataFrame]:
-    """Out-of-fold predictions of the baselines, which learn from all but the test part."""
-    features, cases = frozen_features(recipe, manifest, progress=progress)
+    """Return out-of-fold predictions of controls, which learn from all but the test part.
+
+    Args:
+        images: Of the study.
+        contest: What learns from the numbers of a control.
+        parts: The cases of every fold, split.
+        names: Of `CONTROLS`; one that knows nothing of the cases is left out.
+    """
+    recipe, cases = images.recipe, images.cases
     task = build_task(recipe, cases)
     truth, patients = task.truth_matrix(cases), [case.patient_id for case in cases]
-    features = np.concatenate([features, task.inputs(cases)], axis=1)
+    inputs = task.inputs(cases)
+    learners = {}
+    for name in names:
+        features = CONTROLS[name](images)
+        if features.shape[1]:
+            learners[name] = partial(contest.linear, np.concatenate([features, inputs], axis=1))
+    learners |= {name: partial(learn, inputs) for name, learn in contest.blind.items()}
     tables = []
     for number, part in enumerate(parts):
         split = {case.case_id: case.split for case in part.cases}
         is_test = np.array([split[case.case_id] == "test" for case in cases])
         train = [case for case, kept in zip(cases, ~is_test, strict=True) if kept]
         test = [case for case, chosen in zip(cases, is_test, strict=True) if chosen]
-        for name, learn in contest.baselines.items():
+        for name, learn in learners.items():
             scores = [
-                learn(features, column, patients, train=~is_test, seed=number)[is_test]
-                for column in truth.T
+                learn(column, patients, train=~is_test, seed=number)[is_test] for column in truth.T
             ]
             table = predictions_table(
                 task.weighted(train), test, np.stack(scores, axis=1), strata=recipe.data.strata
@@ -242,10 +267,17 @@ def _baseline_tables(
     return tables
 
 
-def _summarise(
+def summarise(
     tables: Sequence[pd.DataFrame], contest: Contest, strata: Sequence[str], out: Path
 ) -> list[Result]:
-    """Measure the pooled out-of-fold predictions and write the study's files."""
+    """Measure the pooled out-of-fold predictions and write the study's files.
+
+    Args:
+        tables: Predictions of every model and fold, the recipe's first.
+        contest: How models are compared.
+        strata: Columns whose values are subsets of their own.
+        out: The study folder.
+    """
     import pandas as pd
 
     table = pd.concat(tables, ignore_index=True)
@@ -276,7 +308,7 @@ def _measure(table: pd.DataFrame, contest: Contest, label: str, subset: str) -> 
     wide = rows.pivot_table(
         index=["case_id", "patient_id", "fold", "y_true"], columns="model", values="y_score"
     ).reset_index()
-    models = [name for name in (FINE_TUNED, *contest.baselines) if name in wide]
+    models = [name for name in dict.fromkeys(table["model"]) if name in wide]
     measures = contest.measure(
         wide["y_true"].to_numpy(dtype=float),
         [wide[name].to_numpy() for name in models],
@@ -294,7 +326,7 @@ def to_markdown(results: Sequence[Result], folds: int) -> str:
     for result in results:
         size = result.measures[0]
         row = [result.label, result.subset, str(size.n), str(size.n_patients)]
-        cells.append([*row, *map(_shown, result.measures)])
+        cells.append([*row, *map(shown, result.measures)])
     head = ("label", "subset", "images", "patients", *columns)
     lines = [
         f"{results[0].measures[0].name}: mean of {folds} patient-grouped folds; 95 % intervals by "
@@ -306,8 +338,8 @@ def to_markdown(results: Sequence[Result], folds: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _shown(measure: Measure) -> str:
-    """A measure in a table cell."""
+def shown(measure: Measure) -> str:
+    """Return a measure as the text of a table cell."""
     if measure.value is None:
         return f"not estimable: {measure.reason}"
     interval = "" if measure.low is None else f" [{measure.low:.3f}, {measure.high:.3f}]"

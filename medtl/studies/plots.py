@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from medtl.storage.atomic import atomic_path
 from medtl.studies.judgement import Effect
+from medtl.types import Measure
 
 COLORS = {"better": "#1a7f37", "worse": "#b42318"}
 """Of verdicts; all others are grey."""
@@ -35,18 +37,46 @@ def draw_study(effects: Sequence[Effect], measure: str, out: Path) -> list[str]:
     return names
 
 
-def _draw(effects: Sequence[Effect], measure: str, path: Path, *, upright: bool = False) -> None:
-    """Seeds as dots, means with intervals; one comparison a row, or a column when upright."""
+def draw_controls(models: Sequence[str], measures: Sequence[Measure], path: Path) -> None:
+    """Draw what each model reaches, one a row, with its interval.
+
+    Args:
+        models: In words, the recipe's first.
+        measures: One a model; one without a value leaves its row empty.
+        path: The SVG file.
+    """
+    with _axes((7.0, 1.1 + 0.32 * len(models)), path) as axes:
+        for place, measure in enumerate(measures):
+            color = "#0969da" if place == 0 else "#57606a"
+            if measure.low is not None and measure.high is not None:
+                axes.plot([measure.low, measure.high], [place, place], color=color, linewidth=1.6)
+            if measure.value is not None:
+                axes.plot([measure.value], [place], linestyle="", marker="D", color=color)
+        axes.yaxis.set_ticks(range(len(models)), models)
+        axes.set_xlabel(measures[0].name.replace("_", " "))
+        axes.invert_yaxis()
+
+
+@contextmanager
+def _axes(size: tuple[float, float], path: Path) -> Iterator[Any]:
+    """Axes whose drawing is written to an SVG file."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    size = (1.5 + 1.1 * len(effects), 3.2) if upright else (7.0, 1.1 + 0.32 * len(effects))
     # A fixed salt makes equal results equal bytes.
     with rc_context({"svg.hashsalt": "medtl", "svg.fonttype": "none"}):
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasSVG(figure)
-        axes = figure.add_subplot()
+        yield figure.add_subplot()
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, format="svg", metadata={"Date": None})
+
+
+def _draw(effects: Sequence[Effect], measure: str, path: Path, *, upright: bool = False) -> None:
+    """Seeds as dots, means with intervals; one comparison a row, or a column when upright."""
+    size = (1.5 + 1.1 * len(effects), 3.2) if upright else (7.0, 1.1 + 0.32 * len(effects))
+    with _axes(size, path) as axes:
         for place, effect in enumerate(effects):
             _draw_effect(axes, place, effect, upright=upright)
         places = axes.xaxis if upright else axes.yaxis
@@ -58,8 +88,6 @@ def _draw(effects: Sequence[Effect], measure: str, path: Path, *, upright: bool 
             axes.axvline(0, color="black", linewidth=0.8)
             axes.set_xlabel(f"difference in {measure}")
             axes.invert_yaxis()
-        with atomic_path(path) as temporary:
-            figure.savefig(temporary, format="svg", metadata={"Date": None})
 
 
 def _draw_effect(axes: Any, place: int, effect: Effect, *, upright: bool) -> None:
