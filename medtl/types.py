@@ -166,6 +166,8 @@ class Case:
         mask: Absolute path of the mask, or None.
         frame: Frame of a multi-frame DICOM, or slice of a volume, counted from 0; None for all.
         row: Line number in the manifest file (the header is line 1), for error messages.
+        readings: Rater -> target column -> what that rater said, where there are several.
+        exam: The examination that the image is of, pseudonymous; "" when no column says.
     """
 
     case_id: str
@@ -177,6 +179,8 @@ class Case:
     mask: Path | None = None
     frame: int | None = None
     row: int = 0
+    readings: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
+    exam: str = ""
 
     def __repr__(self) -> str:
         targets = [f"{name} {value}" for name, value in self.targets.items() if value]

@@ -29,8 +29,8 @@ import torch
 from PIL import Image as Pillow
 from torch import nn
 
-from medtl.cases.discover import discover
-from medtl.cases.scan import scan_dicom
+from medtl.cases.intake.discover import discover
+from medtl.cases.intake.scan import scan_dicom
 from medtl.errors import ImageError, MedtlError
 from medtl.io.dicom.image import read_dicom  # noqa: F401  what an idle worker has loaded
 from medtl.io.dicom.series import read_series

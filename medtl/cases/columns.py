@@ -40,6 +40,13 @@ class Columns:
         separator: What stands between two listed findings.
         where: The rows that a study takes, "view in [AP, PA]"; "" takes all.
         called: Name that medtl knows ("image", "patient_id") -> column of the table.
+        raters: Columns with the labels of several raters, or the one column that says who read
+            (then an image has a row for each rater).
+        consensus: How their labels become one: "majority", "mean" (a soft label), or a rater.
+        ties: Whether a majority that does not exist is a fault or an uncertain label.
+        soft: Whether the cells of the targets are probabilities.
+        exam: Column of the examination that an image is of; its images have one label.
+        drops_duplicates: Whether a second row of one image, with the same label, is left out.
 
     Example:
         >>> columns = Columns.of({"target": "age_months", "sex": "male", "strata": ["site"]})
@@ -64,6 +71,12 @@ class Columns:
     separator: str = "|"
     called: Mapping[str, str] = field(default_factory=dict)
     where: str = ""
+    raters: Sequence[str] = ()
+    consensus: str = ""
+    ties: str = "fault"
+    soft: bool = False
+    exam: str | None = None
+    drops_duplicates: bool = False
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Columns:
@@ -71,22 +84,34 @@ class Columns:
 
         Args:
             data: `target`, `mask`, `strata`, `sex`, `ids`, `one_image_per_patient`, `labels`,
-                `positive`, `classes`, `listed_in`, `separator`, `columns` and `where`, each of
-                which may be missing. What is no text names no column: the schema reports it.
+                `positive`, `classes`, `listed_in`, `separator`, `columns`, `where`, `raters`,
+                `consensus`, `ties`, `soft`, `exam` and `duplicates`, each of which may be missing.
+                What is no text names no column: the schema reports it.
         """
+
+        def text(key: str) -> str | None:
+            return next(iter(_texts(data.get(key))), None)
+
+        raters = _texts(data.get("raters"))
         return cls(
             targets=_texts(data.get("target")),
-            mask=next(iter(_texts(data.get("mask"))), None),
+            mask=text("mask"),
             strata=_texts(data.get("strata")),
             inputs=_texts(data.get("sex")),
             ids="pseudonymous" if data.get("ids") == "pseudonymous" else "pseudonymise",
             one_image_per_patient=data.get("one_image_per_patient") is True,
             meanings={str(word): str(value) for word, value in _mapping(data.get("labels"))},
             words=(*_texts(data.get("positive")), *_texts(data.get("classes"))),
-            listed_in=next(iter(_texts(data.get("listed_in"))), None),
-            separator=next(iter(_texts(data.get("separator"))), "|"),
+            listed_in=text("listed_in"),
+            separator=text("separator") or "|",
             called={str(name): str(column) for name, column in _mapping(data.get("columns"))},
-            where=next(iter(_texts(data.get("where"))), ""),
+            where=text("where") or "",
+            raters=raters,
+            consensus=text("consensus") or "",
+            ties=text("ties") or "fault",
+            soft=data.get("soft") is True or (bool(raters) and data.get("consensus") == "mean"),
+            exam=text("exam"),
+            drops_duplicates=data.get("duplicates") == "drop",
         )
 
     def known_names(self, present: Iterable[str]) -> tuple[str, ...]:
@@ -102,18 +127,28 @@ class Columns:
     @property
     def names(self) -> tuple[str, ...]:
         """All columns that a table must have, each once."""
-        masks = () if self.mask is None else (self.mask,)
-        return tuple(dict.fromkeys([*self.read_as_targets, *masks, *self.about]))
+        others = [name for name in (self.mask, self.exam, self.reader) if name is not None]
+        return tuple(dict.fromkeys([*self.read_as_targets, *others, *self.about]))
+
+    @property
+    def reader(self) -> str | None:
+        """Column that says which rater a row is of, None where a row holds all raters."""
+        return self.raters[0] if len(self.raters) == 1 else None
 
     @property
     def read_as_targets(self) -> tuple[str, ...]:
         """Columns of the table that the targets are read from."""
+        if len(self.raters) > 1:
+            return tuple(self.raters)
         return tuple(self.targets) if self.listed_in is None else (self.listed_in,)
 
     def missing_from(self, present: Collection[str]) -> dict[str, list[str]]:
         """Return key of the recipe -> columns it names that a table does not have."""
+        of_targets = "target" if self.listed_in is None else "listed_in"
         by_key = {
-            "target" if self.listed_in is None else "listed_in": self.read_as_targets,
+            of_targets: () if len(self.raters) > 1 else self.read_as_targets,
+            "raters": self.raters,
+            "exam": () if self.exam is None else (self.exam,),
             "mask": () if self.mask is None else (self.mask,),
             "strata": self.strata,
             "sex": self.inputs,
@@ -128,9 +163,14 @@ class Columns:
     def within(self, present: Iterable[str]) -> Columns:
         """Return those of these that a table has, for tables that need not have all of them."""
         has = {*present}
+        raters = self.raters if has.issuperset(self.raters) else ()
         return replace(
             self,
-            targets=[n for n in self.targets if n in has or self.listed_in in has],
+            targets=[
+                n for n in self.targets if n in has or self.listed_in in has or len(raters) > 1
+            ],
+            raters=raters,
+            exam=self.exam if self.exam in has else None,
             listed_in=self.listed_in if self.listed_in in has else None,
             mask=self.mask if self.mask in has else None,
             strata=[name for name in self.strata if name in has],

@@ -15,6 +15,7 @@ from medtl.cases.columns import Columns
 from medtl.cases.polarity import finding_of, is_absence
 from medtl.cases.spellings import folded, spelled_alike
 from medtl.errors import ManifestError
+from medtl.metrics.scores import HALF, soft_label
 from medtl.types import SPLITS, Case
 
 MISSING_WORDS = frozenset({"nan", "na", "n/a", "#n/a", "null", "none", "nil", "missing", "?", "-"})
@@ -56,12 +57,22 @@ class Vocabulary:
         Args:
             cell: Column of the table -> its text in one row.
         """
+        if len(self.columns.raters) > 1:
+            return {}
         if self.columns.listed_in is None:
             return {name: self._word(name, cell(name) or "") for name in self.columns.targets}
         text = cell(self.columns.listed_in) or ""
         parts = {part.strip() for part in text.split(self.columns.separator)} - {""}
         self._unlisted.update(parts - {*self.columns.targets})
         return {name: str(int(name in parts)) if parts else "" for name in self.columns.targets}
+
+    def readings(self, cell: Callable[[str], str | None]) -> dict[str, dict[str, str]]:
+        """Return rater -> target -> what was said, for a row that holds all raters or one."""
+        raters, targets = self.columns.raters, self.columns.targets
+        if len(raters) > 1:
+            return {name: {targets[0]: self._word(name, cell(name) or "")} for name in raters}
+        who = (cell(raters[0]) or "").strip() if raters else ""
+        return {who: self.targets(cell)} if who else {}
 
     def _word(self, column: str, text: str) -> str:
         """What one cell is read as."""
@@ -105,7 +116,11 @@ def meaning_faults(
     del counts[""]
     words = [word for word in counts if word not in FINDING_CELLS]
     where = f"column {column!r}"
-    fault = _spelling_fault(counts, where) or _list_fault(counts, where, column)
+    fault = (
+        _probability_fault(counts, where)
+        or _spelling_fault(counts, where)
+        or _list_fault(counts, where, column)
+    )
     if fault is not None:
         return [fault]
     if positive is not None:
@@ -122,6 +137,56 @@ def meaning_faults(
     fix = f"State which one is the finding: {' or '.join(f'positive: {a}' for a in answers)}"
     expected = "to be told which one is the finding"
     return [ManifestError(found, expected=expected, where="data.positive", fix=fix)]
+
+
+def soft_faults(cases: Sequence[Case], column: str) -> list[ManifestError]:
+    """Return a fault for cells of a soft label that are no probabilities."""
+    counts = Counter(case.targets.get(column, "").strip() for case in cases)
+    strange = [text for text in counts if text not in ("", "-1") and soft_label(text) is None]
+    if not strange:
+        return []
+    return [
+        ManifestError(
+            f"the values {_counted(counts, strange)}",
+            expected="a probability in [0, 1], -1 for uncertain, or nothing",
+            where=f"column {column!r}",
+            fix="Percent are divided by 100; words belong into data.labels, without data.soft",
+        )
+    ]
+
+
+def soft_notes(cases: Sequence[Case], columns: Columns) -> list[str]:
+    """Return what training and evaluation make of soft labels, none where there are none."""
+    if not columns.soft:
+        return []
+    notes = []
+    for column in columns.targets:
+        known = [soft_label(case.targets.get(column, "")) for case in cases]
+        shares = [share for share in known if share is not None]
+        between = sum(share not in (0, 1) for share in shares)
+        notes.append(
+            f"{column}: {between} of {len(shares)} labels lie between 0 and 1; training takes them "
+            f"as they are, evaluation as present above 0.5 and absent below "
+            f"({sum(share == HALF for share in shares)} of exactly 0.5 are not scored)"
+        )
+    return notes
+
+
+def _probability_fault(counts: Mapping[str, int], where: str) -> ManifestError | None:
+    """Probabilities that the recipe does not call so."""
+    shares = {word: soft_label(word) for word in counts if word != "-1"}
+    between = [word for word, share in shares.items() if share not in (None, 0, 1)]
+    if None in shares.values():
+        return None
+    if not between:
+        return None
+    return ManifestError(
+        f"{sum(counts[word] for word in between)} labels lie between 0 and 1, for example "
+        f"{between[0]!r}",
+        expected="0 and 1, or to be told that they are probabilities",
+        where=where,
+        fix="State data.soft: true to train on them as they are (evaluation is at 0.5)",
+    )
 
 
 def _third_values(counts: Mapping[str, int], positive: str, where: str) -> list[ManifestError]:

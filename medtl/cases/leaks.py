@@ -9,15 +9,16 @@ Reference: Kapoor and Narayanan 2023, Patterns 4:100804 (leakage and the reprodu
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medtl.errors import LeakError
-from medtl.storage.tables import raise_together
+from medtl.errors import LeakError, ManifestError
+from medtl.storage.tables import raise_together, rows_text
 from medtl.types import SPLITS, Case, Manifest
 
 _MAX_ROWS = 5
@@ -94,6 +95,56 @@ def check_pixels(hashes: Mapping[str, str], manifest: Manifest) -> tuple[str, ..
     ]
     raise_together(faults, "manifest")
     return tuple(_duplicate_note(group) for group in groups)
+
+
+def without_copies(
+    hashes: Mapping[str, str], manifest: Manifest
+) -> tuple[Manifest, tuple[str, ...]]:
+    """Return the manifest with the first of equal images alone, and which rows were left out.
+
+    A copy in another split is left out too if its patient has no other image there: else two ids
+    may be one person, whose other images would still leak, and the copy stays for `check_pixels`.
+
+    Args:
+        hashes: Case id -> content hash, of all cases whose image can be read.
+        manifest: The cases, each with its split.
+
+    Raises:
+        ManifestError: If equal images have different labels or masks.
+    """
+    groups = find_duplicates(hashes, manifest)
+    faults = [
+        ManifestError(
+            f"identical pixels with different labels or masks: {_named(group)}",
+            expected="one label for one image",
+            where="data.duplicates",
+            fix="Correct the labels: which of them is dropped would decide",
+        )
+        for group in groups
+        if len({_truth(case) for case in group}) > 1
+    ]
+    raise_together(faults, "manifest")
+    images = Counter(case.patient_id for case in manifest.cases)
+    dropped: dict[str, int] = {}
+    for first, *copies in groups:
+        for copy in copies:
+            if copy.split == first.split or images[copy.patient_id] == 1:
+                dropped[copy.case_id] = copy.row
+                images[copy.patient_id] -= 1
+    if not dropped:
+        return manifest, ()
+    cases = tuple(case for case in manifest.cases if case.case_id not in dropped)
+    note = (
+        f"{len(dropped)} images are copies of others (equal pixels, equal labels) and are left "
+        f"out: {rows_text([*dropped.values()])}"
+    )
+    return replace(manifest, cases=cases), (note,)
+
+
+def _truth(case: Case) -> tuple[object, ...]:
+    """What is said of an image: its labels, and the bytes of its mask."""
+    mask = case.mask.read_bytes() if case.mask is not None and case.mask.is_file() else case.mask
+    return (*sorted(case.targets.items()), mask)
 
 
 def _duplicate_note(group: Sequence[Case]) -> str:

@@ -22,8 +22,10 @@ from typing import Any
 
 from medtl.cases import leaks
 from medtl.cases.columns import NO_COLUMNS, Columns, Where
-from medtl.cases.labels import Vocabulary
+from medtl.cases.exams import exam_faults
+from medtl.cases.labels import Vocabulary, soft_notes
 from medtl.cases.pseudonyms import Kind, band_age, load_salt, pseudonym, remember
+from medtl.cases.raters import with_consensus
 from medtl.cases.sidecar import read_sidecar
 from medtl.cases.spellings import is_rounded, spelled_alike
 from medtl.errors import LeakError, ManifestError, MedtlError
@@ -118,8 +120,9 @@ def read_manifest(
     names = _Names(columns.ids, load_salt() if salt is None else salt)
     root = (path.resolve().parent / sidecar["images"]).resolve()
     builder = _CaseBuilder(table, columns, root, names)
-    cases = list(builder.cases())
+    cases, split_opinions, read = with_consensus(builder.with_readings(), columns)
     faults += [*_together(builder.faults), *leaks.patient_faults(cases), *builder.id_faults()]
+    faults += [*split_opinions, *exam_faults(cases)]
     raise_together([*faults, *sidecar_faults], path.name)
     if salt is None:
         remember(names.made.items())
@@ -131,7 +134,7 @@ def read_manifest(
         units=MappingProxyType(sidecar["units"]),
         source=sidecar["source"],
         licence=sidecar["licence"],
-        notes=(*table.notes, *builder.notes()),
+        notes=(*table.notes, *builder.notes(), *read, *soft_notes(cases, columns)),
     )
 
 
@@ -219,6 +222,7 @@ class _CaseBuilder:
         self.names = names
         self.faults: list[MedtlError] = []
         self.duplicates: list[int] = []
+        self.readings: dict[tuple[Path, int | None], dict[str, dict[str, str]]] = {}
         self.renamed: set[str] = set()
         self.spelled: list[str] = []
         self.where = Where.parse(wanted.where) if wanted.where else None
@@ -229,6 +233,13 @@ class _CaseBuilder:
         self.index = {name: i for i, name in enumerate(table.columns)}
         self.locate = _locator(root)
         self.has_split = any(self._cell(row, "split") for row in table.rows)
+
+    def with_readings(self) -> list[Case]:
+        """Return the case of each image with what its raters said."""
+        cases = list(self.cases())
+        if not self.wanted.raters:
+            return cases
+        return [replace(c, readings=self.readings.get((c.image, c.frame), {})) for c in cases]
 
     def cases(self) -> Iterator[Case]:
         """Yield the case of each row; rows that repeat an earlier one are left out."""
@@ -245,6 +256,7 @@ class _CaseBuilder:
                 yield self._case(row, line, self.root, frame)
                 continue
             first_line, first_row = seen.setdefault((image, frame), (line, row))
+            self._read(row, line, (image, frame))
             if first_line != line:
                 self._repeated(first_line, first_row, line, row)
                 continue
@@ -316,7 +328,17 @@ class _CaseBuilder:
             mask=self._mask(row, line),
             frame=frame,
             row=line,
+            exam=self._exam(row, line),
         )
+
+    def _exam(self, row: tuple[str, ...], line: int) -> str:
+        """Return the examination of a row, "" where the study does not ask for it."""
+        if self.wanted.exam is None:
+            return ""
+        given = self._cell(row, self.wanted.exam)
+        if not given:
+            self._fault(line, f"no {self.wanted.exam}", "Fill the cell, or leave data.exam out")
+        return self.names.of("study", given) if given else ""
 
     def _check_age(self, row: tuple[str, ...], line: int) -> None:
         """Note an age that nobody has: a code for "unknown", or an error of typing."""
@@ -371,15 +393,32 @@ class _CaseBuilder:
         self._fault(line, f"{column}: {found[0]}", found[1])
         return None
 
+    def _read(self, row: tuple[str, ...], line: int, image: tuple[Path, int | None]) -> None:
+        """Keep what the rater, or the raters, of a row said; note a row that names none."""
+        said = self.vocabulary.readings(partial(self._cell, row))
+        known = self.readings.setdefault(image, {})
+        if self.wanted.reader is not None and not said:
+            self._fault(line, f"no {self.wanted.reader}", "Say who read it, or delete the row")
+        if any(known.get(name, words) != words for name, words in said.items()):
+            self._fault(line, "one rater labels the image again", "Keep one row a rater and image")
+        known |= said
+
     def _repeated(
         self, first_line: int, first_row: tuple[str, ...], line: int, row: tuple[str, ...]
     ) -> None:
         """Note a row with the image of an earlier one: harmless only if all else is the same."""
-        if row == first_row:
-            self.duplicates.append(line)
-            return
         differ = [name for name, i in self.index.items() if row[i] != first_row[i]]
         conflict = [name for name in differ if name in {*self.wanted.names, *_STRUCTURAL[1:]}]
+        if self.wanted.reader in differ:
+            conflict = [
+                c for c in conflict if c not in (self.wanted.reader, *self.wanted.read_as_targets)
+            ]
+            differ = conflict
+            if not conflict:  # another rater's row
+                return
+        if not differ or (self.wanted.drops_duplicates and not conflict):
+            self.duplicates.append(line)
+            return
         found = f"the image of row {first_line} again"
         if conflict:
             found += f", with conflicting {', '.join(conflict)} (a label, mask or id is wrong)"

@@ -25,9 +25,9 @@ def manifest_scan(
     per: Annotated[Literal["image", "series"], typer.Option(help="one row per")] = "image",
 ) -> None:
     """Write a manifest from DICOM headers, without names, with pseudonymous ids."""
+    from medtl.cases.intake.scan import scan_dicom
     from medtl.cases.manifest import place_for, write_manifest_of
     from medtl.cases.pseudonyms import load_salt, remember
-    from medtl.cases.scan import scan_dicom
 
     path = place_for(folder, out)
     with bars() as shown:
@@ -54,7 +54,7 @@ def manifest_import(
     fold: Annotated[int | None, typer.Option(help="nnU-Net: fold to take train and val of")] = None,
 ) -> None:
     """Write the manifest of a Decathlon or nnU-Net folder, or of one that a YAML describes."""
-    from medtl.cases.layouts import import_layout
+    from medtl.cases.intake.layouts import import_layout
     from medtl.cases.manifest import place_for, write_manifest_of
 
     path = place_for(folder, out)
@@ -72,7 +72,7 @@ def manifest_export(
 ) -> None:
     """Write volumes and masks as a folder that a Decathlon reader or nnU-Net takes."""
     from medtl.cases.columns import Columns
-    from medtl.cases.layout_export import export_layout
+    from medtl.cases.intake.layout_export import export_layout
     from medtl.cases.manifest import read_manifest
 
     count = export_layout(read_manifest(manifest, Columns(mask=mask)), out, layout, name=out.name)

@@ -65,6 +65,11 @@ class Stated:
         typer.Option(help="of study; found from the table when not stated"),
     ] = None
     unit: Annotated[str, typer.Option(help='of a regression: "%", ml, ...')] = ""
+    exam: Annotated[str, typer.Option(help="column of the exam; several images of one")] = ""
+    combine: Annotated[
+        Literal["max", "mean", "noisy_or"] | None,
+        typer.Option(help="how the scores of an exam's images become one"),
+    ] = None
 
     @property
     def for_evaluation(self) -> dict[str, Any]:

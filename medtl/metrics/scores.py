@@ -390,3 +390,20 @@ def is_clustered(codes: IntArray) -> bool:
     True
     """
     return codes.size > 0 and int(np.bincount(codes).max()) > 1
+
+
+HALF = 0.5
+"""A soft label that says neither present nor absent."""
+
+
+def soft_label(text: str) -> float | None:
+    """Return the probability that a cell states, None when it states none.
+
+    >>> soft_label("0.85"), soft_label("1e-3"), soft_label("85"), soft_label("nan")
+    (0.85, 0.001, None, None)
+    """
+    try:
+        share = float(text)
+    except ValueError:
+        return None
+    return share if 0 <= share <= 1 else None

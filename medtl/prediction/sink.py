@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from medtl.cases.columns import Columns
+from medtl.cases.exams import Combine
 from medtl.data.batches import CaseSamples
 from medtl.data.reader import ImageReader
 from medtl.tasks.protocols import Task
@@ -68,6 +69,7 @@ class Evaluated:
         worst: The cases that are furthest off, as `metrics.json` lists them.
         trained: Reads the best model.
         gallery: The folder to draw into.
+        exams: How the scores of an exam's images were combined; None where images were judged.
     """
 
     cases: Mapping[str, Case]
@@ -79,6 +81,7 @@ class Evaluated:
     worst: Sequence[Mapping[str, Any]]
     trained: Callable[[], TrainedModel[Any, Any]]
     gallery: Path
+    exams: Combine | None = None
 
 
 class Sink(Protocol):

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from medtl.cases.exams import EXAM, by_exam
 from medtl.cases.predictions import read_predictions, write_predictions
 from medtl.data.batches import CaseSamples
 from medtl.data.reader import ImageReader
@@ -55,7 +56,7 @@ class TableSink:
         """Draw the most wrong and the least certain cases."""
         trained: TrainedModel[Classifier, Task] = study.trained()
         entries: list[Entry | Reading] = [
-            *choose_cases(read_predictions(study.predictions), study.points),
+            *choose_cases(_judged(study), study.points),
             *worst_readings(study.worst),
         ]
         drawn = 0
@@ -76,6 +77,15 @@ class TableSink:
         write_gallery(study.gallery, entries, unit_of=study.unit_of, heat_of=heat_of)
 
 
+def _judged(study: Evaluated) -> pd.DataFrame:
+    """The rows that were evaluated; an exam is shown by its image with the highest score."""
+    table = read_predictions(study.predictions)
+    if study.exams is None:
+        return table
+    exams, _ = by_exam(table, study.exams)
+    return exams.assign(case_id=exams["shown"])
+
+
 def predictions_table(
     task: Task,
     cases: Sequence[Case],
@@ -94,13 +104,15 @@ def predictions_table(
         with_truth: False leaves `y_true` empty for images without labels.
 
     Returns:
-        Columns `case_id, patient_id, split, label, y_true, y_true_raw, y_score` and `strata`.
+        Columns `case_id, patient_id, split, label, y_true, y_true_raw, y_score`, `strata`, and
+        `exam_id` where the study has exams.
     """
     import pandas as pd
 
     rows = []
     for case, score in zip(cases, scores, strict=True):
         who = {"case_id": case.case_id, "patient_id": case.patient_id, "split": case.split}
+        who |= {EXAM: case.exam} if case.exam else {}
         for row in task.rows(case, score):
             truth = {} if with_truth else {"y_true": None, "y_true_raw": ""}
             rows.append({**who, **row, **truth, **{s: case.strata.get(s, "") for s in strata}})

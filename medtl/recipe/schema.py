@@ -110,6 +110,25 @@ class Data(Section):
     classes: tuple[str, ...] = Field(
         (), description="all values the target column may have; any other is a fault"
     )
+    soft: bool = Field(False, description="cells of the target are probabilities in [0, 1]")
+    raters: str | tuple[str, ...] = Field(
+        (),
+        description="columns with the labels of several raters (target then says what they label), "
+        "or the column that says who read a row",
+    )
+    consensus: str | None = Field(
+        None, description="several raters: majority, mean (a soft label) or the name of one of them"
+    )
+    ties: Literal["fault", "uncertain"] = Field("fault", description="raters without a majority")
+    exam: str | None = Field(
+        None, description="column of the examination (study UID) that has one label for its images"
+    )
+    exam_score: Literal["max", "mean", "noisy_or"] | None = Field(
+        None, description="how the scores of an exam's images become one, which is evaluated"
+    )
+    duplicates: Literal["keep", "drop"] = Field(
+        "keep", description="drop: of equal images with equal labels, the first alone is used"
+    )
     uncertain: UncertainPolicy | dict[str, UncertainPolicy] = Field(
         "ignore", description="what training does with -1, for all labels or per label"
     )
@@ -127,6 +146,24 @@ class Data(Section):
     def _something_to_learn(self) -> Data:
         if not self.targets and self.mask is None:
             msg = "state the target column, or for segmentation the mask column"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _several_become_one(self) -> Data:
+        raters = (self.raters,) if isinstance(self.raters, str) else self.raters
+        if bool(raters) != (self.consensus is not None):
+            names = f" or the name of one of {', '.join(raters)}" if len(raters) > 1 else ""
+            msg = f"raters need consensus, and only they: majority, mean{names or ' or a name'}"
+            raise ValueError(msg)
+        if len(raters) > 1 and (len(self.targets) != 1 or self.listed_in is not None):
+            msg = "columns of several raters make one target: state what to call it, target: NAME"
+            raise ValueError(msg)
+        if len(raters) > 1 and self.consensus not in ("majority", "mean", *raters):
+            msg = f"consensus is none of majority, mean, {', '.join(raters)}"
+            raise ValueError(msg)
+        if (self.exam is None) != (self.exam_score is None):
+            msg = "exam and exam_score go together: exam: COLUMN, exam_score: max, mean or noisy_or"
             raise ValueError(msg)
         return self
 
@@ -303,6 +340,14 @@ class Recipe(Section):
             raise ValueError(msg)
         if self.model.backbone.startswith(GIVEN) and kind in OF_MASKS:
             msg = f"a backbone given in Python is not for {kind}"
+            raise ValueError(msg)
+        if (self.data.soft or self.data.raters) and kind in (*QUANTITIES, *OF_MASKS):
+            msg = f"data.soft and data.raters are for kind classification, not {kind}"
+            raise ValueError(msg)
+        if self.data.exam and (
+            kind in OF_MASKS or (kind in QUANTITIES and self.data.exam_score != "mean")
+        ):
+            msg = f"exam_score {self.data.exam_score} means nothing to kind {kind}"
             raise ValueError(msg)
         if self.data.sex is not None and kind not in QUANTITIES:
             msg = f"data.sex is an input of kind {' or '.join(QUANTITIES)}, not of {kind}"

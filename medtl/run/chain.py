@@ -255,6 +255,7 @@ def illustrate(prepared: Prepared, run: Run, *, progress: Progress = silent) -> 
         worst=found.worst,
         trained=lambda: run.trained,
         gallery=run.files.gallery,
+        exams=prepared.recipe.data.exam_score,
     )
     build_sink(prepared.recipe).illustrate(study, progress=progress)
 

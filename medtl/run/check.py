@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medtl.cases.columns import Columns
-from medtl.cases.labels import FINDING_CELLS, label_faults, meaning_faults
+from medtl.cases.labels import FINDING_CELLS, label_faults, meaning_faults, soft_faults
 from medtl.cases.manifest import manifest_columns, read_manifest
 from medtl.errors import ManifestError, MedtlError, RecipeError
 from medtl.networks.names import VOLUME_NETWORKS, backbone_names
@@ -109,6 +109,8 @@ def _manifest_faults(data: Mapping[str, Any]) -> list[MedtlError]:
                 fix="Add patients",
             )
         )
+    if known.soft:
+        return faults + [f for name in known.targets for f in soft_faults(manifest.cases, name)]
     study = data.get("study")
     if isinstance(study, dict) and study.get("prevalence") is not None:
         faults += _prevalence_faults(manifest.cases, known.targets, section)

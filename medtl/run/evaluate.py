@@ -11,6 +11,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medtl.cases.exams import Combine, by_exam
 from medtl.cases.predictions import read_predictions
 from medtl.errors import PredictionsError
 from medtl.evaluation.assemble import evaluate
@@ -53,6 +54,8 @@ class TableOptions:
         model: The one to report in full when the table holds several; "" is the first by name.
         kind: Of study; None finds out from the table.
         unit: Of a regression ("%"), which a table with a unit is.
+        exam: Column of the examination that an image is of; "" judges images.
+        combine: How the scores of an exam's images become one.
 
     Example:
         >>> TableOptions(threshold=0.5, strata=["sex"]).threshold
@@ -66,6 +69,8 @@ class TableOptions:
     model: str = ""
     kind: Kind | None = None
     unit: str = ""
+    exam: str = ""
+    combine: Combine | None = None
 
 
 def evaluate_rows(
@@ -76,6 +81,7 @@ def evaluate_rows(
     prevalence: float | None,
     strata: Sequence[str],
     unit: str = "",
+    exams: Combine | None = None,
 ) -> Evaluation:
     """Return the statistics of a run's predictions.
 
@@ -86,12 +92,14 @@ def evaluate_rows(
         prevalence: Of the finding where the model would be used, in (0, 1).
         strata: Columns to break the results by, as far as they are there.
         unit: Of a regression ("%"), "" for other kinds of study and for bone age.
+        exams: How the scores of an exam's images become one; None judges images.
     """
     rows = _with_overlaps(rows, files.predictions, files.overlaps)
+    rows, combined = by_exam(rows, exams) if exams else (rows, [])
     present = [name for name in strata if name in rows]
     result = evaluate(rows, rule=rule, prevalence=prevalence, strata=present, unit=unit)
     openings = count_openings(files.folder.resolve().parent / OPENINGS, rows, "")
-    return replace(result, test_openings=openings)
+    return replace(result, test_openings=openings, notes=(*combined, *result.notes))
 
 
 def evaluate_table(
@@ -177,6 +185,7 @@ def _write_metrics(rows: pd.DataFrame, table: Path, out: Path, options: TableOpt
     """Evaluate the rows of a table, write the statistics and return them."""
     _check_options(rows, table, options)
     rows = _with_overlaps(rows, table, RunFiles(out.parent).overlaps)
+    rows, combined = by_exam(rows, options.combine, options.exam) if options.combine else (rows, [])
     of_models, _ = without_readers(rows)
     points = []
     if options.threshold is not None:
@@ -198,7 +207,7 @@ def _write_metrics(rows: pd.DataFrame, table: Path, out: Path, options: TableOpt
         model=model,
     )
     openings = count_openings(table.resolve().parent / OPENINGS, of_models, model or "")
-    result = replace(result, test_openings=openings)
+    result = replace(result, test_openings=openings, notes=(*combined, *result.notes))
     write_json(out, result.to_json())
     return result
 
@@ -211,6 +220,11 @@ def _check_options(rows: pd.DataFrame, table: Path, options: TableOptions) -> No
             f"no column {', '.join(missing)}",
             expected=f"some of {', '.join(rows.columns)}",
             where=table.name,
+        )
+    if bool(options.exam) != (options.combine is not None):
+        raise PredictionsError(
+            "an exam column without a rule, or a rule without a column",
+            expected="--exam COLUMN --combine max, mean or noisy_or",
         )
     if options.prevalence is not None and not 0 < options.prevalence < 1:
         raise PredictionsError(

@@ -237,6 +237,7 @@ class Run:
             prevalence=study.get("prevalence"),
             strata=recipe["data"]["strata"],
             unit=recipe.get("task", {}).get("unit") or "",
+            exams=recipe["data"].get("exam_score"),
         )
         write_json(self.files.metrics, found.to_json())
         return found

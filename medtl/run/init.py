@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from medtl.cases.discover import Discovery, discover
-from medtl.cases.joining import join_sheet
+from medtl.cases.intake.discover import Discovery, discover
+from medtl.cases.intake.joining import join_sheet
 from medtl.cases.labels import FINDING_CELLS, listed_findings
 from medtl.cases.manifest import write_manifest
 from medtl.cases.polarity import meanings_of

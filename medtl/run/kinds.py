@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from medtl.cases.columns import Columns
 from medtl.data.batches import Samples
 from medtl.data.patches import MaskedSamples
 from medtl.data.reader import ImageReader
@@ -71,6 +72,7 @@ def _classification_task(recipe: Recipe, cases: Sequence[Case]) -> Task:
         positive=data.positive,
         uncertain=uncertain,
         missing=data.missing,
+        soft=Columns.of(dict(data)).soft,
         criterion=spec.loss,
         balanced=spec.class_weight == "balanced",
     )

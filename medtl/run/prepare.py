@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medtl.cases.labels import one_value_notes
-from medtl.cases.leaks import check_patients, check_pixels
+from medtl.cases.leaks import check_patients, check_pixels, without_copies
 from medtl.cases.splits import assign_splits, split_hash
 from medtl.data.batches import Samples
 from medtl.data.patches import MaskedSamples
@@ -130,7 +130,13 @@ def read_study(
         progress=lambda done, total: progress("Reading images", done, total),
     )
     task = task.observed((case, store.mask(row)) for row, case in enumerate(store.case_ids))
-    notes = check_pixels({r.case_id: r.sha256 for r in records if not r.cause}, manifest)
+    hashes = {r.case_id: r.sha256 for r in records if not r.cause}
+    dropped: tuple[str, ...] = ()
+    if recipe.data.duplicates == "drop":
+        manifest, dropped = without_copies(hashes, manifest)
+    kept = {case.case_id for case in manifest.cases}
+    records = [record for record in records if record.case_id in kept]
+    notes = (*dropped, *check_pixels({k: v for k, v in hashes.items() if k in kept}, manifest))
     notes = (*notes, *one_value_notes(manifest.cases, recipe.data.targets))
     readable = set(store.case_ids)
     cases = tuple(case for case in manifest.cases if case.case_id in readable)
@@ -173,11 +179,13 @@ def fit_reader(reader: ImageReader, store: ImageStore, train: Sequence[Case]) ->
 def _write_study(prepared: Prepared, run: Run) -> None:
     """Write `manifest.csv` and `cohort.json`."""
     hashes = {r.case_id: r.sha256 for r in prepared.records}
-    rows = [
+    rows: list[dict[str, str]] = [
         {
             "case_id": case.case_id,
             "patient_id": case.patient_id,
+            **({"exam_id": case.exam} if case.exam else {}),
             "split": case.split,
+            **{f"{t}, {r}": said for r, read in case.readings.items() for t, said in read.items()},
             **case.targets,
             **case.strata,
             "content_sha256": hashes[case.case_id],

@@ -8,6 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medtl.cases.exams import by_exam
 from medtl.cases.predictions import write_predictions
 from medtl.errors import RunError
 from medtl.evaluation.assemble import evaluate
@@ -157,7 +158,9 @@ def _mean_table(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 def _metrics(table: pd.DataFrame, recipe: dict[str, Any]) -> dict[str, Any]:
     """The measures of a predictions table by the rules of the recipe of its runs."""
-    study = recipe["study"]
+    study, exams = recipe["study"], recipe["data"].get("exam_score")
+    if exams:
+        table, _ = by_exam(table, exams)
     return evaluate(
         table,
         rule=study["operating_point"],

@@ -178,6 +178,7 @@ def classification_task(
     positive: str | None = None,
     uncertain: Mapping[str, Policy] | None = None,
     missing: Literal["ignore", "zeros"] = "ignore",
+    soft: bool = False,
     **options: Any,
 ) -> Findings | Classes:
     """Return the task that the target columns call for.
@@ -192,6 +193,7 @@ def classification_task(
         positive: Cell text that means present, for one column of two words.
         uncertain: Column -> policy for uncertain cells in training.
         missing: What an empty cell means.
+        soft: Whether cells are probabilities; `positive` then only names the finding.
         **options: `criterion` and `balanced` of `Findings` or `Classes`.
 
     Raises:
@@ -201,19 +203,20 @@ def classification_task(
     values = {case.targets.get(columns[0], "").strip() for case in cases} - {""}
     words = {v for v in values if v.lower() not in POSITIVE | NEGATIVE | UNCERTAIN}
     where = f"column {columns[0]!r}"
-    if positive is not None and positive not in values:
+    if positive is not None and positive not in values and not soft:
         raise ManifestError(
             f"data.positive {positive!r} does not occur",
             expected=f"one of {', '.join(sorted(values)[:10])}",
             where=where,
         )
-    if len(columns) > 1 or positive is not None or not words:
+    if len(columns) > 1 or positive is not None or not words or soft:
         called = {columns[0]: positive} if positive is not None else {}
         called |= names or {}
         return Findings(
             labels=tuple(called.get(column, column) for column in columns),
             columns=tuple(columns),
-            positive=positive,
+            positive=None if soft else positive,
+            soft=soft,
             uncertain=dict(uncertain or {}),
             missing=missing,
             **options,

@@ -16,6 +16,7 @@ from torch import Tensor
 from medtl.errors import ManifestError
 from medtl.losses.cross_entropy import CrossEntropy, Focal
 from medtl.metrics.ranking import area_under_roc, rank
+from medtl.metrics.scores import HALF, soft_label
 from medtl.tasks.inputs import IMAGE_ALONE, Inputs
 from medtl.types import Case
 
@@ -49,6 +50,8 @@ class Findings:
         positive: Cell text that means present, for a column that holds two words; else None.
         uncertain: Column -> what training does with an uncertain cell. Evaluation never scores one.
         missing: Whether an empty cell is unknown ("ignore") or means absent ("zeros").
+        soft: Whether cells are probabilities: training takes them as they are, evaluation takes
+            them for present above 0.5 and absent below.
         criterion: The loss: of (outputs, targets), and of `weight` where `balanced` asks for it.
         balanced: Weigh positives by N_neg / N_pos of the training cases.
         pos_weight: The weights once `weighted` has seen the training cases.
@@ -59,6 +62,7 @@ class Findings:
     positive: str | None = None
     uncertain: Mapping[str, Policy] = field(default_factory=dict)
     missing: Literal["ignore", "zeros"] = "ignore"
+    soft: bool = False
     criterion: Callable[..., Tensor] = field(default_factory=CrossEntropy)
     balanced: bool = False
     pos_weight: tuple[float, ...] | None = None
@@ -190,6 +194,7 @@ class Findings:
             "columns": list(self._columns),
             "positive": self.positive,
             "missing": self.missing,
+            **({"soft": True} if self.soft else {}),
         }
 
     @property
@@ -204,6 +209,9 @@ class Findings:
             return "negative" if self.missing == "zeros" else "missing"
         if text.lower() in UNCERTAIN:
             return "uncertain"
+        share = soft_label(text) if self.soft else None
+        if share is not None:
+            return "uncertain" if share == HALF else "positive" if share > HALF else "negative"
         if self.positive is not None:
             return "positive" if text == self.positive else "negative"
         if text.lower() in POSITIVE:
@@ -218,6 +226,9 @@ class Findings:
 
     def _target(self, case: Case, column: str) -> float:
         """The training target of one cell."""
+        share = soft_label(case.targets.get(column, "")) if self.soft else None
+        if share is not None:
+            return share
         state = self._state(case, column)
         if state == "uncertain":
             return self._uncertain_target(case, column)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from make_dicom import write
 
-from medtl.cases import discover as module
 from medtl.cases import pseudonyms
 from medtl.cases.columns import Columns
-from medtl.cases.discover import discover
+from medtl.cases.intake import discover as module
+from medtl.cases.intake.discover import discover
 from medtl.cases.manifest import read_manifest, write_manifest
 from medtl.errors import ManifestError
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from medtl.cases.joining import join_sheet
+from medtl.cases.intake.joining import join_sheet
 from medtl.errors import ManifestError
 
 

@@ -14,8 +14,8 @@ from test_masks import LABELS, left_handed
 from test_series import VALUES, series
 
 from medtl.cases.columns import Columns
-from medtl.cases.layout_export import export_layout
-from medtl.cases.layouts import import_layout
+from medtl.cases.intake.layout_export import export_layout
+from medtl.cases.intake.layouts import import_layout
 from medtl.cases.manifest import place_for, read_manifest, write_manifest_of
 from medtl.errors import ImageError, ManifestError
 from medtl.io.masks import write_mask

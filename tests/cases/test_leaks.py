@@ -6,9 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medtl.cases.leaks import check_patients, check_pixels, content_hash, find_duplicates
+from medtl.cases.leaks import (
+    check_patients,
+    check_pixels,
+    content_hash,
+    find_duplicates,
+    without_copies,
+)
 from medtl.cases.manifest import read_manifest
-from medtl.errors import LeakError
+from medtl.errors import LeakError, ManifestError
 from medtl.types import Case, Manifest
 
 
@@ -98,3 +104,40 @@ def test_the_pixel_leak_of_the_corpus_is_found_and_its_control_is_clean(shared: 
                 check_pixels(hashes, one)
         else:
             assert check_pixels(hashes, one) == ()
+
+
+def equal_pixels(*names: str) -> dict[str, str]:
+    """Content hashes by which these cases are one image."""
+    return dict.fromkeys(names, "h")
+
+
+def test_copies_are_dropped_and_named() -> None:
+    films = manifest(("p", "train", "1"), ("q", "train", "0"), ("p", "train", "1"))
+    kept, notes = without_copies(equal_pixels("c2", "c4") | {"c3": "other"}, films)
+    assert [case.case_id for case in kept.cases] == ["c2", "c3"]
+    assert notes == (
+        "1 images are copies of others (equal pixels, equal labels) and are left out: row 4",
+    )
+    assert without_copies({"c2": "a", "c3": "b", "c4": "c"}, films) == (films, ())
+
+
+def test_copies_with_other_labels_or_masks_are_a_fault(tmp_path: Path) -> None:
+    films = manifest(("p", "train", "1"), ("p", "train", "0"))
+    with pytest.raises(ManifestError, match="identical pixels with different labels"):
+        without_copies(equal_pixels("c2", "c3"), films)
+    masks = [tmp_path / "a.png", tmp_path / "b.png"]
+    for number, mask in enumerate(masks):
+        mask.write_bytes(bytes([number]))
+    drawn = [Case(f"c{n}", "p", Path(f"{n}.png"), mask=mask) for n, mask in enumerate(masks)]
+    with pytest.raises(ManifestError, match="labels or masks"):
+        without_copies(equal_pixels("c0", "c1"), Manifest(tuple(drawn), Path(), ""))
+
+
+def test_a_copy_in_another_split_is_dropped_only_if_its_patient_has_no_other_image() -> None:
+    alone = manifest(("p", "train", "1"), ("q", "test", "1"), ("r", "test", "0"))
+    kept, _ = without_copies(equal_pixels("c2", "c3"), alone)
+    assert [case.case_id for case in kept.cases] == ["c2", "c4"]
+    others = manifest(("p", "train", "1"), ("q", "test", "1"), ("q", "test", "0"))
+    assert without_copies(equal_pixels("c2", "c3"), others) == (others, ())
+    with pytest.raises(LeakError, match="identical pixels"):
+        check_pixels(equal_pixels("c2", "c3"), others)

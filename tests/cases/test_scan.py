@@ -9,11 +9,11 @@ import pytest
 from make_dicom import header, save, write
 from pydicom.dataset import Dataset
 
-from medtl.cases import scan as module
 from medtl.cases.columns import Columns
+from medtl.cases.intake import scan as module
+from medtl.cases.intake.scan import COLUMNS, ScanResult, scan_dicom
 from medtl.cases.manifest import read_manifest, write_manifest
 from medtl.cases.pseudonyms import pseudonym
-from medtl.cases.scan import COLUMNS, ScanResult, scan_dicom
 from medtl.errors import ImageError, ManifestError, RunError
 
 SALT = b"s" * 32

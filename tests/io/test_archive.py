@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from medtl.cases.discover import discover
+from medtl.cases.intake.discover import discover
 from medtl.errors import MedtlError
 from medtl.io.archive import archive_error, is_archive
 

@@ -13,10 +13,10 @@ import torch
 from make_dicom import write
 from PIL import Image as Pillow
 
-from medtl.cases.discover import discover
+from medtl.cases.intake.discover import discover
+from medtl.cases.intake.scan import scan_dicom
 from medtl.cases.manifest import read_manifest, write_manifest
 from medtl.cases.predictions import read_predictions
-from medtl.cases.scan import scan_dicom
 from medtl.io.dicom.image import read_dicom, read_header
 from medtl.io.dicom.series import read_series
 from medtl.io.nifti import read_nifti

@@ -1,0 +1,1 @@
+"""From what people have (folders, sheets, DICOM trees, releases) to the rows of a manifest."""
