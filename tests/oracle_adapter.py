@@ -28,17 +28,19 @@ from medtl.metrics import (
     comparison,
     confusion,
     discrimination,
-    operating_point,
     overlap,
     ranking,
     resampling,
     subgroups,
     temperature,
 )
+from medtl.metrics.curves.decision_curve import decision_curve
 from medtl.metrics.intervals import (
     bias_corrected,
     linearised_error,
+    logit_wald,
     newcombe_auc,
+    normal_quantile,
     percentile,
     proportion_of_rows,
     wald,
@@ -49,6 +51,8 @@ from medtl.metrics.scores import CI, Scores, certain_truth, patient_codes, usabl
 from medtl.types import FloatArray, IntArray, Measure
 
 Values = dict[str, float | int | None]
+
+Bounds = tuple[float | None, float | None]
 
 DRAWN = CI(resamples=4000)
 ONE = CI(resamples=1)
@@ -113,8 +117,8 @@ def put_auc(out: Values, prefix: str, truth: np.ndarray, score: np.ndarray) -> N
     out[f"{prefix}auc_delong_var"] = variance
     out[f"{prefix}auc_delong_lo"], out[f"{prefix}auc_delong_hi"] = low, high
     if measure.status == "ok":
-        out[f"{prefix}auc_delong_logit_lo"] = measure.low
-        out[f"{prefix}auc_delong_logit_hi"] = measure.high
+        bounds = logit_wald(measure.value, math.sqrt(variance), normal_quantile(0.95))
+        out[f"{prefix}auc_delong_logit_lo"], out[f"{prefix}auc_delong_logit_hi"] = bounds
 
 
 SHARES = {"sensitivity": "sens", "specificity": "spec", "ppv": "ppv", "npv": "npv",
@@ -134,7 +138,8 @@ def put_table(out: Values, prefix: str, counts: confusion.Counts, prevalences: l
         confusion.likelihood_ratios(counts), ("lr_pos", "lr_neg", "dor"), strict=True
     ):
         put(out, f"{prefix}{name}", measure)
-        out[f"{prefix}{name}_lo"], out[f"{prefix}{name}_hi"] = measure.low, measure.high
+        low, high = log_normal(measure.value, counts, name)
+        out[f"{prefix}{name}_lo"], out[f"{prefix}{name}_hi"] = low, high
     for name in confusion.SUMMARIES:
         out[f"{prefix}{name}"] = confusion.summary_value(name, counts)
     for prevalence in prevalences:
@@ -142,7 +147,32 @@ def put_table(out: Values, prefix: str, counts: confusion.Counts, prevalences: l
         for measure, name in ((ppv, "ppv"), (npv, "npv")):
             at = f"{prefix}{name}_at_prev_{prevalence:g}"
             put(out, at, measure)
-            out[f"{at}_lo"], out[f"{at}_hi"] = measure.low, measure.high
+            out[f"{at}_lo"], out[f"{at}_hi"] = mercaldo(measure.value, counts, name)
+
+
+def log_normal(value: float | None, counts: confusion.Counts, name: str) -> Bounds:
+    """Simel 1991: the log-normal interval of a ratio, as in epiR; medtl reports MOVER-R."""
+    tp, fp, fn, tn = counts.tp, counts.fp, counts.fn, counts.tn
+    cells = {"lr_pos": (tp, fp), "lr_neg": (fn, tn), "dor": (tp, fp, fn, tn)}[name]
+    if value is None or 0 in cells:
+        return None, None
+    variance = sum(1 / cell for cell in cells)
+    variance -= 0 if name == "dor" else 1 / (tp + fn) + 1 / (fp + tn)
+    factor = math.exp(normal_quantile(0.95) * math.sqrt(variance))
+    return value / factor, value * factor
+
+
+def mercaldo(value: float | None, counts: confusion.Counts, name: str) -> Bounds:
+    """Mercaldo 2007: the logit interval of a predictive value; medtl reports MOVER-R."""
+    positives, negatives = counts.tp + counts.fn, counts.fp + counts.tn
+    if value is None or 0 in (counts.tp, counts.fp, counts.fn, counts.tn):
+        return None, None
+    se, sp = counts.tp / positives, counts.tn / negatives
+    variance = {
+        "ppv": (1 - se) / (se * positives) + sp / ((1 - sp) * negatives),
+        "npv": se / ((1 - se) * positives) + (1 - sp) / (sp * negatives),
+    }[name]
+    return logit_wald(value, math.sqrt(variance) * value * (1 - value), normal_quantile(0.95))
 
 
 def put_fixed(out: Values, case: Case, truth: np.ndarray, score: np.ndarray) -> None:
@@ -348,15 +378,20 @@ def decisions(case: Case) -> Values:
     truth, score = usable(out, case.table())
     at = case.params["thresholds"]
     prevalence = case.params.get("prevalence_override")
-    curve = operating_point.decision_curve(truth, score, at)
+    curve = decision_curve(truth, score, at)
     for index, threshold in enumerate(at):
         out[f"nb_model@{threshold:g}"] = float(curve.model[index])
         out[f"nb_all@{threshold:g}"] = float(curve.treat_all[index])
         out[f"avoided_per100@{threshold:g}"] = float(curve.avoided_per_100[index])
     if prevalence is not None:
-        elsewhere = operating_point.decision_curve(truth, score, at, prevalence=prevalence)
-        for index, threshold in enumerate(at):
-            out[f"nb_model_prev{prevalence:g}@{threshold:g}"] = float(elsewhere.model[index])
+        # The oracle cuts the scores as they are; medtl moves them to the prevalence first.
+        for threshold in at:
+            table = confusion.count(truth, score, threshold)
+            hits = prevalence * table.tp / (table.tp + table.fn)
+            alarms = (1 - prevalence) * table.fp / (table.fp + table.tn)
+            out[f"nb_model_prev{prevalence:g}@{threshold:g}"] = hits - alarms * threshold / (
+                1 - threshold
+            )
     return out
 
 
@@ -420,7 +455,11 @@ def regression(case: Case) -> Values:
     error = prediction - reference
     out: Values = {"n": len(table), "sd_diff": float(error.std(ddof=1))}
     mae, rmse, median, r2 = agreement.error_measures(reference, prediction, ci=DRAWN)
-    put(out, "mae", mae, bounds="_boot")
+    out["mae"] = mae.value
+    means = resampling.bootstrap(
+        lambda weights: weights @ np.abs(error) / weights.sum(axis=1), np.arange(error.size), DRAWN
+    )
+    out["mae_boot_lo"], out["mae_boot_hi"] = percentile(means)
     out["rmse"], out["median_ae"] = rmse.value, median.value
     bias, low, high = agreement.bland_altman(reference, prediction)
     out["bias"], out["bias_lo"], out["bias_hi"] = bias.value, bias.low, bias.high
@@ -542,8 +581,12 @@ def casewise(case: Case) -> Values:
     out: Values = {"n_cases": len(values), "n_undefined": int((~known).sum()),
                    "dice_sd": float(defined.std(ddof=1))}  # fmt: skip
     summary = {m.name: m for m in overlap.casewise_measures("dice", values, ci=DRAWN)}
-    put(out, "dice_mean", summary["dice_mean"], bounds="_boot")
-    put(out, "dice_median", summary["dice_median"], bounds="_boot")
+    for name, of in (("mean", np.mean), ("median", np.median)):
+        measure = resampling.bootstrap_function(
+            name, lambda values, _, of=of: float(of(values)), defined, defined, ci=DRAWN
+        )
+        out[f"dice_{name}"] = summary[f"dice_{name}"].value
+        out[f"dice_{name}_boot_lo"], out[f"dice_{name}_boot_hi"] = measure.low, measure.high
     for ours, theirs in (("p05", "p05"), ("p25", "q1"), ("p75", "q3")):
         out[f"dice_{theirs}"] = summary[f"dice_{ours}"].value
     out["n_below_0.5"] = int((defined < 0.5).sum())

@@ -14,7 +14,7 @@ from medtl.metrics import calibration, confusion, discrimination, subgroups
 from medtl.metrics.catalogue import CATALOGUE
 from medtl.metrics.intervals import normal_quantile
 from medtl.metrics.ranking import area_under_roc, auroc, rank, step_precision, weighted_counts
-from medtl.metrics.resampling import bootstrap_measures, resampled_measures, with_percentiles
+from medtl.metrics.resampling import resampled_measures
 from medtl.metrics.scores import CI, Scores, num_patients
 from medtl.metrics.temperature import fit_recalibration
 from medtl.types import FloatArray, IntArray, Measure, OperatingPoint
@@ -44,21 +44,21 @@ class LabelRows:
 
 def discrimination_measures(rows: Scores, ci: CI) -> list[Measure]:
     """Return AUROC, average precision, partial AUC and the two fixed-level measures."""
-    statistics = {
-        "average_precision": step_precision,
-        **discrimination.part_of_roc(FIXED_LEVEL),
-        **discrimination.at_specificity(FIXED_LEVEL),
-        **discrimination.at_sensitivity(FIXED_LEVEL),
-    }
-    return [auroc(rows, ci=ci), *bootstrap_measures(statistics, rank(rows), ci)]
+    return [
+        auroc(rows, ci=ci),
+        *discrimination.curve_measures(rank(rows), FIXED_LEVEL, ci=ci),
+        discrimination.sensitivity_at_specificity(rows, specificity=FIXED_LEVEL, ci=ci),
+        discrimination.specificity_at_sensitivity(rows, sensitivity=FIXED_LEVEL, ci=ci),
+    ]
 
 
 def calibration_measures(rows: Scores, ci: CI) -> list[Measure]:
-    """Return Brier, log loss, ECE, slope, intercept and calibration in the large."""
+    """Return Brier, log loss, ECE beside that of right probabilities, and the calibration line."""
     return [
         calibration.brier(rows, ci=ci),
         calibration.log_loss(rows, ci=ci),
         calibration.expected_calibration_error(rows, ci=ci),
+        calibration.calibrated_error(rows, ci=ci),
         *calibration.calibration_line(rows, ci=ci),
     ]
 
@@ -76,7 +76,7 @@ def recalibrated_measures(test: LabelRows, val: LabelRows, ci: CI) -> tuple[list
     after = replace(test.scores, score=scaling(test.scores.score))
     changed = [
         replace(measure, name=f"{measure.name}_after_temperature")
-        for measure in calibration_measures(after, ci)[:3]
+        for measure in calibration_measures(after, ci)[:4]
     ]
     # On the log scale, where the error of log T is that of log slope.
     factor = math.exp(normal_quantile(ci.level) * scaling.slope_error / scaling.slope)
@@ -88,45 +88,16 @@ def recalibrated_measures(test: LabelRows, val: LabelRows, ci: CI) -> tuple[list
 
 def measures_at(rows: Scores, threshold: float, prevalence: float | None, ci: CI) -> list[Measure]:
     """Return everything that follows from the two-by-two table at a frozen threshold."""
-    counts = confusion.count(rows, threshold=threshold)
     shares = confusion.share_measures(rows, threshold=threshold, ci=ci)
     summaries = confusion.summary_measures(rows, threshold=threshold, ci=ci)
-    ratios = confusion.likelihood_ratios(counts, ci=ci)
+    ratios = confusion.likelihood_ratios(shares, ci=ci)
     if prevalence is not None:
-        ratios += confusion.predictive_values_at(counts, prevalence, ci=ci)
-    if rows.clustered:
-        ratios = _over_patients(ratios, rows, threshold, prevalence or math.nan, ci)
+        ratios += confusion.predictive_values_at(shares, prevalence, ci=ci)
     filled = (
         replace(measure, n_positive=rows.positives, n_patients=rows.num_patients)
         for measure in ratios
     )
     return [*shares, *summaries, *filled]
-
-
-def _over_patients(
-    measures: Sequence[Measure], rows: Scores, threshold: float, prevalence: float, ci: CI
-) -> list[Measure]:
-    """Replace intervals that take rows as independent by the bootstrap over patients."""
-    tp, fp, fn, tn = confusion.drawn_cells(rows, threshold, ci)
-    found = []
-    for measure in measures:
-        if measure.status != "ok":
-            found.append(measure)
-            continue
-        with np.errstate(divide="ignore", invalid="ignore"):
-            draws = RATIOS[measure.name](tp / (tp + fn), tn / (tn + fp), prevalence)
-        found.append(with_percentiles(replace(measure, low=None, high=None), draws))
-    return found
-
-
-RATIOS: Mapping[str, Callable[[FloatArray, FloatArray, float], FloatArray]] = {
-    "lr_positive": lambda se, sp, _: se / (1 - sp),
-    "lr_negative": lambda se, sp, _: (1 - se) / sp,
-    "diagnostic_odds_ratio": lambda se, sp, _: se * sp / ((1 - se) * (1 - sp)),
-    "ppv_at_prevalence": lambda se, sp, p: se * p / (se * p + (1 - sp) * (1 - p)),
-    "npv_at_prevalence": lambda se, sp, p: sp * (1 - p) / (sp * (1 - p) + (1 - se) * p),
-}
-"""Measures of sensitivity, specificity and prevalence whose formula assumes independent rows."""
 
 
 def headline_measures(rows: Scores, threshold: float | None, ci: CI) -> list[Measure]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from medtl.evaluation.classification import LabelRows
 from medtl.metrics.calibration import reliability
-from medtl.metrics.operating_point import decision_curve, decision_draws
+from medtl.metrics.curves.decision_curve import decision_curve, decision_draws
 from medtl.metrics.ranking import Ranking, coarsen, rank
 from medtl.metrics.resampling import ROUNDING, FromCounts, bootstrap_counts
 from medtl.metrics.scores import CI, Scores

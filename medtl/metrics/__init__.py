@@ -7,17 +7,17 @@ __all__, __getattr__, __dir__ = lazily(
     {
         "agreement": "bland_altman correlation_measures error_measures intraclass_correlation "
         "within",
-        "calibration": "brier calibration_line expected_calibration_error log_loss reliability "
-        "scaled_brier top_label",
+        "calibration": "brier calibrated_error calibration_line expected_calibration_error "
+        "log_loss reliability scaled_brier top_label",
         "comparison": "benjamini_hochberg fisher_exact holm mcnemar paired_auroc paired_t wilcoxon",
         "confusion": "Counts balanced_accuracy=mean_recall confusion_matrix count f1_macro "
         "hand_till kappa likelihood_ratios natural_frequencies predictive_values_at share_measures "
         "summary_measures",
+        "curves.decision_curve": "at_prevalence decision_curve",
         "discrimination": "average_precision partial_auc sensitivity_at_specificity "
         "specificity_at_sensitivity threshold_at_sensitivity threshold_at_specificity",
         "intervals": "bias_corrected clopper_pearson newcombe_auc newcombe_difference wilson",
-        "operating_point": "choose_operating_point decision_curve misses_allowed "
-        "patients_for_assurance",
+        "operating_point": "choose_operating_point misses_allowed patients_for_assurance",
         "overlap": "case_overlaps casewise_measures compare_masks",
         "paired_runs": "compare_runs detectable_difference mean_of_folds_auroc mean_of_folds_mae",
         "planning.sample_size": "patients_for_auroc patients_for_c_statistic "

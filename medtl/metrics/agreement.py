@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import count
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -15,13 +16,15 @@ from numpy.typing import ArrayLike
 from medtl.errors import PredictionsError
 from medtl.metrics.intervals import (
     IntervalName,
+    effective_number,
     linearised_error,
+    log_wald,
     normal_quantile,
     proportion_of_rows,
+    quantile_ranks,
+    t_quantile,
 )
-from medtl.metrics.ranking import ratio
-from medtl.metrics.resampling import resampled_measures
-from medtl.metrics.scores import CI, CI95, NO_ROWS, Ids, Readings, Values
+from medtl.metrics.scores import CI, CI95, NO_ROWS, Ids, Readings, Values, num_patients
 from medtl.types import FloatArray, IntArray, Measure
 
 LIMIT_FACTOR = 1.96
@@ -39,14 +42,16 @@ def error_measures(
     patients: Ids = None,
     ci: CI = CI95,
 ) -> list[Measure]:
-    """Return MAE, RMSE, median absolute error and R2 with bootstrap intervals over patients.
+    """Return MAE, RMSE, median absolute error and R2 with their intervals over patients.
+
+    MAE and RMSE have t's interval on the log scale, R2 that of 1 - R2, the median order statistics.
 
     Args:
         y_true: `(n,)` reference in the unit.
         y_score: `(n,)` prediction in the unit.
         unit: Ends the names ("mae_months").
         patients: `(n,)` identifiers, or None for one row per patient.
-        ci: Level and bootstrap of the intervals.
+        ci: Level of the intervals.
 
     Raises:
         PredictionsError: If lengths differ or a value is not finite.
@@ -56,41 +61,64 @@ def error_measures(
     """
     rows = Readings.of(y_true, y_score, patients)
     names = [f"mae_{unit}", f"rmse_{unit}", f"median_absolute_error_{unit}", "r2"]
-    blank, reference = rows.blank(ci), rows.reference
-    if not reference.size:
-        return [replace(blank, name=name).undefined(NO_ROWS) for name in names]
-    error = np.abs(rows.error)
-    order = np.argsort(error, kind="stable")
-    absolute = error[order]
-    centred = (reference - reference.mean())[order]
-    sums = np.stack([absolute, absolute**2, centred, centred**2], axis=1)
+    blanks = [rows.blank(ci, name) for name in names]
+    if not rows.reference.size:
+        return [blank.undefined(NO_ROWS) for blank in blanks]
+    error, centred = np.abs(rows.error), rows.reference - rows.reference.mean()
+    square, spread = float((error**2).mean()), float((centred**2).mean())
+    root = math.sqrt(square)
+    mae = _on_log_scale(blanks[0], float(error.mean()), error, rows.patients)
+    # The error of a root is that of the square, divided by twice the root.
+    rmse = _on_log_scale(blanks[1], root, error**2 / (2 * root) if root else error, rows.patients)
+    median = quantile_measure(blanks[2], error, 0.5, rows.patients)
+    if not spread > 0:
+        return [mae, rmse, median, blanks[3].undefined("the reference does not vary")]
+    left = square / spread
+    parts = error**2 / spread - left * centred**2 / spread
+    rest = _on_log_scale(blanks[3], left, parts, rows.patients)
+    ends = [None if end is None else 1 - end for end in (rest.high, rest.low)]
+    r2 = replace(rest, value=1 - left, low=ends[0], high=ends[1])
+    return [mae, rmse, median, r2]
 
-    def statistics(weights: IntArray) -> FloatArray:
-        mean, square, shift, spread = (weights @ sums / weights.sum(axis=1)[:, None]).T
-        middle = weighted_median(absolute, weights)
-        explained = 1 - ratio(square, np.maximum(spread - shift**2, 0))
-        return np.stack([mean, np.sqrt(square), middle, explained], axis=1)
 
-    reason = "the reference does not vary"
-    few = ci.affordable(reference.size)
-    return resampled_measures(statistics, names, blank, rows.patients[order], few, reason=reason)
+def _on_log_scale(blank: Measure, value: float, parts: FloatArray, patients: IntArray) -> Measure:
+    """Fill in a positive value whose error is that of the mean of its parts, with t's quantile."""
+    error, clusters = linearised_error(parts, patients), num_patients(patients)
+    if not (error > 0 and value > 0):
+        return blank.weak(value, "it does not vary between patients, or there is one patient only")
+    bounds = log_wald(value, error, t_quantile(clusters - 1, blank.confidence))
+    return blank.ok(value, bounds, "t over patients, log scale")
 
 
-def weighted_median(ascending: FloatArray, weights: IntArray) -> FloatArray:
-    """Return the median of each resample, `(b,)`.
+def quantile_measure(
+    blank: Measure, values: ArrayLike, level: float, patients: IntArray
+) -> Measure:
+    """Return the blank with a quantile of values and its distribution-free interval.
+
+    Patients with several values count as so many as know the share below the quantile as well.
 
     Args:
-        ascending: `(n,)` sorted values.
-        weights: `(b, n)` how often each is drawn; each row has a positive sum.
+        blank: Measure that knows its name and level.
+        values: `(n,)`, n at least 1, finite.
+        level: Of the quantile, in (0, 1), by linear interpolation.
+        patients: `(n,)` codes.
 
-    >>> weighted_median(np.array([1.0, 2.0, 9.0]), np.array([[1, 1, 1], [0, 1, 1]]))
-    array([2. , 5.5])
+    Reference:
+        `quantile_ranks`; for patients with several values Woodruff, JASA 1952;47:635.
+
+    >>> quantile_measure(Measure("x", None, n=30), np.arange(30.0), 0.5, np.arange(30))
+    x: 14.500 [9.000, 20.000], n = 30 (order statistics)
     """
-    cumulative = np.cumsum(weights, axis=1)
-    total = cumulative[:, -1:]
-    lower = np.argmax(cumulative >= (total + 1) // 2, axis=1)
-    upper = np.argmax(cumulative >= total // 2 + 1, axis=1)
-    return np.asarray((ascending[lower] + ascending[upper]) / 2)
+    ascending = np.sort(np.asarray(values, dtype=float))
+    value = float(np.quantile(ascending, level))
+    below = np.asarray(values, dtype=float) <= value
+    number = math.floor(effective_number(below, patients, blank.confidence))
+    ranks = quantile_ranks(level, number, blank.confidence)
+    if ranks is None:
+        needed = next(n for n in count(1) if quantile_ranks(level, n, blank.confidence))
+        return blank.weak(value, f"an interval needs {needed} patients")
+    low, high = (math.ceil(place * ascending.size / number - 1e-9) - 1 for place in ranks)
+    return blank.ok(value, (float(ascending[low]), float(ascending[high])), "order statistics")
 
 
 def within(
@@ -158,13 +186,11 @@ def bland_altman(
     if clusters < 2:
         reason = "an SD needs two patients"
         return [blanks[0].weak(bias, reason), *(blank.undefined(reason) for blank in blanks[1:])]
-    from scipy.special import stdtrit
-
     n, spread = error.size, float(error.std(ddof=1))
     of_bias = linearised_error(error, rows.patients)
     design = of_bias / (spread / math.sqrt(n)) if spread > 0 else 1.0
     of_limit = design * spread * math.sqrt(1 / n + LIMIT_FACTOR**2 / (2 * (n - 1)))
-    t = float(stdtrit(clusters - 1, 0.5 + ci.level / 2))
+    t = t_quantile(clusters - 1, ci.level)
     method = "t over patients" if rows.clustered else "t"
     limit = LIMIT_FACTOR * spread
     found = [(bias, of_bias), (bias - limit, of_limit), (bias + limit, of_limit)]
@@ -292,8 +318,6 @@ def _fisher(blank: Measure, value: float, error: float) -> Measure:
 
 def _slope(blank: Measure, x: FloatArray, y: FloatArray) -> Measure:
     """Fill in the least-squares slope of y on x with its t interval."""
-    from scipy.special import stdtrit
-
     centred = x - x.mean()
     squares = float(centred @ centred)
     if squares == 0:
@@ -301,5 +325,5 @@ def _slope(blank: Measure, x: FloatArray, y: FloatArray) -> Measure:
     value = float(centred @ y) / squares
     residual = y - y.mean() - value * centred
     error = math.sqrt(float(residual @ residual) / (x.size - 2) / squares)
-    half = float(stdtrit(x.size - 2, 0.5 + blank.confidence / 2)) * error
+    half = t_quantile(x.size - 2, blank.confidence) * error
     return blank.ok(value, (value - half, value + half), "t")

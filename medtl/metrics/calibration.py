@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from medtl.metrics.intervals import linearised_error, wald, wilson
+from medtl.metrics.intervals import linearised_error, percentile, wald, wilson
 from medtl.metrics.ranking import Ranking, coarsen, rank
-from medtl.metrics.resampling import FromCounts, bootstrap_counts, with_percentiles
+from medtl.metrics.resampling import BLOCK_CELLS, FromCounts
 from medtl.metrics.scores import CI, CI95, NO_ROWS, ONE_CLASS, Ids, Scores, Truth, Values
 from medtl.metrics.scores import probabilities as checked
 from medtl.metrics.temperature import CLIP, expit, logistic, logit, separates
@@ -94,15 +94,16 @@ def expected_calibration_error(
 ) -> Measure:
     """Return the mean distance between observed share and mean probability over the bins.
 
-    Equal-width bins (a, b], the first closed. It is biased upward: with few rows per bin even a
-    perfect model has an error above 0, and so have its resamples.
+    Equal-width bins (a, b], the first closed. It is above 0 for a perfect model too, the more so
+    the fewer rows a bin has, so that an interval of it never holds 0: it has none, and is read
+    beside `calibrated_error`, which is what a perfect model would show.
 
     Args:
         y_true: `(n,)`, 0 or 1, or a `Scores`.
         y_score: `(n,)` probabilities of being positive.
         bins: Number of bins.
         patients: `(n,)` identifiers, or None for one row per patient.
-        ci: Level and bootstrap of the interval.
+        ci: Level, for the record.
 
     Reference:
         Naeini, AAAI 2015; Guo, ICML 2017, equation 3.
@@ -115,15 +116,95 @@ def expected_calibration_error(
     blank = rows.blank("ece", ci)
     if not rows.truth.size:
         return blank.undefined(NO_ROWS)
+    ranking = rank(checked_rows(rows))
+    value = float(_error_from_counts(ranking, rows.score, bins)(ranking.tp, ranking.fp))
+    return replace(blank, method=f"{bins} equal-width bins").weak(value, NEVER_HOLDS_ZERO)
+
+
+NEVER_HOLDS_ZERO = "no interval holds 0; compare it with that of right probabilities"
+"""Why a calibration error has no interval."""
+
+
+def calibrated_error(
+    y_true: Truth,
+    y_score: Values = None,
+    *,
+    bins: int = 10,
+    patients: Ids = None,
+    ci: CI = CI95,
+) -> Measure:
+    """Return the calibration error that these rows would have if the probabilities were right.
+
+    The value is the mean and the interval the range of the errors of truths drawn with the rows'
+    own probabilities. An error inside the range is no sign of a wrong calibration.
+
+    Args:
+        y_true: `(n,)`, 0 or 1, or a `Scores`.
+        y_score: `(n,)` probabilities of being positive.
+        bins: As in `expected_calibration_error`.
+        patients: `(n,)` identifiers, or None for one row per patient.
+        ci: Level of the range, and the number of draws.
+
+    Reference:
+        Consistency resampling: Broecker and Smith, Weather and Forecasting 2007;22:651.
+
+    >>> calibrated_error([0, 0, 1, 0], [0.12, 0.18, 0.82, 0.88], ci=CI(resamples=500)).low.round(2)
+    0.15
+    """
+    rows = Scores.of(y_true, y_score, patients)
+    blank = rows.blank("ece_if_calibrated", ci)
+    if not rows.truth.size:
+        return blank.undefined(NO_ROWS)
+    few = ci.affordable(rows.truth.size)
+    # No value may hang on a seed, nor on the patients' names or how often their rows stand there.
+    is_long = rows.truth.size > FEW_ROWS and not rows.clustered
+    draw = _drawn_of_rows if is_long else _drawn_of_patients
+    draws = draw(checked_rows(rows), bins, few.resamples, np.random.default_rng(0))
+    method = f"consistency resampling, {bins} equal-width bins, B={draws.size}"
+    return blank.ok(float(draws.mean()), percentile(draws, ci.level), method)
+
+
+FEW_ROWS = 2048
+"""Rows up to which truths are drawn patient by patient, whether or not patients have several."""
+
+
+def _drawn_of_rows(rows: Scores, bins: int, resamples: int, rng: np.random.Generator) -> FloatArray:
+    """Return the errors of truths drawn row by row: binomial draws of the rows of one score."""
+    ranking = coarsen(rank(rows))
+    error = _error_from_counts(ranking, rows.score, bins)
+    size = np.diff(ranking.last, prepend=-1)
+    mean = np.add.reduceat(rows.score[ranking.order], ranking.last + 1 - size) / size
+    tp = np.cumsum(rng.binomial(size, np.clip(mean, 0, 1), (resamples, size.size)), axis=1)
+    return error(tp, ranking.last + 1 - tp)
+
+
+def _drawn_of_patients(
+    rows: Scores, bins: int, resamples: int, rng: np.random.Generator
+) -> FloatArray:
+    """Return the errors of truths drawn patient by patient, whose rows are ill together."""
+    order = np.argsort(rows.score, kind="stable")
+    score, codes = rows.score[order], rows.patients[order]
+    _, first, place = np.unique(codes, return_index=True, return_inverse=True)
+    owner = np.argsort(np.argsort(first))[place]  # patients in the order of their lowest score
+    of_bin = np.zeros((score.size, bins))
+    of_bin[np.arange(score.size), bin_of(score, bins)] = 1 / score.size
+    block = max(1, BLOCK_CELLS // rows.truth.size)
+    drawn = []
+    for start in range(0, resamples, block):
+        lot = rng.random((min(block, resamples - start), rows.num_patients))
+        excess = (lot[:, owner] < score) - score
+        drawn.append(np.abs(excess @ of_bin).sum(axis=1))
+    return np.concatenate(drawn)
+
+
+def checked_rows(rows: Scores) -> Scores:
+    """Return the rows unchanged after checking that their scores can be probabilities.
+
+    >>> checked_rows(Scores.of([0, 1], [0.2, 0.9])).positives
+    1
+    """
     checked(rows.score)
-    ranking = rank(rows)
-    coarse = coarsen(ranking)
-    error, of_coarse = (_error_from_counts(r, rows.score, bins) for r in (ranking, coarse))
-    value = float(error(ranking.tp, ranking.fp))
-    (draws,) = bootstrap_counts(coarse, [of_coarse], ci, stratified=False)
-    moved = value - float(of_coarse(coarse.tp, coarse.fp))
-    measure = with_percentiles(replace(blank, value=value), draws + moved)
-    return replace(measure, method=f"{bins} equal-width bins; {measure.method}")
+    return rows
 
 
 def top_label(y_true: Truth, y_score: Values = None) -> tuple[BoolArray, FloatArray]:
@@ -145,8 +226,11 @@ def _error_from_counts(ranking: Ranking, score: FloatArray, bins: int) -> FromCo
     """Return the function from cumulative counts to the expected calibration error."""
     starts = np.concatenate([[0], ranking.last[:-1] + 1])
     rows = ranking.last - starts + 1
-    # A group is one score, or neighbouring ones in a coarse ranking: it counts with their mean.
-    mean = np.add.reduceat(score[ranking.order], starts) / rows
+    # A group is one score, or neighbouring ones in a coarse ranking: it counts with their mean. The
+    # mean of equal scores is not taken, for its rounding moves a score off the edge of its bin.
+    ordered = score[ranking.order]
+    mean = np.add.reduceat(ordered, starts) / rows
+    mean = np.where(ordered[starts] == ordered[ranking.last], ordered[starts], mean)
     first = np.flatnonzero(np.diff(bin_of(mean, bins), prepend=-1))
 
     def error(tp: IntArray, fp: IntArray) -> FloatArray:

@@ -7,16 +7,26 @@ flagged, tn = healthy and not flagged; a row is flagged if and only if score >= 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from typing import Literal
 
 import numpy as np
 
-from medtl.metrics.intervals import IntervalName, logit_wald, normal_quantile, proportion_of_rows
+from medtl.metrics.intervals import (
+    Bounded,
+    Interval,
+    IntervalName,
+    effective_number,
+    mover_ratio,
+    mover_sum,
+    percentile,
+    proportion,
+    proportion_of_rows,
+)
 from medtl.metrics.ranking import Ranking, area_under_roc, rank, ratio
-from medtl.metrics.resampling import bootstrap, patient_strata, with_percentiles
 from medtl.metrics.scores import CI, CI95, NO_ROWS, ONE_CLASS, Ids, Scores, Truth, Values
+from medtl.metrics.temperature import logit
 from medtl.types import BoolArray, FloatArray, IntArray, Measure
 
 
@@ -36,6 +46,10 @@ class Counts:
     def __add__(self, other: Counts) -> Counts:
         pairs = ((self.tp, other.tp), (self.fp, other.fp), (self.fn, other.fn), (self.tn, other.tn))
         return Counts(*(first + second for first, second in pairs))
+
+
+Table = Counts | Sequence[Measure]
+"""A two-by-two table, or its sensitivity and specificity with their intervals."""
 
 
 def count(y_true: Truth, y_score: Values = None, threshold: float = 0.5) -> Counts:
@@ -118,7 +132,7 @@ SUMMARIES: Mapping[str, Callable[..., FloatArray]] = {
     "mcc": matthews,
     "kappa": cohen_kappa,
 }
-"""Summaries of the table that need the bootstrap for their interval."""
+"""Summaries of the table."""
 
 
 def summary_value(name: str, counts: Counts) -> float | None:
@@ -181,17 +195,24 @@ def summary_measures(
     patients: Ids = None,
     ci: CI = CI95,
 ) -> list[Measure]:
-    """Return F1, balanced accuracy, Youden's J, MCC and kappa with bootstrap intervals.
+    """Return F1, balanced accuracy, Youden's J, MCC and kappa with their intervals.
+
+    Balanced accuracy and Youden's J have MOVER on the intervals of sensitivity and specificity, the
+    others the quantiles of draws of the two rates (`drawn_cells`): with five positives a bootstrap
+    covers as little as a half.
 
     Args:
         y_true: `(n,)`, 0 or 1, or a `Scores`.
         y_score: `(n,)`, finite.
         threshold: Flagged if and only if score >= threshold.
         patients: `(n,)` identifiers, or None for one row per patient.
-        ci: Level and bootstrap of the intervals.
+        ci: Level, number of draws and seed.
 
-    >>> [m.name for m in summary_measures([1, 1, 0, 0], [0.9, 0.2, 0.6, 0.1])]
-    ['f1', 'balanced_accuracy', 'youden', 'mcc', 'kappa']
+    Reference:
+        Zou and Donner, Stat Med 2008;27:1693; Brown, Cai and DasGupta, Stat Sci 2001;16:101.
+
+    >>> summary_measures([1, 1, 0, 0], [0.9, 0.2, 0.6, 0.1])[1]
+    balanced_accuracy: 0.500 [0.213, 0.787], n = 4 (MOVER on the two rates)
     """
     rows = Scores.of(y_true, y_score, patients)
     flagged, blank = rows.score >= threshold, rows.blank("", ci)
@@ -199,142 +220,181 @@ def summary_measures(
         return [replace(blank, name=name).undefined(NO_ROWS) for name in SUMMARIES]
     draws = drawn_cells(rows, threshold, ci)
     whole, measures = counts_of(rows.truth, flagged), []
+    sums = dict(zip(("balanced_accuracy", "youden"), _sums(rows, threshold, ci), strict=True))
+    whose = " over patients" if rows.clustered else ""
     for name, summary in SUMMARIES.items():
         value, measure = summary_value(name, whole), replace(blank, name=name)
-        measures.append(
-            measure.undefined("a row or a column of the two-by-two table is empty")
-            if value is None
-            else with_percentiles(replace(measure, value=value), summary(*draws))
-        )
+        if value is None:
+            reason = "a row or a column of the two-by-two table is empty"
+            measures.append(measure.undefined(reason))
+        elif name in sums:
+            measures.append(measure.ok(value, sums[name], f"MOVER on the two rates{whose}"))
+        else:
+            low, high = percentile(summary(*draws), ci.level)
+            bounds = min(low, value), max(high, value)
+            method = f"draws of the two rates{whose}, B={draws.shape[1]}"
+            measures.append(measure.ok(value, bounds, method))
     return measures
 
 
-def drawn_cells(rows: Scores, threshold: float, ci: CI) -> FloatArray:
-    """Return tp, fp, fn, tn in every resample of the patients, `(4, resamples)`.
+def _sums(rows: Scores, threshold: float, ci: CI) -> tuple[Interval, Interval]:
+    """Return the intervals of the mean of sensitivity and specificity, and of their sum less 1."""
+    if rows.one_class:
+        return (math.nan, math.nan), (math.nan, math.nan)
+    rates = share_measures(rows, threshold=threshold, ci=ci)[:2]
+    low, high = mover_sum(*map(_bounded, rates))
+    return (low / 2, high / 2), (low - 1, high - 1)
 
-    Patients with and without a positive row are drawn apart.
+
+def _bounded(measure: Measure) -> Bounded:
+    """Return the value and the interval of a share that is defined."""
+    bounds = (measure.value, measure.low, measure.high)
+    return tuple(math.nan if x is None else x for x in bounds)  # type: ignore[return-value]
+
+
+def drawn_cells(rows: Scores, threshold: float, ci: CI) -> FloatArray:
+    """Return tp, fp, fn, tn in every draw of the two rates, `(4, resamples)`, no whole numbers.
+
+    Sensitivity and specificity are drawn from their posterior under Jeffreys' prior. Rows of
+    patients with several count as so many independent ones as would give the same standard error.
 
     Args:
         rows: At least one.
         threshold: Flagged if and only if score >= threshold.
         ci: Resamples and seed.
 
+    Reference:
+        Brown, Cai and DasGupta 2001; `effective_number` of Korn and Graubard 1998.
+
     >>> drawn_cells(Scores.of([1, 1, 0], [0.9, 0.2, 0.1]), 0.5, CI(resamples=7)).sum(axis=0)
     array([3., 3., 3., 3., 3., 3., 3.])
     """
-    truth, flagged, patients = rows.truth, rows.score >= threshold, rows.patients
-    cells = [truth & flagged, ~truth & flagged, truth & ~flagged, ~truth & ~flagged]
-    if not rows.clustered:
-        # Drawing independent rows within a class is a binomial draw of the flagged ones.
-        rng = np.random.default_rng(ci.seed)
-        sums = [int(cell.sum()) for cell in cells]
-        tp = _binomial(rng, sums[0], sums[2], ci.resamples)
-        fp = _binomial(rng, sums[1], sums[3], ci.resamples)
-        return np.stack([tp, fp, sums[0] + sums[2] - tp, sums[1] + sums[3] - fp])
-    of_patients = np.stack([np.bincount(patients, cell).astype(float) for cell in cells], axis=1)
-    strata = patient_strata(truth, patients)
-    own = np.arange(len(of_patients))
-    few = ci.affordable(truth.size)
-    return bootstrap(lambda weights: weights @ of_patients, own, few, strata=strata).T
+    rng = np.random.default_rng(ci.seed)
+    drawn = []
+    for mine in (rows.truth, ~rows.truth):
+        hits, codes = rows.score[mine] >= threshold, rows.patients[mine]
+        if not hits.size:
+            drawn.append(np.zeros(ci.resamples))
+            continue
+        share, number = float(hits.mean()), effective_number(hits, codes, ci.level)
+        flagged = rng.beta(share * number + 0.5, (1 - share) * number + 0.5, ci.resamples)
+        drawn.append(hits.size * flagged)
+    tp, fp = drawn
+    return np.stack([tp, fp, rows.positives - tp, rows.truth.size - rows.positives - fp])
 
 
-def _binomial(rng: np.random.Generator, flagged: int, rest: int, resamples: int) -> FloatArray:
-    """Draw how many of the rows of one class are flagged."""
-    total = flagged + rest
-    return rng.binomial(total, flagged / total if total else 0.0, resamples).astype(float)
+def likelihood_ratios(table: Table, *, ci: CI = CI95) -> list[Measure]:
+    """Return LR+, LR- and the diagnostic odds ratio; nothing is added to a cell of 0.
 
-
-def likelihood_ratios(counts: Counts, *, ci: CI = CI95) -> list[Measure]:
-    """Return LR+, LR- and the diagnostic odds ratio with log-normal intervals.
-
-    A zero cell makes the interval, and often the value, undefined; nothing is added to the cells.
+    A ratio whose denominator is 0 has no value, but a lower end: its `low`, and in its reason.
 
     Args:
-        counts: Of independent rows.
+        table: Counts of independent rows, or sensitivity and specificity with their intervals.
         ci: Level of the intervals.
 
     Reference:
-        Simel et al., J Clin Epidemiol 1991;44:763, as in R's epiR.
+        MOVER-R on Wilson's limits (Donner and Zou 2012), which exists for every table; of the odds
+        ratio MOVER on their logits.
 
     >>> likelihood_ratios(Counts(9, 2, 1, 8))[0]
-    lr_positive: 4.500 [1.281, 15.812], n = 20 (log-normal)
+    lr_positive: 4.500 [1.597, 15.904], n = 20 (MOVER-R)
     """
-    tp, fp, fn, tn = astuple(counts)
+    found, blank = _rates(table, ci)
+    names = ("lr_positive", "lr_negative", "diagnostic_odds_ratio")
+    blanks = [replace(blank, name=name) for name in names]
+    if found is None:
+        return [blank.undefined(ONE_CLASS) for blank in blanks]
+    se, sp = found
     return [
-        _log_ratio("lr_positive", (tp, tp + fn), (fp, fp + tn), ci),
-        _log_ratio("lr_negative", (fn, tp + fn), (tn, fp + tn), ci),
-        _log_ratio("diagnostic_odds_ratio", (tp, fn), (fp, tn), ci, odds=True),
+        _ratio(blanks[0], se, _complement(sp)),
+        _ratio(blanks[1], _complement(se), sp),
+        _odds_ratio(blanks[2], se, sp),
     ]
 
 
-def _log_ratio(
-    name: str, top: tuple[int, int], bottom: tuple[int, int], ci: CI, odds: bool = False
-) -> Measure:
-    """Return (a/b) / (c/d) with an interval on the log scale; of shares, or of odds."""
-    blank = ci.blank(name, sum(top) + sum(bottom) if odds else top[1] + bottom[1])
-    if 0 in (top[1], *bottom):
+def _rates(table: Table, ci: CI) -> tuple[tuple[Bounded, Bounded] | None, Measure]:
+    """Return sensitivity and specificity with their limits, None for one class, and a blank."""
+    if isinstance(table, Counts):
+        tp, fp, fn, tn = astuple(table)
+        table = (proportion("", tp, tp + fn, ci=ci), proportion("", tn, tn + fp, ci=ci))
+    se, sp = table[:2]
+    clustered = any(share.n_patients not in (None, share.n) for share in (se, sp))
+    blank = replace(
+        ci.blank("", se.n + sp.n), method="MOVER-R over patients" if clustered else "MOVER-R"
+    )
+    return None if None in (se.value, sp.value) else (_bounded(se), _bounded(sp)), blank
+
+
+def _complement(share: Bounded) -> Bounded:
+    """Return one minus a share, with its limits."""
+    value, low, high = share
+    return 1 - value, 1 - high, 1 - low
+
+
+def _ratio(blank: Measure, top: Bounded, bottom: Bounded) -> Measure:
+    """Fill in the ratio of two independent shares."""
+    if top[0] == bottom[0] == 0:
+        return blank.undefined("nobody gets this result")
+    low, high = mover_ratio(top, bottom)
+    if bottom[0] == 0:
+        return replace(blank, low=low).undefined(f"it divides by 0: it is at least {low:.2f}")
+    if math.isinf(high):
+        return blank.weak(top[0] / bottom[0], f"it is at least {low:.2f} and has no upper end")
+    return blank.ok(top[0] / bottom[0], (low, high), blank.method)
+
+
+def _odds_ratio(blank: Measure, se: Bounded, sp: Bounded) -> Measure:
+    """Fill in the product of the odds of the two shares."""
+    if 1 in (se[0], sp[0]):
         return blank.undefined("a cell that it divides by is 0")
-    value = (top[0] / top[1]) / (bottom[0] / bottom[1])
-    if top[0] == 0:
-        return blank.weak(value, "a cell is 0, so the log-normal interval does not exist")
-    sign = 1 if odds else -1
-    variance = 1 / top[0] + sign / top[1] + 1 / bottom[0] + sign / bottom[1]
-    factor = math.exp(normal_quantile(ci.level) * math.sqrt(variance))
-    return blank.ok(value, (value / factor, value * factor), "log-normal")
+    if 0 in (se[0], sp[0]):
+        return blank.weak(0.0, "a cell is 0, so the interval on the log scale does not exist")
+    low, high = mover_sum(*(tuple(logit(np.array(share)).tolist()) for share in (se, sp)))
+    value = se[0] * sp[0] / ((1 - se[0]) * (1 - sp[0]))
+    return blank.ok(value, (math.exp(low), math.exp(high)), f"{blank.method}, log scale")
 
 
-def predictive_values_at(counts: Counts, prevalence: float, *, ci: CI = CI95) -> list[Measure]:
+def predictive_values_at(table: Table, prevalence: float, *, ci: CI = CI95) -> list[Measure]:
     """Return PPV and NPV at a stated prevalence.
 
     Needed whenever the test set holds more disease than the clinic. Undefined when nobody (PPV) or
-    everybody (NPV) is flagged; without an interval when sensitivity or specificity is 0 or 1.
+    everybody (NPV) is flagged; with an interval for every other table.
 
     Args:
-        counts: Of independent rows.
+        table: Counts of independent rows, or sensitivity and specificity with their intervals.
         prevalence: In (0, 1).
         ci: Level of the intervals.
 
     Reference:
-        Mercaldo, Lau and Zhou, Statistics in Medicine 2007;26:2170, logit intervals.
+        MOVER-R (Donner and Zou, Stat Methods Med Res 2012;21:347) on Wilson's limits of the ratio
+        (1 - specificity) / sensitivity, of which PPV is a monotone function, and of (1 -
+        sensitivity) / specificity, NPV's. Mercaldo's logit interval has none where a cell is 0.
 
-    >>> predictive_values_at(Counts(9, 2, 1, 8), 0.1)[0]
-    ppv_at_prevalence: 0.333 [0.125, 0.637], n = 20 (Mercaldo logit)
+    >>> predictive_values_at(Counts(28, 0, 3, 32), 0.1)[0]
+    ppv_at_prevalence: 1.000 [0.480, 1.000], n = 63 (MOVER-R)
     """
-    positives, negatives = counts.tp + counts.fn, counts.fp + counts.tn
-    names, n = ("ppv_at_prevalence", "npv_at_prevalence"), positives + negatives
-    blanks = [ci.blank(name, n, positives) for name in names]
-    if not (positives and negatives):
+    names = ("ppv_at_prevalence", "npv_at_prevalence")
+    found, blank = _rates(table, ci)
+    blanks = [replace(blank, name=name) for name in names]
+    if found is None:
         return [blank.undefined(ONE_CLASS) for blank in blanks]
-    se, sp = counts.tp / positives, counts.tn / negatives
-    shares = (
-        (se * prevalence, (1 - sp) * (1 - prevalence)),
-        (sp * (1 - prevalence), (1 - se) * prevalence),
-    )
-    errors = [math.nan, math.nan]
-    if 0 < se < 1 and 0 < sp < 1:
-        errors = [
-            math.sqrt((1 - se) / (se * positives) + sp / ((1 - sp) * negatives)),
-            math.sqrt(se / ((1 - se) * positives) + (1 - sp) / (sp * negatives)),
-        ]
+    se, sp = found
+    odds = (1 - prevalence) / prevalence
     return [
-        _share_at_prevalence(blank, good, bad, error, prevalence)
-        for blank, (good, bad), error in zip(blanks, shares, errors, strict=True)
+        _share_at_prevalence(blanks[0], _complement(sp), se, odds, prevalence),
+        _share_at_prevalence(blanks[1], _complement(se), sp, 1 / odds, prevalence),
     ]
 
 
 def _share_at_prevalence(
-    blank: Measure, good: float, bad: float, logit_error: float, prevalence: float
+    blank: Measure, wrong: Bounded, right: Bounded, odds: float, prevalence: float
 ) -> Measure:
-    """Fill in good / (good + bad) and its logit interval."""
-    if good + bad == 0:
+    """Fill in 1 / (1 + odds x wrong / right)."""
+    if wrong[0] == right[0] == 0:
         return blank.undefined("nobody gets this result")
-    value = good / (good + bad)
-    if math.isnan(logit_error):
-        reason = "sensitivity or specificity is 0 or 1, so the logit interval does not exist"
-        return blank.weak(value, reason)
-    error = logit_error * value * (1 - value)
-    bounds = logit_wald(value, error, normal_quantile(blank.confidence))
-    return blank.ok(value, bounds, f"Mercaldo logit, prevalence {prevalence:g}")
+    value = right[0] / (right[0] + odds * wrong[0])
+    low, high = (1 / (1 + odds * end) for end in reversed(mover_ratio(wrong, right)))
+    return blank.ok(value, (low, high), f"{blank.method}, prevalence {prevalence:g}")
 
 
 def natural_frequencies(

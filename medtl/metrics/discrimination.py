@@ -1,15 +1,23 @@
-"""Summaries of the ROC and precision-recall curves whose interval needs the bootstrap.
+"""Summaries of the ROC and precision-recall curves.
 
-Thresholds are picked again in every resample. They are picked on the very set that is reported, so
-none of them is an operating point: that one is chosen on validation (`operating_point`).
+Thresholds are picked on the very set that is reported, so none of them is an operating point: that
+one is chosen on validation (`operating_point`).
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
+from medtl.metrics.intervals import (
+    effective_number,
+    normal_quantile,
+    proportion_of_rows,
+    t_quantile,
+    wilson,
+)
 from medtl.metrics.ranking import (
     Ranking,
     area_under_part_of_roc,
@@ -17,8 +25,8 @@ from medtl.metrics.ranking import (
     ratio,
     step_precision,
 )
-from medtl.metrics.resampling import ROUNDING, FromCounts, bootstrap_measures
-from medtl.metrics.scores import CI, CI95, Ids, Truth, Values
+from medtl.metrics.resampling import ROUNDING, FromCounts, bootstrapped
+from medtl.metrics.scores import CI, CI95, ONE_CLASS, Ids, Scores, Truth, Values, num_patients
 from medtl.types import FloatArray, IntArray, Measure
 
 
@@ -76,49 +84,12 @@ def average_precision(
         y_true: `(n,)`, 0 or 1, or a `Scores`.
         y_score: `(n,)`, finite.
         patients: `(n,)` identifiers, or None for one row per patient.
-        ci: Level and bootstrap of the interval.
+        ci: Level and bootstrap of the interval, which is that of `curve_measures`.
 
     >>> average_precision([0, 1, 0, 1], [0.1, 0.9, 0.8, 0.4]).value
     0.8333333333333333
     """
-    ranking = rank(y_true, y_score, patients)
-    return bootstrap_measures({"average_precision": step_precision}, ranking, ci)[0]
-
-
-def part_of_roc(specificity: float = 0.9, *, standardised: bool = True) -> dict[str, FromCounts]:
-    """Return the statistic behind `partial_auc` by the name of its measure.
-
-    >>> list(part_of_roc(0.8))
-    ['partial_auc_specificity_80_to_100']
-    """
-    widest = 1 - specificity
-    least = widest**2 / 2
-
-    def area(tp: IntArray, fp: IntArray) -> FloatArray:
-        raw = area_under_part_of_roc(tp, fp, specificity)
-        return (1 + (raw - least) / (widest - least)) / 2 if standardised else raw
-
-    return {f"partial_auc_specificity_{percent(specificity)}_to_100": area}
-
-
-def at_specificity(specificity: float) -> dict[str, FromCounts]:
-    """Return the statistic behind `sensitivity_at_specificity` by the name of its measure.
-
-    >>> list(at_specificity(0.9))
-    ['sensitivity_at_specificity_90']
-    """
-    name = f"sensitivity_at_specificity_{percent(specificity)}"
-    return {name: lambda tp, fp: best_sensitivity(tp, fp, specificity)}
-
-
-def at_sensitivity(sensitivity: float) -> dict[str, FromCounts]:
-    """Return the statistic behind `specificity_at_sensitivity` by the name of its measure.
-
-    >>> list(at_sensitivity(0.9))
-    ['specificity_at_sensitivity_90']
-    """
-    name = f"specificity_at_sensitivity_{percent(sensitivity)}"
-    return {name: lambda tp, fp: best_specificity(tp, fp, sensitivity)}
+    return curve_measures(rank(y_true, y_score, patients), ci=ci)[0]
 
 
 def partial_auc(
@@ -138,7 +109,7 @@ def partial_auc(
         specificity: Lower end of the range, in [0, 1).
         standardised: McClish's form, 0.5 for chance and 1 for perfect; otherwise the raw area.
         patients: `(n,)` identifiers, or None for one row per patient.
-        ci: Level and bootstrap of the interval.
+        ci: Level and bootstrap of the interval, which is that of `curve_measures`.
 
     Reference:
         McClish, Medical Decision Making 1989;9:190.
@@ -146,8 +117,79 @@ def partial_auc(
     >>> round(partial_auc([0, 1, 0, 1], [0.1, 0.9, 0.8, 0.4], specificity=0.5).value, 3)
     0.667
     """
-    statistic = part_of_roc(specificity, standardised=standardised)
-    return bootstrap_measures(statistic, rank(y_true, y_score, patients), ci)[0]
+    ranking = rank(y_true, y_score, patients)
+    return curve_measures(ranking, specificity, standardised=standardised, ci=ci)[1]
+
+
+PATIENTS_IN_RANGE = 3
+"""Patients without the finding that the range of a partial AUC must expect, to have an interval."""
+
+
+def curve_measures(
+    ranking: Ranking, specificity: float = 0.9, *, standardised: bool = True, ci: CI = CI95
+) -> list[Measure]:
+    """Return average precision and the partial AUC with intervals from the same resamples.
+
+    Both are means over the positives of a value between 0 and 1. Their interval is Wilson's of as
+    many positives as have the bootstrap's standard error, at most their patients: with few of them
+    the percentiles of the bootstrap cover as little as 0.7. A partial AUC whose range holds fewer
+    than `PATIENTS_IN_RANGE` negatives has no interval, for none covers.
+
+    Args:
+        ranking: Of the n rows.
+        specificity: Lower end of the range of the partial AUC, in [0, 1).
+        standardised: McClish's form of it, otherwise the raw area.
+        ci: Level and bootstrap.
+
+    Reference:
+        Wilson 1927 with the effective number of Korn and Graubard 1998.
+
+    >>> curve_measures(rank([0, 1, 0, 1], [0.1, 0.9, 0.8, 0.4]), 0.5)[0].method
+    'Wilson, effective number of positives, B=2000'
+    """
+    width = 1 - specificity
+    names = ("average_precision", f"partial_auc_specificity_{percent(specificity)}_to_100")
+    blank = ci.blank("", ranking.positive.size, ranking.num_positive, ranking.num_patients)
+    if not (ranking.num_positive and ranking.num_negative):
+        return [replace(blank, name=name).undefined(ONE_CLASS) for name in names]
+    statistics: list[FromCounts] = [
+        step_precision,
+        lambda tp, fp: area_under_part_of_roc(tp, fp, specificity) / width,
+    ]
+    codes = ranking.patient_numbers
+    most, others = (num_patients(codes[of]) for of in (ranking.positive, ~ranking.positive))
+    found = bootstrapped(ranking, statistics, ci)
+    precision = _of_positives(replace(blank, name=names[0]), *found[0], most)
+    part = _of_positives(replace(blank, name=names[1]), *found[1], most)
+    if width * others < PATIENTS_IN_RANGE - ROUNDING:
+        needed = math.ceil(PATIENTS_IN_RANGE / width - ROUNDING)
+        reason = f"an interval needs {needed} patients without the finding"
+        part = replace(part, low=None, high=None, method="").weak(found[1][0], reason)
+
+    def shown(share: float | None) -> float | None:
+        raw = None if share is None else share * width
+        if raw is None or not standardised:
+            return raw
+        least = width**2 / 2
+        return (1 + (raw - least) / (width - least)) / 2
+
+    part = replace(part, value=shown(part.value), low=shown(part.low), high=shown(part.high))
+    return [precision, part]
+
+
+def _of_positives(blank: Measure, value: float, draws: FloatArray, most: int) -> Measure:
+    """Fill in a mean over the positives, with the interval that its bootstrap error allows."""
+    known = draws[np.isfinite(draws)]
+    error = float(known.std(ddof=1)) if known.size > 1 else 0.0
+    method = f"Wilson, effective number of positives, B={draws.size}"
+    if most < 2:
+        return blank.weak(value, "an interval needs two patients with the finding")
+    number = float(most)
+    if error > 0 and 0 < value < 1:
+        number = min(number, value * (1 - value) / error**2)
+    number *= (normal_quantile(blank.confidence) / t_quantile(most - 1, blank.confidence)) ** 2
+    bounds = wilson(value * number, number, blank.confidence)
+    return blank.ok(value, bounds, method)
 
 
 def sensitivity_at_specificity(
@@ -165,13 +207,18 @@ def sensitivity_at_specificity(
         y_score: `(n,)`, finite.
         specificity: In [0, 1], compared as a whole count of negatives.
         patients: `(n,)` identifiers, or None for one row per patient.
-        ci: Level and bootstrap of the interval; the threshold is picked again in each resample.
+        ci: Level of the interval, which holds that the threshold is taken from the negatives.
 
     >>> sensitivity_at_specificity([0, 1, 0, 1], [0.1, 0.9, 0.8, 0.4], specificity=1.0).value
     0.5
     """
-    ranking = rank(y_true, y_score, patients)
-    return bootstrap_measures(at_specificity(specificity), ranking, ci)[0]
+    rows = Scores.of(y_true, y_score, patients)
+    name = f"sensitivity_at_specificity_{percent(specificity)}"
+    if rows.one_class:
+        return rows.blank(name, ci).undefined(ONE_CLASS)
+    ranking = rank(rows)
+    value = float(best_sensitivity(ranking.tp, ranking.fp, specificity))
+    return _at_share(rows, name, value, specificity, ci)
 
 
 def specificity_at_sensitivity(
@@ -189,13 +236,50 @@ def specificity_at_sensitivity(
         y_score: `(n,)`, finite.
         sensitivity: In [0, 1], compared as a whole count of positives.
         patients: `(n,)` identifiers, or None for one row per patient.
-        ci: Level and bootstrap of the interval; the threshold is picked again in each resample.
+        ci: Level of the interval, which holds that the threshold is taken from the positives.
 
     >>> specificity_at_sensitivity([0, 1, 0, 1], [0.1, 0.9, 0.8, 0.4], sensitivity=1.0).value
     0.5
     """
-    ranking = rank(y_true, y_score, patients)
-    return bootstrap_measures(at_sensitivity(sensitivity), ranking, ci)[0]
+    rows = Scores.of(y_true, y_score, patients)
+    name = f"specificity_at_sensitivity_{percent(sensitivity)}"
+    if rows.one_class:
+        return rows.blank(name, ci).undefined(ONE_CLASS)
+    ranking = rank(rows)
+    value = float(best_specificity(ranking.tp, ranking.fp, sensitivity))
+    # Seen from the other side: who is healthy is found, and low scores flag.
+    other = Scores.of(~rows.truth, -rows.score, rows.patients)
+    return _at_share(other, name, value, sensitivity, ci)
+
+
+def _at_share(rows: Scores, name: str, value: float, share: float, ci: CI) -> Measure:
+    """Return the share of positives flagged where this share of negatives is not, with MOVER.
+
+    Two things are uncertain: the threshold, a quantile of the negatives, and the share of positives
+    above a known threshold. Each gives a distance from the value to either side. A bootstrap of
+    both covers 0.5 to 0.9, for the threshold is an extreme of few rows.
+    """
+    blank = rows.blank(name, ci)
+    threshold = threshold_at_specificity(rank(rows), share)
+    negative, positive = np.sort(rows.score[~rows.truth]), rows.score[rows.truth]
+    left, codes = rows.score[~rows.truth] < threshold, rows.patients[~rows.truth]
+    # Wilson's interval holds the share for these numbers of negatives below the threshold.
+    number = effective_number(left, codes, ci.level)
+    reach = normal_quantile(ci.level) * math.sqrt(share * (1 - share) / number)
+    fewest = max(math.ceil((share - reach) * negative.size - ROUNDING), 0)
+    most = min(math.floor((share + reach) * negative.size + ROUNDING), negative.size)
+    ends = np.concatenate([[-math.inf], negative, [math.inf]])
+    worst = float((positive >= ends[most + 1]).mean())
+    best = float((positive > ends[fewest]).mean())
+    of_positives = proportion_of_rows(
+        name, positive >= threshold, patients=rows.patients[rows.truth], ci=ci
+    )
+    low, high = of_positives.low or 0.0, 1.0 if of_positives.high is None else of_positives.high
+    bounds = (
+        max(value - math.hypot(max(value - worst, 0), value - low), 0.0),
+        min(value + math.hypot(max(best - value, 0), high - value), 1.0),
+    )
+    return blank.ok(value, bounds, "MOVER on the threshold's quantile and the share")
 
 
 def percent(share: float) -> str:

@@ -15,6 +15,9 @@ from medtl.types import BoolArray, FloatArray, IntArray, Measure
 
 Interval = tuple[float, float]
 
+Bounded = tuple[float, float, float]
+"""A value, and the low and high end of its interval."""
+
 IntervalName = Literal["wilson", "clopper-pearson"]
 
 
@@ -27,12 +30,23 @@ def normal_quantile(confidence: float) -> float:
     return NormalDist().inv_cdf(0.5 + confidence / 2)
 
 
-def wilson(count: float, total: int, confidence: float = 0.95) -> Interval:
+def t_quantile(freedom: float, confidence: float) -> float:
+    """Return t of a two-sided interval.
+
+    >>> round(t_quantile(9, 0.95), 3)
+    2.262
+    """
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, 0.5 + confidence / 2))
+
+
+def wilson(count: float, total: float, confidence: float = 0.95) -> Interval:
     """Return the Wilson score interval without continuity correction.
 
     Args:
         count: Successes, 0 to total; for an expected share no whole number.
-        total: Trials, at least 1.
+        total: Trials, at least 1, or the effective number of them.
         confidence: In (0, 1).
 
     Reference:
@@ -88,14 +102,54 @@ def newcombe_difference(
     >>> [round(bound, 3) for bound in newcombe_difference((56, 70), (48, 80))]
     [0.052, 0.334]
     """
-    share1, share2 = first[0] / first[1], second[0] / second[1]
-    low1, high1 = wilson(*first, confidence)
-    low2, high2 = wilson(*second, confidence)
-    difference = share1 - share2
-    return (
-        difference - math.hypot(share1 - low1, high2 - share2),
-        difference + math.hypot(high1 - share1, share2 - low2),
+    low, high = wilson(*second, confidence)
+    return mover_sum(
+        (first[0] / first[1], *wilson(*first, confidence)), (-second[0] / second[1], -high, -low)
     )
+
+
+def mover_sum(first: Bounded, second: Bounded) -> Interval:
+    """Return the interval of the sum of two independent estimates from their own intervals.
+
+    Args:
+        first: Value, low and high.
+        second: Value, low and high.
+
+    Reference:
+        MOVER: Zou and Donner, Stat Med 2008;27:1693, equation 10; of two Wilson intervals it is
+        Newcombe 1998, method 10.
+
+    >>> [round(bound, 3) for bound in mover_sum((0.45, 0.30, 0.49), (0.40, 0.25, 0.47))]
+    [0.638, 0.931]
+    """
+    (a, la, ua), (b, lb, ub) = first, second
+    return a + b - math.hypot(a - la, b - lb), a + b + math.hypot(ua - a, ub - b)
+
+
+def mover_ratio(top: Bounded, bottom: Bounded) -> Interval:
+    """Return the interval of the ratio of two independent, non-negative estimates.
+
+    It exists for counts of 0 too; the upper end is infinite where the denominator may be 0.
+
+    Args:
+        top: Value, low and high.
+        bottom: Value, low and high; not both values may be 0.
+
+    Reference:
+        MOVER-R: Donner and Zou, Stat Methods Med Res 2012;21:347.
+
+    >>> [round(bound, 3) for bound in mover_ratio((0.9, 0.6, 0.98), (0.2, 0.06, 0.51))]
+    [1.601, 15.025]
+    """
+    (a, la, ua), (b, lb, ub) = top, bottom
+
+    def root(part: float, other: float) -> float:
+        return math.sqrt(max((a * b) ** 2 - part * (2 * a - part) * other * (2 * b - other), 0.0))
+
+    # The lower end without the difference of its two nearly equal terms.
+    upwards, below = a * b + root(la, ub), lb * (2 * b - lb)
+    low = la * (2 * a - la) / upwards if upwards > 0 else 0.0
+    return low, (a * b + root(ua, lb)) / below if below > 0 else math.inf
 
 
 def newcombe_variance(auc: float, positives: float, negatives: float) -> float:
@@ -175,6 +229,53 @@ def logit_wald(value: float, error: float, quantile: float) -> Interval:
     centre = math.log(value / (1 - value))
     half = quantile * error / (value * (1 - value))
     return 1 / (1 + math.exp(half - centre)), 1 / (1 + math.exp(-half - centre))
+
+
+def log_wald(value: float, error: float, quantile: float) -> Interval:
+    """Return the interval of a positive value on the log scale.
+
+    Args:
+        value: Above 0.
+        error: Standard error of the value on its own scale (delta method).
+        quantile: Of the normal or t distribution.
+
+    >>> [round(bound, 3) for bound in log_wald(2.0, 0.5, 1.96)]
+    [1.225, 3.265]
+    """
+    factor = math.exp(quantile * error / value)
+    return value / factor, value * factor
+
+
+def quantile_ranks(level: float, n: int, confidence: float = 0.95) -> tuple[int, int] | None:
+    """Return which of n ordered values, counted from 1, hold a quantile; None if no two do.
+
+    The tails are equal where they can be; near an end one of them takes what it needs.
+
+    Args:
+        level: Of the quantile, in (0, 1).
+        n: Number of independent values.
+        confidence: In (0, 1).
+
+    Reference:
+        Hahn and Meeker 1991, section 5.2: distribution-free, from order statistics.
+
+    >>> quantile_ranks(0.5, 30), quantile_ranks(0.05, 58), quantile_ranks(0.05, 59)
+    ((10, 21), None, (1, 10))
+    """
+    from scipy.special import bdtr
+
+    below = bdtr(np.arange(n + 1), n, level)  # P(so many values or fewer lie below the quantile)
+    miss, tail = 1 - confidence, (1 - confidence) / 2
+    low = int(np.searchsorted(below, tail, side="right"))
+    high = int(np.searchsorted(below, 1 - tail)) + 1
+    if low == 0:
+        low, tail = 1, miss - float(below[0])
+        high = int(np.searchsorted(below, 1 - tail)) + 1
+    if high > n:
+        high, tail = n, miss - (1 - float(below[n - 1]))
+        low = int(np.searchsorted(below, tail, side="right"))
+    covered = float(below[high - 1] - below[low - 1]) if 0 < low < high <= n else 0.0
+    return (low, high) if covered >= confidence - 1e-12 else None
 
 
 def percentile(draws: FloatArray, confidence: float = 0.95) -> Interval:
@@ -299,10 +400,7 @@ def proportion_of_rows(
     if plain.value in (0.0, 1.0) or not error > 0:
         bounds = wilson(round(plain.value * clusters), clusters, ci.level)
         return plain.ok(plain.value, bounds, "Wilson with the number of patients")
-    from scipy.special import stdtrit
-
-    quantile = float(stdtrit(clusters - 1, 0.5 + ci.level / 2))
-    bounds = logit_wald(plain.value, error, quantile)
+    bounds = logit_wald(plain.value, error, t_quantile(clusters - 1, ci.level))
     return plain.ok(plain.value, bounds, "ratio linearised over patients, logit scale")
 
 
@@ -338,3 +436,29 @@ def linearised_error(values: ArrayLike, patients: IntArray) -> float:
         return math.nan
     moved = ratio_influence(values, patients)
     return math.sqrt(clusters / (clusters - 1) * float(moved @ moved))
+
+
+def effective_number(hits: BoolArray, patients: IntArray, confidence: float = 0.95) -> float:
+    """Return how many independent rows know a share as well as these rows of patients do.
+
+    Args:
+        hits: `(n,)` of the rows in the denominator, n at least 1.
+        patients: `(n,)` codes.
+        confidence: Of the interval that it is for: few patients have the wider t distribution.
+
+    Reference:
+        Korn and Graubard, Surv Methodol 1998;24:193.
+
+    >>> effective_number(np.array([True, True, False, False]), np.arange(4))
+    4
+    >>> round(effective_number(np.repeat([True, False], 20), np.arange(40) // 2), 1)
+    16.7
+    """
+    clusters = num_patients(patients)
+    if clusters == hits.size:
+        return hits.size
+    share, error = float(hits.mean()), linearised_error(hits, patients)
+    if not error > 0 or share in (0.0, 1.0):
+        return clusters
+    wider = t_quantile(clusters - 1, confidence) / normal_quantile(confidence)
+    return min(float(hits.size), share * (1 - share) / (error * wider) ** 2)

@@ -1,32 +1,22 @@
-"""Operating points: a threshold chosen by a stated rule on validation, frozen, applied to test.
-
-And decision curves: what acting on the model is worth, against acting on all or on nobody.
-"""
+"""Operating points: a threshold chosen by a stated rule on validation, frozen, applied to test."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from medtl.errors import PredictionsError
 from medtl.metrics.discrimination import threshold_at_sensitivity
-from medtl.metrics.ranking import Ranking, coarsen, rank
-from medtl.metrics.resampling import ROUNDING, FromCounts, bootstrap_counts
+from medtl.metrics.ranking import Ranking, rank
+from medtl.metrics.resampling import ROUNDING
 from medtl.metrics.scores import (
-    CI,
-    CI95,
-    NO_ROWS,
-    ONE_CLASS,
-    Ids,
     Truth,
     Values,
     num_patients,
-    probabilities,
 )
 from medtl.types import BoolArray, FloatArray, IntArray, OperatingPoint
 
@@ -298,135 +288,3 @@ def _best(ranking: Ranking, gain: FloatArray) -> float:
     """Return the highest threshold whose gain is the largest but for rounding."""
     first = int(np.argmax(gain >= gain.max() - ROUNDING))
     return math.inf if first == 0 else float(ranking.thresholds[first - 1])
-
-
-HUNDREDTHS = np.arange(1, 100) / 100
-"""Threshold probabilities 0.01 to 0.99."""
-
-
-@dataclass(frozen=True)
-class DecisionCurve:
-    """Net benefit, in true positives per patient, at threshold probabilities `(t,)`.
-
-    Attributes:
-        threshold: Probabilities at which one would act.
-        model: Acting if and only if score >= threshold.
-        treat_all: Acting on everybody. Acting on nobody is 0.
-        avoided_per_100: Unnecessary actions avoided per 100 patients, against acting on all.
-    """
-
-    threshold: FloatArray
-    model: FloatArray
-    treat_all: FloatArray
-    avoided_per_100: FloatArray
-
-
-def decision_curve(
-    y_true: Truth,
-    y_score: Values = None,
-    thresholds: ArrayLike = HUNDREDTHS,
-    *,
-    prevalence: float | None = None,
-) -> DecisionCurve:
-    """Return the decision curve.
-
-    Args:
-        y_true: `(n,)`, 0 or 1, or a `Scores`; both classes when a prevalence is stated, any row
-            otherwise.
-        y_score: `(n,)` calibrated probabilities.
-        thresholds: `(t,)` in (0, 1).
-        prevalence: Of the clinic, if it differs from that of the rows.
-
-    Raises:
-        PredictionsError: If a threshold lies outside (0, 1) or the rows do not allow it.
-
-    Reference:
-        Vickers and Elkin, Medical Decision Making 2006;26:565:
-        tp/n - fp/n x p/(1 - p); at prevalence p0: se p0 - (1 - sp)(1 - p0) p/(1 - p).
-
-    >>> decision_curve([1, 0, 0, 1], [0.5, 0.2, 0.1, 0.1], [0.2, 0.5]).model
-    array([0.1875, 0.25  ])
-    """
-    ranking = rank(y_true, y_score)
-    probabilities(ranking.thresholds)
-    at = np.atleast_1d(np.asarray(thresholds, dtype=float))
-    _check(ranking, at, prevalence)
-    odds = at / (1 - at)
-    model = _benefit(ranking, at, prevalence)(ranking.tp, ranking.fp)
-    positives, negatives = ranking.tp[-1:], ranking.fp[-1:]
-    treat_all = _net(positives, negatives, positives, negatives, odds, prevalence)
-    return DecisionCurve(at, model, treat_all, 100 * (model - treat_all) / odds)
-
-
-def decision_draws(
-    y_true: Truth,
-    y_score: Values = None,
-    thresholds: ArrayLike = HUNDREDTHS,
-    *,
-    prevalence: float | None = None,
-    patients: Ids = None,
-    ci: CI = CI95,
-) -> FloatArray:
-    """Return the model's net benefit in resamples of the patients, `(B, t)`, for a band.
-
-    Args:
-        y_true: `(n,)`, 0 or 1, or a `Scores`.
-        y_score: `(n,)` calibrated probabilities.
-        thresholds: `(t,)` in (0, 1).
-        prevalence: Of the clinic, if it differs from that of the rows.
-        patients: `(n,)` identifiers, or None for one row per patient.
-        ci: Number of resamples, and the seed.
-
-    Raises:
-        PredictionsError: If a threshold lies outside (0, 1) or the rows do not allow it.
-
-    >>> decision_draws([1, 0, 0, 1], [0.5, 0.2, 0.1, 0.1], [0.2, 0.5], ci=CI(resamples=9)).shape
-    (9, 2)
-    """
-    curve = decision_curve(y_true, y_score, thresholds, prevalence=prevalence)
-    coarse = coarsen(rank(y_true, y_score, patients))
-    statistic = _benefit(coarse, curve.threshold, prevalence)
-    (draws,) = bootstrap_counts(coarse, [statistic], ci, stratified=False)
-    moved = curve.model - statistic(coarse.tp, coarse.fp)
-    return np.asarray(draws.reshape(-1, curve.threshold.size) + moved)
-
-
-def _benefit(ranking: Ranking, at: FloatArray, prevalence: float | None) -> FromCounts:
-    """Return the function from cumulative counts to net benefit at the thresholds."""
-    # How many distinct scores are at least the threshold: 0 means that nobody is flagged.
-    reached = np.searchsorted(-ranking.thresholds, -at, side="right")
-    odds = at / (1 - at)
-
-    def from_counts(tp: IntArray, fp: IntArray) -> FloatArray:
-        hits, alarms = (np.where(reached > 0, x[..., reached - 1], 0) for x in (tp, fp))
-        return _net(hits, alarms, tp[..., -1:], fp[..., -1:], odds, prevalence)
-
-    return from_counts
-
-
-def _net(
-    tp: IntArray,
-    fp: IntArray,
-    positives: IntArray,
-    negatives: IntArray,
-    odds: FloatArray,
-    prevalence: float | None,
-) -> FloatArray:
-    """Return net benefit from counts; NaN where a stated prevalence meets one class only."""
-    if prevalence is None:
-        return np.asarray((tp - fp * odds) / (positives + negatives))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        hits, alarms = tp / positives, fp / negatives
-    return np.asarray(hits * prevalence - alarms * (1 - prevalence) * odds)
-
-
-def _check(ranking: Ranking, at: FloatArray, prevalence: float | None) -> None:
-    """Refuse thresholds and rows for which there is no net benefit."""
-    if not at.size or at.min() <= 0 or at.max() >= 1:
-        raise PredictionsError(
-            "a threshold probability is not inside (0, 1)", expected="probabilities, ends excluded"
-        )
-    if not ranking.order.size:
-        raise PredictionsError(NO_ROWS, expected="at least one")
-    if prevalence is not None and not (ranking.num_positive and ranking.num_negative):
-        raise PredictionsError(ONE_CLASS, expected="both, to use a prevalence")

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from medtl.errors import PredictionsError
-from medtl.metrics.resampling import resampled_measures
+from medtl.metrics.agreement import quantile_measure
+from medtl.metrics.intervals import linearised_error, t_quantile
 from medtl.metrics.scores import CI, CI95, Ids, num_patients, patient_codes
 from medtl.types import BoolArray, FloatArray, IntArray, Measure
 
@@ -240,18 +241,23 @@ QUANTILES = {"median": 0.5, "p05": 0.05, "p25": 0.25, "p75": 0.75}
 """Quantiles of the cases that are reported, by linear interpolation."""
 
 
+SHARES = ("dice", "iou", "nsd")
+"""Beginnings of the names of values that are at most 1."""
+
+
 def casewise_measures(
     name: str, values: ArrayLike, *, patients: Ids = None, ci: CI = CI95
 ) -> list[Measure]:
     """Return mean, median, 5th percentile and quartiles of a value per case.
 
-    Never of pooled voxels. Undefined cases are left out; `n` counts the others.
+    Never of pooled voxels. Undefined cases are left out; `n` counts the others. The mean has t's
+    interval, quantiles have that of order statistics: the 5th percentile none below 59 patients.
 
     Args:
         name: Of the value ("dice", "hd95_mm"); the measures are "dice_mean", "dice_median", ...
         values: `(n,)` one per case, NaN where undefined.
         patients: `(n,)` identifiers, or None for one case per patient.
-        ci: Level and bootstrap of the intervals.
+        ci: Level of the intervals.
 
     Reference:
         Metrics Reloaded, aggregation per case.
@@ -263,36 +269,26 @@ def casewise_measures(
     known = np.isfinite(every)
     codes = patient_codes(patients, every.size)[known]
     codes = np.unique(codes, return_inverse=True)[1].ravel()
-    order = np.argsort(every[known], kind="stable")
-    ascending = every[known][order]
-    blank = ci.blank("", ascending.size, patients=num_patients(codes))
+    defined = every[known]
+    blank = ci.blank("", defined.size, patients=num_patients(codes))
     names = [f"{name}_mean", *(f"{name}_{quantile}" for quantile in QUANTILES)]
-    if not ascending.size:
+    if not defined.size:
         return [replace(blank, name=of).undefined("it is defined in no case") for of in names]
+    mean = _mean(replace(blank, name=names[0]), defined, codes)
+    return [
+        mean,
+        *(
+            quantile_measure(replace(blank, name=of), defined, level, codes)
+            for of, level in zip(names[1:], QUANTILES.values(), strict=True)
+        ),
+    ]
 
-    def statistics(weights: IntArray) -> FloatArray:
-        mean = weights @ ascending / weights.sum(axis=1)
-        levels = [weighted_quantile(ascending, weights, level) for level in QUANTILES.values()]
-        return np.stack([mean, *levels], axis=1)
 
-    few = ci.affordable(ascending.size)
-    return resampled_measures(statistics, names, blank, codes[order], few)
-
-
-def weighted_quantile(ascending: FloatArray, weights: IntArray, level: float) -> FloatArray:
-    """Return the quantile of each resample by linear interpolation (numpy's default), `(b,)`.
-
-    Args:
-        ascending: `(n,)` sorted values.
-        weights: `(b, n)` how often each is drawn; each row has a positive sum.
-        level: In [0, 1].
-
-    >>> weighted_quantile(np.array([1.0, 2.0, 4.0]), np.array([[1, 1, 1], [0, 1, 1]]), 0.75)
-    array([3. , 3.5])
-    """
-    cumulative = np.cumsum(weights, axis=1)
-    position = level * (cumulative[:, -1:] - 1)
-    below = np.floor(position)
-    lower = ascending[np.argmax(cumulative > below, axis=1)]
-    upper = ascending[np.argmax(cumulative > np.ceil(position), axis=1)]
-    return np.asarray(lower + (upper - lower) * (position - below)[:, 0])
+def _mean(blank: Measure, values: FloatArray, codes: IntArray) -> Measure:
+    """Fill in the mean of values that are never negative, with t's interval over patients."""
+    value, error = float(values.mean()), linearised_error(values, codes)
+    if not error > 0:
+        return blank.weak(value, "it does not vary between patients, or there is one patient only")
+    half = t_quantile(num_patients(codes) - 1, blank.confidence) * error
+    most = 1.0 if blank.name.startswith(SHARES) else np.inf
+    return blank.ok(value, (max(value - half, 0.0), min(value + half, most)), "t over patients")

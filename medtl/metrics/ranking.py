@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from medtl.metrics.intervals import logit_wald, newcombe_auc, normal_quantile
+from medtl.metrics.intervals import logit_wald, newcombe_auc, normal_quantile, t_quantile
 from medtl.metrics.scores import (
     CI,
     CI95,
@@ -27,6 +27,9 @@ from medtl.metrics.scores import (
     patient_codes,
 )
 from medtl.types import BoolArray, FloatArray, IntArray, Measure
+
+FEW = 30
+"""Patients of the smaller class below which DeLong's interval of an AUC covers too little."""
 
 NO_VARIANCE = 1e-18
 """A variance of an AUC below this is 0 but for rounding."""
@@ -308,9 +311,11 @@ def auc_covariance(
 def auroc(y_true: Truth, y_score: Values = None, *, patients: Ids = None, ci: CI = CI95) -> Measure:
     """Return the area under the ROC curve with its interval on the logit scale.
 
-    Undefined with one class only. Without an interval when fewer than two patients have a class.
-    Degenerate, with Newcombe's interval instead, when the variance is 0 (a perfect or a constant
-    score): [1, 1] is no answer.
+    With fewer than `FEW` patients in the smaller class it is the hull of DeLong's and Newcombe's,
+    of which neither covers alone; with several rows a patient it has t's quantile. Undefined with
+    one class only. Without an interval when fewer than two patients have a class. Degenerate, with
+    Newcombe's interval alone, when the variance is 0 (a perfect or a constant score): [1, 1] is no
+    answer.
 
     Args:
         y_true: `(n,)`, 0 or 1, or a `Scores`.
@@ -325,7 +330,7 @@ def auroc(y_true: Truth, y_score: Values = None, *, patients: Ids = None, ci: CI
         DeLong et al. 1988; Obuchowski 1997; Newcombe 2006 method 5.
 
     >>> auroc([0, 0, 1, 1, 0, 1], [0.1, 0.4, 0.35, 0.8, 0.2, 0.7])
-    auroc: 0.889 [0.261, 0.995], n = 6 (DeLong)
+    auroc: 0.889 [0.261, 0.995], n = 6 (hull of DeLong and Newcombe 2006 method 5)
     """
     rows = Scores.of(y_true, y_score, patients)
     blank, truth, codes = rows.blank("auroc", ci), rows.truth, rows.patients
@@ -338,14 +343,21 @@ def auroc(y_true: Truth, y_score: Values = None, *, patients: Ids = None, ci: CI
         auc, variance = _delong(*(np.sort(rows.score[mine]) for mine in (truth, ~truth)))
     if math.isnan(variance):
         return blank.weak(auc, "an interval needs at least two patients of each class")
+    diseased, healthy = (num_patients(codes[mine]) for mine in (truth, ~truth))
     if variance < NO_VARIANCE:
-        diseased, healthy = (num_patients(codes[mine]) for mine in (truth, ~truth))
         bounds = newcombe_auc(auc, diseased, healthy, ci.level)
         reason = "the variance is 0: the score separates the classes completely or not at all"
         return blank.ok(auc, bounds, "Newcombe 2006 method 5").weak(auc, reason)
-    method = "Obuchowski over patients" if rows.clustered else "DeLong"
-    bounds = logit_wald(auc, math.sqrt(variance), normal_quantile(ci.level))
-    return blank.ok(auc, bounds, f"{method}, logit scale")
+    smaller, error = min(diseased, healthy), math.sqrt(variance)
+    if rows.clustered:
+        bounds = logit_wald(auc, error, t_quantile(smaller - 1, ci.level))
+        return blank.ok(auc, bounds, "Obuchowski over patients, t, logit scale")
+    bounds = logit_wald(auc, error, normal_quantile(ci.level))
+    if smaller >= FEW:
+        return blank.ok(auc, bounds, "DeLong, logit scale")
+    other = newcombe_auc(auc, diseased, healthy, ci.level)
+    bounds = min(bounds[0], other[0]), max(bounds[1], other[1])
+    return blank.ok(auc, bounds, "hull of DeLong and Newcombe 2006 method 5, logit scale")
 
 
 def _delong(diseased: FloatArray, healthy: FloatArray) -> tuple[float, float]:

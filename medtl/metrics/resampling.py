@@ -217,16 +217,35 @@ def bootstrap_measures(
     blank = ci.blank("", ranking.positive.size, ranking.num_positive, ranking.num_patients)
     if not (ranking.num_positive and ranking.num_negative):
         return [replace(blank, name=name).undefined(ONE_CLASS) for name in statistics]
+    found = bootstrapped(ranking, list(statistics.values()), ci)
+    return [
+        with_percentiles(replace(blank, name=name, value=value), draws)
+        for name, (value, draws) in zip(statistics, found, strict=True)
+    ]
+
+
+def bootstrapped(
+    ranking: Ranking, statistics: Sequence[FromCounts], ci: CI = CI95
+) -> list[tuple[float, FloatArray]]:
+    """Return the value of each statistic of the counts, and it in the same resamples, `(B,)`.
+
+    Args:
+        ranking: Of the n rows; a long one is coarsened.
+        statistics: Of the cumulative counts at the thresholds.
+        ci: Resamples and seed.
+
+    >>> from medtl.metrics.ranking import area_under_roc, rank
+    >>> ((value, draws),) = bootstrapped(rank([0, 1, 0, 1], [1, 2, 3, 4]), [area_under_roc])
+    >>> value, draws.size
+    (0.75, 2000)
+    """
     coarse = coarsen(ranking)
-    measures = []
-    for (name, statistic), draws in zip(
-        statistics.items(), bootstrap_counts(coarse, list(statistics.values()), ci), strict=True
-    ):
+    found = []
+    for statistic, draws in zip(statistics, bootstrap_counts(coarse, statistics, ci), strict=True):
         value = float(statistic(ranking.tp, ranking.fp))
         # What fewer thresholds change in the estimate, they change in every resample.
-        moved = value - float(statistic(coarse.tp, coarse.fp))
-        measures.append(with_percentiles(replace(blank, name=name, value=value), draws + moved))
-    return measures
+        found.append((value, draws + (value - float(statistic(coarse.tp, coarse.fp)))))
+    return found
 
 
 def bootstrap_function(

@@ -43,14 +43,6 @@ def test_no_rows_and_a_constant_reference_are_said() -> None:
     assert all(m.status == "undefined" for m in agreement.bland_altman([], []))
 
 
-def test_median_of_resamples_equals_numpy() -> None:
-    rng = np.random.default_rng(1)
-    values = np.sort(rng.normal(size=9))
-    weights = rng.integers(0, 3, size=(50, 9)) + (np.arange(9) == 4)
-    expected = [np.median(np.repeat(values, row)) for row in weights]
-    assert agreement.weighted_median(values, weights) == pytest.approx(expected)
-
-
 def test_within_is_inclusive_however_it_was_subtracted() -> None:
     assert agreement.within(TRUTH, SCORE, 6).value == 0.75
     assert agreement.within([0.1], [0.3], 0.2).value == 1.0  # 0.3 - 0.1 is 0.19999999999999998

@@ -7,7 +7,7 @@ import pytest
 
 from medtl.errors import PredictionsError
 from medtl.metrics import calibration, temperature
-from medtl.metrics.operating_point import decision_curve, decision_draws
+from medtl.metrics.curves.decision_curve import decision_curve, decision_draws
 from medtl.metrics.scores import CI
 from medtl.metrics.temperature import logit
 

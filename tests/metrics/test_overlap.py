@@ -121,15 +121,6 @@ def test_no_defined_case_is_undefined() -> None:
     assert {m.status for m in found} == {"undefined"}
 
 
-def test_quantiles_of_resamples_equal_numpy() -> None:
-    rng = np.random.default_rng(2)
-    values = np.sort(rng.normal(size=8))
-    weights = rng.integers(0, 3, size=(40, 8)) + (np.arange(8) == 2)
-    for level in (0.0, 0.05, 0.25, 0.5, 1.0):
-        expected = [np.quantile(np.repeat(values, row), level) for row in weights]
-        assert overlap.weighted_quantile(values, weights, level) == pytest.approx(expected)
-
-
 def test_scans_of_a_patient_are_drawn_together() -> None:
     rng = np.random.default_rng(3)
     values = np.repeat(rng.uniform(0.5, 1, 30), 4)

@@ -1,10 +1,13 @@
 """AUROC, DeLong and the counts under them."""
 
+import math
+
 import numpy as np
 import pytest
 
 from medtl.errors import PredictionsError
 from medtl.metrics import ranking
+from medtl.metrics.intervals import logit_wald, newcombe_auc, t_quantile
 from medtl.metrics.scores import CI
 from medtl.types import FloatArray, IntArray
 
@@ -113,7 +116,10 @@ def test_duplicated_rows_of_a_patient_do_not_narrow_the_interval() -> None:
     patients = np.tile(np.arange(80), 3)
     thrice = ranking.auroc(np.tile(truth, 3), np.tile(score, 3), patients=patients)
     assert thrice.value == pytest.approx(once.value)
-    assert (thrice.low, thrice.high) == pytest.approx((once.low, once.high), abs=1e-12)
+    variance = float(ranking.auc_covariance(truth, score)[1][0, 0])
+    smaller = min(int(truth.sum()), int((1 - truth).sum()))
+    bounds = logit_wald(once.value or 0, math.sqrt(variance), t_quantile(smaller - 1, 0.95))
+    assert (thrice.low, thrice.high) == pytest.approx(bounds, abs=1e-12)
     assert thrice.n_patients == 80
     naive = ranking.auroc(np.tile(truth, 3), np.tile(score, 3))
     assert naive.low is not None
@@ -206,3 +212,17 @@ def test_a_matrix_of_scores_is_refused() -> None:
 def test_patient_ids_of_another_length_are_refused() -> None:
     with pytest.raises(PredictionsError, match="1 patient ids for 2 rows"):
         ranking.auroc([0, 1], [0.1, 0.2], patients=["a"])
+
+
+@pytest.mark.parametrize(("positives", "hull"), [(29, True), (30, False)])
+def test_a_small_class_has_the_hull_of_two_intervals(positives: int, hull: bool) -> None:
+    rng = np.random.default_rng(4)
+    truth = np.repeat([1, 0], [positives, 200])
+    score = rng.normal(size=truth.size) + truth
+    found = ranking.auroc(truth, score)
+    variance = float(ranking.auc_covariance(truth, score)[1][0, 0])
+    one = logit_wald(found.value or 0, math.sqrt(variance), 1.959963984540054)
+    two = newcombe_auc(found.value or 0, positives, 200)
+    expected = (min(one[0], two[0]), max(one[1], two[1])) if hull else one
+    assert (found.low, found.high) == pytest.approx(expected, abs=1e-9)
+    assert ("hull" in found.method) == hull

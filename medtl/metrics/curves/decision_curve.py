@@ -1,0 +1,187 @@
+"""Decision curves: what acting on the model is worth, against acting on all or on nobody."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from medtl.errors import PredictionsError
+from medtl.metrics.ranking import Ranking, coarsen, rank
+from medtl.metrics.resampling import FromCounts, bootstrap_counts
+from medtl.metrics.scores import (
+    CI,
+    CI95,
+    NO_ROWS,
+    ONE_CLASS,
+    Ids,
+    Scores,
+    Truth,
+    Values,
+    probabilities,
+)
+from medtl.metrics.temperature import expit, logit
+from medtl.types import FloatArray, IntArray
+
+HUNDREDTHS = np.arange(1, 100) / 100
+"""Threshold probabilities 0.01 to 0.99."""
+
+
+@dataclass(frozen=True)
+class DecisionCurve:
+    """Net benefit, in true positives per patient, at threshold probabilities `(t,)`.
+
+    Attributes:
+        threshold: Probabilities at which one would act.
+        model: Acting if and only if score >= threshold.
+        treat_all: Acting on everybody. Acting on nobody is 0.
+        avoided_per_100: Unnecessary actions avoided per 100 patients, against acting on all.
+    """
+
+    threshold: FloatArray
+    model: FloatArray
+    treat_all: FloatArray
+    avoided_per_100: FloatArray
+
+
+def decision_curve(
+    y_true: Truth,
+    y_score: Values = None,
+    thresholds: ArrayLike = HUNDREDTHS,
+    *,
+    prevalence: float | None = None,
+) -> DecisionCurve:
+    """Return the decision curve.
+
+    At a stated prevalence the probabilities are moved to it first (`at_prevalence`): those of the
+    rows mean the prevalence of the rows, and cutting them as they are would act on too many.
+
+    Args:
+        y_true: `(n,)`, 0 or 1, or a `Scores`; both classes when a prevalence is stated, any row
+            otherwise.
+        y_score: `(n,)` calibrated probabilities.
+        thresholds: `(t,)` in (0, 1), those at which somebody would act.
+        prevalence: Of the clinic, if it differs from that of the rows.
+
+    Raises:
+        PredictionsError: If a threshold lies outside (0, 1) or the rows do not allow it.
+
+    Reference:
+        Vickers and Elkin, Medical Decision Making 2006;26:565:
+        tp/n - fp/n x p/(1 - p); at prevalence p0: se p0 - (1 - sp)(1 - p0) p/(1 - p).
+        Elkan, IJCAI 2001, theorem 2; Saerens et al., Neural Computation 2002;14:21.
+
+    >>> decision_curve([1, 0, 0, 1], [0.5, 0.2, 0.1, 0.1], [0.2, 0.5]).model
+    array([0.1875, 0.25  ])
+    """
+    ranking = _ranked(Scores.of(y_true, y_score), prevalence)
+    at = np.atleast_1d(np.asarray(thresholds, dtype=float))
+    _check(ranking, at, prevalence)
+    odds = at / (1 - at)
+    model = _benefit(ranking, at, prevalence)(ranking.tp, ranking.fp)
+    positives, negatives = ranking.tp[-1:], ranking.fp[-1:]
+    treat_all = _net(positives, negatives, positives, negatives, odds, prevalence)
+    return DecisionCurve(at, model, treat_all, 100 * (model - treat_all) / odds)
+
+
+def at_prevalence(probability: ArrayLike, prevalence: float, source: float) -> FloatArray:
+    """Return the probabilities that patients of another prevalence have, all else being equal.
+
+    Args:
+        probability: `(n,)` calibrated where `source` is the prevalence.
+        prevalence: Of the clinic, in (0, 1).
+        source: Of the rows that the probabilities mean, in (0, 1).
+
+    Reference:
+        Elkan, IJCAI 2001, theorem 2; Saerens et al., Neural Computation 2002;14:21, equation 2.4:
+        the logit moves by logit(prevalence) - logit(source).
+
+    >>> at_prevalence([0.3, 0.5], 0.05, 0.3).round(3)
+    array([0.05 , 0.109])
+    """
+    moved = logit(np.array([prevalence])) - logit(np.array([source]))
+    return expit(logit(np.asarray(probability, dtype=float)) + moved)
+
+
+def _ranked(rows: Scores, prevalence: float | None) -> Ranking:
+    """Return the ranking by the probabilities that the prevalence gives."""
+    probabilities(rows.score)
+    if prevalence is None or rows.one_class:
+        return rank(rows)
+    source = rows.positives / rows.truth.size
+    return rank(replace(rows, score=at_prevalence(rows.score, prevalence, source)))
+
+
+def decision_draws(
+    y_true: Truth,
+    y_score: Values = None,
+    thresholds: ArrayLike = HUNDREDTHS,
+    *,
+    prevalence: float | None = None,
+    patients: Ids = None,
+    ci: CI = CI95,
+) -> FloatArray:
+    """Return the model's net benefit in resamples of the patients, `(B, t)`, for a band.
+
+    Args:
+        y_true: `(n,)`, 0 or 1, or a `Scores`.
+        y_score: `(n,)` calibrated probabilities.
+        thresholds: `(t,)` in (0, 1).
+        prevalence: Of the clinic, if it differs from that of the rows.
+        patients: `(n,)` identifiers, or None for one row per patient.
+        ci: Number of resamples, and the seed.
+
+    Raises:
+        PredictionsError: If a threshold lies outside (0, 1) or the rows do not allow it.
+
+    >>> decision_draws([1, 0, 0, 1], [0.5, 0.2, 0.1, 0.1], [0.2, 0.5], ci=CI(resamples=9)).shape
+    (9, 2)
+    """
+    curve = decision_curve(y_true, y_score, thresholds, prevalence=prevalence)
+    coarse = coarsen(_ranked(Scores.of(y_true, y_score, patients), prevalence))
+    statistic = _benefit(coarse, curve.threshold, prevalence)
+    (draws,) = bootstrap_counts(coarse, [statistic], ci, stratified=False)
+    moved = curve.model - statistic(coarse.tp, coarse.fp)
+    return np.asarray(draws.reshape(-1, curve.threshold.size) + moved)
+
+
+def _benefit(ranking: Ranking, at: FloatArray, prevalence: float | None) -> FromCounts:
+    """Return the function from cumulative counts to net benefit at the thresholds."""
+    # How many distinct scores are at least the threshold: 0 means that nobody is flagged.
+    reached = np.searchsorted(-ranking.thresholds, -at, side="right")
+    odds = at / (1 - at)
+
+    def from_counts(tp: IntArray, fp: IntArray) -> FloatArray:
+        hits, alarms = (np.where(reached > 0, x[..., reached - 1], 0) for x in (tp, fp))
+        return _net(hits, alarms, tp[..., -1:], fp[..., -1:], odds, prevalence)
+
+    return from_counts
+
+
+def _net(
+    tp: IntArray,
+    fp: IntArray,
+    positives: IntArray,
+    negatives: IntArray,
+    odds: FloatArray,
+    prevalence: float | None,
+) -> FloatArray:
+    """Return net benefit from counts; NaN where a stated prevalence meets one class only."""
+    if prevalence is None:
+        return np.asarray((tp - fp * odds) / (positives + negatives))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        hits, alarms = tp / positives, fp / negatives
+    return np.asarray(hits * prevalence - alarms * (1 - prevalence) * odds)
+
+
+def _check(ranking: Ranking, at: FloatArray, prevalence: float | None) -> None:
+    """Refuse thresholds and rows for which there is no net benefit."""
+    if not at.size or at.min() <= 0 or at.max() >= 1:
+        raise PredictionsError(
+            "a threshold probability is not inside (0, 1)", expected="probabilities, ends excluded"
+        )
+    if not ranking.order.size:
+        raise PredictionsError(NO_ROWS, expected="at least one")
+    if prevalence is not None and not (ranking.num_positive and ranking.num_negative):
+        raise PredictionsError(ONE_CLASS, expected="both, to use a prevalence")
