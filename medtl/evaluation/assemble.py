@@ -77,7 +77,7 @@ def evaluate(  # noqa: PLR0913 - one call states a whole evaluation
     >>> cells = {"case_id": list("abcdef"), "y_true": [0, 0, 0, 1, 1, 1],
     ...          "y_score": [0.1, 0.4, 0.2, 0.35, 0.8, 0.7]}
     >>> evaluate(pd.DataFrame(cells), ci=CI(resamples=50)).auroc
-    auroc: 0.889 [0.261, 0.995], n = 6 (DeLong)
+    auroc: 0.889 [0.261, 0.995], n = 6 (hull of DeLong and Newcombe 2006 method 5)
     """
     kind = kind or ("regression" if unit else _kind_of(table))
     word = unit_word(unit) or "months"

