@@ -10,6 +10,7 @@ ECML PKDD, algorithm 1.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -95,6 +96,38 @@ def assign_splits(
         manifest, note = _cut_validation(manifest, labels, seed)
         notes.append(note)
     return replace(manifest, notes=(*manifest.notes, *notes))
+
+
+def nested_share(manifest: Manifest, labels: IntArray, share: float, seed: int) -> Manifest:
+    """Return the manifest with a share of its training patients; all others stay.
+
+    With one seed, the patients of a smaller share are among those of a larger one. Patients are
+    counted within those of the same labels, of whom at least one stays.
+
+    Args:
+        manifest: Split.
+        labels: What to stratify by, 0 or 1, `(number of cases, k)`.
+        share: In (0, 1]; 1 changes nothing.
+        seed: Of who comes first.
+    """
+    if share == 1:
+        return manifest
+    groups = _path_groups(manifest)
+    own: dict[str, NDArray[np.bool_]] = {}
+    for case, group, row in zip(manifest.cases, groups, np.asarray(labels) > 0, strict=True):
+        if case.split == "train":
+            own[group] = own.get(group, row) | row
+    alike: dict[bytes, list[str]] = {}
+    for group in sorted(own, key=lambda name: (_draw(seed, name), name)):
+        alike.setdefault(own[group].tobytes(), []).append(group)
+    kept = {name for names in alike.values() for name in names[: math.ceil(share * len(names))]}
+    cases = [
+        case
+        for case, group in zip(manifest.cases, groups, strict=True)
+        if case.split != "train" or group in kept
+    ]
+    note = f"{len(kept)} of {len(own)} training patients are used, stratified, seed {seed}"
+    return replace(manifest, cases=tuple(cases), notes=(*manifest.notes, note))
 
 
 def kfold(manifest: Manifest, labels: IntArray, folds: int, seed: int) -> list[Manifest]:

@@ -70,14 +70,9 @@ def shortcuts(
     """Ask what a thumbnail, the header, random weights reach in the folds of a recipe."""
     from medtl.run.check import read_recipe
 
-    try:
-        factors = [int(factor) for factor in from_random.split(",")]
-    except ValueError:
-        factors = [-1]
-    if min(factors) < 0:
-        raise typer.BadParameter(f"{from_random!r}; give whole numbers, --from-random 1,2")
+    factors = [int(factor) for factor in numbers(from_random, "--from-random")]
     checked = read_recipe(work.recipe, work.changes)
-    from medtl.studies.shortcuts import run_shortcuts
+    from medtl.studies.learned.shortcuts import run_shortcuts
 
     with bars() as shown:
         run_shortcuts(
@@ -90,6 +85,28 @@ def shortcuts(
             callbacks=[shown.watcher()],
         )
     typer.echo((work.out / "shortcuts.md").read_text("utf-8"))
+
+
+@study_app.command("learning-curve")
+@spread
+def learning_curve(
+    work: Work,
+    repeats: Repeats,
+    shares: Annotated[str, typer.Option(help="of the training patients")] = "0.1,0.25,0.5,0.75,1",
+    more: Annotated[int, typer.Option(min=1, help="patients more, whose gain is asked")] = 200,
+    frozen: Annotated[
+        bool, typer.Option(help="a linear model on frozen features beside the network")
+    ] = True,
+) -> None:
+    """Ask whether more patients would help: nested shares of the training patients."""
+    from medtl.run.check import read_recipe
+
+    checked = read_recipe(work.recipe, work.changes)
+    from medtl.studies.learned.training_shares import curve_plan, frozen_curve, summarise_curve
+
+    _run_study(work, repeats, curve_plan(checked, numbers(shares, "--shares"), repeats.number))
+    summarise_curve(work.out, more=more, frozen=frozen_curve(checked, work.out) if frozen else None)
+    typer.echo((work.out / "learning_curve.md").read_text("utf-8"))
 
 
 @study_app.command()
@@ -141,6 +158,17 @@ def zero_gamma(
     number = repeats.number
     stated = read_plan(plan, seeds=number) if plan else zero_gamma_plan(checked, range(number))
     _run_study(work, repeats, stated)
+
+
+def numbers(text: str, option: str) -> list[float]:
+    """The numbers of an option that lists them, at least 0."""
+    try:
+        listed = [float(number) for number in text.split(",")]
+    except ValueError:
+        listed = [-1.0]
+    if min(listed) < 0:
+        raise typer.BadParameter(f"{text!r}; give numbers: {option} 1,2")
+    return listed
 
 
 def _run_study(work: Work, repeats: Repeats, plan: Plan) -> None:

@@ -72,10 +72,13 @@ class Study(Section):
 
 
 class SplitSpec(Section):
-    """How patients are divided when the manifest does not say."""
+    """How patients are divided when the manifest does not say, and how many of them train."""
 
     fractions: tuple[Positive, Positive, Positive] = (8.0, 1.0, 1.0)
     seed: int = 0
+    train_share: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        1.0, description="of the training patients; a smaller share is part of a larger one"
+    )
 
 
 class Data(Section):

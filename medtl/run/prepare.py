@@ -9,7 +9,7 @@ from pathlib import Path
 
 from medtl.cases.labels import one_value_notes
 from medtl.cases.leaks import check_patients, check_pixels, without_copies
-from medtl.cases.splits import assign_splits, split_hash
+from medtl.cases.splits import assign_splits, nested_share, split_hash
 from medtl.data.batches import Samples
 from medtl.data.patches import MaskedSamples
 from medtl.data.reader import ImageReader, ReadRecord, check_readable
@@ -162,12 +162,9 @@ def split_cases(recipe: Recipe, manifest: Manifest, task: Task) -> Manifest:
     Raises:
         ManifestError: For splits that cannot be used, or too few patients.
     """
-    return assign_splits(
-        manifest,
-        task.strata(manifest.cases),
-        fractions=recipe.data.split.fractions,
-        seed=recipe.seed_of("split"),
-    )
+    spec, labels = recipe.data.split, task.strata(manifest.cases)
+    split = assign_splits(manifest, labels, fractions=spec.fractions, seed=recipe.seed_of("split"))
+    return nested_share(split, labels, spec.train_share, recipe.seed_of("order"))
 
 
 def fit_reader(reader: ImageReader, store: ImageStore, train: Sequence[Case]) -> ImageReader:

@@ -30,9 +30,9 @@ from medtl.run.folder import Run
 from medtl.run.prepare import split_cases
 from medtl.storage.atomic import write_json, write_text
 from medtl.studies.baseline import logistic_scores, median_values, ridge_values
-from medtl.studies.controls import CONTROLS, ControlImages, control_images
 from medtl.studies.ensemble import ENSEMBLE, Ensemble, ensemble_runs
 from medtl.studies.judgement import markdown_table
+from medtl.studies.learned.controls import CONTROLS, ControlImages, control_images
 from medtl.tasks.protocols import Task
 from medtl.types import Manifest, Measure, Progress, silent
 
@@ -156,8 +156,15 @@ def started(recipe: Recipe, out: Path, *, resume: bool) -> tuple[Manifest, Task,
     """Begin a study of folds: its cases, their task, how models are compared.
 
     Raises:
-        RunError: When `out` exists without `resume`, or the task's models are not compared so.
+        RunError: When `out` exists without `resume`, the task's models are not compared so, or the
+            recipe learns from a share of its patients.
     """
+    if recipe.data.split.train_share < 1:
+        raise RunError(
+            "a cross-validation learns from all patients of its training folds",
+            where="data.split.train_share",
+            fix="Leave it out, or use medtl study learning-curve",
+        )
     manifest = build_manifest(recipe)
     task = build_task(recipe, manifest.cases)
     contest = _contest(recipe, task)

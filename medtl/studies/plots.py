@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,9 @@ from medtl.types import Measure
 
 COLORS = {"better": "#1a7f37", "worse": "#b42318"}
 """Of verdicts; all others are grey."""
+
+LINES = (("#0969da", "-"), ("#57606a", "--"))
+"""Colour and dash of the curves; they differ by dash too."""
 
 POSITIONS = ("first3", "middle3", "last3")
 """Conditions of the zero-gamma ablation that differ in the place only, in forward order."""
@@ -55,6 +58,31 @@ def draw_controls(models: Sequence[str], measures: Sequence[Measure], path: Path
         axes.yaxis.set_ticks(range(len(models)), models)
         axes.set_xlabel(measures[0].name.replace("_", " "))
         axes.invert_yaxis()
+
+
+def draw_curves(
+    patients: Sequence[int],
+    lines: Mapping[str, Sequence[Sequence[float]]],
+    measure: str,
+    path: Path,
+) -> None:
+    """Draw a measure against training patients: every run as a dot, a line through the means.
+
+    Args:
+        patients: Of each share.
+        lines: Model, in words -> for each share, the measure of each seed.
+        measure: Its name.
+        path: The SVG file.
+    """
+    with _axes((5.5, 3.6), path) as axes:
+        for (name, by_share), (color, style) in zip(lines.items(), LINES, strict=False):
+            for number, values in zip(patients, by_share, strict=True):
+                axes.plot([number] * len(values), values, "o", markersize=3, color=color, alpha=0.4)
+            means = [sum(values) / len(values) for values in by_share]
+            axes.plot(patients, means, style, color=color, label=name)
+        axes.set_xlabel("training patients")
+        axes.set_ylabel(f"test {measure.replace('_', ' ')}")
+        axes.legend()
 
 
 @contextmanager

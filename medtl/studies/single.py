@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from medtl.data.store import ImageStore
     from medtl.training.callbacks import Callback
 
+LOSSES = ("train_loss", "val_loss", "val_metric")
+"""Columns of the history that a row keeps of the best epoch."""
+
 log = logging.getLogger(__name__)
 
 
@@ -124,6 +127,7 @@ class SingleRun:
             fit(prepared, run, resume=True, callbacks=self.callbacks)
             row = {
                 "split_sha256": prepared.hashes["split_sha256"],
+                "train_patients": len({case.patient_id for case in prepared.split("train")}),
                 **(self._test(prepared, run) if self.tests else {}),
                 **training_row(run.history_rows),
                 **gamma_row(run.checkpoint),
@@ -171,7 +175,7 @@ def training_row(history: Sequence[Mapping[str, str]]) -> dict[str, Any]:
     """
     best = ([row for row in history if row["best"] == "1"] or history)[-1]
     return {
-        **{key: float(best[key]) if best[key] else None for key in ("val_loss", "val_metric")},
+        **{key: float(best[key]) if best[key] else None for key in LOSSES},
         "best_stage": best["stage"],
         "best_epoch": int(best["epoch"]),
         "epochs": len(history),

@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 
 from medtl.cli.main import app
 from medtl.run.check import read_recipe
-from medtl.studies import shortcuts
-from medtl.studies.controls import (
+from medtl.studies.kfold import FINE_TUNED, Result
+from medtl.studies.learned import shortcuts
+from medtl.studies.learned.controls import (
     CONTROLS,
     control_images,
     frozen_features,
@@ -26,8 +27,7 @@ from medtl.studies.controls import (
     random_features,
     thumbnail,
 )
-from medtl.studies.kfold import FINE_TUNED, Result
-from medtl.studies.shortcuts import judged, random_start, run_shortcuts
+from medtl.studies.learned.shortcuts import judged, random_start, run_shortcuts
 from medtl.types import Case, Measure
 
 

@@ -1,7 +1,7 @@
 """How much of a result is reached without the finding, and whether the pretraining helped.
 
 In the folds of one cross-validation, with paired differences: the recipe, its controls
-(`studies.controls`), and the same recipe from random weights, with as many steps and more.
+(`studies.learned.controls`), and the same recipe from random weights, with as many steps and more.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from medtl.recipe.schema import Recipe, WeightsSpec
 from medtl.run.build import build_stages
 from medtl.run.kinds import classifier
 from medtl.storage.atomic import write_json, write_text
-from medtl.studies.controls import CONTROLS, control_images, metadata_names
 from medtl.studies.judgement import markdown_table
 from medtl.studies.kfold import (
     FINE_TUNED,
@@ -30,6 +29,7 @@ from medtl.studies.kfold import (
     started,
     summarise,
 )
+from medtl.studies.learned.controls import CONTROLS, control_images, metadata_names
 from medtl.studies.plots import draw_controls
 from medtl.studies.rows import lower_is_better
 from medtl.types import Measure, Progress, Stage, ZeroGamma, silent

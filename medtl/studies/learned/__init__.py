@@ -1,0 +1,1 @@
+"""Is it learning, and is it learning the right thing?"""
