@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from medtl.data.batches import Batch, Place, Standardise
+from medtl.data.batches import Batch, Place
 from medtl.data.seeds import Stream, generator
 from medtl.data.store import ImageStore
 from medtl.losses.known import IGNORE
@@ -38,7 +38,7 @@ class MaskedSamples(Dataset[Batch]):
     Attributes:
         store: Unit images and masks, of any shapes.
         rows: `(n,)` rows of the store.
-        standardise: Unit image -> network input.
+        standardise: Unit image -> network input; of a patch, it is given the whole image as well.
         patch: Shape of the patches, or None for whole images: training, or evaluation.
         augment: Applied to a patch and its mask before `standardise`, or None.
         seed: Of the patches and of the augmentation.
@@ -46,7 +46,7 @@ class MaskedSamples(Dataset[Batch]):
 
     store: ImageStore
     rows: NDArray[np.int64]
-    standardise: Standardise
+    standardise: Callable[..., Unit]
     patch: tuple[int, ...] | None = None
     augment: AugmentPair | None = None
     seed: int = 0
@@ -57,14 +57,16 @@ class MaskedSamples(Dataset[Batch]):
     def __getitem__(self, place: Place) -> Batch:
         epoch, index = place
         row = int(self.rows[index])
-        unit, mask = self.store.unit(row), self.store.mask(row)
+        whole, mask = self.store.unit(row), self.store.mask(row)
+        unit = whole
         rng = generator(self.seed, Stream.AUGMENT, epoch, index)
         if self.patch is not None:
             corner = draw_corner(mask, self.patch, rng, exclusive=mask.ndim == unit.ndim - 1)
             unit, mask = (cut(array, corner, self.patch) for array in (unit, mask))
         if self.augment is not None:
             unit, mask = self.augment(unit, mask, rng)
-        image = torch.from_numpy(np.ascontiguousarray(self.standardise(unit)))
+        given = (unit,) if self.patch is None else (unit, whole)
+        image = torch.from_numpy(np.ascontiguousarray(self.standardise(*given)))
         target = torch.from_numpy(np.array(mask))
         return Batch(image, torch.zeros(0), target, torch.tensor(index))
 

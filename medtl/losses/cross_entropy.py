@@ -25,8 +25,24 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+Smoothing = Annotated[float, Field(ge=0.0, lt=0.5)]
+
 _LEAST_MISSED = 1e-30
 """Probability missed by a certain answer; smaller ones are rounding."""
+
+
+def smoothed(targets: Tensor, eps: float, classes: int) -> Tensor:
+    """Return targets of which a share `eps` is spread evenly over the classes.
+
+    Reference:
+        Szegedy et al., "Rethinking the Inception architecture", CVPR 2016, section 7.
+
+    Example:
+        >>> import torch
+        >>> smoothed(torch.tensor([1.0, 0.0]), 0.2, 2)
+        tensor([0.9000, 0.1000])
+    """
+    return targets * (1 - eps) + eps / classes
 
 
 @dataclass(frozen=True)
@@ -46,7 +62,7 @@ class CrossEntropy:
         1.3863
     """
 
-    label_smoothing: Annotated[float, Field(ge=0.0, lt=0.5)] = 0.0
+    label_smoothing: Smoothing = 0.0
     name: Literal["cross_entropy"] = field(default="cross_entropy", repr=False, kw_only=True)
 
     def __call__(self, outputs: Tensor, targets: Tensor, *, weight: Tensor | None = None) -> Tensor:
@@ -66,7 +82,7 @@ class CrossEntropy:
         if targets.ndim == 2:
             loss = functional.binary_cross_entropy_with_logits(
                 outputs,
-                targets * (1 - self.label_smoothing) + self.label_smoothing / 2,
+                smoothed(targets, self.label_smoothing, 2),
                 pos_weight=weight,
                 reduction="none",
             )
@@ -88,13 +104,16 @@ class Focal:
 
     Attributes:
         gamma: Focusing exponent, >= 0; 0 gives cross-entropy.
-        alpha: NotNegative in [0, 1] of what is positive (1 - alpha of what is not; of class 0 for a
+        alpha: Weight in [0, 1] of what is positive (1 - alpha of what is not; of class 0 for a
             softmax), one for all or one for each output. Small for rare structures: gamma favours
             them already. None for no weights.
+        label_smoothing: As for `CrossEntropy`. A target that is in part one class and in part
+            another has the focal loss of each for its part.
 
     Reference:
         Lin et al., "Focal loss for dense object detection", ICCV 2017, equation 5; for a softmax
-        p_t is the probability of the true class.
+        p_t is the probability of the true class, and smoothed targets are those of Keras'
+        CategoricalFocalCrossentropy.
 
     Example:
         >>> import torch
@@ -104,6 +123,7 @@ class Focal:
 
     gamma: NotNegative = 2.0
     alpha: Fraction | tuple[float, ...] | None = None
+    label_smoothing: Smoothing = 0.0
     name: Literal["focal"] = field(default="focal", repr=False, kw_only=True)
 
     def __call__(self, outputs: Tensor, targets: Tensor, *, weight: Tensor | None = None) -> Tensor:
@@ -122,6 +142,7 @@ class Focal:
         known, targets = known_targets(targets)
         alpha = self.alpha
         if targets.ndim == 2:
+            targets = smoothed(targets, self.label_smoothing, 2)
             bce = functional.binary_cross_entropy_with_logits
             both = (torch.ones_like(targets), targets), (torch.zeros_like(targets), 1 - targets)
             loss = torch.zeros_like(outputs)
@@ -139,6 +160,12 @@ class Focal:
                 alpha = (1 - alpha, *(alpha,) * (outputs.shape[1] - 1))
             weight = outputs.new_tensor(alpha)
         classes = targets.long()
+        if self.label_smoothing:
+            one_hot = functional.one_hot(classes, outputs.shape[1]).to(outputs.dtype)
+            share = smoothed(one_hot, self.label_smoothing, outputs.shape[1])
+            each = -outputs.log_softmax(dim=1)
+            each = share * self._focused(-torch.expm1(-each)) * each
+            return mean_over_known((each if weight is None else each * weight).sum(dim=1), known)
         loss = functional.cross_entropy(outputs, classes, reduction="none")
         loss = self._focused(-torch.expm1(-loss)) * loss
         return mean_over_known(loss if weight is None else loss * weight[classes], known)

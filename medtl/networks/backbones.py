@@ -90,7 +90,7 @@ def build_classifier(
     *,
     outputs: int,
     weights: WeightsSource,
-    in_channels: int = 3,
+    image: tuple[int, ...] = (3,),
     dropout: float = 0.0,
     extra_features: int = 0,
     reuse_until: str | None = None,
@@ -105,27 +105,34 @@ def build_classifier(
             pooled features in timm's words (`num_features`, `forward_features`, `forward_head`).
         outputs: Number of logits K.
         weights: Where the backbone's weights come from; a network brings its own.
-        in_channels: Channels of the images.
+        image: `(channels, rows, columns)` of the images, for networks that have to know: they are
+            made for it, and what their weights say of positions is resampled. `(channels,)` alone
+            leaves them the size that they have. A network given in Python is as it is.
         dropout: Probability that a pooled feature is dropped in training, in [0, 1).
         extra_features: Numbers per case that join the pooled features (age, sex), E.
         reuse_until: Selector of layer groups; the backbone ends after the last of them. None uses
             all of it.
 
     Raises:
-        WeightsError: When the backbone is unknown, or the weights are missing or do not fit.
+        WeightsError: When the backbone is unknown, or the weights are missing or do not fit, or it
+            cannot take images of this size.
         SelectorError: When the network cannot end where it is asked to.
     """
     body: Any
+    in_channels, *size = image
     if isinstance(backbone, str):
         check_backbone(backbone)
-        body, report = create_backbone(backbone, weights, in_channels=in_channels)
+        body, report = create_backbone(
+            backbone, weights, in_channels=in_channels, image_size=tuple(size)
+        )
     else:
         name = type(backbone).__name__
         contract = input_contract(name, channels=in_channels)
         body, report = backbone, WeightsReport(f"{name}, given in Python", "", contract)
     width = int(getattr(body, "head_hidden_size", None) or body.num_features)
     if reuse_until is not None:
-        width = truncate(body, reuse_until, (in_channels, *body.default_cfg["input_size"][1:]))
+        size = size or body.default_cfg["input_size"][1:]
+        width = truncate(body, reuse_until, (in_channels, *size))
     linear = nn.Linear(width + extra_features, outputs)
     nn.init.normal_(linear.weight, std=HEAD_STD)
     nn.init.zeros_(linear.bias)

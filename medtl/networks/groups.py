@@ -23,7 +23,7 @@ NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 WRAPPERS = ("backbone", "network", "encoder", "model")
 """Modules that only hold a network; users do not type their names."""
 
-_LISTS = ("features", "blocks", "_blocks", "down_layers")
+_LISTS = ("features", "blocks", "_blocks", "down_layers", "stages", "transformers")
 """Modules of other libraries that hold one layer after the other."""
 
 _HEADS = (
@@ -68,8 +68,8 @@ def layer_groups(model: nn.Module) -> tuple[LayerGroup, ...]:
     """Return the layer groups of a model in forward order.
 
     A child that describes its own parts (`group_matcher`, timm's contract) is divided into them,
-    any other child is one group. A part that holds only normalisation joins the part before it,
-    whose output it normalises: "last:1" is never a lone norm.
+    any other child is one group. What holds no layer (a norm, a scale), and what a backbone has of
+    its head besides the classifier, joins the part before it: "last:1" is never a lone norm.
 
     Args:
         model: A `Classifier`, a timm model, or any module whose children stand in forward order.
@@ -103,11 +103,12 @@ def _parts(model: nn.Module, tensors: Sequence[str]) -> list[tuple[str, list[str
         own = [t for t in tensors if t == name or t.startswith(f"{name}.") or not name]
         layer: Any = model.get_submodule(name) if name not in tensors else None
         is_known |= label != name
+        joins = name == "backbone.head" or _JOINS.search(label) or not _has_layer(model, own)
         if hasattr(layer, "group_matcher"):
-            parts += _renamed_parts(model, layer, name, own)
-        elif label == "head":
+            parts += _renamed_parts(layer, name, own)
+        elif label == "head" and name != "backbone.head":
             heads += own
-        elif parts and own and (_JOINS.search(label) or all(_is_norm(model, t) for t in own)):
+        elif parts and joins:
             parts[-1][1].extend(own)
         elif own:
             parts.append((label, own))
@@ -145,37 +146,40 @@ def _layers(module: nn.Module, name: str = "", level: int = 0) -> Iterator[tuple
 
 
 def _renamed_parts(
-    model: nn.Module, layer: nn.Module, name: str, tensors: Sequence[str]
+    layer: nn.Module, name: str, tensors: Sequence[str]
 ) -> list[tuple[str, list[str]]]:
-    """The parts of a layer that describes them, under names that differ from its siblings'."""
+    """The parts of a layer that describes them, with the names of the model's tensors."""
     start = f"{name}." if name else ""
-    siblings = {child for child, _ in model.named_children()}
     inner = _described_parts(layer, [t.removeprefix(start) for t in tensors])
-    return [
-        (start + part if part in siblings else part, [start + t for t in own])
-        for part, own in inner
-    ]
+    parts = [(part, [start + t for t in own]) for part, own in inner]
+    if len(parts) > 1 and name and parts[-1][0] == "head":
+        parts[-2:] = [(parts[-2][0], parts[-2][1] + parts[-1][1])]
+    return parts
 
 
 def _described_parts(module: Any, tensors: Sequence[str]) -> list[tuple[str, list[str]]]:
     """The parts of a module that describes them itself."""
     from timm.models._manipulate import group_with_matcher
 
-    matcher = module.group_matcher(coarse=True)
+    try:
+        matcher = module.group_matcher(coarse=True)
+    except AssertionError:  # RDNet knows the fine division alone
+        matcher = module.group_matcher(coarse=False)
     numbered = group_with_matcher(((t, None) for t in tensors), matcher)
     parts: list[tuple[str, list[str]]] = []
     for number in sorted(numbered):
         members = numbered[number]
-        if parts and all(_is_norm(module, tensor) for tensor in members):
+        if parts and not _has_layer(module, members):
             parts[-1][1].extend(members)
         else:
             parts.append((_part_name(members, matcher) if parts else "stem", members))
     return parts
 
 
-def _is_norm(module: nn.Module, tensor: str) -> bool:
-    """Return whether the module that owns this tensor is a normalisation layer."""
-    return isinstance(module.get_submodule(tensor.rpartition(".")[0]), NORMS)
+def _has_layer(module: nn.Module, tensors: Sequence[str]) -> bool:
+    """Return whether a parameter is among these tensors that is more than scales and shifts."""
+    parameters = dict(module.named_parameters())
+    return any(t in parameters and parameters[t].ndim > 1 for t in tensors)
 
 
 def _part_name(tensors: Sequence[str], matcher: Mapping[str, Any] | Callable[[str], Any]) -> str:
@@ -187,7 +191,8 @@ def _part_name(tensors: Sequence[str], matcher: Mapping[str, Any] | Callable[[st
             if match is not None:
                 return match[0].rstrip(".")
     owners = [name.rpartition(".")[0].replace(".", "/") for name in tensors]
-    return posixpath.commonpath(owners).replace("/", ".") or first.partition(".")[0]
+    own = [owner for owner in owners if owner.partition("/")[0] == first.partition(".")[0]]
+    return posixpath.commonpath(own or owners).replace("/", ".") or first.partition(".")[0]
 
 
 def _patterns(matcher: Mapping[str, Any]) -> Iterator[str]:

@@ -10,10 +10,10 @@ the branch must add nothing, and what is left must still depend on the image.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, Literal
 
 import torch
@@ -131,10 +131,11 @@ def in_evaluation(model: nn.Module) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Addition:
-    """One addition of two tensors: who did it, from what inputs, and its operands."""
+    """One addition of two tensors: who did it, from what inputs, as which of its call; operands."""
 
     module: str
     inputs: frozenset[Node]
+    place: int
     nodes: tuple[Node, Node]
     values: tuple[Tensor, ...]
 
@@ -145,7 +146,7 @@ class _Recorder(TorchFunctionMode):
     def __init__(self, model: nn.Module, *, keep_values: bool = False) -> None:
         super().__init__()
         self.model, self.keep_values = model, keep_values
-        self.stack: list[tuple[str, frozenset[Node]]] = []
+        self.stack: list[tuple[str, frozenset[Node], Iterator[int]]] = []
         self.additions: list[_Addition] = []
         self.layers: dict[Node, str] = {}
         self.refused: dict[str, str] = {}
@@ -172,15 +173,17 @@ class _Recorder(TorchFunctionMode):
             left, right = args[:2]
             if isinstance(right, Tensor) and left.grad_fn and right.grad_fn:
                 values = (left.detach().clone(), right.detach().clone()) if self.keep_values else ()
+                module, inputs, places = self.stack[-1]
                 nodes = (left.grad_fn, right.grad_fn)
-                self.additions.append(_Addition(*self.stack[-1], nodes, values))
+                self.additions.append(_Addition(module, inputs, next(places), nodes, values))
         self.concatenates |= name in {"cat", "concat", "concatenate"}
         return func(*args, **(kwargs or {}))
 
     def _entering(self, name: str) -> Any:
         def hook(_module: nn.Module, args: Any, kwargs: Any) -> None:
             nodes = (t.grad_fn for t in _tensors((args, list(kwargs.values()))))
-            self.stack.append((name, frozenset(node for node in nodes if node is not None)))
+            known = frozenset(node for node in nodes if node is not None)
+            self.stack.append((name, known, count()))
 
         return hook
 
@@ -230,14 +233,14 @@ class _Branch:
 def _branches(recorder: _Recorder) -> list[_Branch]:
     """The residual additions of a network, in forward order."""
     names = {id(parameter): name for name, parameter in recorder.model.named_parameters()}
-    counts: Counter[str] = Counter()
-    found = []
+    found: dict[tuple[str, int], _Branch] = {}
     for addition in recorder.additions:
-        module, place = addition.module, counts[addition.module]
-        counts[module] += 1
+        module, place = addition.module, addition.place
         sides = [_Side(node, addition.inputs, names) for node in addition.nodes]
         sizes = [len(side.parameters) for side in sides]
         if not module or not sides[0].inputs & sides[1].inputs or sizes[0] == sizes[1]:
+            continue
+        if (module, place) in found:  # the same module once more, as CoaT shares some
             continue
         side = int(sizes[1] > sizes[0])
         last = _last_layer(sides[side], sides[1 - side], recorder, names)
@@ -245,8 +248,8 @@ def _branches(recorder: _Recorder) -> list[_Branch]:
             recorder.refused[module] = last
         elif last is not None:
             shortcut = _child(module, sides[1 - side].parameters)
-            found.append(_Branch(module, place, side, last, shortcut))
-    return found
+            found[module, place] = _Branch(module, place, side, last, shortcut)
+    return list(found.values())
 
 
 def _blocks(branches: Sequence[_Branch]) -> tuple[ResidualBlock, ...]:
@@ -255,8 +258,11 @@ def _blocks(branches: Sequence[_Branch]) -> tuple[ResidualBlock, ...]:
     for branch in branches:
         by_module.setdefault(branch.module, []).append(branch)
     return tuple(
-        # The second addition of a transformer block starts from the result of the first.
-        ResidualBlock(short_name(module), module, tuple(b.scale for b in own), own[0].shortcut)
+        # The second addition of a transformer block starts from the result of the first. Branches
+        # may share their last layer.
+        ResidualBlock(
+            short_name(module), module, tuple({b.scale: None for b in own}), own[0].shortcut
+        )
         for module, own in by_module.items()
     )
 

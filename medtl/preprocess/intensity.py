@@ -152,7 +152,11 @@ def window_limits(center: float, width: float) -> tuple[float, float]:
 
 
 def z_score(
-    array: FloatArray, *, mask: BoolArray | None = None, per_channel: bool = False
+    array: FloatArray,
+    *,
+    mask: BoolArray | None = None,
+    of: FloatArray | None = None,
+    per_channel: bool = False,
 ) -> NDArray[np.float32]:
     """Return the image with mean 0 and standard deviation 1.
 
@@ -160,6 +164,8 @@ def z_score(
         array: `(C, *S)`, any unit.
         mask: `(*S)`, True where the statistics are taken (`array[0] != 0` for MR); pixels outside
             it become 0, the mean, as in nnU-Net.
+        of: Values whose mean and standard deviation are taken in place of the array's own, for a
+            patch of a larger image.
         per_channel: Standardise every channel by itself.
 
     Raises:
@@ -172,8 +178,8 @@ def z_score(
     array([[ 0., -1.,  1.]], dtype=float32)
     """
     if per_channel:
-        return np.concatenate([z_score(plane[None], mask=mask) for plane in array])
-    values = _finite(array, mask).astype(np.float64)
+        return np.concatenate([z_score(plane[None], mask=mask, of=of) for plane in array])
+    values = (_finite(array, mask) if of is None else _finite(of, None)).astype(np.float64)
     if np.ptp(values) <= FLAT * np.abs(values).max():
         return np.zeros(array.shape, dtype=np.float32)
     result = ((array - values.mean()) / values.std()).astype(np.float32)

@@ -235,8 +235,8 @@ class VolumePreprocessor:
         nonzero: Take them, and the statistics of "z_score", from the voxels that are not 0 (MR).
         window: For "window": (centre, width) in real-world units (CT).
         standardisation: After augmentation. "centred" maps [0, 1] to [-1, 1], the same in every
-            patch of a volume; "z_score" takes mean and standard deviation from the array at hand,
-            so use it where the network sees whole volumes; "none" keeps [0, 1].
+            patch of a volume; "z_score" takes mean and standard deviation of the whole volume, in
+            its patches too; "none" keeps [0, 1].
     """
 
     spacing: tuple[float, ...] | None = None
@@ -312,14 +312,25 @@ class VolumePreprocessor:
         """
         return from_grid(probabilities, grid)
 
-    def standardise(self, unit: FloatArray) -> NDArray[np.float32]:
-        """Return what the network takes, after augmentation: `(channels, *T)` in the same shape."""
+    def standardise(self, unit: FloatArray, whole: FloatArray | None = None) -> NDArray[np.float32]:
+        """Return what the network takes, after augmentation: `(channels, *T)` in the same shape.
+
+        Args:
+            unit: `(channels, *T)` in [0, 1]: a volume, or a patch of one.
+            whole: The volume that a patch is of, before augmentation: its statistics are those of
+                "z_score", so that a voxel is worth the same in every patch and in evaluation.
+        """
         values = np.asarray(unit, dtype=np.float32)
         if self.standardisation == "centred":
             return 2.0 * values - 1.0
         if self.standardisation == "none":
             return values.copy()
-        planes = [intensity.z_score(one[None], mask=self._statistics(one)) for one in values]
+        planes = []
+        for one, full in zip(values, values if whole is None else whole, strict=True):
+            filled = full != 0 if self.nonzero and full.any() else None
+            inside = None if filled is None else one != 0
+            of = None if whole is None else full if filled is None else full[filled]
+            planes.append(intensity.z_score(one[None], mask=inside, of=of))
         return np.concatenate(planes)
 
     def fit(self, _units: Iterable[FloatArray]) -> VolumePreprocessor:
@@ -341,8 +352,3 @@ class VolumePreprocessor:
         """
         require_keys(values, {field.name for field in fields(cls)})
         return cls(**{name: tuples(value) for name, value in values.items()})
-
-    def _statistics(self, channel: NDArray[np.float32]) -> NDArray[np.bool_] | None:
-        """Return where mean and standard deviation are taken; None is everywhere."""
-        filled = channel != 0
-        return filled if self.nonzero and filled.any() else None

@@ -60,7 +60,11 @@ class Finetune(Section):
     optimizer: Literal["adamw", "sgd"] = "adamw"
     weight_decay: NotNegative = 0.01
     clip_norm: Positive | None = 1.0
-    ema_decay: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    ema_decay: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(
+        None,
+        description="of the average of the weights that is validated and kept; less in the first "
+        "steps of a stage: min(ema_decay, (1 + n) / (10 + n))",
+    )
     penalty: Annotated[Penalty, FromMapping()] | None = None
     cached_views: Annotated[int, Field(ge=0)] = Field(
         0,

@@ -253,6 +253,11 @@ class WeightsSpec(Section):
     source: Literal["bundled", "file", "timm", "none"] = "bundled"
     path: str | None = Field(None, description="for 'file', relative to the recipe")
     sha256: str | None = Field(None, description="for 'file': its hash, checked before loading")
+    allow_missing: tuple[str, ...] | None = Field(
+        None,
+        description="for 'file': names (* for any letters) of the backbone's tensors that it need "
+        "not hold; they stay random",
+    )
 
     @model_validator(mode="after")
     def _file_has_a_path(self) -> WeightsSpec:
@@ -443,7 +448,7 @@ def with_objects(
         ...     "image": {"modality": "cxr"},
         ... })
         >>> with_objects(recipe, loss=Focal(gamma=3.0)).task.loss
-        Focal(gamma=3.0, alpha=None)
+        Focal(gamma=3.0, alpha=None, label_smoothing=0.0)
         >>> with_objects(recipe, loss=max).to_dict()["task"]["loss"]
         {'what': 'max', 'name': 'python'}
     """

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 from pydantic import Field, model_validator
 
 from medtl.losses.auc import PairwiseLogistic
-from medtl.losses.cross_entropy import CrossEntropy, Focal
+from medtl.losses.cross_entropy import CrossEntropy, Focal, Smoothing
 from medtl.losses.given import GivenInPython
 from medtl.losses.ordinal import (
     Coral,
@@ -134,7 +134,7 @@ class TaskSpec(Section):
     overlapping: bool = Field(False, description="a pixel may belong to several structures")
     focal_gamma: NotNegative | None = _option("the focal losses")
     focal_alpha: Fraction | None = _option("the focal losses")
-    label_smoothing: Annotated[float, Field(ge=0.0, lt=0.5)] | None = _option("cross_entropy")
+    label_smoothing: Smoothing | None = _option("cross_entropy and focal")
     huber_sd: Positive | None = _option("huber (delta)")
     distance_strength: NotNegative | None = _option("dpce")
     label_sd_months: Positive | None = _option("label_distribution (sd, in years)")
@@ -184,6 +184,14 @@ class TaskSpec(Section):
             raise ValueError(msg)
         if "structures" in TASK_KEYS[self.kind] and not self.structures:
             msg = "name the structures and their values in the masks: structures: {lung: 1}"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _weighs_once(self) -> TaskSpec:
+        alphas = {self.focal_alpha, getattr(self.loss, "alpha", None)}
+        if self.class_weight == "balanced" and alphas != {None}:
+            msg = "class_weight 'balanced' sets the alpha of focal: state one of the two"
             raise ValueError(msg)
         return self
 

@@ -19,6 +19,7 @@ from medtl.data.store import ImageStore
 from medtl.errors import RunError
 from medtl.losses.given import GivenInPython
 from medtl.networks.segmenter import VOLUME_CONTRACT
+from medtl.networks.selectors import resolve
 from medtl.networks.weights import InputContract, WeightsReport, input_contract
 from medtl.networks.zero_gamma import GammaSurgery
 from medtl.prediction.sink import Sink
@@ -34,6 +35,9 @@ from medtl.tasks.protocols import Task
 from medtl.training.options import ActivationCache, Options
 from medtl.training.stage import preset_stages
 from medtl.types import START, Case, Manifest, Stage
+
+LEAST_ADAPTED = 32
+"""Images in a batch that batch norm may take its statistics from."""
 
 Decode = Callable[..., tuple[ImageStore, list[ReadRecord]]]
 """`decode_cases`, or what shares its result between runs."""
@@ -170,18 +174,32 @@ def build_stages(recipe: Recipe, groups: Sequence[str]) -> tuple[Stage, ...]:
         groups: Names of the network's layer groups, stem to head.
 
     Raises:
-        RunError: When zero-gamma waits for a stage that the preset does not have.
+        RunError: When zero-gamma waits for a stage that the preset does not have, batch norm is to
+            follow small batches, or the first stage leaves the new head as it was drawn.
     """
     spec = recipe.finetune
-    if spec.preset is None:
-        return spec.stages
-    stages = preset_stages(spec.preset, groups)
+    stages = spec.stages if spec.preset is None else preset_stages(spec.preset, groups)
     names = [stage.name for stage in stages]
     if spec.zero_gamma.when not in (START, *names):
         raise RunError(
             f"{spec.zero_gamma.when!r} is no stage of the preset {spec.preset}",
             expected=f"start or one of {', '.join(names)}",
             where="finetune.zero_gamma.when",
+        )
+    adapting = [stage.name for stage in stages if "adapt" in stage.policies.values()]
+    if adapting and spec.batch_size < LEAST_ADAPTED:
+        raise RunError(
+            f"batch norm adapts to batches of {spec.batch_size} in stage {adapting[0]!r}",
+            expected=f"finetune.batch_size of at least {LEAST_ADAPTED}",
+            where="finetune.stages",
+            fix="Raise it, or state batch_norm: frozen_stats: scale and shift train all the same",
+        )
+    if "head" in groups and "head" not in resolve(stages[0].train, groups):
+        raise RunError(
+            f"the first stage, {names[0]!r}, trains {stages[0].selector} below a head of random "
+            "weights, which it freezes",
+            where="finetune.stages.0.train",
+            fix=f"Write train: [head, {stages[0].selector.replace(',', ', ')}]",
         )
     return stages
 

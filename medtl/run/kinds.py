@@ -138,6 +138,7 @@ def classifier(recipe: Recipe, outputs: int, extra: int = 0) -> tuple[Classifier
         dropout=spec.dropout,
         reuse_until=spec.reuse_until,
         extra_features=extra,
+        image=(3, recipe.image.size, recipe.image.size),
     )
     head: Head | None = getattr(recipe.task.loss, "head", None)
     if head is not None and head.shared:
@@ -171,7 +172,8 @@ def _seeded_weights(recipe: Recipe) -> WeightsSource:
     torch.manual_seed(torch_seed(recipe.seed_of("init"), Stream.INIT))
     weights = recipe.model.weights
     path = None if weights.path is None else Path(weights.path)
-    return WeightsSource(weights.source, path=path, sha256=weights.sha256)
+    allowed = weights.allow_missing or ()
+    return WeightsSource(weights.source, path, weights.sha256, allowed)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medtl.errors import ManifestError
+from medtl.errors import ManifestError, RunError
 from medtl.losses.cross_entropy import CrossEntropy, Focal
 from medtl.tasks.findings import (
     NEGATIVE,
@@ -198,7 +198,8 @@ def classification_task(
 
     Raises:
         ManifestError: When the column holds one value only, two words without `positive`, or a
-            `positive` that does not occur.
+            `positive` that does not occur. RunError: When a focal loss has other weights than there
+            are outputs.
     """
     values = {case.targets.get(columns[0], "").strip() for case in cases} - {""}
     words = {v for v in values if v.lower() not in POSITIVE | NEGATIVE | UNCERTAIN}
@@ -212,6 +213,7 @@ def classification_task(
     if len(columns) > 1 or positive is not None or not words or soft:
         called = {columns[0]: positive} if positive is not None else {}
         called |= names or {}
+        _check_alpha(options.get("criterion"), len(columns), is_exclusive=False)
         return Findings(
             labels=tuple(called.get(column, column) for column in columns),
             columns=tuple(columns),
@@ -228,6 +230,24 @@ def classification_task(
             where=where,
             fix=f"State which one is the finding, for example data.positive: {sorted(values)[-1]}",
         )
-    if isinstance(options.get("criterion"), Focal):  # no class is the positive one
-        options["criterion"] = replace(options["criterion"], alpha=None)
+    _check_alpha(options.get("criterion"), len(values), is_exclusive=True)
     return Classes(column=columns[0], labels=tuple(sorted(values)), **options)
+
+
+def _check_alpha(criterion: object, outputs: int, *, is_exclusive: bool) -> None:
+    """Refuse a focal loss whose alpha belongs to another number of outputs.
+
+    One alpha is that of what is positive, and none of three classes is.
+    """
+    alpha = criterion.alpha if isinstance(criterion, Focal) else None
+    if alpha is None or (not is_exclusive and not isinstance(alpha, tuple)):
+        return
+    found = len(alpha) if isinstance(alpha, tuple) else "one"
+    if found != outputs:
+        each = ", ".join(["..."] * outputs)
+        raise RunError(
+            f"{found} focal alpha for {outputs} {'classes' if is_exclusive else 'findings'}",
+            expected=f"loss: {{name: focal, alpha: [{each}]}}",
+            where="task.focal_alpha",
+            fix="Leave it out, or state class_weight: balanced in its place",
+        )

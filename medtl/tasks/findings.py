@@ -172,14 +172,22 @@ class Findings:
         return np.asarray(np.log(share / (1 - share)), dtype=np.float32)
 
     def weighted(self, cases: Sequence[Case]) -> Findings:
-        """This task with N_neg / N_pos as weights, when the recipe asks for balance."""
-        if not self.balanced or isinstance(self.criterion, Focal):  # its alpha balances findings
+        """This task with N_neg / N_pos as weights, when the recipe asks for balance.
+
+        Of a focal loss that is alpha, N_neg / (N_neg + N_pos): alpha over 1 - alpha is the same.
+
+        Reference:
+            Lin et al. 2017, Focal Loss for Dense Object Detection, section 3.1.
+        """
+        if not self.balanced:
             return self
         truth = self.targets(cases)
-        positives = np.nansum(truth, axis=0)
+        positives = np.maximum(np.nansum(truth, axis=0), 1)
         negatives = np.nansum(1 - truth, axis=0)
-        weights = tuple(float(w) for w in negatives / np.maximum(positives, 1))
-        return replace(self, pos_weight=weights)
+        if isinstance(self.criterion, Focal):
+            alpha = tuple(float(a) for a in negatives / (negatives + positives))
+            return replace(self, criterion=replace(self.criterion, alpha=alpha))
+        return replace(self, pos_weight=tuple(float(w) for w in negatives / positives))
 
     def observed(self, masks: Iterable[tuple[str, NDArray[np.uint8]]]) -> Findings:
         """This task: it has no masks."""

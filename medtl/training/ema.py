@@ -12,6 +12,11 @@ from torch import Tensor, nn
 class MovingAverage:
     """A second copy of the weights that follows the trained ones slowly.
 
+    Every stage has its own, which begins where the stage begins: at the best weights so far, which
+    are an average themselves. It follows quickly at first, with min(decay, (1 + n) / (10 + n))
+    after n steps of the stage; else a stage of few steps would be judged, and kept, by weights that
+    had hardly left where they began.
+
     Buffers (batch-norm statistics) are copied, not averaged: they are averages already. timm's
     `ModelEmaV3` gives the same bits, but keeps a second network: a stage on stored activations
     validates a part of the trained one, which the average has to be put into. torch's
@@ -19,7 +24,10 @@ class MovingAverage:
 
     Args:
         model: The network to follow.
-        decay: Share of the old average kept at each step, in (0, 1).
+        decay: Share of the old average kept at each step, in (0, 1), once warmed up.
+
+    Reference:
+        TensorFlow's ExponentialMovingAverage with `num_updates`, for the first steps.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -27,12 +35,18 @@ class MovingAverage:
         self.average = {name: t.detach().clone() for name, t in model.state_dict().items()}
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Move the average one step towards the model's weights."""
+    def update(self, model: nn.Module, number: int) -> None:
+        """Move the average one step towards the model's weights.
+
+        Args:
+            model: After the step.
+            number: Of the step in the stage, from 0.
+        """
+        decay = min(self.decay, (1 + number) / (10 + number))
         trained = {name for name, p in model.named_parameters() if p.requires_grad}
         for name, tensor in model.state_dict().items():
             if name in trained:
-                self.average[name].lerp_(tensor, 1 - self.decay)
+                self.average[name].lerp_(tensor, 1 - decay)
             else:
                 self.average[name].copy_(tensor)
 

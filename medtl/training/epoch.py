@@ -82,7 +82,7 @@ def train_epoch(
             number = position.epoch * steps + index // options.accumulate
             step(training, stage, number, position.drops, run.stepper)
             if run.average is not None:
-                run.average.update(training.model)
+                run.average.update(training.model, number)
         loss_sum = position.loss_sum + float(loss.detach()) * len(cases)
         position = replace(position, batch=index + 1, loss_sum=loss_sum)
         listeners.on_step(stage, position.epoch, index + 1, batches)

@@ -184,6 +184,7 @@ def _open(
     average = None
     if options.ema_decay is not None:
         average = MovingAverage(training.model, options.ema_decay)
+        log.info("stage %s: its average begins at the best weights so far", stage.name)
     if position.in_stage:
         load_optimizer(optimizer, without_prefix("optimizer", saved))
         if average is not None:

@@ -34,7 +34,8 @@ class Options:
         optimizer: "adamw" or "sgd".
         weight_decay: On matrices and kernels.
         clip_norm: Largest gradient norm, or None.
-        ema_decay: Of the moving average that is validated and kept instead of the weights, or None.
+        ema_decay: Of the moving average that is validated and kept instead of the weights, or None;
+            see `MovingAverage`.
         penalty: On the size of some weights, or None.
         monitor: "auto" watches the statistic where there are enough validation cases, else the
             validation loss.

@@ -10,6 +10,7 @@ from medtl.data.patches import MaskedSamples, cut, draw_corner
 from medtl.data.store import ImageStore, RowWriter, levels
 from medtl.losses.known import IGNORE
 from medtl.preprocess.augment import augmenter
+from medtl.preprocess.volume import VolumePreprocessor
 
 
 def store_of(units: list[np.ndarray], masks: list[np.ndarray]) -> ImageStore:
@@ -90,7 +91,7 @@ def samples() -> MaskedSamples:
     return MaskedSamples(
         store=store_of(list(units), list(masks)),
         rows=np.array([1, 0]),
-        standardise=lambda unit: (unit - 0.5) / 0.25,
+        standardise=lambda unit, _whole=None: (unit - 0.5) / 0.25,
         patch=(8, 16, 16),
         seed=5,
     )
@@ -127,7 +128,7 @@ def test_a_plane_and_its_mask_are_moved_alike() -> None:
     samples = MaskedSamples(
         store_of([unit], [unit[0].astype(np.uint8)]),
         np.array([0]),
-        lambda image: image,
+        lambda image, _whole: image,
         patch=(64, 64),
         augment=lambda image, mask, rng: policy(image, rng, mask)[:2],
     )
@@ -137,3 +138,21 @@ def test_a_plane_and_its_mask_are_moved_alike() -> None:
         moved += not torch.equal(target, torch.from_numpy(unit[0]).to(torch.uint8))
         assert ((image[0] > 0.5) == (target == 1)).float().mean() > 0.98
     assert moved == 10
+
+
+@pytest.mark.parametrize("nonzero", [False, True])
+def test_a_voxel_is_worth_the_same_in_every_patch_and_in_evaluation(nonzero: bool) -> None:
+    """Statistics were those of the patch in training, and one voxel .37 there and 1.41 later."""
+    rng = np.random.default_rng(0)
+    unit = (rng.random((1, 20, 24, 16)) * np.linspace(0.1, 1, 20)[:, None, None]).astype(np.float32)
+    unit[:, :, :6] = 0  # air
+    store = store_of([unit], [np.zeros(unit.shape[1:], np.uint8)])
+    standardise = VolumePreprocessor(standardisation="z_score", nonzero=nonzero).standardise
+    patches = MaskedSamples(store, np.array([0]), standardise, patch=(8, 8, 8))
+    whole = MaskedSamples(store, np.array([0]), standardise)[(0, 0)].images
+    windows = whole.unfold(1, 8, 1).unfold(2, 8, 1).unfold(3, 8, 1)[0].flatten(0, 2)
+    for epoch in range(10):
+        patch = patches[(epoch, 0)].images[0]
+        assert (windows - patch).abs().amax(dim=(1, 2, 3)).min() < 1e-5
+        alone = torch.from_numpy(standardise(patch[None].numpy()))  # the negative control
+        assert (windows - alone[0]).abs().amax(dim=(1, 2, 3)).min() > 1e-2

@@ -146,3 +146,48 @@ def test_a_soft_target_is_in_part_either() -> None:
     )
     assert soft == pytest.approx(0.6 * positive + 0.4 * negative)
     assert abs(soft - positive) > 0.01  # so it was: a target above one half counted as 1
+
+
+def test_smoothed_softmax_focal_by_hand():
+    """Keras' categorical form: the focal loss of each class for its share of the target.
+
+    `label_smoothing` did nothing where the loss is focal.
+    """
+    p = torch.tensor([0.7, 0.2, 0.1])
+    share = torch.tensor([0.8 + 0.2 / 3, 0.2 / 3, 0.2 / 3])
+    by_hand = -(share * (1 - p) ** 2 * p.log()).sum()
+    loss = Focal(gamma=2.0, label_smoothing=0.2)
+    logits, truth = p.log()[None], torch.tensor([0.0])
+    assert loss(logits, truth).item() == pytest.approx(by_hand.item(), rel=1e-5)
+    weight = torch.tensor([3.0, 1.0, 0.5])
+    weighted = -(weight * share * (1 - p) ** 2 * p.log()).sum()
+    assert loss(logits, truth, weight=weight).item() == pytest.approx(weighted.item(), rel=1e-5)
+    assert Focal(gamma=2.0)(logits, truth).item() != pytest.approx(by_hand.item(), rel=1e-2)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.4])
+def test_smoothed_focal_without_focus_is_smoothed_cross_entropy(smoothing):
+    torch.manual_seed(3)
+    focal, plain = Focal(0.0, label_smoothing=smoothing), CrossEntropy(label_smoothing=smoothing)
+    logits, findings = torch.randn(9, 3), torch.randint(0, 2, (9, 3)).float()
+    classes = torch.tensor([0.0, 1.0, 2.0, 0.0, NAN, 1.0, 1.0, 2.0, 0.0])
+    for targets in (findings, classes):
+        assert focal(logits, targets).item() == pytest.approx(
+            plain(logits, targets).item(), rel=1e-5
+        )
+
+
+def test_two_classes_and_one_finding_have_the_same_smoothed_focal_loss():
+    logit = torch.tensor([0.4, -1.3])
+    loss = Focal(gamma=2.0, label_smoothing=0.1)
+    classes = loss(torch.stack((torch.zeros(2), logit), dim=1), torch.tensor([1.0, 0.0]))
+    finding = loss(logit[:, None], torch.tensor([[1.0], [0.0]]))
+    assert classes.item() == pytest.approx(finding.item(), rel=1e-5)
+
+
+def test_an_uncertain_target_pulls_focal_towards_itself():
+    """With `uncertain: smoothed` it acted as `ones`: its least was at a probability of 1."""
+    logits = torch.linspace(-6, 6, 241)[:, None]
+    losses = torch.stack([Focal(gamma=2.0)(z[None], torch.tensor([[0.7]])) for z in logits])
+    best = torch.sigmoid(logits[losses.argmin()]).item()
+    assert 0.55 < best < 0.75

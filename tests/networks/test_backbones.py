@@ -52,7 +52,7 @@ def test_dropout_is_in_the_head():
 
 
 def test_grey_images_need_one_channel():
-    model = build(outputs=1, in_channels=1).eval()
+    model = build(outputs=1, image=(1,)).eval()
     assert model(torch.randn(1, 1, 64, 64)).shape == (1, 1)
 
 

@@ -4,6 +4,7 @@ from torch import nn
 
 from medtl.networks.backbones import Classifier
 from medtl.networks.groups import layer_groups, short_name
+from medtl.networks.names import check_backbone
 from medtl.networks.segmenter import build_segmenter
 from medtl.networks.weights import WeightsSource
 
@@ -82,9 +83,40 @@ def test_modules_without_tensors_follow_their_parent_or_the_module_before(toy):
     assert "backbone.norm" in groups["blocks.3"].modules
 
 
-def test_a_group_name_inside_the_backbone_never_shadows_the_head():
-    names = [group.name for group in layer_groups(skeleton("selecsls42"))]
-    assert names[-2:] == ["backbone.head", "head"]
+@pytest.mark.parametrize(
+    ("name", "last", "joined"),
+    [
+        ("selecsls42", "features.5", "backbone.head.0.0.weight"),
+        ("efficientvit_b0", "stages.3", "backbone.head.classifier.0.weight"),
+        ("inception_next_atto", "stages.3", "backbone.head.fc1.weight"),
+        ("test_mambaout", "stages.3", "backbone.head.norm.weight"),
+        ("eva02_tiny_patch14_224", "blocks.11", "backbone.fc_norm.weight"),
+        ("efficientvim_m1", "stages.2", "backbone.weights"),
+    ],
+)
+def test_the_last_group_is_a_stage_and_no_lone_norm_or_inner_head(name, last, joined):
+    """`last:1` was 384 of 5.5 million numbers (a norm), or a group named backbone.head."""
+    *_, below, head = layer_groups(skeleton(name))
+    assert (below.name, head.name) == (last, "head")
+    assert joined in below.parameters
+    assert all(parameter.startswith("head.") for parameter in head.parameters)
+
+
+@pytest.mark.parametrize(
+    ("name", "last"),
+    [
+        ("cait_xxs24_224", "blocks.23"),
+        ("pit_ti_224", "transformers.2"),
+        ("poolformer_s12", "stages.3"),
+        ("rdnet_tiny", "dense_stages.6"),
+        ("csatv2", "stages.3"),
+    ],
+)
+def test_networks_that_describe_their_parts_in_half_are_divided_too(name, last):
+    check_backbone(name)
+    names = [group.name for group in layer_groups(skeleton(name))]
+    assert names[-2:] == [last, "head"]
+    assert len(set(names)) == len(names) >= 5
 
 
 def test_a_network_that_describes_nothing_has_its_children_as_groups():

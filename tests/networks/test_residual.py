@@ -242,3 +242,18 @@ def test_what_runs_after_a_block():
     assert model.layer4[1].bn2 in after
     assert model.layer4[0].bn2 not in after
     assert model.conv1 not in after
+
+
+@pytest.mark.slow
+def test_a_module_that_a_network_calls_twice_is_surveyed_once():
+    """CoaT shares its position encodings; their second sum was looked for in vain."""
+    import timm
+
+    torch.manual_seed(0)
+    model = timm.create_model("coat_tiny", num_classes=0, img_size=64)
+    found = survey(model, torch.rand(1, 3, 64, 64))
+    names = [block.name for block in found.blocks]
+    assert len(set(names)) == len(names)
+    assert {"serial_blocks1.0", "serial_blocks4.1", "parallel_blocks.5"} <= set(names)
+    for block in found.blocks:
+        assert len({scale.weight for scale in block.scales}) == len(block.scales)

@@ -23,7 +23,8 @@ def small_network(**kwargs):
 
 
 def create(path: Path, name: str = "mobilenetv3_small_050", **kwargs):
-    return create_backbone(name, WeightsSource("file", path, kwargs.pop("sha256", None)), **kwargs)
+    stated = {key: kwargs.pop(key) for key in ("sha256", "allow_missing") if key in kwargs}
+    return create_backbone(name, WeightsSource("file", path, **stated), **kwargs)
 
 
 @pytest.fixture(scope="module")
@@ -184,12 +185,54 @@ def test_what_is_missing_skipped_or_unused_is_listed(tmp_path, pretrained):
     del tensors["blocks.0.0.conv_dw.weight"], tensors["bn1.num_batches_tracked"]
     path = tmp_path / "partial.safetensors"
     save_file(tensors, path)
-    model, report = create(path)
+    model, report = create(path, allow_missing=("conv_stem.*", "blocks.0.0.conv_dw.weight"))
     assert report.missing == ("blocks.0.0.conv_dw.weight",)
     assert report.skipped == ("conv_stem.weight: (7, 3, 3, 3), network (16, 3, 3, 3)",)
     assert len(report.loaded) == len(model.state_dict()) - 3
     assert "missing     1  blocks.0.0.conv_dw.weight" in str(report)
     assert "licence not stated" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"blocks.0.0.conv_dw.weight": None}, r"1 of .*: blocks\.0\.0\.conv_dw\.weight"),
+        ({"bn1.running_mean": None, "bn1.bias": None}, "2 of the network's .*bn1.bias"),
+        ({"conv_stem.weight": torch.zeros(7, 3, 3, 3)}, r"conv_stem.weight: \(7, 3, 3, 3\), netw"),
+    ],
+)
+def test_a_file_that_leaves_a_tensor_random_is_refused_unless_it_is_named(
+    tmp_path, pretrained, change, found
+):
+    """A first layer was skipped with a number in a table, stayed random, and was frozen."""
+    path = tmp_path / "partial.safetensors"
+    tensors = {n: t for n, t in {**pretrained, **change}.items() if t is not None}
+    save_file(tensors, path)
+    with pytest.raises(WeightsError, match=rf"(?s){found}.*state model.weights.allow_missing: \["):
+        create(path)
+    with pytest.raises(WeightsError):
+        create(path, allow_missing=("another.*",))
+    _, report = create(path, allow_missing=tuple(change))
+    assert len(report.missing) + len(report.skipped) == len(change)
+
+
+@pytest.mark.parametrize(("had", "has"), [(1, 3), (3, 1), (1, 2), (2, 1), (4, 1), (1, 5)])
+def test_a_grey_picture_gives_what_it_gave_whatever_the_channels(tmp_path, had, has):
+    """Weights of one channel left the first layer of a network of three at random."""
+    torch.manual_seed(had)
+    native = small_network(num_classes=0, in_chans=had).eval()
+    save_file(native.state_dict(), tmp_path / "w.safetensors")
+    model, report = create(tmp_path / "w.safetensors", in_channels=has)
+    grey = torch.rand(2, 1, 64, 64)
+    with torch.no_grad():
+        theirs = native(grey.expand(-1, had, -1, -1))
+        ours = model.eval()(grey.expand(-1, has, -1, -1))
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    assert report.notes == (f"first convolution adapted from {had} to {has} channels",)
+    differing = [
+        n for n, t in native.state_dict().items() if not torch.equal(t, model.state_dict()[n])
+    ]
+    assert differing == ["conv_stem.weight"]
 
 
 def test_the_first_convolution_is_summed_for_grey_images(tmp_path, pretrained):

@@ -97,13 +97,33 @@ def test_faults_of_stages(recipe_file, override, message):
 
 
 def test_a_stage_of_the_recipe_is_the_one_that_trains(recipe_file):
-    recipe = read_recipe(recipe_file, ["finetune.stages.1.batch_norm=adapt"])
+    adapting = ["finetune.stages.1.batch_norm=adapt", "finetune.batch_size=32"]
+    recipe = read_recipe(recipe_file, adapting)
     assert build_stages(recipe, GROUPS) is recipe.finetune.stages
     head, full = recipe.finetune.stages
     assert head.lr == {"head": 1e-2, "base": 1e-2}  # stated as one number
     assert (head.policies, full.policies) == ({}, {"all": "adapt"})
     union = replace(full, train=("head", "last:1"), batch_norm={"last:1": "frozen_stats"})
     assert (union.selector, union.policies) == ("head,last:1", {"last:1": "frozen_stats"})
+
+
+@pytest.mark.parametrize("size", [2, 31])
+def test_batch_norm_that_adapts_needs_the_batches_that_are_documented(recipe_file, size):
+    """It was accepted at 2, where the last image of an odd split ended in a ValueError of torch."""
+    stated = ["finetune.stages.1.batch_norm={last:1: adapt}", f"finetune.batch_size={size}"]
+    with pytest.raises(
+        RunError, match=rf"batches of {size} in stage 'full'.*at least 32.*frozen_st"
+    ):
+        build_stages(read_recipe(recipe_file, stated), GROUPS)
+    assert build_stages(read_recipe(recipe_file, stated[1:]), GROUPS)
+
+
+def test_a_first_stage_that_freezes_the_new_head_is_refused_with_the_right_one(recipe_file):
+    recipe = read_recipe(recipe_file, ["finetune.stages.0.train=last:1"])
+    with pytest.raises(RunError, match=r"first stage, 'head', trains last:1.*\[head, last:1\]"):
+        build_stages(recipe, GROUPS)
+    later = read_recipe(recipe_file, ["finetune.stages.1.train=last:1"])
+    assert build_stages(later, GROUPS)[1].train == "last:1"
 
 
 def test_limits_of_the_recipe_are_those_of_the_reader(recipe_file):

@@ -45,6 +45,7 @@ def parsed(**task: object) -> Recipe:
         ({"loss": {"name": "focal", "gamma": 3, "alpha": 0.25}}, Focal(3.0, 0.25)),
         ({"loss": {"name": "focal", "gamma": 3}, "focal_alpha": 0.25}, Focal(3.0, 0.25)),
         ({"loss": {"name": "focal", "alpha": [0.2, 0.9]}}, Focal(alpha=(0.2, 0.9))),
+        ({"loss": "focal", "label_smoothing": 0.1}, Focal(label_smoothing=0.1)),
         ({"label_smoothing": 0.1}, CrossEntropy(0.1)),
         ({"loss": "pairwise_logistic"}, PairwiseLogistic()),
         # A key of another loss of the same kind says nothing, as before.
@@ -101,6 +102,14 @@ def test_two_ways_of_saying_one_loss_are_one_recipe():
         ({"loss": "focal", "focal_gamma": -1}, "task.focal_gamma: got -1; expected greater"),
         ({"huber_sd": 0.3}, "huber_sd means nothing to kind classification"),
         ({"loss": {"name": "huber", "delta": 1.0}}, "loss 'huber' is not one of classification"),
+        (
+            {"loss": "focal", "focal_alpha": 0.25, "class_weight": "balanced"},
+            "task: class_weight 'balanced' sets the alpha of focal: state one of the two",
+        ),
+        (
+            {"loss": {"name": "focal", "alpha": 0.25}, "class_weight": "balanced"},
+            "task: class_weight 'balanced' sets the alpha of focal: state one of the two",
+        ),
         (
             {"loss": "pairwise_logistic", "class_weight": "balanced"},
             "class_weight 'balanced' means nothing to loss 'pairwise_logistic'",

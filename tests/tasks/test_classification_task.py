@@ -1,10 +1,12 @@
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from medtl.errors import ManifestError
+from medtl.errors import ManifestError, RunError
+from medtl.losses.cross_entropy import Focal
 from medtl.tasks.classes import Classes, classification_task
 from medtl.tasks.findings import MIN_WATCHED_CASES, Findings
 from medtl.types import Case
@@ -161,3 +163,40 @@ def test_the_head_starts_from_the_prevalence_of_the_known_cases():
 def test_a_finding_nobody_has_starts_from_a_finite_bias():
     cases = [case(0, a="0"), case(1, a="0")]
     assert Findings(labels=("a",)).head_bias(cases) == pytest.approx([np.log(0.001 / 0.999)])
+
+
+def test_a_balanced_focal_loss_has_alpha_by_inverse_frequency():
+    """`class_weight: balanced` was dropped without a word where the loss is focal."""
+    cases = [case(n, a="1" if n < 2 else "0", b=["1", "0", ""][n % 3]) for n in range(10)]
+    task = Findings(labels=("a", "b"), balanced=True, criterion=Focal()).weighted(cases)
+    assert task.criterion.alpha == pytest.approx((0.8, 3 / 7))
+    assert task.pos_weight is None
+    assert Findings(labels=("a",), criterion=Focal()).weighted(cases).criterion.alpha is None
+    outputs, targets = torch.zeros(1, 2), torch.tensor([[1.0, torch.nan]])
+    assert float(task.loss(outputs, targets)) == pytest.approx(0.8 * 0.25 * math.log(2))
+
+
+THREE = [case(n, y=word) for n, word in enumerate(("red", "green", "blue"))]
+
+
+def test_a_focal_alpha_for_each_class_is_kept():
+    """The negative control of the next test: it was replaced by None, here too."""
+    focal = Focal(alpha=(0.2, 0.3, 0.9))
+    task = classification_task(THREE, ["y"], criterion=focal)
+    assert task.criterion == focal
+    assert classification_task(THREE, ["y"], criterion=Focal()).criterion.alpha is None
+
+
+@pytest.mark.parametrize(
+    ("alpha", "columns", "found"),
+    [
+        (0.25, ["y"], "one focal alpha for 3 classes"),
+        ((0.2, 0.9), ["y"], "2 focal alpha for 3 classes"),
+        ((0.2, 0.9, 0.1), ["a", "b"], "3 focal alpha for 2 findings"),
+    ],
+)
+def test_a_focal_alpha_of_another_number_of_outputs_is_refused(alpha, columns, found):
+    """One alpha is that of the positive class; with three classes it was dropped in silence."""
+    cases = THREE if columns == ["y"] else ROW
+    with pytest.raises(RunError, match=rf"{found}.*alpha: \[\.\.\., .*class_weight: balanced"):
+        classification_task(cases, columns, criterion=Focal(alpha=alpha))
