@@ -25,6 +25,7 @@ from medtl.report.page import drawings, headline, models, slider
 from medtl.report.page import finding as view
 from medtl.report.page import sections as records
 from medtl.report.page.checklist import checklist
+from medtl.report.page.concerns import concern_lines
 from medtl.report.svg import panels
 from medtl.storage.atomic import write_json, write_text
 
@@ -90,7 +91,7 @@ def write_report(
             findings,
             study=page["study"],
             metrics=metrics,
-            limits=page["limits"],
+            limits=[*page["concerns"], *page["limits"]],
             checks=page["checks"],
             environment=records_of_run.get("environment"),
         )
@@ -116,11 +117,11 @@ def _content(metrics: Row, study: Row, given: Records, synthetic: bool) -> dict[
         )
     study = {**dict.fromkeys(("title", "question", *limits.PERSON_FIELDS)), **study}
     measures = view.read_measures(metrics)
-    prevalence = words.number(study.get("prevalence"))
-    prevalence = prevalence if prevalence is not None and 0 < prevalence < 1 else None
     metrics = {**metrics, "measures": measures}
     found = view.read_findings(metrics)
-    blocks = [_block(finding, metrics, prevalence) for finding in found]
+    prevalences = {one.label: headline.stated_prevalence(study, one.label) for one in found}
+    blocks = [_block(finding, metrics, prevalences[finding.label]) for finding in found]
+    concerns = concern_lines(metrics)
     gallery = records.read_gallery(given.get("gallery"))
     history, environment = given.get("history"), given.get("environment")
     script, style = _asset("report.js"), _asset("report.css")
@@ -138,8 +139,8 @@ def _content(metrics: Row, study: Row, given: Records, synthetic: bool) -> dict[
         "style": Markup(style),
         "study": study,
         "synthetic": synthetic,
-        "prevalence": prevalence,
         "findings": blocks,
+        "concerns": concerns,
         "several": sum(finding.classified for finding in found) > 1,
         "values": headline.values_overview(found),
         "pooled": {label: view.read_pooled(metrics, label) for label in ("macro", "overall")},
@@ -152,7 +153,7 @@ def _content(metrics: Row, study: Row, given: Records, synthetic: bool) -> dict[
         "notes": [translated(note) for note in metrics.get("notes") or []],
         "limits": limits.find_limits(
             found,
-            prevalence=prevalence,
+            prevalences=prevalences,
             quality=given.get("data_quality"),
             synthetic=synthetic,
             openings=metrics.get("test_openings"),
@@ -177,6 +178,7 @@ def _block(finding: view.Finding, metrics: Row, prevalence: float | None) -> dic
         icon = panels.thousand(thousand, ident=f"{finding.ident}-icons", finding=finding.name)
     return {
         "finding": finding,
+        "prevalence": prevalence,
         "headline": headline.headline(finding),
         "thousand": thousand,
         "icons": icon,
@@ -235,6 +237,7 @@ def _environment() -> Environment:
         threshold_origin=headline.threshold_origin,
         threshold_facts=headline.threshold_facts,
         overview_cell=lambda block, which: headline.overview_cell(block["finding"], which),
+        prevalence_cell=lambda of: headline.prevalence_cell(of["finding"], of["prevalence"]),
     )
     for function in (
         *(words.finding_name, words.p_text, words.per_100, words.percent),

@@ -424,7 +424,9 @@ def test_limits_name_small_groups_and_shifted_prevalence() -> None:
     metrics = example.single()
     small = example.measure("auroc", 0.7, "pleural_effusion", subset="site=B", n=12, n_positive=3)
     metrics["measures"].append(small)
-    found = limits.find_limits(read(metrics), prevalence=0.05, quality=None, synthetic=False)
+    found = limits.find_limits(
+        read(metrics), prevalences={"pleural_effusion": 0.05}, quality=None, synthetic=False
+    )
     assert any("comparing subgroups with few cases: site: B" in limit for limit in found)
     assert any("where 14% have it; the study assumes 5%" in limit for limit in found)
 

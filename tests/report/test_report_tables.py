@@ -92,7 +92,7 @@ def test_bone_age_in_words_for_the_clinician(reports: Reports) -> None:
     mae = measure_of(reports["bone_age"], "mae_months")["value"]
     low = measure_of(reports["bone_age"], "loa_low_months")["value"]
     assert f"The estimate is off by {mae:.1f} months on average" in words
-    assert f"A single estimate can be {-low:.1f} below" in words
+    assert f"95% of single estimates are expected from {-low:.1f} below" in words
     assert "extreme values, which are pulled towards the middle" in words
     for title in ("Estimate against reference", "Bland-Altman", "120-167", "Furthest off"):
         assert title in words
@@ -215,7 +215,9 @@ def test_a_second_look_is_said(tmp_path: Path) -> None:
     first.assign(y_score=first["y_score"] ** 2).to_csv(tmp_path / "b.csv", index=False)
     report_table(tmp_path / "a.csv", tmp_path / "a")
     second = report_table(tmp_path / "b.csv", tmp_path / "b")
-    assert "for 2 models; this is number 2" in text_of(second.read_text("utf-8"))
+    assert "for 2 models, as far as this folder records; this is number 2" in text_of(
+        second.read_text("utf-8")
+    )
 
 
 def test_an_unknown_key_of_the_study_is_refused(tmp_path: Path) -> None:

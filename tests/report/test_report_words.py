@@ -129,3 +129,35 @@ def test_a_label_keeps_its_capitals() -> None:
     assert words.sentence("NA") == "NA"
     assert words.sentence("pleural effusion") == "Pleural effusion"
     assert words.sentence("") == ""
+
+
+OLD_WORDS = ("운영점", "대상군", "견고성", "혼동표", "절단값", "표지", "오경보")
+
+
+@pytest.mark.parametrize("word", OLD_WORDS)
+def test_korean_keeps_to_the_words_of_the_field(word: str) -> None:
+    content = [*texts.texts_of("ko").values(), *texts.phrases_of("ko").values()]
+    assert [text for text in content if word in text] == []
+
+
+def test_korean_names_the_four_cells_and_tells_calibration_from_multiplicity() -> None:
+    korean = texts.texts_of("ko")
+    cells = ("진양성(찾아냄)", "위음성(놓침)", "위양성(잘못 표시)", "진음성(바르게 표시 안 함)")
+    for stem, names in (("op", ("tp", "fn", "fp", "tn")),
+                        ("thousand", ("found", "missed", "false", "cleared"))):  # fmt: skip
+        assert tuple(korean[f"{stem}.{name}"] for name in names) == cells
+    assert korean["fig.rel"] == korean["check.calibration"] == "교정도(calibration)"
+    everything = [*korean.values(), *texts.phrases_of("ko").values()]
+    assert all("다중비교" in text for text in everything if "보정" in text)
+
+
+@pytest.mark.parametrize(
+    ("label", "name"),
+    [("pneumonia", "폐렴"), ("Pneumothorax", "기흉"), ("CARDIOMEGALY", "심비대"),
+     ("pleural_effusion", "흉수"), ("Effusion", "흉수"), ("lung-nodule", "폐결절"),
+     ("bone_age_months", "골연령"), ("something_else", "something else")],
+)  # fmt: skip
+def test_findings_have_korean_names(label: str, name: str) -> None:
+    assert words.finding_name(label) != "폐렴"
+    with texts.speaking("ko"):
+        assert words.finding_name(label) == name

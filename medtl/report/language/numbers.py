@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from medtl.metrics.catalogue import ENDINGS, entry, symbol
-from medtl.report.language.texts import knows, plain, translated
+from medtl.report.language.texts import known_finding, knows, plain, translated
 
 Kind = str
 """Form of a value: "share", "score", "number" or "count", or else its unit ("months")."""
@@ -46,7 +46,8 @@ def describe(name: str) -> tuple[str, Kind]:
 def finding_name(label: object) -> str:
     """A label as words inside a sentence ("pleural_effusion" -> "pleural effusion")."""
     words = str(label).removesuffix("_months")  # the unit stands with the value
-    return words.replace("_", " ").strip() or plain("finding.unnamed")
+    words = words.replace("_", " ").strip()
+    return known_finding(words) or words or plain("finding.unnamed")
 
 
 def of_100(share: float) -> str:

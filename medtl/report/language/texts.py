@@ -66,6 +66,22 @@ def phrases_of(language: str) -> Mapping[str, str]:
     return dict(_file(language).get("phrases") or {})
 
 
+@cache
+def findings_of(language: str) -> Mapping[str, str]:
+    """Return the English name of a finding, in small letters -> its name in a language."""
+    return dict(_file(language).get("findings") or {})
+
+
+def known_finding(words: str) -> str:
+    """Return the name of a finding or structure in the language of the block; "" for others.
+
+    >>> with speaking("ko"):
+    ...     known_finding("Pleural Effusion")
+    '흉수'
+    """
+    return findings_of(spoken()).get(words.casefold().replace("-", " "), "")
+
+
 def _file(language: str) -> dict[str, dict[str, str]]:
     """The content of a language's file."""
     return load_yaml(Path(__file__).parent / f"{language}.yaml")

@@ -17,6 +17,12 @@ WIDE_OF_100 = 15
 PREVALENCE_FACTOR = 1.5
 """A test-set prevalence this many times off the stated one is pointed out."""
 
+GRAVITY = (
+    *("threshold_test", "no_threshold", "missed", "undefined", "degenerate"),
+    *("slope_low", "slope_high", "few", "few_cases", "miscalibrated", "wide", "prevalence_shift"),
+)
+"""Kinds of limits that a finding can have, the gravest first."""
+
 VALUES = ("mae", "bias", "dice", "hd95", "assd")
 """Measures of a reading or a mask whose failure is pointed out, without their units."""
 
@@ -30,16 +36,16 @@ PERSON_FIELDS = (
 def find_limits(
     findings: Sequence[Finding],
     *,
-    prevalence: float | None,
+    prevalences: Mapping[str, float | None],
     quality: Mapping[str, Any] | None,
     synthetic: bool,
     openings: Mapping[str, int] | None = None,
 ) -> list[str]:
-    """The limits in words, the gravest first.
+    """The limits in words, the gravest kind first; what many findings share is one line.
 
     Args:
         findings: Those of the report.
-        prevalence: The stated one in [0, 1], or None.
+        prevalences: Label -> the stated one in [0, 1], or None.
         quality: data_quality.json.
         synthetic: True when the images are phantoms.
         openings: How many models the test set was opened for, and which this one is.
@@ -47,19 +53,20 @@ def find_limits(
     limits = [plain("limit.synthetic")] if synthetic else []
     if openings and openings["models"] > 1:
         limits.append(plain("limit.openings", **openings))
-    classified = [finding for finding in findings if finding.classified]
-    for finding in classified:
-        limits.extend(_threshold_limits(finding))
+    found: dict[str, list[dict[str, Any]]] = {}
     for finding in findings:
-        limits.extend(_status_limits(finding))
-        if not finding.classified:
-            limits.extend(_value_limits(finding))
-    for finding in classified:
-        limits.extend(_size_limits(finding))
-        limits.extend(_prevalence_limits(finding, prevalence))
-        if not any(name in finding.measures for name in CALIBRATION):
-            limits.append(plain("limit.miscalibrated", finding=finding.name))
-    if classified and prevalence is None:
+        mine = [_status_limits(finding)]
+        if finding.classified:
+            stated = prevalences[finding.label]
+            mine += [_threshold_limits(finding), _size_limits(finding)]
+            mine += [_prevalence_limits(finding, stated), _calibration_limits(finding)]
+        else:
+            mine.append(_value_limits(finding))
+        for kind, about in (limit for limits_of in mine for limit in limits_of):
+            found.setdefault(kind, []).append({"finding": finding.name, **about})
+    for kind in sorted(found, key=GRAVITY.index):
+        limits += _lines(kind, found[kind])
+    if any(finding.classified and prevalences[finding.label] is None for finding in findings):
         limits.append(plain("limit.no_prevalence"))
     limits.extend(_subgroup_limits(findings))
     refused = len((quality or {}).get("quarantined") or [])
@@ -68,50 +75,73 @@ def find_limits(
     return [*limits, plain("limit.external"), plain("limit.human")]
 
 
-def _threshold_limits(finding: Finding) -> Iterator[str]:
+def _lines(kind: str, rows: Sequence[dict[str, Any]]) -> list[str]:
+    """A line for each finding; one for all of them where more than two share the kind."""
+    if len(rows) <= 2:
+        return [plain(f"limit.{kind}", **row) for row in rows]
+    together: dict[str, object] = {}
+    for name in rows[0]:
+        values = list(dict.fromkeys(row[name] for row in rows))
+        if len(values) > 1 and all(isinstance(value, int) for value in values):
+            values = [f"{min(values)}–{max(values)}"]
+        together[name] = ", ".join(map(str, values))
+    return [plain(f"limit.{kind}", **together)]
+
+
+_Limits = Iterator[tuple[str, dict[str, Any]]]
+"""Kind of a limit, and what its text is filled with beside the finding."""
+
+
+def _calibration_limits(finding: Finding) -> _Limits:
+    """No measure of calibration at all."""
+    if not any(name in finding.measures for name in CALIBRATION):
+        yield "miscalibrated", {}
+
+
+def _threshold_limits(finding: Finding) -> _Limits:
     """A threshold that is missing, or was chosen on the set it is reported on."""
     if finding.point is None:
-        yield plain("limit.no_threshold", finding=finding.name)
+        yield "no_threshold", {}
     elif finding.point.get("chosen_on") == "test":
-        yield plain("limit.threshold_test", finding=finding.name)
+        yield "threshold_test", {}
 
 
-def _status_limits(finding: Finding) -> Iterator[str]:
+def _status_limits(finding: Finding) -> _Limits:
     """Undefined and degenerate measures among those that page one uses."""
     rows = (finding.named(base) for base in ("auroc", "sensitivity", "specificity", *VALUES))
     for shown in (show(row) for row in rows if row):
         if shown.status in ("undefined", "degenerate"):
             about = {"measure": shown.title, "reason": shown.reason}
-            yield plain(f"limit.{shown.status}", finding=finding.name, **about)
+            yield shown.status, about
 
 
-def _value_limits(finding: Finding) -> Iterator[str]:
+def _value_limits(finding: Finding) -> _Limits:
     """Few cases, missed structures, and errors that grow with the value."""
     cases = number(finding.size["n"])
     if cases is not None and cases < FEW_WITH_FINDING:
-        yield plain("limit.few_cases", finding=finding.name, n=int(cases))
+        yield "few_cases", {"n": int(cases)}
     missed = number(finding.named("missed").get("value"))
     if missed:
-        yield plain("limit.missed", finding=finding.name, share=percent(missed))
+        yield "missed", {"share": percent(missed)}
     slope = finding.named("error_slope_on_reference")
     low, high = number(slope.get("low")), number(slope.get("high"))
     if low is not None and high is not None and not low <= 0 <= high:
-        yield plain("limit.slope_low" if high < 0 else "limit.slope_high", finding=finding.name)
+        yield "slope_low" if high < 0 else "slope_high", {}
 
 
-def _size_limits(finding: Finding) -> Iterator[str]:
+def _size_limits(finding: Finding) -> _Limits:
     """Few cases with the finding, or a wide interval of sensitivity."""
     positives = number(finding.size["n_positive"])
     if positives is not None and positives < FEW_WITH_FINDING:
         about = {"unit": finding.unit, "counter": finding.counter}
-        yield plain("limit.few", finding=finding.name, n=int(positives), **about)
+        yield "few", {"n": int(positives), **about}
     low, high = (number(finding.named("sensitivity").get(side)) for side in ("low", "high"))
     if low is not None and high is not None and 100 * (high - low) > WIDE_OF_100:
         width = int(100 * (high - low) + 0.5)
-        yield plain("limit.wide", finding=finding.name, unit=finding.unit, width=width)
+        yield "wide", {"unit": finding.unit, "width": width}
 
 
-def _prevalence_limits(finding: Finding, stated: float | None) -> Iterator[str]:
+def _prevalence_limits(finding: Finding, stated: float | None) -> _Limits:
     """A test set with many more, or many fewer, positives than the stated prevalence."""
     if stated is None or finding.counts is None:
         return
@@ -119,7 +149,7 @@ def _prevalence_limits(finding: Finding, stated: float | None) -> Iterator[str]:
     tested = (finding.counts["tp"] + finding.counts["fn"]) / total if total else 0.0
     if tested and max(tested / stated, stated / tested) > PREVALENCE_FACTOR:
         shares = {"test": percent(tested), "stated": percent(stated)}
-        yield plain("limit.prevalence_shift", finding=finding.name, **shares)
+        yield "prevalence_shift", shares
 
 
 def _subgroup_limits(findings: Sequence[Finding]) -> Iterator[str]:

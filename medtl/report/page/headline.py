@@ -15,6 +15,7 @@ from medtl.report.language.numbers import (
     level_text,
     number,
     of_100,
+    percent,
     reason_of,
     value_text,
 )
@@ -68,7 +69,15 @@ def _share_sentence(finding: Finding, row: Row, which: str, basis: Markup) -> di
     share = number(row.get("value"))
     if share is None:
         return _said(fill(f"summary.no_{which}", **about, reason=reason_of(row)))
-    return _said(fill(f"summary.{which}", **about, n=of_100(share)), _detail(row, basis))
+    low = number(row.get("low"))
+    if which != "right":
+        return _said(fill(f"summary.{which}", **about, n=of_100(share)), _detail(row, basis))
+    if low is None:
+        return _said(fill("summary.right_point", n=of_100(share)), _detail(row, basis))
+    # "100 of 100 are right" is what no interval carries: the lower end is said.
+    estimate = fill("summary.estimate", n=of_100(share))
+    detail = Markup("; ").join([estimate, _detail(row, basis)])
+    return _said(fill("summary.right", low=of_100(low)), detail)
 
 
 def _counted(finding: Finding, part: str, rest: str) -> Markup:
@@ -166,6 +175,23 @@ def overview_cell(finding: Finding, which: str) -> dict[str, str]:
     return {**cell, "value": of_100(value)}
 
 
+def prevalence_cell(finding: Finding, stated: float | None) -> dict[str, str]:
+    """Cell of the table of findings: the prevalence, and whether it is stated or the test set's."""
+    source = "test set" if stated is None else "stated"
+    share = number(finding.named("prevalence").get("value")) if stated is None else stated
+    if share is None and finding.size["n_positive"] is not None and finding.size["n"]:
+        share = finding.size["n_positive"] / finding.size["n"]
+    value = "–" if share is None else percent(share)
+    return {"value": value, "source": plain(f"overview.{source}")}
+
+
+def stated_prevalence(study: Row, label: str) -> float | None:
+    """The prevalence that the study states of a finding, in (0, 1), or None."""
+    stated = study.get("prevalence")
+    share = number(stated.get(label) if isinstance(stated, Mapping) else stated)
+    return share if share is not None and 0 < share < 1 else None
+
+
 def complement(row: Row) -> Row:
     """A share and its interval turned around: specificity to wrongly flagged."""
     turned = {"value": row.get("value"), "low": row.get("high"), "high": row.get("low")}
@@ -195,7 +221,8 @@ def threshold_origin(finding: Finding) -> tuple[str, bool]:
     """The origin of the threshold in words, and whether it is sound."""
     assert finding.point is not None
     chosen_on = str(finding.point.get("chosen_on", ""))
-    known = {"val": "threshold.val", "given": "threshold.given", "test": "threshold.test"}
+    on_val = "threshold.val" if finding.point.get("source") == "run" else "threshold.table"
+    known = {"val": on_val, "given": "threshold.given", "test": "threshold.test"}
     if chosen_on in known:
         return plain(known[chosen_on]), chosen_on != "test"
     return plain("threshold.other", split=chosen_on or "?"), True

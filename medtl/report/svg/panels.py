@@ -74,6 +74,10 @@ def is_small(size: Row) -> bool:
     return (cases or 0) < FEW_CASES or (positives is not None and positives < FEW_POSITIVES)
 
 
+LETTER = 6.6
+"""Width of a letter beside a forest plot, in units of the figure."""
+
+
 def forest(
     name: str,
     overall: Row | None,
@@ -107,7 +111,11 @@ def forest(
         place += 1
     # One line is 26 units high, and its middle lies 12 below its upper edge.
     low, high = _forest_range(measured, kind)
-    margins = {"left": 108.0, "right": 118.0, "top": 8.0, "bottom": 36.0}
+    longest = max(
+        (len(m.text) for m in marks if isinstance(m, Words) and "value" in m.css), default=0
+    )
+    right = max(118.0, 14 + LETTER * longest)
+    margins = {"left": 108.0, "right": right, "top": 8.0, "bottom": 36.0}
     frame = Frame(low, high, place - 12 / 26, -12 / 26, height=26.0 * place + 44, **margins)
     head = ("sub.subgroup", "sub.n", title)
     table = [_forest_cells(row, kind, sizes[row["subset"]]) for row in measured]
@@ -140,7 +148,9 @@ def _forest_row(place: int, label: str, measure: Row, *, kind: Kind, css: str) -
         shown, css_value = _bare(value, kind), f"row value {css}"
         if low is not None and high is not None:
             marks.append(Line([(low, place), (high, place)], f"whisker {css}"))
-            shown += f" ({_bare(low, kind)}–{_bare(high, kind)})"
+            ends = _bare(low, kind), _bare(high, kind)
+            between = plain("interval", low=ends[0], high=ends[1]) if low < 0 else "–".join(ends)
+            shown += f" ({between})"
         outline = plot.dot(4) if css == "small" else plot.diamond(5.5)
         marks.append(Marks([(value, place)], outline, f"dot {css}"))
     return [*marks, Words((math.inf, place), shown, css_value, shift=(9, 4))]
