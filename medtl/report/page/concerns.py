@@ -90,14 +90,16 @@ def _gap(row: Row, facts: Row, about: dict[str, str]) -> str:
     column, group = subset_words(row["subset"])
     other = subset_words(f"{row['subset'].partition('=')[0]}={facts['reference']}")[1]
     about |= {"column": column, "p": p_text(row.get("p"))}
-    ends = [(group, facts.get("group_value")), (other, facts.get("reference_value"))]
+    mine, theirs = (number(facts.get(f"{of}_value")) for of in ("group", "reference"))
     shown = GAPS.get(row["measure"])
-    if shown and all(value is not None for _, value in ends):
-        ends.sort(key=lambda end: end[1])
-        about |= {"group": ends[0][0], "n": of_100(1 - ends[0][1])}
-        return plain(f"concern.gap_{shown}", **about, other=ends[1][0], m=of_100(1 - ends[1][1]))
+    if shown and mine is not None and theirs is not None:
+        (low, worse), (high, better) = sorted([(mine, group), (theirs, other)])
+        about |= {"group": worse, "n": of_100(1 - low), "other": better, "m": of_100(1 - high)}
+        return plain(f"concern.gap_{shown}", **about)
     title, kind = describe(row["measure"])
-    values = [plain("undefined.short") if v is None else value_text(v, kind) for _, v in ends]
+    values = [
+        plain("undefined.short") if v is None else value_text(v, kind) for v in (mine, theirs)
+    ]
     about |= {"measure": title, "group": group, "other": other}
     difference = difference_text({**row, "name": row["measure"]})
     return plain("concern.gap", **about, n=values[0], m=values[1], difference=difference)
