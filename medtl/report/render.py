@@ -25,7 +25,7 @@ from medtl.report.page import drawings, headline, models, slider
 from medtl.report.page import finding as view
 from medtl.report.page import sections as records
 from medtl.report.page.checklist import checklist
-from medtl.report.page.concerns import concern_lines
+from medtl.report.page.gravest import concern_lines
 from medtl.report.svg import panels
 from medtl.storage.atomic import write_json, write_text
 

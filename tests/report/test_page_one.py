@@ -9,7 +9,7 @@ import report_example as example
 from test_report_html import text_of, written
 
 from medtl.report.language.texts import speaking
-from medtl.report.page.concerns import concern_lines
+from medtl.report.page.gravest import concern_lines
 
 GAP: dict[str, Any] = {
     "kind": "gap", "label": "pneumonia", "subset": "site=Busan", "measure": "sensitivity",

@@ -110,6 +110,8 @@ def _missing(facts: Row, about: dict[str, str]) -> str:
     counts = ("positives", "positives_missing", "negatives", "negatives_missing")
     line = plain("concern.missing_scores", **about, **{name: facts[name] for name in counts})
     for measure, worst in (facts.get("worst") or {}).items():
+        if worst == facts["best"][measure]:
+            continue
         title, kind = describe(measure)
         ends = {"worst": value_text(worst, kind), "best": value_text(facts["best"][measure], kind)}
         line += " " + plain("concern.bounds", measure=title, **ends)
