@@ -323,8 +323,6 @@ class OperatingPoint:
         assurance: Certainty with which new patients reach the target; None where nothing is
             promised.
         reason: Why nothing is promised though it was asked for.
-        source: Who says so: "run" (frozen by a run's own recipe, before the test set was read),
-            "table" (chosen on rows that a table calls val), "user" (stated with the table), or "".
     """
 
     label: str
@@ -337,7 +335,6 @@ class OperatingPoint:
     n_patients: int = 0
     assurance: float | None = None
     reason: str = ""
-    source: str = ""
 
 
 NotNegative = Annotated[float, Ge(0)]

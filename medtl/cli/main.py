@@ -342,6 +342,24 @@ def export(
 
 
 @app.command()
+def audit(
+    study: Annotated[Path, typer.Argument(help="a folder of medtl study kfold, or a run")],
+    recipe: RecipeFile,
+    out: Out,
+    overrides: Overrides = None,
+    most: Annotated[int, typer.Option(min=1, help="labels on the page")] = 100,
+) -> None:
+    """Rank the labels that the models doubt, on a page where you judge them one by one."""
+    from medtl.run.check import read_recipe
+    from medtl.studies.learned.label_audit import audit_labels
+
+    checked = read_recipe(recipe, overrides or [])
+    with bars() as shown:
+        page = audit_labels(study, checked, out, most=most, progress=shown.progress)
+    print(f"Open {page}; then: medtl manifest relabel MANIFEST audit_judged.csv --out NEW.csv")
+
+
+@app.command()
 def doctor(
     seals: Annotated[
         Path | None, typer.Option(metavar="RUN", help="compare a run folder with its checksums")

@@ -95,6 +95,22 @@ def manifest_check(
         print(note)
 
 
+@manifest_app.command("relabel")
+def manifest_relabel(
+    manifest: Annotated[Path, typer.Argument(help="the manifest that was audited")],
+    audit: Annotated[Path, typer.Argument(help="what the page of medtl audit exports")],
+    out: Annotated[Path, typer.Option("--out", help="manifest to write; it must not exist yet")],
+    unsure: Annotated[
+        str | None, typer.Option(help="cell for labels you were unsure of; default: as they are")
+    ] = None,
+) -> None:
+    """Write a manifest with the labels that an audit calls wrong; the old ones stay beside them."""
+    from medtl.studies.learned.label_audit import relabel_manifest
+
+    number = relabel_manifest(manifest, audit, out, unsure=unsure)
+    print(f"{number} label{'s' if number != 1 else ''} changed: {out}")
+
+
 @manifest_app.command("whois")
 def manifest_whois(
     name: Annotated[str, typer.Argument(help="a pseudonym from a run folder")],

@@ -1,1 +1,0 @@
-"""What the data do not carry, and what mends it: facts for the report, without words."""
