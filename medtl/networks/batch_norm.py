@@ -42,11 +42,11 @@ def tracks_statistics(module: nn.Module) -> bool:
     return any(name.startswith("running_") for name, _ in module.named_buffers(recurse=False))
 
 
-def check_policy(policy: str) -> None:
-    """Refuse a policy that does not exist.
+def set_policy(norms: Iterable[nn.Module], policy: str) -> None:
+    """Apply a policy to norm layers that track statistics: their mode and their affine parameters.
 
     Raises:
-        RunError: With the policies there are.
+        RunError: When there is no such policy.
     """
     if policy not in POLICIES:
         raise RunError(
@@ -54,15 +54,6 @@ def check_policy(policy: str) -> None:
             expected=f"one of {', '.join(POLICIES)}",
             where="batch_norm",
         )
-
-
-def set_policy(norms: Iterable[nn.Module], policy: str) -> None:
-    """Apply a policy to norm layers that track statistics: their mode and their affine parameters.
-
-    Raises:
-        RunError: When there is no such policy.
-    """
-    check_policy(policy)
     for norm in norms:
         for parameter in norm.parameters(recurse=False):
             parameter.requires_grad_(policy not in {"frozen", "recalibrate"})

@@ -105,7 +105,7 @@ def _parts(model: nn.Module, tensors: Sequence[str]) -> list[tuple[str, list[str
         is_known |= label != name
         joins = name == "backbone.head" or _JOINS.search(label) or not _has_layer(model, own)
         if hasattr(layer, "group_matcher"):
-            parts += _renamed_parts(layer, name, own)
+            parts += _described_parts(layer, name, own)
         elif label == "head" and name != "backbone.head":
             heads += own
         elif parts and joins:
@@ -145,34 +145,24 @@ def _layers(module: nn.Module, name: str = "", level: int = 0) -> Iterator[tuple
         yield short_name(name), name
 
 
-def _renamed_parts(
-    layer: nn.Module, name: str, tensors: Sequence[str]
-) -> list[tuple[str, list[str]]]:
-    """The parts of a layer that describes them, with the names of the model's tensors."""
-    start = f"{name}." if name else ""
-    inner = _described_parts(layer, [t.removeprefix(start) for t in tensors])
-    parts = [(part, [start + t for t in own]) for part, own in inner]
-    if len(parts) > 1 and name and parts[-1][0] == "head":
-        parts[-2:] = [(parts[-2][0], parts[-2][1] + parts[-1][1])]
-    return parts
-
-
-def _described_parts(module: Any, tensors: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """The parts of a module that describes them itself."""
+def _described_parts(layer: Any, name: str, tensors: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """The parts of a layer that describes them itself, with the names of the model's tensors."""
     from timm.models._manipulate import group_with_matcher
 
+    start = f"{name}." if name else ""
     try:
-        matcher = module.group_matcher(coarse=True)
+        matcher = layer.group_matcher(coarse=True)
     except AssertionError:  # RDNet knows the fine division alone
-        matcher = module.group_matcher(coarse=False)
-    numbered = group_with_matcher(((t, None) for t in tensors), matcher)
+        matcher = layer.group_matcher(coarse=False)
+    numbered = group_with_matcher(((t.removeprefix(start), None) for t in tensors), matcher)
     parts: list[tuple[str, list[str]]] = []
     for number in sorted(numbered):
         members = numbered[number]
-        if parts and not _has_layer(module, members):
-            parts[-1][1].extend(members)
+        label = _part_name(members, matcher) if parts else "stem"
+        if parts and (not _has_layer(layer, members) or (name and label == "head")):
+            parts[-1][1].extend(start + t for t in members)
         else:
-            parts.append((_part_name(members, matcher) if parts else "stem", members))
+            parts.append((label, [start + t for t in members]))
     return parts
 
 

@@ -190,7 +190,7 @@ def _plane_network(
     body, report = create_backbone(backbone, source)
     network = _decoder_on(backbone, decoder, outputs)
     report = _fill_encoder(network.encoder.model, body, report)
-    return network, _load_own(network, weights, own, report) if own else report
+    return network, _load_own(network, weights, own, report.contract) if own else report
 
 
 def _decoder_on(backbone: str, decoder: Decoder, outputs: int) -> Any:
@@ -249,11 +249,11 @@ def _own_checkpoint(weights: WeightsSource) -> dict[str, Tensor]:
 
 
 def _load_own(
-    network: nn.Module, weights: WeightsSource, tensors: dict[str, Tensor], report: WeightsReport
+    network: nn.Module, weights: WeightsSource, tensors: dict[str, Tensor], contract: InputContract
 ) -> WeightsReport:
     """Fill a whole network from a checkpoint of a segmenter."""
     path, sha256 = verified_file(weights)
-    origin = WeightsReport(f"segmenter of {path.name}", "", report.contract, sha256=sha256)
+    origin = WeightsReport(f"segmenter of {path.name}", "", contract, sha256=sha256)
     *_, head = layer_groups(network)
     free = (*weights.allow_missing, *head.parameters, *head.buffers)
     return load_tensors(network, tensors, origin, free)
@@ -261,9 +261,9 @@ def _load_own(
 
 def _load_volume(network: nn.Module, weights: WeightsSource) -> WeightsReport:
     """Fill a 3D network, or its encoder, from a file; say that it is random without one."""
-    random = WeightsReport("random weights: trained from scratch", "none needed", VOLUME_CONTRACT)
     if weights.kind == "none":
-        return replace(random, missing=tuple(network.state_dict()))
+        said, missing = "random weights: trained from scratch", tuple(network.state_dict())
+        return WeightsReport(said, "none needed", VOLUME_CONTRACT, missing=missing)
     if weights.kind != "file":
         raise WeightsError(
             f"there are no {weights.kind} weights for 3D networks",
@@ -272,7 +272,7 @@ def _load_volume(network: nn.Module, weights: WeightsSource) -> WeightsReport:
             fix="Write weights: none",
         )
     if own := _own_checkpoint(weights):
-        return _load_own(network, weights, own, random)
+        return _load_own(network, weights, own, VOLUME_CONTRACT)
     path, sha256 = verified_file(weights)
     origin = WeightsReport(f"file {path.name}", "", VOLUME_CONTRACT, sha256=sha256)
     part = network.get_submodule("encoder") if hasattr(network, "encoder") else network
