@@ -253,7 +253,10 @@ def test_weights_of_an_earlier_run_load_and_bring_their_input_along(study, tmp_p
         ["image.standardise=z_score", "task.loss=focal", "finetune.ema_decay=0.9"],
         ["task.class_weight=balanced", "task.label_smoothing=0.1", "augment.policy=none"],
         ["finetune.accumulate=2", "finetune.penalty={strength: 1e-4, l1_ratio: 0.5}"],
-        ["finetune.stages.1.batch_norm=adapt", "finetune.stages.1.schedule=plateau"],
+        [
+            *("finetune.stages.1.batch_norm=adapt", "finetune.stages.1.schedule=plateau"),
+            "finetune.batch_size=32",
+        ],
         ["finetune.stages.1.batch_norm=frozen_stats", "finetune.stages.1.schedule=step"],
         ["run.workers=2", "model.backbone=test_efficientnet"],
     ],
