@@ -294,7 +294,7 @@ def plan_cache(training: Training, stage: Stage) -> CachePlan | str:
     if not isinstance(train, Samples) or not isinstance(val, Samples):
         return "run in every epoch: each draws other patches"
     views = 1 if train.augment is None else cache.views
-    if views >= stage.epochs:  # no image is met again
+    if not pays(views, stage.epochs):
         return f"run in every epoch: {stage.epochs} epochs do not come back to {views} views"
     trained = resolve(stage.train, [group.name for group in groups])
     cut = cut_before_trained(training.model, groups, trained)
@@ -311,3 +311,8 @@ def plan_cache(training: Training, stage: Stage) -> CachePlan | str:
         size = f"{plan.n_bytes / 2**30:.2f} GB"
         return f"run in every epoch: the cache may not hold the {size} they give"
     return plan
+
+
+def pays(views: int, epochs: int) -> bool:
+    """Whether an image is met again: else storing its activations costs and saves nothing."""
+    return views < epochs
