@@ -323,6 +323,8 @@ class OperatingPoint:
         assurance: Certainty with which new patients reach the target; None where nothing is
             promised.
         reason: Why nothing is promised though it was asked for.
+        source: Who says so: "run" (frozen by a run's own recipe, before the test set was read),
+            "table" (chosen on rows that a table calls val), "user" (stated with the table), or "".
     """
 
     label: str
@@ -335,6 +337,7 @@ class OperatingPoint:
     n_patients: int = 0
     assurance: float | None = None
     reason: str = ""
+    source: str = ""
 
 
 NotNegative = Annotated[float, Ge(0)]

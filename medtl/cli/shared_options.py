@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
 
+from medtl.errors import MedtlError
+
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="a YAML recipe")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[key=value ...]", help="changes to the recipe")
@@ -50,9 +52,24 @@ class Stated:
     """What a user says of a table that some tool made."""
 
     threshold: Annotated[
-        float | None, typer.Option(help="a threshold fixed before the test set was seen")
+        list[str] | None,
+        typer.Option(help="fixed before the test set was seen: 0.5, or LABEL=0.3; repeatable"),
     ] = None
-    prevalence: Annotated[float | None, typer.Option(help="where it will be used, 0 to 1")] = None
+    rule: Annotated[
+        str,
+        typer.Option(
+            help="how to choose it on rows of split val: sensitivity=0.90, specificity=0.90, f1, "
+            "youden, net_benefit=0.1, cost_ratio=10; youden without one"
+        ),
+    ] = ""
+    assurance: Annotated[
+        float | None,
+        typer.Option(help="certainty that new patients reach the share of the rule; default 0.9"),
+    ] = None
+    prevalence: Annotated[
+        list[str] | None,
+        typer.Option(help="where it will be used: 0.1, or LABEL=0.01; repeatable"),
+    ] = None
     strata: Annotated[
         str, typer.Option(help="columns to break results by, a,b,c; default age, sex, view, ...")
     ] = ""
@@ -74,7 +91,49 @@ class Stated:
     @property
     def for_evaluation(self) -> dict[str, Any]:
         """As `medtl.run.evaluate.TableOptions` takes it."""
-        return vars(self) | {"strata": tuple(name for name in self.strata.split(",") if name)}
+        stated = vars(self) | {
+            "strata": tuple(name for name in self.strata.split(",") if name),
+            "threshold": _of_labels(self.threshold or [], "--threshold"),
+            "prevalence": _of_labels(self.prevalence or [], "--prevalence"),
+            "rule": self._rule(),
+        }
+        del stated["assurance"]
+        return stated
+
+    def _rule(self) -> dict[str, float | bool] | None:
+        """The rule with its number and its assurance."""
+        name, _, number = self.rule.partition("=")
+        promised = {} if self.assurance is None else {"assurance": self.assurance}
+        if not name:
+            if promised:
+                raise MedtlError(
+                    "an assurance is stated without a rule", fix="Add --rule sensitivity=0.90"
+                )
+            return None
+        return {name.strip(): _number(number, "--rule") if number else True, **promised}
+
+
+def _of_labels(given: list[str], option: str) -> float | dict[str, float] | None:
+    """One number for all labels, or one for each that is named; None where none is given."""
+    pairs = [text.rpartition("=") for text in given]
+    numbers = {label.strip(): _number(number, option) for label, _, number in pairs}
+    if len(given) > 1 and ("" in numbers or len(numbers) < len(given)):
+        raise MedtlError(
+            f"{option} is given {len(given)} times",
+            expected="one number for all labels, or each label once",
+            fix=f"State {option} LABEL=NUMBER for each label",
+        )
+    return numbers.pop("") if "" in numbers else numbers or None
+
+
+def _number(text: str, option: str) -> float:
+    """The number that an option states."""
+    try:
+        return float(text)
+    except ValueError:
+        raise MedtlError(
+            f"{option} is {text!r}", expected="a number", fix=f"State {option} NAME=0.5"
+        ) from None
 
 
 def spread(command: Callable[..., None]) -> Callable[..., None]:

@@ -20,6 +20,14 @@ from medtl.evaluation.exclusive import exclusive_classes
 from medtl.evaluation.finding_rows import label_rows, refuse_mixtures, with_defaults, worst_cases
 from medtl.evaluation.own import NO_METRICS, OwnMetric, own_measures
 from medtl.evaluation.result import Evaluation, Kind, storable
+from medtl.evaluation.statements.concerns import concerns
+from medtl.evaluation.statements.missing_scores import missing_scores
+from medtl.evaluation.statements.promises import promises
+from medtl.evaluation.statements.recalibrated import (
+    Recalibrated,
+    after_recalibration,
+    fit_where_needed,
+)
 from medtl.evaluation.variants import variants
 from medtl.metrics import subgroups
 from medtl.metrics.catalogue import unit_word
@@ -31,6 +39,9 @@ from medtl.types import Measure, OperatingPoint
 if TYPE_CHECKING:
     import pandas as pd
 
+OfLabels = float | Mapping[str, float]
+"""One number for all labels, or label -> its own."""
+
 BONE_AGE = "bone_age_months"
 """The label whose truth and score are months, not classes."""
 
@@ -40,8 +51,9 @@ def evaluate(  # noqa: PLR0913 - one call states a whole evaluation
     *,
     rule: Rule | None = None,
     operating_points: Sequence[OperatingPoint] = (),
-    prevalence: float | None = None,
+    prevalence: OfLabels | None = None,
     strata: Sequence[str] = (),
+    classes: Sequence[str] = (),
     kind: Kind | None = None,
     unit: str = "",
     model: str | None = None,
@@ -59,8 +71,9 @@ def evaluate(  # noqa: PLR0913 - one call states a whole evaluation
             one row per case and structure with `dice` and other values of `overlap.compare_masks`.
         rule: How to choose the threshold, such as {"sensitivity": 0.9}.
         operating_points: Given thresholds; they come before the rule.
-        prevalence: Of the clinic, for predictive values, in (0, 1).
+        prevalence: Of the clinic, for predictive values, in (0, 1); one, or label -> its own.
         strata: Columns to report by.
+        classes: Labels in an order that means something (none, mild, severe); empty for none.
         kind: Of study; None is a regression where a unit is given, and else found from the table.
         unit: Of a regression ("%"); months without one.
         model: The one to report in full when the table holds several: the others are compared
@@ -95,11 +108,21 @@ def evaluate(  # noqa: PLR0913 - one call states a whole evaluation
     table, notes = band_strata(table, strata)
     if kind == "classification":
         labels, left_out = label_rows(table, strata)
-        points, missing = models.reader_points(readings, ci)
+        names = _ordered([label for split, label in labels if split == "test"], classes)
+        points, unset = _operating_points(names, labels, rule, operating_points)
+        read, missing = models.reader_points(readings, ci)
+        tests = [labels["test", name] for name in names]
+        vals = [labels.get(("val", name)) for name in names]
         found = _evaluate_classification(
-            table, labels, [*notes, *left_out, *missing], rule, operating_points, prevalence, ci
+            table[table["split"] == "test"],
+            list(zip(tests, vals, strict=True)),
+            points,
+            _of_each(names, prevalence),
+            bool(classes),
+            ci,
         )
-        found = replace(found, comparison=comparison, readers=tuple(points))
+        notes = [*notes, *left_out, *missing, *unset, *found.notes]
+        found = replace(found, comparison=comparison, readers=tuple(read), notes=tuple(notes))
     else:
         values = (
             continuous.regression(table, strata, ci, word)
@@ -114,6 +137,7 @@ def evaluate(  # noqa: PLR0913 - one call states a whole evaluation
             unit="" if word == "months" else unit,
             worst=tuple(values.worst),
             comparison=comparison,
+            concerns=tuple(concerns(values.measures)),
         )
     own = own_measures(table, metrics, kind, ci)
     return replace(found, measures=(*found.measures, *own), cohort=cohort)
@@ -129,31 +153,25 @@ def _kind_of(table: pd.DataFrame) -> Kind:
 
 
 def _evaluate_classification(
-    table: pd.DataFrame,
-    labels: Mapping[tuple[str, str], LabelRows],
-    notes: list[str],
-    rule: Rule | None,
-    given: Sequence[OperatingPoint],
-    prevalence: float | None,
+    on_test: pd.DataFrame,
+    labels: Sequence[tuple[LabelRows, LabelRows | None]],
+    points: Mapping[str, OperatingPoint],
+    prevalences: Mapping[str, float],
+    ordered: bool,
     ci: CI,
 ) -> Evaluation:
-    """Evaluate every label on test, then what belongs to all labels together."""
-    names = list(dict.fromkeys(label for split, label in labels if split == "test"))
-    if not names:
-        raise PredictionsError("the table has no test rows", expected="rows of split test")
-    points, point_notes = _operating_points(names, labels, rule, given)
-    notes = [*notes, *point_notes]
+    """Evaluate every label on test, beside validation; then what belongs to all of them."""
     thresholds = {label: point.threshold for label, point in points.items()}
-    tests = [labels["test", label] for label in names]
-    on_test = table[table["split"] == "test"]
+    tests = [test for test, _ in labels]
     measures: list[Measure] = []
     curves: list[Curve] = []
-    for test in tests:
-        val = labels.get(("val", test.label))
-        found, label_notes = _evaluate_label(test, val, points.get(test.label), prevalence, ci)
+    notes: list[str] = []
+    for test, val in labels:
+        stated = prevalences.get(test.label)
+        found, label_notes = _evaluate_label(test, val, points.get(test.label), stated, ci)
         measures += found
         notes += label_notes
-        curves += label_curves(test, prevalence, ci)
+        curves += label_curves(test, stated, ci)
     matrix = None
     if len(tests) > 1:
         measures += classification.macro_measures(tests, thresholds, ci)
@@ -161,19 +179,60 @@ def _evaluate_classification(
         absent = [rows.label for rows in tests if rows.scores.one_class]
         if absent:
             notes.append(f"left out of the macro means, one class only: {', '.join(absent)}")
-        exclusive, matrix = exclusive_classes(on_test, names, ci)
+        names = [rows.label for rows in tests]
+        exclusive, matrix = exclusive_classes(on_test, names, ci, ordered=ordered)
         measures += exclusive
+        if matrix is not None and not ordered:
+            notes.append("no quadratic kappa: the classes have no stated order")
+    mended: list[Recalibrated] = []
+    for test, val in labels if matrix is None else ():  # else the probabilities sum to 1
+        if (done := fit_where_needed(test, val, ci)) is None:
+            continue
+        after, drawn = after_recalibration(test, done, prevalences.get(test.label), ci)
+        mended, measures, curves = [*mended, done], [*measures, *after], [*curves, *drawn]
+    measures += _subgroups(tests, thresholds, ci)
+    promised = promises(tuple(points.values()), measures)
+    missing = missing_scores(on_test, thresholds, ci)
     return Evaluation(
-        measures=(*measures, *_subgroups(tests, thresholds, ci)),
+        measures=tuple(measures),
+        concerns=tuple(concerns(measures, curves, promised, missing, mended)),
+        promises=tuple(promised),
+        missing_scores=tuple(missing),
+        recalibrations=tuple(mended),
         operating_points=tuple(points.values()),
         counts=tuple(_tables(tests, thresholds)),
         confusion=matrix,
         curves=tuple(curves),
-        per_1000=tuple(_per_1000(measures, prevalence)),
+        per_1000=tuple(_per_1000(tests, thresholds, prevalences)),
         notes=tuple(notes),
         variants=tuple(variants(on_test, tests, thresholds, ci)),
         worst=tuple(worst_cases(on_test, tuple(points.values()))),
     )
+
+
+def _of_each(names: Sequence[str], prevalence: OfLabels | None) -> dict[str, float]:
+    """Return the prevalence that is stated of each label."""
+    if not isinstance(prevalence, Mapping):
+        return {} if prevalence is None else dict.fromkeys(names, prevalence)
+    if unknown := [label for label in prevalence if label not in names]:
+        raise PredictionsError(
+            f"a prevalence is stated for {unknown[0]!r}",
+            expected=f"one of {', '.join(map(repr, names))}",
+        )
+    return dict(prevalence)
+
+
+def _ordered(names: list[str], classes: Sequence[str]) -> list[str]:
+    """Return the labels of the test rows, in the order of the classes if there is one."""
+    if not names:
+        raise PredictionsError("the table has no test rows", expected="rows of split test")
+    if classes and {*classes} < {*names}:
+        stranger = next(name for name in names if name not in classes)
+        raise PredictionsError(
+            f"the class {stranger!r} has no place in the order {', '.join(classes)}",
+            expected="all classes, the lowest first",
+        )
+    return [name for name in classes if name in names] or names
 
 
 def _evaluate_label(
@@ -217,7 +276,7 @@ def _operating_points(
             expected=f"one of {', '.join(map(repr, names))}",
         )
     for label in names:
-        if label in points or (rule is None and given):
+        if label in points:
             continue
         val = labels.get(("val", label))
         if rule is None:
@@ -273,16 +332,23 @@ def _tables(tests: Sequence[LabelRows], thresholds: Mapping[str, float]) -> list
     return tables
 
 
-def _per_1000(measures: Sequence[Measure], stated: float | None) -> list[dict[str, Any]]:
-    """Return natural frequencies at the stated prevalence, or else at that of the test rows."""
-    values = {(m.label, m.name): m.value for m in measures if m.split == "test"}
+def _per_1000(
+    tests: Sequence[LabelRows], thresholds: Mapping[str, float], stated: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    """Return frequencies in 1000 patients at the stated prevalence, or at that of the test set.
+
+    A patient with several images counts once, with the highest score.
+    """
     found = []
-    for label in dict.fromkeys(measure.label for measure in measures):
-        se, sp = values.get((label, "sensitivity")), values.get((label, "specificity"))
-        prevalence = stated if stated is not None else values.get((label, "prevalence"))
-        if label == "macro" or se is None or sp is None or prevalence is None:
+    for rows in tests:
+        scores = rows.scores.per_patient("max") if rows.scores.clustered else rows.scores
+        if rows.label not in thresholds or scores.one_class:
             continue
-        source = "stated" if stated is not None else "test set"
-        counts = asdict(natural_frequencies(se, sp, prevalence))
-        found.append({"label": label, "prevalence": prevalence, "source": source, **counts})
+        flagged = scores.score >= thresholds[rows.label]
+        rates = flagged[scores.truth].mean(), 1 - flagged[~scores.truth].mean()
+        prevalence = stated.get(rows.label, scores.positives / scores.truth.size)
+        source = "stated" if rows.label in stated else "test set"
+        counts = asdict(natural_frequencies(float(rates[0]), float(rates[1]), prevalence))
+        about = {"label": rows.label, "prevalence": prevalence, "source": source}
+        found.append({**about, "unit": "patients", **counts})
     return found

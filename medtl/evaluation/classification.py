@@ -121,8 +121,20 @@ def subgroup_measures(
             found += [share for share in shares if share.name != "accuracy"]
         for measure in found:
             flagged = subgroups.flag_small(measure, rows=part.truth.size, positives=part.positives)
+            flagged = without_interval_of_one(flagged)
             measures.append(replace(flagged, subset=f"{column}={value}"))
     return measures
+
+
+def without_interval_of_one(measure: Measure) -> Measure:
+    """Return the measure of a group, without the interval where it is of one case.
+
+    >>> without_interval_of_one(Measure("sensitivity", 1.0, low=0.2, high=1.0, n=1)).reason
+    'one case'
+    """
+    if measure.n > 1 or measure.value is None:
+        return measure
+    return replace(measure, low=None, high=None).weak(measure.value, "one case")
 
 
 def gap_measures(found: Sequence[subgroups.Gap]) -> list[Measure]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from medtl.errors import PredictionsError
 from medtl.evaluation.bands import CHILDHOOD, as_groups, bands_of
-from medtl.evaluation.classification import gap_measures
+from medtl.evaluation.classification import gap_measures, without_interval_of_one
 from medtl.evaluation.curves import Curve, numbers, thin
 from medtl.metrics import agreement
 from medtl.metrics.intervals import proportion_of_rows
@@ -131,7 +131,7 @@ def _placed(measures: Sequence[Measure], label: str, subset: str, rows: int) -> 
         if subset != "all" and rows < SMALLEST_BAND and measure.status == "ok":
             reason = f"small group: {rows} rows (fewer than {SMALLEST_BAND})"
             placed = replace(placed, status="degenerate", reason=reason)
-        yield placed
+        yield placed if subset == "all" else without_interval_of_one(placed)
 
 
 def _test_labels(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:

@@ -41,11 +41,24 @@ def label_curves(rows: LabelRows, prevalence: float | None, ci: CI) -> list[Curv
     curves: dict[str, Curve] = {}
     if not scores.one_class:
         curves |= {"roc": _roc(ranking, few), "precision_recall": _precision_recall(ranking, few)}
-    if scores.are_probabilities:
-        curves["reliability"] = _reliability(scores, ci)
-        curves["decision"] = _decision(scores, None if scores.one_class else prevalence, few)
-    curves["score_histogram"] = _histogram(scores)
-    curves["threshold_table"] = _threshold_table(ranking)
+    of_probabilities = probability_curves(rows, prevalence, ci) if scores.are_probabilities else []
+    last = {"score_histogram": _histogram(scores), "threshold_table": _threshold_table(ranking)}
+    return [*_placed(rows, curves), *of_probabilities, *_placed(rows, last)]
+
+
+def probability_curves(rows: LabelRows, prevalence: float | None, ci: CI) -> list[Curve]:
+    """Return the reliability diagram and the decision curve of scores that are probabilities."""
+    few = replace(ci, resamples=min(ci.resamples, BAND_RESAMPLES))
+    stated = None if rows.scores.one_class else prevalence
+    curves = {
+        "reliability": _reliability(rows.scores, ci),
+        "decision": _decision(rows.scores, stated, few),
+    }
+    return _placed(rows, curves)
+
+
+def _placed(rows: LabelRows, curves: dict[str, Curve]) -> list[Curve]:
+    """Return curves with their name, finding and split."""
     place = {"label": rows.label, "split": rows.split}
     return [{"name": name, **place, **curve} for name, curve in curves.items()]
 

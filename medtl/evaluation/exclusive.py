@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def exclusive_classes(
-    table: pd.DataFrame, classes: Sequence[str], ci: CI
+    table: pd.DataFrame, classes: Sequence[str], ci: CI, *, ordered: bool = False
 ) -> tuple[list[Measure], dict[str, Any] | None]:
     """Return the measures of a choice among classes and its matrix, if the labels exclude another.
 
@@ -32,6 +32,7 @@ def exclusive_classes(
         table: Test rows with `case_id`, `patient_id`, `label`, `y_true`, `y_score`.
         classes: Labels in the order of the matrix.
         ci: Level and bootstrap of the intervals.
+        ordered: Whether that order means something; the quadratic kappa needs it.
 
     Returns:
         Measures (label "overall", and of each class the share that was called it) and {"classes",
@@ -55,7 +56,11 @@ def exclusive_classes(
     reason = "fewer than two classes occur"
     few = ci.affordable(truth.size)
     summaries = resampled_measures(statistics, names, blank, patients, few, reason=reason)
-    measures = [replace(measure, label="overall") for measure in (accuracy, *summaries)]
+    measures = [
+        replace(measure, label="overall")
+        for measure in (accuracy, *summaries)
+        if ordered or measure.name != "kappa_quadratic"
+    ]
     for number, name in enumerate(classes):
         mine = truth == number
         right = proportion_of_rows(

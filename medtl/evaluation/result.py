@@ -16,6 +16,10 @@ from medtl.errors import PredictionsError
 from medtl.evaluation.axes import Plots
 from medtl.evaluation.curves import Curve
 from medtl.evaluation.model_comparison import Comparison, ReaderPoint
+from medtl.evaluation.statements.concerns import Concern
+from medtl.evaluation.statements.missing_scores import MissingScores
+from medtl.evaluation.statements.promises import Promise
+from medtl.evaluation.statements.recalibrated import Recalibrated
 from medtl.evaluation.variants import Variant
 from medtl.metrics.catalogue import entry
 from medtl.types import Measure, OperatingPoint
@@ -30,8 +34,9 @@ Kind = Literal["classification", "regression", "segmentation"]
 POOLED = frozenset({"macro", "micro", "overall"})
 """Labels of measures over several findings together."""
 
-PARTS = ("measures", "operating_points", "counts", "confusion", "per_1000", "curves", "variants",
-         "worst", "comparison", "readers", "notes", "test_openings")  # fmt: skip
+PARTS = ("concerns", "measures", "operating_points", "promises", "counts", "confusion", "per_1000",
+         "missing_scores", "recalibrations", "curves", "variants", "worst", "comparison", "readers",
+         "notes", "test_openings")  # fmt: skip
 """What a `metrics.json` holds, in its order."""
 
 SHOWN = 4
@@ -53,7 +58,8 @@ class Evaluation:
         counts: Two-by-two tables at the operating points, with label, split, subset, threshold.
         confusion: Classes and matrix (rows are truths), for exclusive classes.
         curves: Points to draw, by name, label and split.
-        per_1000: Natural frequencies per 1000 patients at the operating points.
+        per_1000: Natural frequencies per 1000 patients at the operating points; where patients have
+            several images, of patients by their highest score.
         notes: What was left out or could not be done, in words.
         kind: Of study.
         variants: Measures under other choices (per patient, other label policies).
@@ -61,7 +67,12 @@ class Evaluation:
         comparison: Of several models on the same cases, or None.
         readers: How human readers did on the test cases.
         unit: Of a regression other than months ("%"); "" otherwise.
-        test_openings: How many models the test rows have judged, and which of them this is.
+        test_openings: How many models the test rows have judged in this folder, as far as it
+            knows, and which of them this is.
+        concerns: What limits what may be said, the gravest first.
+        promises: What the thresholds aimed at, and what the test rows showed.
+        missing_scores: Findings whose test rows lack scores, and what these could change.
+        recalibrations: Of findings whose validation rows call for one.
         cohort: Who is in the table; not part of `metrics.json`.
     """
 
@@ -79,6 +90,10 @@ class Evaluation:
     readers: tuple[ReaderPoint, ...] = ()
     unit: str = ""
     test_openings: dict[str, int] | None = None
+    concerns: tuple[Concern, ...] = ()
+    promises: tuple[Promise, ...] = ()
+    missing_scores: tuple[MissingScores, ...] = ()
+    recalibrations: tuple[Recalibrated, ...] = ()
     cohort: dict[str, Any] | None = field(default=None, compare=False)
 
     @property
@@ -109,7 +124,7 @@ class Evaluation:
         found = {
             m.label: m
             for m in self.measures
-            if (name == m.name or name == entry(m.name).base)
+            if name in _names(m)
             and (m.split, m.subset) == (split, subset)
             and (label == m.label if label is not None else m.label not in POOLED)
         }
@@ -129,7 +144,7 @@ class Evaluation:
 
     def __getattr__(self, name: str) -> Measure:
         known = self.__dict__.get("measures", ())
-        if any(name in (measure.name, entry(measure.name).base) for measure in known):
+        if any(name in _names(measure) for measure in known):
             return self.measure(name)
         raise AttributeError(f"the evaluation has no measure {name!r}")
 
@@ -221,6 +236,12 @@ class Evaluation:
             replace(point, threshold=float(point.threshold)) for point in found.operating_points
         )
         return replace(found, operating_points=tuple(points))
+
+
+def _names(measure: Measure) -> tuple[str, ...]:
+    """Return the names by which a measure is asked for; no "after_temperature" is left out."""
+    of = entry(measure.name)
+    return (measure.name,) if of.ending else (measure.name, of.base)
 
 
 def plain(value: Any) -> Any:

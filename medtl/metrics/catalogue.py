@@ -79,8 +79,8 @@ CATALOGUE: dict[str, Entry] = {
 }
 """Base name -> what is known of it: `catalogue.yaml`, where a new measure is one line."""
 
-ENDINGS = ("after_temperature", "if_calibrated", "mean_of_folds", "median", "p05", "p25", "p75",
-           "difference", "gap_p_holm", "gap_p", "gap")  # fmt: skip
+ENDINGS = ("after_recalibration", "after_temperature", "if_calibrated", "mean_of_folds", "median",
+           "p05", "p25", "p75", "difference", "gap_p_holm", "gap_p", "gap")  # fmt: skip
 """Endings of names that say something about the measure itself."""
 
 _NUMBERED = (

@@ -189,6 +189,15 @@ def assured_threshold(ranking: Ranking, name: str, share: float, assurance: floa
     return middle if below < middle < score else score
 
 
+def with_assurance(rule: Rule) -> Rule:
+    """Return the rule with the assurance that it has where none is stated: 0.9 for a share.
+
+    >>> with_assurance({"sensitivity": 0.95}), with_assurance({"youden": True})
+    ({'assurance': 0.9, 'sensitivity': 0.95}, {'youden': True})
+    """
+    return {"assurance": ASSURANCE, **rule} if rule.keys() & {*SHARES} else rule
+
+
 def describe_rule(rule: Rule) -> str:
     """Return the rule in words.
 

@@ -47,6 +47,9 @@ SMALLEST_POSITIVES = 10
 """Positives below which a group is shown but not judged."""
 
 
+ONE_ROW = "a group has one row for it"
+"""Why a gap has neither interval nor test."""
+
 Rows = tuple[BoolArray, BoolArray]
 """The rows of a group and of its reference."""
 
@@ -199,6 +202,8 @@ def _mean_gap(gap: Gap, values: FloatArray, rows: Rows, codes: IntArray) -> Gap:
     parts = [ratio_influence(values[mask], codes[mask]) for mask in rows]
     error = _error(_difference_influence(parts, int(codes.max()) + 1), codes, rows)
     value = float(values[rows[0]].mean() - values[rows[1]].mean())
+    if min(mask.sum() for mask in rows) == 1:
+        return replace(gap, difference=gap.difference.weak(value, ONE_ROW))
     return _wald_gap(gap, value, error, test=True)
 
 
@@ -230,6 +235,8 @@ def _share_gap(gap: Gap, hits: BoolArray, rows: Rows, codes: IntArray) -> Gap:
         [ratio_influence(hits[mask], codes[mask]) for mask in rows], int(codes.max()) + 1
     )
     error = _error(influence, codes, rows)
+    if min(totals) == 1:
+        return replace(gap, difference=gap.difference.weak(value, ONE_ROW))
     if is_clustered(codes):
         return _wald_gap(gap, value, error, test=True)
     pairs = ((counts[0], totals[0]), (counts[1], totals[1]))

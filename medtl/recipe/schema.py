@@ -18,6 +18,7 @@ from pydantic.json_schema import SkipJsonSchema
 from medtl.errors import MedtlError, RecipeError
 from medtl.io.cost import DEFAULT_LIMITS, Limits
 from medtl.losses.given import GivenInPython
+from medtl.metrics.operating_point import SHARES, with_assurance
 from medtl.recipe.faults import faults_of
 from medtl.recipe.finetune import Finetune
 from medtl.recipe.section import FromMapping, Section
@@ -33,7 +34,7 @@ Side = Annotated[int, Field(ge=8, le=512)]
 
 
 class OperatingPointRule(Section):
-    """How the decision threshold is chosen on the validation cases. State exactly one."""
+    """How the decision threshold is chosen on the validation cases. State exactly one rule."""
 
     sensitivity: Probability | None = Field(None, description="highest threshold that reaches it")
     specificity: Probability | None = Field(None, description="lowest threshold that reaches it")
@@ -41,16 +42,32 @@ class OperatingPointRule(Section):
     f1: Literal[True] | None = Field(None, description="maximise F1")
     net_benefit: Probability | None = Field(None, description="at this threshold probability")
     cost_ratio: Positive | None = Field(None, description="cost of a miss over a false alarm")
+    assurance: Annotated[float, Field(ge=0.0, lt=1.0)] | None = Field(
+        None,
+        description="certainty that new patients reach the sensitivity or specificity, 0.9 where "
+        "none is stated; 0 takes the threshold that reached it on the validation cases",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _promised(cls, given: Any) -> Any:
+        stated = given if isinstance(given, Mapping) else {}
+        return with_assurance({n: v for n, v in stated.items() if v is not None}) or given
 
     @model_validator(mode="after")
     def _exactly_one(self) -> OperatingPointRule:
-        if len(self.rule()) != 1:
+        rule = self.rule()
+        names = rule.keys() - {"assurance"}
+        if len(names) != 1:
             msg = "state exactly one rule, for example {sensitivity: 0.90}"
+            raise ValueError(msg)
+        if "assurance" in rule and not names <= {*SHARES}:
+            msg = "an assurance stands beside a sensitivity or a specificity"
             raise ValueError(msg)
         return self
 
     def rule(self) -> dict[str, float | bool]:
-        """The one rule that is stated, as `{name: value}`."""
+        """The one rule that is stated, as `{name: value}`, a share with its assurance."""
         return {name: value for name, value in self if value is not None}
 
 
@@ -67,7 +84,9 @@ class Study(Section):
     endpoint: str = Field("", description="the primary endpoint, fixed beforehand")
     funding: str = Field("", description="funding, conflicts of interest, contact")
     operating_point: OperatingPointRule = OperatingPointRule(sensitivity=0.90)
-    prevalence: Probability | None = Field(None, description="of the finding where it will be used")
+    prevalence: Probability | dict[str, Probability] | None = Field(
+        None, description="of the finding where it will be used, or of each: {hernia: 0.005}"
+    )
     synthetic: bool = Field(False, description="the images are drawn, not taken")
 
 

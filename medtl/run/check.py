@@ -112,7 +112,7 @@ def _manifest_faults(data: Mapping[str, Any]) -> list[MedtlError]:
     if known.soft:
         return faults + [f for name in known.targets for f in soft_faults(manifest.cases, name)]
     study = data.get("study")
-    if isinstance(study, dict) and study.get("prevalence") is not None:
+    if isinstance(study, dict) and isinstance(study.get("prevalence"), (int, float)):
         faults += _prevalence_faults(manifest.cases, known.targets, section)
     return faults + _label_faults(manifest.cases, known.targets, section)
 
@@ -169,7 +169,7 @@ def _prevalence_faults(
             f"one prevalence for {len(values)} classes",
             expected="none, because it belongs to one finding",
             where="study.prevalence",
-            fix="Leave it out, or study one class with data.positive",
+            fix="State one for each class, {NAME: 0.01}, or study one class with data.positive",
         )
     ]
 

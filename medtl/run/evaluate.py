@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 from medtl.cases.exams import Combine, by_exam
 from medtl.cases.predictions import read_predictions
 from medtl.errors import PredictionsError
-from medtl.evaluation.assemble import evaluate
+from medtl.evaluation.assemble import OfLabels, evaluate
 from medtl.evaluation.model_comparison import without_readers
 from medtl.evaluation.overlaps import overlap_table
 from medtl.evaluation.result import Evaluation, Kind
-from medtl.metrics.operating_point import Rule
+from medtl.metrics.operating_point import YOUDEN, Rule, with_assurance
 from medtl.report.render import write_report
 from medtl.run.files import RunFiles
 from medtl.storage.atomic import write_json, write_text
@@ -46,9 +46,11 @@ class TableOptions:
     """Statements of a user about a table that some tool made.
 
     Attributes:
-        threshold: Fixed before the test set was seen, for every label; without one, it is chosen
-            on rows with split "val" (Youden), or left out when there are none.
-        prevalence: Of the finding where the model would be used, in (0, 1).
+        threshold: Fixed before the test set was seen, for every label, or label -> its own;
+            without one, it is chosen on rows with split "val", or left out when there are none.
+        rule: How it is chosen there, {"sensitivity": 0.9} with an "assurance" or that of 0.9;
+            Youden's without one.
+        prevalence: Where the model would be used, in (0, 1): of every label, or label -> its own.
         strata: Columns to break the results by; empty for those of `KNOWN_STRATA` it has.
         one_image_per_patient: Stated for a table without `patient_id`.
         model: The one to report in full when the table holds several; "" is the first by name.
@@ -62,8 +64,9 @@ class TableOptions:
         0.5
     """
 
-    threshold: float | None = None
-    prevalence: float | None = None
+    threshold: OfLabels | None = None
+    rule: Rule | None = None
+    prevalence: OfLabels | None = None
     strata: Sequence[str] = ()
     one_image_per_patient: bool = False
     model: str = ""
@@ -73,13 +76,14 @@ class TableOptions:
     combine: Combine | None = None
 
 
-def evaluate_rows(
+def evaluate_rows(  # noqa: PLR0913 - one call states a whole evaluation
     rows: pd.DataFrame,
     files: RunFiles,
     *,
     rule: Rule,
-    prevalence: float | None,
+    prevalence: OfLabels | None,
     strata: Sequence[str],
+    classes: Sequence[str] = (),
     unit: str = "",
     exams: Combine | None = None,
 ) -> Evaluation:
@@ -89,17 +93,33 @@ def evaluate_rows(
         rows: The predictions of the run.
         files: Of the run.
         rule: How to choose the threshold, on validation rows.
-        prevalence: Of the finding where the model would be used, in (0, 1).
+        prevalence: Where the model would be used, in (0, 1): of every label, or label -> its own.
         strata: Columns to break the results by, as far as they are there.
+        classes: Of the recipe, in its order; it counts where they are the labels.
         unit: Of a regression ("%"), "" for other kinds of study and for bone age.
         exams: How the scores of an exam's images become one; None judges images.
     """
     rows = _with_overlaps(rows, files.predictions, files.overlaps)
     rows, combined = by_exam(rows, exams) if exams else (rows, [])
     present = [name for name in strata if name in rows]
-    result = evaluate(rows, rule=rule, prevalence=prevalence, strata=present, unit=unit)
+    labels = {*rows["label"]} if "label" in rows else {""}
+    result = evaluate(
+        rows,
+        rule=rule,
+        prevalence=prevalence,
+        strata=present,
+        classes=classes if labels <= {*classes} else (),
+        unit=unit,
+    )
+    result = _said_by("run", result)
     openings = count_openings(files.folder.resolve().parent / OPENINGS, rows, "")
     return replace(result, test_openings=openings, notes=(*combined, *result.notes))
+
+
+def _said_by(source: str, result: Evaluation) -> Evaluation:
+    """Return the evaluation with who says where the thresholds come from that nobody stated."""
+    points = (replace(point, source=point.source or source) for point in result.operating_points)
+    return replace(result, operating_points=tuple(points))
 
 
 def evaluate_table(
@@ -187,29 +207,38 @@ def _write_metrics(rows: pd.DataFrame, table: Path, out: Path, options: TableOpt
     rows = _with_overlaps(rows, table, RunFiles(out.parent).overlaps)
     rows, combined = by_exam(rows, options.combine, options.exam) if options.combine else (rows, [])
     of_models, _ = without_readers(rows)
-    points = []
-    if options.threshold is not None:
-        test = of_models[of_models["split"] == "test"]
-        labels = dict.fromkeys(test["label"]) if "label" in test else [""]
-        points = [
-            OperatingPoint(name, options.threshold, "given", "given", 0, 0) for name in labels
-        ]
+    has_val = bool((rows["split"] == "val").any())
     names = sorted(map(str, of_models["model"].unique())) if "model" in of_models else []
     model = options.model or (names[0] if len(names) > 1 else None)
     result = evaluate(
         rows,
-        rule=None if points or not (rows["split"] == "val").any() else {"youden": True},
-        operating_points=points,
+        rule=with_assurance(options.rule or YOUDEN) if has_val else None,
+        operating_points=_given_points(of_models, options.threshold),
         prevalence=options.prevalence,
         strata=options.strata or [name for name in KNOWN_STRATA if name in rows],
+        classes=_beside(table).get("classes") or (),
         kind=options.kind,
         unit=options.unit,
         model=model,
     )
     openings = count_openings(table.resolve().parent / OPENINGS, of_models, model or "")
-    result = replace(result, test_openings=openings, notes=(*combined, *result.notes))
+    notes = (*combined, *result.notes)
+    result = replace(_said_by("table", result), test_openings=openings, notes=notes)
     write_json(out, result.to_json())
     return result
+
+
+def _given_points(rows: pd.DataFrame, stated: OfLabels | None) -> list[OperatingPoint]:
+    """Return the thresholds that the user states, for the labels of the test rows."""
+    if stated is None:
+        return []
+    if not isinstance(stated, Mapping):
+        test = rows[rows["split"] == "test"]
+        stated = dict.fromkeys(test.get("label", [""]), stated)
+    return [
+        OperatingPoint(name, at, "given", "given", 0, 0, source="user")
+        for name, at in stated.items()
+    ]
 
 
 def _check_options(rows: pd.DataFrame, table: Path, options: TableOptions) -> None:
@@ -226,24 +255,42 @@ def _check_options(rows: pd.DataFrame, table: Path, options: TableOptions) -> No
             "an exam column without a rule, or a rule without a column",
             expected="--exam COLUMN --combine max, mean or noisy_or",
         )
-    if options.prevalence is not None and not 0 < options.prevalence < 1:
+    if options.rule and not (rows["split"] == "val").any():
         raise PredictionsError(
-            f"a prevalence of {options.prevalence:g}", expected="a share between 0 and 1"
+            "a rule is stated, and no row is of split val",
+            expected="rows of split val, from which alone a threshold may be chosen",
+            where=table.name,
+            fix="Add validation or out-of-fold scores as split val, or state the threshold",
         )
-    if options.threshold is not None and math.isnan(options.threshold):
+    for share in _values(options.prevalence):
+        if not 0 < share < 1:
+            raise PredictionsError(f"a prevalence of {share:g}", expected="a share between 0 and 1")
+    if any(map(math.isnan, _values(options.threshold))):
         raise PredictionsError("the threshold is not a number", fix="State --threshold 0.5")
+
+
+def _values(stated: OfLabels | None) -> list[float]:
+    """Return the numbers that are stated, for one label or for each."""
+    if isinstance(stated, Mapping):
+        return list(stated.values())
+    return [] if stated is None else [stated]
+
+
+def _beside(table: Path) -> dict[str, Any]:
+    """Return what the YAML file beside a table holds; {} without one."""
+    file = table.with_suffix(".yaml")
+    return load_yaml(file) if file.is_file() else {}
 
 
 def _study_of(table: Path) -> dict[str, Any]:
     """Return what the YAML file beside a table says about the study."""
-    file = table.with_suffix(".yaml")
-    study = load_yaml(file).get("study", {}) if file.is_file() else {}
+    study = _beside(table).get("study", {})
     unknown = [key for key in study if key not in STUDY_KEYS] if isinstance(study, dict) else ["it"]
     if unknown:
         raise PredictionsError(
             f"study has the key {unknown[0]!r}",
             expected=f"some of {', '.join(STUDY_KEYS)}",
-            where=file.name,
+            where=table.with_suffix(".yaml").name,
         )
     return dict(study)
 

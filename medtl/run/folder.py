@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from medtl.cases.predictions import read_predictions
 from medtl.cases.splits import split_hash
 from medtl.errors import MedtlError, RunError
-from medtl.evaluation.result import Evaluation
+from medtl.evaluation.result import Evaluation, built
+from medtl.evaluation.statements.recalibrated import Recalibrated
 from medtl.recipe.schema import Recipe, parse_recipe
 from medtl.run.files import UNSEALED, RunFiles
 from medtl.storage.atomic import read_json, remove_leftovers, sha256_file, write_json, write_text
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from medtl.export.objects import Exported
+    from medtl.metrics.temperature import Recalibration
     from medtl.prediction.sink import TrainedModel
     from medtl.run.predicted import Predictions
 
@@ -189,6 +191,13 @@ class Run:
         return {point["label"]: float(point["threshold"]) for point in points}
 
     @property
+    def recalibrations(self) -> dict[str, Recalibration]:
+        """Label -> what mends its probabilities, where validation called for it."""
+        metrics = self.metrics if self.files.metrics.is_file() else {}
+        found = built(tuple[Recalibrated, ...], metrics.get("recalibrations", ()))
+        return {done.label: done.fit for done in found}
+
+    @property
     def gallery(self) -> list[dict[str, Any]]:
         """The pictures of the cases to look at; their files lie in `files.gallery`."""
         path = self._reached(self.files.gallery_list, "the gallery")
@@ -236,6 +245,7 @@ class Run:
             rule=study["operating_point"],
             prevalence=study.get("prevalence"),
             strata=recipe["data"]["strata"],
+            classes=recipe["data"].get("classes", ()),
             unit=recipe.get("task", {}).get("unit") or "",
             exams=recipe["data"].get("exam_score"),
         )
@@ -307,6 +317,7 @@ class Run:
             target,
             own=self.files.manifest,
             thresholds=self.thresholds,
+            recalibrations=self.recalibrations,
             progress=progress,
         )
 

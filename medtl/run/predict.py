@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from medtl.data.batches import Samples
 from medtl.data.reader import ReadRecord, decode_cases
 from medtl.errors import ManifestError, RunError
 from medtl.io.dicom.web import Server, fetch_study
+from medtl.metrics.temperature import Recalibration
 from medtl.prediction.likeness import unlike_training
 from medtl.prediction.sink import TrainedModel
 from medtl.run.build import build_sink
@@ -35,6 +37,8 @@ TABLES = {".csv", ".parquet"}
 """Endings of a manifest; anything else is an image or a folder of images."""
 
 
+NO_RECALIBRATION: Mapping[str, Recalibration] = MappingProxyType({})
+
 TEXTS = TABLES | {".yaml", ".yml", ".json", ".txt", ".md"}
 """Endings of what lies beside images and is none."""
 
@@ -46,6 +50,7 @@ def predict_images(
     *,
     own: Path,
     thresholds: Mapping[str, float],
+    recalibrations: Mapping[str, Recalibration] = NO_RECALIBRATION,
     progress: Progress = silent,
 ) -> Predictions:
     """Predict images, and write the table if it has a place; see `Run.predict`.
@@ -56,6 +61,7 @@ def predict_images(
         out: Where the table goes, checked; None writes nothing.
         own: The run's `manifest.csv`, read when `data` is the manifest that the run was made of.
         thresholds: Label -> frozen threshold.
+        recalibrations: Label -> what mends its probabilities; they stand beside the scores.
         progress: Told of reading and predicting.
 
     Raises:
@@ -91,6 +97,8 @@ def predict_images(
     unlike = {r.case_id: unlike_training(r.facts, trained.meta["profile"]) for r in records}
     if not is_own:
         _add_columns(table, cases, manifest.root, thresholds)
+        if recalibrations:
+            add_probabilities(table, recalibrations)
         hashes = {r.case_id: r.sha256 for r in records}  # `medtl export` finds the images by them
         table["content_sha256"] = table["case_id"].map(hashes)
         table["unlike_training"] = table["case_id"].map(lambda c: "; ".join(unlike[c]))
@@ -216,6 +224,28 @@ def _add_columns(
     table["file"] = table["case_id"].map(files)
     if any(case.frame is not None for case in cases):
         table["frame"] = table["case_id"].map({case.case_id: case.frame for case in cases})
+
+
+def add_probabilities(table: pd.DataFrame, recalibrations: Mapping[str, Recalibration]) -> None:
+    """Add the mended probability, and the threshold on its scale where there is one.
+
+    Scores and decisions stay as they are: a recalibration keeps the order of the scores. A finding
+    that needs none has its score as probability.
+
+    Args:
+        table: With `label` and `y_score` and, where thresholds were frozen, `threshold`.
+        recalibrations: Label -> fitted on validation.
+    """
+    table["probability"] = table["y_score"].astype(float)
+    if "threshold" in table:
+        table["probability_threshold"] = table["threshold"].astype(float)
+    for label, fit in recalibrations.items():
+        mine = table["label"] == label
+        table.loc[mine, "probability"] = fit(table.loc[mine, "y_score"])
+        if "threshold" in table:
+            cuts = table.loc[mine, "threshold"]
+            known = cuts[(cuts >= 0) & (cuts <= 1)]  # infinity flags nobody on any scale
+            table.loc[known.index, "probability_threshold"] = fit(known)
 
 
 def _relative(path: Path, root: Path) -> str:

@@ -20,7 +20,9 @@ class Predictions:
 
     Attributes:
         frame: The predictions, as `medtl.cases.predictions.read_predictions` returns them, and for
-            new images `file`, `threshold`, `decision`, `content_sha256` and `unlike_training`.
+            new images `file`, `threshold`, `decision`, `content_sha256` and `unlike_training`;
+            where validation called for a recalibration also `probability`, the mended score, and
+            `probability_threshold` on its scale.
         images: Images predicted.
         flagged: Of them, unlike the training images or odd, with what was seen.
         quarantined: Images that could not be read, with the cause.

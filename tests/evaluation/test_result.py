@@ -367,3 +367,15 @@ def test_a_measure_prints_what_it_is():
     assert repr(exact) == "auroc: 0.814 [0.760, 0.859], n = 300 (DeLong)"
     weak = Measure("f1", 1.0, "x", n=3, status="degenerate", reason="all resamples agree")
     assert repr(weak) == "x f1: 1.000, n = 3 (all resamples agree)"
+
+
+def test_a_name_means_the_measure_itself_and_none_made_from_it() -> None:
+    measures = (
+        Measure("brier", 0.3, label="x"),
+        Measure("brier_after_temperature", 0.2, label="x"),
+        Measure("mae_months", 6.0, label="y"),
+    )
+    found = Evaluation(measures)
+    assert found.brier.value == 0.3
+    assert found.measure("brier_after_temperature").value == 0.2
+    assert found.mae.value == 6.0

@@ -1,0 +1,1 @@
+"""What the data do not carry, and what mends it: facts for the report, without words."""
