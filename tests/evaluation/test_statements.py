@@ -11,8 +11,11 @@ from scipy.stats import beta
 from medtl.errors import PredictionsError
 from medtl.evaluation.assemble import evaluate
 from medtl.evaluation.result import Evaluation
+from medtl.evaluation.statements.concerns import concerns
+from medtl.evaluation.statements.promises import promises
 from medtl.metrics.calibration import calibration_line
 from medtl.metrics.scores import CI, Scores
+from medtl.types import Measure, OperatingPoint
 
 QUICK = CI(resamples=60)
 
@@ -60,9 +63,7 @@ def test_a_gap_that_survives_holm_comes_first_the_largest_before_the_others() ->
     assert "gap" not in kinds(evaluated(alike, strata=["site"], operating_points=given(0.4)))
 
 
-def given(threshold: float, label: str = "x") -> list[object]:
-    from medtl.types import OperatingPoint
-
+def given(threshold: float, label: str = "x") -> list[OperatingPoint]:
     return [OperatingPoint(label, threshold, "given", "given", 0, 0)]
 
 
@@ -275,3 +276,29 @@ def test_an_earlier_metrics_file_opens_without_the_new_parts() -> None:
     for part in ("concerns", "promises", "missing_scores", "recalibrations"):
         del content[part]
     assert replace(Evaluation.from_json(content), cohort=None).concerns == ()
+
+
+@pytest.mark.parametrize(("stop", "said"), [(0.24, None), (0.35, [0.2, 0.35])])
+def test_a_model_that_is_worse_than_none_over_a_stretch_is_a_limit(
+    stop: float, said: list[float] | None
+) -> None:
+    at = np.arange(1, 100) / 100
+    top = np.where((at >= 0.2) & (at <= stop), -0.01, 0.01)
+    curve = {"name": "decision", "label": "x", "x": at.tolist(), "high": top.tolist(),
+             "treat_all": [-1.0] * 99}  # fmt: skip
+    slope = Measure("calibration_slope", 1.0, label="x", low=0.7, high=1.3)
+    found = concerns([slope], [curve])
+    assert [concern.facts["harmful"] for concern in found] == ([said] if said else [])
+
+
+def test_targets_missed_beyond_chance_come_before_others() -> None:
+    points = [
+        OperatingPoint(name, 0.4, "sensitivity >= 0.90", "val", 90, 40, 0.9, 40, 0.9)
+        for name in "abc"
+    ]
+    shown = [
+        Measure("sensitivity", value, label=name, low=value - 0.1, high=high, n=50)
+        for name, value, high in (("a", 0.85, 0.95), ("b", 0.7, 0.85), ("c", 0.5, 0.95))
+    ]
+    found = concerns(shown, promised=promises(points, shown))
+    assert [concern.label for concern in found] == ["b", "c", "a"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any, Literal, get_args
 
 from medtl.evaluation.curves import Curve
@@ -30,6 +31,9 @@ SIGNIFICANT = 0.05
 
 RANGE_OF_USE = (0.05, 0.5)
 """Threshold probabilities at which a model must not be worse than none, where none are stated."""
+
+STRETCH = 0.1
+"""Width of threshold probabilities from which on a model that is worse than none is a limit."""
 
 
 @dataclass(frozen=True)
@@ -91,9 +95,16 @@ def concerns(
         *(_missing(of) for of in missing if of.is_limit),
     ]
     order = {kind: place for place, kind in enumerate(get_args(Kind))}
-    return sorted(
-        found, key=lambda c: (order[c.kind], -abs(c.value or 0) if c.kind == "gap" else 0)
-    )
+    return sorted(found, key=lambda c: (order[c.kind], *_gravity(c)))
+
+
+def _gravity(of: Concern) -> tuple[float, ...]:
+    """What orders the concerns of one kind, the least first."""
+    if of.kind == "gap":
+        return (-abs(of.value or 0),)
+    if of.kind == "target_missed":  # beyond chance before others, then by what lacks
+        return not of.facts["refuted"], (of.value or 0) - of.facts["target"]
+    return ()
 
 
 def _reversed(measures: Sequence[Measure]) -> Iterator[Concern]:
@@ -148,14 +159,19 @@ def _miscalibrated(
 
 
 def _harmful(curve: Curve) -> list[float] | None:
-    """Return the ends of the thresholds at which even the band lies below all and nobody."""
+    """Return the ends of the thresholds at which even the band lies below all or nobody.
+
+    The band is one of single thresholds: a stretch that is shorter than `STRETCH` may be chance.
+    """
     low, high = RANGE_OF_USE
-    at = [
-        x
+    worse = [
+        (x, low <= x <= high and top is not None and top < max(everybody, 0))
         for x, top, everybody in zip(curve["x"], curve["high"], curve["treat_all"], strict=True)
-        if low <= x <= high and top is not None and top < max(everybody, 0)
     ]
-    return [min(at), max(at)] if at else None
+    runs = [[x for x, _ in run] for is_worse, run in groupby(worse, lambda of: of[1]) if is_worse]
+    longest = max(runs, key=len, default=[0.0])
+    ends = [longest[0], longest[-1]]
+    return ends if ends[1] - ends[0] >= STRETCH else None
 
 
 def _missing(of: MissingScores) -> Concern:
