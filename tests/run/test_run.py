@@ -16,10 +16,14 @@ import pytest
 from tiny_study import write_tiny_study
 
 from medtl.errors import LeakError, RunError, WeightsError
+from medtl.evaluation.result import plain as plain_json
+from medtl.evaluation.statements.recalibrated import Recalibrated
+from medtl.metrics.temperature import Recalibration
 from medtl.run.chain import run_study
 from medtl.run.check import read_recipe
 from medtl.run.folder import Run
 from medtl.training.checkpoint import load_checkpoint
+from medtl.types import Measure
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "tiny_run.json"
 """Losses and scores of the tiny run, to 4 digits; MEDTL_WRITE_GOLDEN=1 rewrites it."""
@@ -337,3 +341,41 @@ def test_slices_are_told_apart(study, tmp_path):
     (tmp_path / "new.csv").write_text("\n".join(["image,patient_id,frame", *rows]) + "\n")
     Run(run).predict(tmp_path / "new.csv", tmp_path / "out.csv")
     assert sorted(pd.read_csv(tmp_path / "out.csv")["frame"]) == [0, 1, 2]
+
+
+def test_an_earlier_run_keeps_its_threshold(study, tmp_path):
+    """Its recipe states no assurance, which is the rule that it was frozen by."""
+    _, run = study
+    copy = Run(shutil.copytree(run, tmp_path / "earlier"))
+    text = copy.files.recipe.read_text("utf-8")
+    assert "assurance: 0.9" in text
+    copy.files.recipe.write_text(text.replace("    assurance: 0.9\n", ""), "utf-8")
+    (point,) = copy.evaluate().operating_points
+    val = copy.predictions.query("split == 'val' and y_true == 1")["y_score"].to_numpy()
+    highest = max(score for score in val if (val >= score).mean() >= 0.8)
+    assert (point.threshold, point.assurance, point.reason) == (highest, None, "")
+    assert point.source == "run"
+
+
+def test_new_images_get_the_mended_probability_beside_the_score(study, tmp_path):
+    recipe, run = study
+    images = recipe.parent / "images"
+    plain = Run(run).predict(images).frame
+    assert "probability" not in plain
+    copy = Run(shutil.copytree(run, tmp_path / "mended"))
+    metrics = copy.metrics
+    fit = Recalibration("platt", 0.5, -0.2, "val", 6, 0.1)
+    why = Measure("calibration_slope", 0.5, label="bright", split="val", low=0.4, high=0.6, n=6)
+    metrics["recalibrations"] = [plain_json(Recalibrated("bright", fit, why))]
+    copy.files.metrics.write_text(json.dumps(metrics), "utf-8")
+    found = copy.predict(images, tmp_path / "new.csv").frame
+    assert found["y_score"].tolist() == plain["y_score"].tolist()
+    assert found["decision"].tolist() == plain["decision"].tolist()
+    assert found["probability"].tolist() == fit(plain["y_score"]).tolist()
+    assert (found["probability"] >= found["probability_threshold"]).tolist() == (
+        found["decision"] == 1
+    ).tolist()
+    assert "probability" in pd.read_csv(tmp_path / "new.csv")
+    out = tmp_path / "own.csv"
+    copy.predict(recipe.parent / "manifest.csv", out)
+    assert out.read_bytes() == copy.files.predictions.read_bytes()

@@ -1,0 +1,72 @@
+"""Tables with known answers: what is said of gaps, missing scores, patients and ordered classes."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from medtl.cases.predictions import read_predictions
+from medtl.evaluation.assemble import evaluate
+from medtl.metrics.scores import CI
+from medtl.types import OperatingPoint
+
+QUICK = CI(resamples=50)
+
+
+@pytest.fixture
+def tables(shared: Path) -> Path:
+    folder = shared / "oracles2"
+    if not folder.is_dir():
+        pytest.skip("needs the second set of tables")
+    return folder
+
+
+def at(label: str, threshold: float) -> list[OperatingPoint]:
+    return [OperatingPoint(label, threshold, "given", "given", 0, 0)]
+
+
+@pytest.mark.parametrize("threshold", [0.2, 0.3, 0.5])
+def test_the_misses_of_one_site_come_first(tables: Path, threshold: float) -> None:
+    table = read_predictions(tables / "sub.csv")
+    found = evaluate(
+        table, operating_points=at("pneumonia", threshold), strata=["site", "sex"], ci=QUICK
+    )
+    first = found.concerns[0]
+    assert (first.kind, first.subset, first.measure) == ("gap", "site=Busan", "sensitivity")
+    assert first.p is not None
+    assert first.p < 1e-6
+
+
+def test_missing_scores_may_hide_a_sensitivity_of_60_percent(tables: Path) -> None:
+    table = read_predictions(tables / "miss.csv")
+    known = table["y_score"][(table["y_true"] == 1) & table["y_score"].notna()]
+    threshold = float(np.sort(known)[-100])  # finds 84 % of the 119 that have a score
+    found = evaluate(table, operating_points=at("pneumonia", threshold), ci=QUICK)
+    (missing,) = found.missing_scores
+    assert (missing.positives, missing.positives_missing) == (167, 48)
+    assert missing.is_limit
+    of = missing.bounds[0]
+    shares = (round(of.value, 3), round(of.worst, 3), round(of.best, 3))
+    assert (of.measure, shares) == ("sensitivity", (0.84, 0.599, 0.886))
+
+
+def test_of_1000_patients_250_are_wrongly_flagged(tables: Path) -> None:
+    table = read_predictions(tables / "multi14.csv")
+    one = table[table["label"] == "Atelectasis"]
+    found = evaluate(one, rule={"youden": True}, prevalence={"Atelectasis": 0.1}, ci=QUICK)
+    (row,) = found.per_1000
+    assert (row["unit"], row["prevalence"]) == ("patients", 0.1)
+    assert row["fp"] == pytest.approx(250, abs=1.5)
+
+
+def test_the_quadratic_kappa_of_ordered_classes(tables: Path) -> None:
+    table = pd.read_csv(tables / "ord_text.csv", keep_default_na=False)
+    order = ["none", "mild", "moderate", "severe"]
+    found = evaluate(table, classes=order, ci=QUICK)
+    assert found.measure("kappa_quadratic", label="overall").value == pytest.approx(
+        0.8443, abs=5e-5
+    )
+    other = evaluate(table, classes=sorted(order), ci=QUICK)
+    wrong = other.measure("kappa_quadratic", label="overall").value
+    assert wrong == pytest.approx(0.569, abs=5e-4)
