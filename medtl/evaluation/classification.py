@@ -12,6 +12,7 @@ import numpy as np
 from medtl.errors import PredictionsError
 from medtl.metrics import calibration, confusion, discrimination, subgroups
 from medtl.metrics.catalogue import CATALOGUE
+from medtl.metrics.curves.smooth_calibration import calibration_indices
 from medtl.metrics.intervals import normal_quantile
 from medtl.metrics.ranking import area_under_roc, auroc, rank, step_precision, weighted_counts
 from medtl.metrics.resampling import resampled_measures
@@ -53,13 +54,14 @@ def discrimination_measures(rows: Scores, ci: CI) -> list[Measure]:
 
 
 def calibration_measures(rows: Scores, ci: CI) -> list[Measure]:
-    """Return Brier, log loss, ECE beside that of right probabilities, and the calibration line."""
+    """Return Brier, log loss, ECE beside that of right probabilities, line and indices."""
     return [
         calibration.brier(rows, ci=ci),
         calibration.log_loss(rows, ci=ci),
         calibration.expected_calibration_error(rows, ci=ci),
         calibration.calibrated_error(rows, ci=ci),
         *calibration.calibration_line(rows, ci=ci),
+        *calibration_indices(rows, ci=ci),
     ]
 
 

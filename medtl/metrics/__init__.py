@@ -14,6 +14,7 @@ __all__, __getattr__, __dir__ = lazily(
         "hand_till kappa likelihood_ratios natural_frequencies predictive_values_at share_measures "
         "summary_measures",
         "curves.decision_curve": "at_prevalence decision_curve",
+        "curves.smooth_calibration": "calibration_indices loess smooth_calibration",
         "discrimination": "average_precision partial_auc sensitivity_at_specificity "
         "specificity_at_sensitivity threshold_at_sensitivity threshold_at_specificity",
         "intervals": "bias_corrected clopper_pearson newcombe_auc newcombe_difference wilson",

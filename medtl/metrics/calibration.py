@@ -6,12 +6,13 @@ Probabilities are clipped to [1e-12, 1 - 1e-12] wherever a logarithm is taken.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from medtl.metrics.intervals import linearised_error, percentile, wald, wilson
-from medtl.metrics.ranking import Ranking, coarsen, rank
+from medtl.metrics.ranking import Ranking, rank
 from medtl.metrics.resampling import BLOCK_CELLS, FromCounts
 from medtl.metrics.scores import CI, CI95, NO_ROWS, ONE_CLASS, Ids, Scores, Truth, Values
 from medtl.metrics.scores import probabilities as checked
@@ -156,45 +157,40 @@ def calibrated_error(
     if not rows.truth.size:
         return blank.undefined(NO_ROWS)
     few = ci.affordable(rows.truth.size)
-    # No value may hang on a seed, nor on the patients' names or how often their rows stand there.
-    is_long = rows.truth.size > FEW_ROWS and not rows.clustered
-    draw = _drawn_of_rows if is_long else _drawn_of_patients
-    draws = draw(checked_rows(rows), bins, few.resamples, np.random.default_rng(0))
+    which, n = bin_of(checked_rows(rows).score, bins), rows.truth.size
+    of_bin = np.zeros((n, bins))
+    of_bin[np.arange(n), which] = 1 / n
+    draws = np.concatenate([
+        np.abs((truths - rows.score) @ of_bin).sum(axis=1)
+        for truths in drawn_truths(rows, few.resamples)
+    ])  # fmt: skip
     method = f"consistency resampling, {bins} equal-width bins, B={draws.size}"
     return blank.ok(float(draws.mean()), percentile(draws, ci.level), method)
 
 
-FEW_ROWS = 2048
-"""Rows up to which truths are drawn patient by patient, whether or not patients have several."""
+def drawn_truths(rows: Scores, resamples: int) -> Iterator[BoolArray]:
+    """Yield blocks `(b, n)` of truths that the probabilities would bring; a patient's go together.
 
+    No value may hang on a seed, on the patients' names or on how often their rows stand there: the
+    seed is fixed, and patients are drawn in the order of their lowest score.
 
-def _drawn_of_rows(rows: Scores, bins: int, resamples: int, rng: np.random.Generator) -> FloatArray:
-    """Return the errors of truths drawn row by row: binomial draws of the rows of one score."""
-    ranking = coarsen(rank(rows))
-    error = _error_from_counts(ranking, rows.score, bins)
-    size = np.diff(ranking.last, prepend=-1)
-    mean = np.add.reduceat(rows.score[ranking.order], ranking.last + 1 - size) / size
-    tp = np.cumsum(rng.binomial(size, np.clip(mean, 0, 1), (resamples, size.size)), axis=1)
-    return error(tp, ranking.last + 1 - tp)
+    Args:
+        rows: With probabilities.
+        resamples: Number of truths over all blocks.
 
-
-def _drawn_of_patients(
-    rows: Scores, bins: int, resamples: int, rng: np.random.Generator
-) -> FloatArray:
-    """Return the errors of truths drawn patient by patient, whose rows are ill together."""
+    >>> rows = Scores.of([0, 1], [0.0, 1.0])
+    >>> next(drawn_truths(rows, 2)).tolist()
+    [[False, True], [False, True]]
+    """
+    rng, n = np.random.default_rng(0), rows.truth.size
     order = np.argsort(rows.score, kind="stable")
-    score, codes = rows.score[order], rows.patients[order]
-    _, first, place = np.unique(codes, return_index=True, return_inverse=True)
-    owner = np.argsort(np.argsort(first))[place]  # patients in the order of their lowest score
-    of_bin = np.zeros((score.size, bins))
-    of_bin[np.arange(score.size), bin_of(score, bins)] = 1 / score.size
-    block = max(1, BLOCK_CELLS // rows.truth.size)
-    drawn = []
+    _, first, place = np.unique(rows.patients[order], return_index=True, return_inverse=True)
+    owner = np.empty(n, dtype=np.int64)
+    owner[order] = np.argsort(np.argsort(first))[place]
+    block = max(1, BLOCK_CELLS // n)
     for start in range(0, resamples, block):
         lot = rng.random((min(block, resamples - start), rows.num_patients))
-        excess = (lot[:, owner] < score) - score
-        drawn.append(np.abs(excess @ of_bin).sum(axis=1))
-    return np.concatenate(drawn)
+        yield lot[:, owner] < rows.score
 
 
 def checked_rows(rows: Scores) -> Scores:
