@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from scipy.special import expit, logit, ndtr, ndtri
 from scipy.stats import beta, norm
 
@@ -25,12 +26,12 @@ from medtl.evaluation.classification import (
     macro_measures,
     measures_at,
 )
-from medtl.evaluation.exclusive import class_measures
+from medtl.evaluation.exclusive import exclusive_classes
 from medtl.metrics import agreement, comparison, paired_runs, subgroups
 from medtl.metrics.overlap import casewise_measures
 from medtl.metrics.ranking import area_under_part_of_roc
 from medtl.metrics.scores import CI, Scores
-from medtl.types import FloatArray, IntArray, Measure
+from medtl.types import FloatArray, Measure
 
 OUT = Path(__file__).parents[1] / "reports/coverage.md"
 SETS = 400
@@ -243,24 +244,24 @@ def groups(positives: int, negatives: int) -> Cell:
 
 def classes(each: int) -> Cell:
     """Return the cell of three ordered classes with so many patients each."""
-    truth = np.repeat(np.arange(3), each)
 
-    def drawn(rng: np.random.Generator, truth: IntArray) -> FloatArray:
+    def drawn(rng: np.random.Generator, each: int, ci: CI) -> list[Measure]:
+        truth = np.repeat(np.arange(3), each)
         x = rng.normal(size=truth.size) + 1.5 * truth
-        like = -((x[:, None] - 1.5 * np.arange(3)) ** 2) / 2
-        scores = np.exp(like)
-        return np.asarray(scores / scores.sum(axis=1, keepdims=True))
+        scores = np.exp(-((x[:, None] - 1.5 * np.arange(3)) ** 2) / 2)
+        scores /= scores.sum(axis=1, keepdims=True)
+        case = np.arange(truth.size)
+        parts = [
+            pd.DataFrame({"case_id": case, "patient_id": case, "label": str(k),
+                          "y_true": truth == k, "y_score": scores[:, k]})
+            for k in range(3)
+        ]  # fmt: skip
+        found, _ = exclusive_classes(pd.concat(parts), ["0", "1", "2"], ci)
+        return [measure for measure in found if measure.label == "overall"]
 
-    many = np.repeat(np.arange(3), 20_000)
-    often = class_measures(
-        many, drawn(np.random.default_rng(0), many), np.arange(many.size), CI(resamples=2)
-    )
+    often = drawn(np.random.default_rng(0), 20_000, CI(resamples=2))
     truths = {measure.name: float(measure.value or 0) for measure in often}
-
-    def draw(rng: np.random.Generator) -> Iterable[Measure]:
-        return class_measures(truth, drawn(rng, truth), np.arange(truth.size), DRAWS)
-
-    return Cell(f"3 classes of {each} patients", truths, draw)
+    return Cell(f"3 classes of {each} patients", truths, lambda rng: drawn(rng, each, DRAWS))
 
 
 def macro(positives: int, negatives: int) -> Cell:
