@@ -256,7 +256,7 @@ def classes(each: int) -> Cell:
                           "y_true": truth == k, "y_score": scores[:, k]})
             for k in range(3)
         ]  # fmt: skip
-        found, _ = exclusive_classes(pd.concat(parts), ["0", "1", "2"], ci)
+        found, _ = exclusive_classes(pd.concat(parts), ["0", "1", "2"], ci, ordered=True)
         return [measure for measure in found if measure.label == "overall"]
 
     often = drawn(np.random.default_rng(0), 20_000, CI(resamples=2))
