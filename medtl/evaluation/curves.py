@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from medtl.errors import PredictionsError
 from medtl.evaluation.classification import LabelRows
 from medtl.metrics.calibration import reliability
 from medtl.metrics.curves.decision_curve import decision_curve, decision_draws
+from medtl.metrics.curves.smooth_calibration import smooth_calibration
 from medtl.metrics.ranking import Ranking, coarsen, rank
 from medtl.metrics.resampling import ROUNDING, FromCounts, bootstrap_counts
 from medtl.metrics.scores import CI, Scores
@@ -47,11 +49,12 @@ def label_curves(rows: LabelRows, prevalence: float | None, ci: CI) -> list[Curv
 
 
 def probability_curves(rows: LabelRows, prevalence: float | None, ci: CI) -> list[Curve]:
-    """Return the reliability diagram and the decision curve of scores that are probabilities."""
+    """Return the curves of scores that are probabilities: reliability, smooth too, and decision."""
     few = replace(ci, resamples=min(ci.resamples, BAND_RESAMPLES))
     stated = None if rows.scores.one_class else prevalence
     curves = {
         "reliability": _reliability(rows.scores, ci),
+        **_smooth(rows.scores, ci),
         "decision": _decision(rows.scores, stated, few),
     }
     return _placed(rows, curves)
@@ -184,6 +187,16 @@ def _reliability(rows: Scores, ci: CI) -> Curve:
     return _columns(
         x=points.predicted, y=points.observed, low=points.low, high=points.high, count=points.count
     )
+
+
+def _smooth(rows: Scores, ci: CI) -> dict[str, Curve]:
+    """Return the smooth calibration curve with its band, where the rows allow one."""
+    try:
+        curve = smooth_calibration(rows, ci=ci)
+    except PredictionsError:
+        return {}
+    columns = _columns(x=curve.probability, y=curve.observed, low=curve.low, high=curve.high)
+    return {"smooth_calibration": columns}
 
 
 def _decision(rows: Scores, prevalence: float | None, ci: CI) -> Curve:

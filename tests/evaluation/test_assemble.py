@@ -225,7 +225,8 @@ def test_curves_are_drawn_and_small() -> None:
     found = run(scores(5000))
     curves = {curve["name"]: curve for curve in found.curves}
     assert set(curves) == {
-        "roc", "precision_recall", "reliability", "decision", "score_histogram", "threshold_table",
+        "roc", "precision_recall", "reliability", "smooth_calibration", "decision",
+        "score_histogram", "threshold_table",
     }  # fmt: skip
     assert all(len(value) <= 202 for c in curves.values() for value in c.values()
                if isinstance(value, list))  # fmt: skip
