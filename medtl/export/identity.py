@@ -40,10 +40,12 @@ class Algorithm:
 
     Attributes:
         name: Of the model, at most 64 characters.
-        version: Of medtl.
+        version: Of the model: the beginning of its checkpoint's hash.
         recipe_sha256: Fingerprint of the recipe the model was trained by.
         model_sha256: Hash of the checkpoint, "" when it is not known.
         finished: When the results were made, in local time; the date of every object.
+        backbone: Of the network, "" when it is not known.
+        software: What it ran on ("medtl 0.1.0"), "" when it is not known.
     """
 
     name: str
@@ -51,6 +53,8 @@ class Algorithm:
     recipe_sha256: str
     model_sha256: str
     finished: datetime
+    backbone: str = ""
+    software: str = ""
 
 
 def stable_uid(*words: str) -> str:
@@ -86,7 +90,7 @@ def identifiers(
         "instance_number": 1,
         "manufacturer": MANUFACTURER,
         "manufacturer_model_name": algorithm.name,
-        "software_versions": algorithm.version,
+        "software_versions": algorithm.software or algorithm.version,
         "device_serial_number": (algorithm.model_sha256 or algorithm.recipe_sha256)[:16],
         "content_date": algorithm.finished.date(),
         "content_time": algorithm.finished.time().replace(microsecond=0),

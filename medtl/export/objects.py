@@ -25,10 +25,13 @@ from medtl.export.pictures import read_picture, secondary_capture
 from medtl.export.results import Result, RunResults, read_algorithm, read_results
 from medtl.export.segments import on_series, segmentation
 from medtl.export.source import read_source
-from medtl.export.structured_report import structured_report
+from medtl.export.structured_report import Segmented, structured_report, volume_report
 from medtl.io.masks import read_mask
 from medtl.storage.atomic import write_json
 from medtl.types import Progress, silent
+
+REPORT_TITLE = "medtl evaluation report"
+"""End of the title of a report, which a PDF of it carries too."""
 
 log = logging.getLogger(__name__)
 
@@ -101,13 +104,15 @@ def export_results(
     )
     if case_ids or not sources:
         _refuse_unmatched(left_out)
-    document = None if pdf is None else _read_pdf(pdf, sources)
+    document = None if pdf is None else _read_pdf(pdf, sources, run.folder)
     algorithm, written = read_algorithm(run, table), list[dict[str, str]]()
+    codes = (run.recipe.get("data") or {}).get("codes") or {}
     matched = [result for result in results if result.case_id in sources]
     for number, result in enumerate(matched, start=1):
         try:
             # A case has all of its objects, or none when one of them cannot be made.
-            made = list(_objects(result, sources[result.case_id], algorithm, labels, document))
+            source = sources[result.case_id]
+            made = list(_objects(result, source, algorithm, labels, codes, document))
         except (ImageError, PredictionsError) as error:
             left_out[result.case_id] = str(error)
         else:
@@ -134,6 +139,7 @@ def _objects(
     source: Source,
     algorithm: Algorithm,
     labels: Mapping[int, str],
+    codes: Mapping[str, str],
     pdf: bytes | None,
 ) -> Iterator[tuple[Kind, Dataset]]:
     """All objects of a case.
@@ -144,10 +150,22 @@ def _objects(
     """
     headers = _headers(source.path)
     if result.findings:
-        yield "SR", structured_report(result.findings, headers, algorithm, frame=source.frame)
+        yield (
+            "SR",
+            structured_report(result.findings, headers, algorithm, frame=source.frame, codes=codes),
+        )
     if result.masks:
         masks = [mask_on(path, headers, labels) for path in result.masks]
-        yield "SEG", segmentation(masks, headers, algorithm, labels=labels)
+        made = segmentation(masks, headers, algorithm, labels=labels)
+        yield "SEG", made
+        if (voxel := _voxel_mm3(headers)) is not None:
+            volumes = [
+                Segmented(
+                    labels[value], number, voxel * sum(int((m == value).sum()) for m in masks)
+                )
+                for number, value in enumerate(sorted(labels), start=1)
+            ]
+            yield "SR", volume_report(volumes, made, headers, algorithm)
     scores = {finding.label: f" {finding.score:.3g}" for finding in result.findings}
     for label, path in result.pictures:
         caption = f"{label}{scores.get(label, '')}"
@@ -156,6 +174,17 @@ def _objects(
         yield "PDF", encapsulated_pdf(pdf, headers[0], algorithm)
     elif not (result.findings or result.masks or result.pictures):
         raise PredictionsError("there is neither a score nor a mask", where=result.case_id)
+
+
+def _voxel_mm3(headers: Sequence[Dataset]) -> float | None:
+    """The volume of a voxel of a series of slices, None where there is no such thing."""
+    places = [header.get("ImagePositionPatient") for header in headers]
+    if len(headers) < 2 or any(place is None for place in places):
+        return None
+    row, column = np.asarray(headers[0].ImageOrientationPatient, float).reshape(2, 3)
+    along = sorted(float(np.dot(np.cross(row, column), place)) for place in places)
+    pixel = np.prod([float(side) for side in headers[0].PixelSpacing])
+    return float(pixel * (along[-1] - along[0]) / (len(along) - 1))
 
 
 def _headers(path: Path) -> list[Dataset]:
@@ -219,8 +248,8 @@ def _refuse_unmatched(left_out: dict[str, str]) -> None:
         )
 
 
-def _read_pdf(path: Path, sources: dict[str, Source]) -> bytes:
-    """The bytes of a document that goes to one study."""
+def _read_pdf(path: Path, sources: dict[str, Source], run: Path) -> bytes:
+    """The bytes of a document that goes to one study, and is about no other patient."""
     studies = {str(_headers(source.path)[0].StudyInstanceUID) for source in sources.values()}
     if len(studies) > 1:
         raise RunError(
@@ -230,6 +259,15 @@ def _read_pdf(path: Path, sources: dict[str, Source]) -> bytes:
             fix="Choose the case by --case",
         )
     try:
-        return path.read_bytes()
+        content = path.read_bytes()
     except OSError as fault:
         raise RunError(f"cannot be read: {fault.strerror}", where=path.name) from fault
+    wide = REPORT_TITLE.encode("utf-16-be")
+    marks = (REPORT_TITLE.encode(), wide, wide.hex().upper().encode())
+    if path.resolve().is_relative_to(run.resolve()) or any(mark in content for mark in marks):
+        raise RunError(
+            "this is the report of the whole study, with other patients' pictures and results",
+            expected="a document about this one patient",
+            where=path.name,
+        )
+    return content

@@ -19,6 +19,9 @@ from medtl.storage.tables import read_table
 
 Row = Mapping[str, str]
 
+VERSION_LENGTH = 12
+"""Characters of the checkpoint's hash that name the version of a model."""
+
 
 @dataclass(frozen=True)
 class Result:
@@ -110,12 +113,17 @@ def read_algorithm(run: RunResults, made: Path) -> Algorithm:
         made: The predictions table; its time of writing dates the results.
     """
     model, environment, checkpoint = run.recipe["model"], run.environment, run.checkpoint
+    study = run.recipe.get("study") or {}
+    recipe_sha256 = str(environment.get("recipe_sha256", ""))
+    model_sha256 = sha256_file(checkpoint) if checkpoint.is_file() else ""
     return Algorithm(
-        name=str(model.get("backbone") or model.get("name") or "model")[:64],
-        version=str(environment.get("medtl", medtl.__version__)),
-        recipe_sha256=str(environment.get("recipe_sha256", "")),
-        model_sha256=sha256_file(checkpoint) if checkpoint.is_file() else "",
+        name=str(study.get("title") or run.folder.resolve().name)[:64],
+        version=(model_sha256 or recipe_sha256)[:VERSION_LENGTH] or "unknown",
+        recipe_sha256=recipe_sha256,
+        model_sha256=model_sha256,
         finished=datetime.fromtimestamp(int(made.stat().st_mtime)),
+        backbone=str(model.get("backbone") or model.get("name") or ""),
+        software=f"medtl {environment.get('medtl', medtl.__version__)}",
     )
 
 
@@ -131,7 +139,9 @@ def _findings(rows: list[Row], thresholds: Mapping[str, float], where: str) -> t
         except ValueError:
             raise PredictionsError("y_score is not a number", where=where) from None
         if math.isfinite(score):
-            found.append(Finding(label, score, thresholds.get(label)))
+            probability = row.get("probability") or ""
+            mended = float(probability) if probability else None
+            found.append(Finding(label, score, thresholds.get(label), mended))
     if len({finding.label for finding in found}) < len(found):
         raise PredictionsError(
             "several scores of one case and label", expected="the table of one model", where=where

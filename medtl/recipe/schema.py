@@ -114,6 +114,9 @@ class Data(Section):
     names: dict[str, str] | None = Field(
         None, description="target column -> what the finding is called in the report"
     )
+    codes: dict[str, str] = Field(
+        {}, description='target column -> code in DICOM objects: "SCT:36118008", "RADLEX:RID5352"'
+    )
     positive: str | None = Field(None, description="class that counts as positive, if two texts")
     labels: dict[str, str | int] = Field(
         {},

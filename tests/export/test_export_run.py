@@ -205,6 +205,23 @@ def test_a_pdf_goes_to_one_study(run, images, tmp_path):
         )
 
 
+@pytest.mark.parametrize(
+    "content", [b"%PDF-1.4 /Title (Effusion medtl evaluation report)",
+                b"%PDF-1.4 /Title (" + "x medtl evaluation report".encode("utf-16-be"),
+                b"%PDF-1.4 /Title <" + "medtl evaluation report".encode("utf-16-be").hex().upper()
+                .encode()],
+)  # fmt: skip
+def test_the_report_of_a_cohort_cannot_enter_a_patients_study(run, images, tmp_path, content):
+    pdf = tmp_path / "any.pdf"
+    pdf.write_bytes(content)
+    with pytest.raises(RunError, match=r"any.pdf: this is the report of the whole study"):
+        Run(run).export(tmp_path / "out", images=images, pdf=pdf, case_ids=[FIRST])
+    (run / "report.pdf").write_bytes(b"%PDF-1.4")
+    with pytest.raises(RunError, match=r"report.pdf: this is the report of the whole study"):
+        Run(run).export(tmp_path / "out", images=images, pdf=run / "report.pdf", case_ids=[FIRST])
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("place", ["run/dicom", "images/dicom", "images"])
 def test_identities_stay_out_of_run_and_images(run, images, tmp_path, place):
     with pytest.raises(RunError, match="name patients and are kept apart"):

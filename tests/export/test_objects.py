@@ -13,15 +13,15 @@ from pydicom.dataset import Dataset
 
 pytest.importorskip("highdicom")
 
-from medtl.errors import ImageError, MedtlError, PredictionsError
-from medtl.export.codes import label_code, structure_code
+from medtl.errors import ImageError, MedtlError, PredictionsError, RunError
+from medtl.export.codes import finding_code, label_code, structure_code
 from medtl.export.document import encapsulated_pdf
 from medtl.export.identity import RESEARCH_ONLY, stable_uid, write_object
 from medtl.export.objects import mask_on
 from medtl.export.pictures import read_picture, secondary_capture
 from medtl.export.segments import on_series, segmentation
 from medtl.export.source import made_from, read_source
-from medtl.export.structured_report import Finding, structured_report
+from medtl.export.structured_report import Finding, Segmented, structured_report, volume_report
 from medtl.io.masks import write_mask
 from medtl.types import Image
 
@@ -55,6 +55,10 @@ def items(dataset: Dataset):
 
 def named(report: Dataset, meaning: str) -> list[Dataset]:
     return [i for i in items(report) if i.ConceptNameCodeSequence[0].CodeMeaning == meaning]
+
+
+def scores_of(report: Dataset) -> list[Dataset]:
+    return [i for i in items(report) if i.ConceptNameCodeSequence[0].CodeValue == "SCORE"]
 
 
 @pytest.mark.parametrize("number", range(3))
@@ -120,15 +124,25 @@ def test_a_report_says_score_threshold_decision_and_model(source):
     assert report.ContentTemplateSequence[0].TemplateIdentifier == "1500"
     states = report.CompletionFlag, report.VerificationFlag, report.PreliminaryFlag
     assert states == ("PARTIAL", "UNVERIFIED", "PRELIMINARY")
-    values = [i.MeasuredValueSequence[0] for i in named(report, "Probability")]
-    assert [v.FloatingPointValue for v in values] == [0.8312345678901, 0.1]
+    assert named(report, "Probability") == []  # a score is none unless it was recalibrated
+    values = [i.MeasuredValueSequence[0] for i in scores_of(report)]
+    assert [v.FloatingPointValue for v in values] == [0.831, 0.1]
+    assert [str(v.NumericValue) for v in values] == ["0.831", "0.1"]
     assert values[0].MeasurementUnitsCodeSequence[0].CodeValue == "1"
     thresholds = named(report, "Threshold frozen before the test")
     assert [t.MeasuredValueSequence[0].FloatingPointValue for t in thresholds] == [0.4, 0.3]
     decisions = named(report, "Decision at the frozen threshold")
     assert [d.ConceptCodeSequence[0].CodeMeaning for d in decisions] == ["Positive", "Negative"]
     found = [f.ConceptCodeSequence[0].CodeMeaning for f in named(report, "Finding")]
-    assert found == ["pneumonia", "흉수"]
+    assert found == ["Pneumonia"]  # what is absent is no finding
+    presence = {
+        i.ConceptNameCodeSequence[0].CodeMeaning: i.ConceptCodeSequence[0]
+        for i in items(report)
+        if i.ValueType == "CODE" and i.ConceptCodeSequence[0].CodeMeaning in ("Present", "Absent")
+    }
+    assert {name: (c.CodeValue, c.CodingSchemeDesignator) for name, c in presence.items()} == {
+        "Pneumonia": ("52101004", "SCT"), "흉수": ("272519000", "SCT"),
+    }  # fmt: skip
     assert {i.TextValue for i in named(report, "Algorithm Name")} == {"test_resnet"}
     assert {i.TextValue for i in named(report, "Algorithm Version")} == {"0.1.0"}
     parameters = {i.TextValue for i in named(report, "Algorithm Parameters")}
@@ -145,6 +159,75 @@ def test_a_score_at_the_threshold_is_positive(source, score, decision):
     report = structured_report([Finding("x", score, 0.4)], [source], ALGORITHM)
     item = named(report, "Decision at the frozen threshold")[0]
     assert item.ConceptCodeSequence[0].CodeMeaning == decision
+
+
+@pytest.mark.parametrize(
+    ("score", "threshold", "shown"),
+    [(0.39996, 0.4, ["0.39996", "0.4"]), (0.8312345, 0.4123456, ["0.831", "0.412"]),
+     (0.4, 0.4, ["0.4", "0.4"])],
+)  # fmt: skip
+def test_rounding_keeps_a_score_on_its_side_of_the_threshold(source, score, threshold, shown):
+    report = structured_report([Finding("x", score, threshold)], [source], ALGORITHM)
+    numbers = [*scores_of(report), *named(report, "Threshold frozen before the test")]
+    assert [str(i.MeasuredValueSequence[0].NumericValue) for i in numbers] == shown
+
+
+def test_a_recalibrated_score_is_a_probability(source):
+    report = structured_report([Finding("x", 0.9, 0.4, 0.61234)], [source], ALGORITHM)
+    (value,) = named(report, "Probability")
+    assert str(value.MeasuredValueSequence[0].NumericValue) == "0.612"
+
+
+def test_without_a_threshold_nothing_is_said_of_presence(source, tmp_path):
+    report = structured_report([Finding("mass", 0.9)], [source], ALGORITHM)
+    said = [i.ConceptCodeSequence[0].CodeMeaning for i in items(report) if i.ValueType == "CODE"]
+    assert not {"Present", "Absent", "Positive", "Negative"} & set(said)
+    assert named(report, "Finding") == []
+    write_object(report, tmp_path / "made.dcm")
+    assert faults(tmp_path / "made.dcm") == []
+
+
+@pytest.mark.parametrize(
+    ("label", "stated", "code"),
+    [("Pneumothorax", {}, ("SCT", "36118008")), ("pleural_effusion", {}, ("SCT", "60046008")),
+     ("ptx", {"ptx": "SCT:36118008"}, ("SCT", "36118008")),
+     ("ptx", {"ptx": "RADLEX:RID5352:Pneumothorax"}, ("RADLEX", "RID5352")),
+     ("pneumothorax or so", {}, ("99MEDTL", label_code("pneumothorax or so").value))],
+)  # fmt: skip
+def test_a_finding_has_the_code_that_is_stated_or_known(label, stated, code):
+    found = finding_code(label, stated)
+    assert (found.scheme_designator, found.value) == code
+
+
+@pytest.mark.parametrize("code", ["36118008", "SCT:", ":36118008"])
+def test_a_code_of_another_form_is_refused(code):
+    with pytest.raises(RunError, match=r"data\.codes: the code of 'ptx'"):
+        finding_code("ptx", {"ptx": code})
+
+
+def test_volumes_refer_to_their_segmentation(tmp_path):
+    import highdicom
+
+    sources = [read_source(path) for path in write_ct(tmp_path / "ct")]
+    mask = np.zeros((4, 12, 16), np.uint8)
+    mask[1, 3:9, 4:9] = 1
+    seg = segmentation([mask], sources, ALGORITHM, labels={1: "lung", 2: "tumour"})
+    made = volume_report(
+        [Segmented("lung", 1, 30 * 0.5 * 0.75 * 5), Segmented("tumour", 2, 0.0)],
+        seg, sources, ALGORITHM,
+    )  # fmt: skip
+    write_object(made, tmp_path / "sr.dcm")
+    assert faults(tmp_path / "sr.dcm") == []
+    read = highdicom.sr.srread(tmp_path / "sr.dcm")
+    groups = read.content.get_volumetric_roi_measurement_groups()
+    assert len(groups) == 2
+    values = [v.MeasuredValueSequence[0] for v in named(made, "Volume")]
+    assert [str(v.NumericValue) for v in values] == ["56.25", "0.0"]
+    uid = seg.SOPInstanceUID
+    images = [i.ReferencedSOPSequence[0] for i in items(made) if i.ValueType == "IMAGE"]
+    refers = [image for image in images if image.ReferencedSOPInstanceUID == uid]
+    assert [image.ReferencedSegmentNumber for image in refers] == [1, 2]
+    assert [i.ConceptCodeSequence[0].CodeMeaning for i in named(made, "tumour")] == ["Absent"]
 
 
 def test_a_threshold_that_flags_nobody_is_a_decision_without_a_number(source):

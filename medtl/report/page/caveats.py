@@ -65,7 +65,7 @@ def find_limits(
         for kind, about in (limit for limits_of in mine for limit in limits_of):
             found.setdefault(kind, []).append({"finding": finding.name, **about})
     for kind in sorted(found, key=GRAVITY.index):
-        limits += _lines(kind, found[kind])
+        limits += _lines(kind, found[kind], len(findings))
     if any(finding.classified and prevalences[finding.label] is None for finding in findings):
         limits.append(plain("limit.no_prevalence"))
     limits.extend(_subgroup_limits(findings))
@@ -75,7 +75,7 @@ def find_limits(
     return [*limits, plain("limit.external"), plain("limit.human")]
 
 
-def _lines(kind: str, rows: Sequence[dict[str, Any]]) -> list[str]:
+def _lines(kind: str, rows: Sequence[dict[str, Any]], total: int) -> list[str]:
     """A line for each finding; one for all of them where more than two share the kind."""
     if len(rows) <= 2:
         return [plain(f"limit.{kind}", **row) for row in rows]
@@ -85,6 +85,8 @@ def _lines(kind: str, rows: Sequence[dict[str, Any]]) -> list[str]:
         if len(values) > 1 and all(isinstance(value, int) for value in values):
             values = [f"{min(values)}–{max(values)}"]
         together[name] = ", ".join(map(str, values))
+    if len(rows) == total:
+        together["finding"] = plain("overview.all")
     return [plain(f"limit.{kind}", **together)]
 
 

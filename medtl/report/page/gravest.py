@@ -64,12 +64,16 @@ def _line(row: Row) -> str:
         about["target"] = percent(facts["target"])
     if kind == "nothing_promised":
         return plain("concern.nothing_promised", **about, reason=translated(facts["reason"]))
+    low, high = number(row.get("low")), number(row.get("high"))
+    if kind == "miscalibrated" and (low or 0) <= 1 <= (high or 0) and facts.get("harmful"):
+        ends = [percent(end) for end in facts["harmful"]]
+        return plain("concern.useless", finding=about["finding"], low=ends[0], high=ends[1])
     line = plain(f"concern.{kind}", **about)
     if facts.get("refuted"):
         line += " " + plain("concern.refuted")
     if facts.get("harmful"):
-        low, high = (percent(end) for end in facts["harmful"])
-        line += " " + plain("concern.harmful", low=low, high=high)
+        ends = [percent(end) for end in facts["harmful"]]
+        line += " " + plain("concern.harmful", low=ends[0], high=ends[1])
     if kind == "miscalibrated":
         key = "mended" if facts.get("mended_by") else "not_mended"
         line += " " + plain(f"concern.{key}", method=str(facts.get("mended_by")).capitalize())
