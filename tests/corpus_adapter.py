@@ -159,6 +159,8 @@ def read(kind: Kind, corpus: Path) -> Result:
         labels = None if classes is None else range(classes)
         check_pair(images[0], images[1], labels=labels, where=paths[1].name)
     flags = list(dict.fromkeys(flag for image in images for flag in image.flags))
+    if len(paths) > 1 and kind["family"] == "dicom":
+        flags += scan_dicom(paths[0].parent, salt=bytes(32), workers=1).notes
     return accepted(images[0], flags)
 
 
@@ -168,7 +170,7 @@ def read_folder(folder: Path, *, is_series: bool) -> Result:
         image = read_series(folder, root=folder.parent)
         return accepted(image, list(image.flags))
     found = scan_dicom(folder, salt=bytes(32), workers=1)
-    flags = [f"skipped {name}: {cause}" for name, cause in found.skipped]
+    flags = [*found.notes, *(f"skipped {name}: {cause}" for name, cause in found.skipped)]
     images = [read_image(folder / row["image"], root=folder) for row in found.rows]
     return {**accepted(images[0], flags), "n_images": len(images)}
 

@@ -40,6 +40,8 @@ def manifest_scan(
     remember(found.identities.items())
     write_manifest_of(folder, found.rows, path)
     print(f"{len(found.rows)} rows: {path}")
+    for note in found.notes:
+        print(note)
     for name, cause in found.skipped[:20]:
         print(f"left out {name}: {cause}")
     if len(found.skipped) > 20:

@@ -21,10 +21,14 @@ from numpy.typing import NDArray
 from medtl.errors import ImageError
 from medtl.io.cost import COPY_AGAIN
 from medtl.io.dicom.luts import rgb_from_ybr
+from medtl.storage.content import HEAD_BYTES, content_of
 
 _END_OF_IMAGE = b"\xff\xd9"
 _TAIL_BYTES = 16
 """Encoders pad frames to even length, some with more: the end marker may stand this far in."""
+
+_JPEG_LS = 0xF7
+"""Frame marker of JPEG-LS (SOF55)."""
 
 _ADOBE_BYTES = 12
 """An Adobe segment that is shorter says nothing about colour, and libjpeg ignores it."""
@@ -35,7 +39,10 @@ Decode = Callable[[bytes], NDArray[Any]]
 
 @dataclass(frozen=True)
 class Codestream:
-    """The header of a JPEG-family stream; `precision` in bits, `segments` its APPn heads."""
+    """The header of a JPEG-family stream; `precision` in bits, `segments` its APPn heads.
+
+    `process` is the frame marker of a JPEG stream (SOF0 is 0xC0, SOF55 of JPEG-LS 0xF7).
+    """
 
     rows: int
     columns: int
@@ -43,6 +50,7 @@ class Codestream:
     precision: int
     component_ids: tuple[int, ...] = ()
     segments: tuple[bytes, ...] = ()
+    process: int = 0
 
 
 def decode_codestream(
@@ -122,6 +130,23 @@ def _jpeg_decoder(stream: Codestream, photometric: str) -> Decode:
     return partial(plain, colorspace="YCBCR" if is_ybr else "RGB", outcolorspace="RGB")
 
 
+def family_of(data: bytes) -> str:
+    """Return the family of a stream by its first bytes, or what else they are; "" if unknown.
+
+    >>> family_of(imagecodecs.jpegls_encode(np.zeros((4, 6), np.uint8)))
+    'JPEG-LS'
+    >>> family_of(bytes(64))
+    ''
+    """
+    if not data:
+        return "nothing (an empty frame)"
+    content = content_of(data[:HEAD_BYTES])
+    if content == "JPEG":
+        stream = jpeg_header(data)
+        return "JPEG-LS" if stream is not None and stream.process == _JPEG_LS else "JPEG"
+    return content if content in ("JPEG 2000", "PNG", "TIFF", "GIF", "BMP") else ""
+
+
 def jpeg_header(data: bytes) -> Codestream | None:
     """Return what the frame header of a JPEG or JPEG-LS stream declares; None if there is none.
 
@@ -150,7 +175,7 @@ def jpeg_header(data: bytes) -> Codestream | None:
                 return None
             rows, columns = int.from_bytes(body[1:3]), int.from_bytes(body[3:5])
             ids = tuple(body[6 : 6 + 3 * body[5] : 3])
-            return Codestream(rows, columns, body[5], body[0], ids, tuple(segments))
+            return Codestream(rows, columns, body[5], body[0], ids, tuple(segments), marker)
         if 0xE0 <= marker <= 0xEF:
             segments.append(body[:16])
         at += 2 + length

@@ -169,7 +169,8 @@ def check_inflation(inflated: int, compressed: int, *, limits: Limits) -> None:
     too_dense = inflated > limits.inflate_ratio * max(compressed, 1)
     if inflated > limits.decoded_bytes or (inflated > limits.inflate_free_bytes and too_dense):
         raise ImageError(
-            f"{compressed} compressed bytes inflate to {inflated} or more",
+            f"{compressed} compressed bytes inflate to {inflated} or more "
+            f"({inflated // max(compressed, 1)} times), as in a decompression bomb",
             expected=f"a size within the limits ({limits.decoded_bytes} bytes, "
             f"{limits.inflate_ratio:g} times)",
             fix=_raise_it("inflate_ratio or decoded_bytes"),

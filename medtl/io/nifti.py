@@ -50,6 +50,8 @@ _MILLIMETRES = {1: 1000.0, 3: 1e-3}
 """Spatial code of xyzt_units (metre, micron) -> millimetres; every other code counts as mm."""
 
 _CHUNK_BYTES = 1 << 20
+_MOST_SURPLUS_BYTES = 16 << 20
+"""Bytes behind the last voxel of a gzip stream that are passed over (or as many as there are)."""
 
 
 def looks_like_nifti(head: bytes) -> bool:
@@ -143,6 +145,8 @@ def _opened(path: Path, flags: list[str]) -> Iterator[tuple[BinaryIO, bool]]:
         packed = source.read(2) == _GZIP
         source.seek(0)
         if packed:
+            if path.suffix.lower() != ".gz":
+                flags.append("gzip_compressed_but_not_named_gz")
             yield io.BufferedReader(Gunzip(source), _CHUNK_BYTES), True
             return
         if path.suffix == ".gz":
@@ -236,7 +240,7 @@ def _voxels(source: BinaryIO, header: Any, packed: bool, size: int, limits: Limi
     if len(data) < wanted:
         raise _short(len(data), wanted)
     if packed:
-        _drain(source, offset + wanted, size, limits)
+        _drain(source, wanted, size)
     return np.frombuffer(data, kind).reshape(shape, order="F")
 
 
@@ -258,11 +262,18 @@ def _skip(source: BinaryIO, count: int) -> None:
         count -= len(chunk)
 
 
-def _drain(source: BinaryIO, done: int, size: int, limits: Limits) -> None:
+def _drain(source: BinaryIO, wanted: int, size: int) -> None:
     """Read a gzip stream to its end: only there does its checksum stand."""
+    surplus = 0
     while chunk := source.read(_CHUNK_BYTES):
-        done += len(chunk)
-        check_inflation(done, size, limits=limits)
+        surplus += len(chunk)
+        if surplus > max(wanted, _MOST_SURPLUS_BYTES):
+            raise ImageError(
+                f"a gzip bomb: {size} compressed bytes inflate to {surplus} bytes or more behind "
+                f"the last voxel, beyond the limit",
+                expected=f"{wanted} bytes of voxels, as the header declares",
+                fix=COPY_AGAIN,
+            )
 
 
 def _assemble(raw: NDArray[Any], header: Any, frame: int | None, flags: list[str]) -> Image:

@@ -7,6 +7,7 @@ choose a decoder that nobody expects. It has no 16-bit colour, which libpng (ima
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from os import PathLike
 from pathlib import Path
@@ -19,11 +20,15 @@ from PIL import Image as Pillow
 from medtl.errors import ImageError, located
 from medtl.io.codestream import jpeg_header, jpeg_is_cut
 from medtl.io.cost import COPY_AGAIN, DEFAULT_LIMITS, Limits, check_declared, check_regular, name_of
+from medtl.io.png import oversized_part
 from medtl.io.tiff import is_tiff, read_deep_tiff
 from medtl.types import Image
 
 FORMATS = ("PNG", "JPEG", "TIFF")
 """Pillow formats that may be opened."""
+
+_PNG_SLACK_BYTES = 1 << 12
+"""Of a PNG that is larger than its pixels by no more, the parts are not looked at."""
 
 _ORIENTATION = 0x0112
 """EXIF and TIFF tag Orientation."""
@@ -128,6 +133,7 @@ def _decoded(
             with path.open("rb") as source, Pillow.open(source, formats=FORMATS) as picture:
                 _choose_page(picture, frame)
                 check_declared(picture.size[::-1], len(picture.getbands()), 4, limits=limits)
+                _refuse_surplus(picture, path, size)
                 part = _scale(picture, at_least, notes, flags)
                 return str(picture.format), _pixels(picture, path, part, notes, flags)
         except ImageError:
@@ -138,6 +144,8 @@ def _decoded(
                 expected=f"at most the limit of {limits.pixels_per_frame} pixels",
             ) from None
         except Exception as fault:  # Pillow's plugins raise what the bytes lead them into
+            if bomb := oversized_part(path):
+                raise bomb from None
             raise ImageError(
                 f"the image is truncated, corrupt or of another format ({type(fault).__name__})",
                 expected="a whole PNG, JPEG or TIFF file",
@@ -168,6 +176,14 @@ def _pixels(
     if before in _UPRIGHT:
         notes.append(f"turned upright from EXIF orientation {before}")
     return _UPRIGHT[after](values) if after in _UPRIGHT else values
+
+
+def _refuse_surplus(picture: Pillow.Image, path: Path, size: int) -> None:
+    """Raise for a PNG with more compressed pixels than its picture can have; few are so large."""
+    raw = math.prod(picture.size) * 8  # bytes: at most four samples of 16 bits
+    large = picture.format == "PNG" and size > raw + _PNG_SLACK_BYTES
+    if large and (bomb := oversized_part(path, raw)):
+        raise bomb
 
 
 def _choose_page(picture: Pillow.Image, frame: int | None) -> None:

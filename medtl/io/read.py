@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import zlib
+from collections.abc import Iterator
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,15 +16,26 @@ from numpy.typing import NDArray
 from medtl.errors import ImageError, located
 from medtl.io.cost import DEFAULT_LIMITS, Limits, check_regular, name_of
 from medtl.io.gunzip import Gunzip
+from medtl.storage.content import HEAD_BYTES, content_of
 from medtl.types import Image, is_plainly_finite
 
-Format = Literal["DICOM", "NIfTI", "raster"]
+Format = Literal["DICOM", "NIfTI", "PNG", "JPEG", "TIFF"]
 
-_HEAD_BYTES = 540
-"""Enough of a file to know it: the header of NIfTI-2 is the longest."""
+_RASTERS = ("PNG", "JPEG", "TIFF")
+"""What `read_raster` reads, in the words of `content_of`."""
 
-_RASTER_HEADS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-"""PNG, JPEG, TIFF and BigTIFF in both byte orders."""
+_NAMED = {
+    **dict.fromkeys((".dcm", ".dicom", ".ima"), "DICOM"),
+    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "JPEG"),
+    **dict.fromkeys((".tif", ".tiff"), "TIFF"),
+    **dict.fromkeys((".nii", ".hdr"), "NIfTI"),
+    **dict.fromkeys((".bmp", ".gif", ".webp", ".csv", ".txt", ".zip", ".pdf"), "none of these"),
+    ".png": "PNG",
+}
+"""Ending -> the format that it promises. An ending that is not here promises nothing."""
+
+_GLANCE_BYTES = 64 << 20
+"""Of a compressed file that is no image, so much is inflated to tell a bomb by."""
 
 _LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue (ITU-R BT.601), the ones DICOM's YBR uses."""
@@ -97,7 +109,8 @@ def read_image(
                 from medtl.io.raster import read_raster
 
                 image = read_raster(path, root=root, frame=frame, at_least=at_least, limits=limits)
-            return _flag_oddities(_to_color(_finite(image), color))
+            image = _flag_oddities(_to_color(_finite(image), color))
+            return image if kind == "series" else _flag_other_ending(image, path, kind)
         except MemoryError:
             raise ImageError(
                 "there is not enough memory to decode the file",
@@ -113,34 +126,65 @@ def _format_of(path: Path) -> Format:
     check_regular(path)
     try:
         with path.open("rb") as source:
-            head = source.read(_HEAD_BYTES)
+            head = source.read(HEAD_BYTES)
             if head[:2] == b"\x1f\x8b":
                 source.seek(0)
-                head = io.BufferedReader(Gunzip(source)).read(_HEAD_BYTES)
+                inside = io.BufferedReader(Gunzip(source))
+                head = inside.read(HEAD_BYTES)
                 if looks_like_nifti(head):
                     return "NIfTI"
-                raise ImageError(
-                    "the file is compressed with gzip",
-                    expected="a file as it is; of compressed ones NIfTI alone",
-                    fix="Unpack it: gunzip FILE",
-                )
+                raise _compressed(content_of(head), inside, path.stat().st_size)
     except (EOFError, zlib.error):
         raise ImageError("the gzip stream is truncated or corrupt") from None
     except OSError as fault:
         raise ImageError(f"the file cannot be opened: {fault.strerror}") from None
-    if head[128:132] == b"DICM":
-        return "DICOM"
-    if head.startswith(_RASTER_HEADS):
-        return "raster"
+    content = content_of(head)
+    if content in ("DICOM", *_RASTERS):
+        return cast(Format, content)
     if looks_like_nifti(head):
         return "NIfTI"
     if looks_like_dicom(head):
         return "DICOM"
     raise ImageError(
-        "not an image of a known format",
+        "not an image of a known format" + (f": by its content it is {content}" if content else ""),
         expected="the bytes of a DICOM, PNG, JPEG, TIFF or NIfTI file",
         fix="Convert it, or take it out of the manifest.",
     )
+
+
+def _compressed(content: str, inside: BinaryIO, packed: int) -> ImageError:
+    """Return the error for a gzip stream that holds no NIfTI; a bomb is called one."""
+    inflated = sum(len(chunk) for chunk in _chunks(inside, _GLANCE_BYTES))
+    if inflated >= _GLANCE_BYTES and inflated > DEFAULT_LIMITS.inflate_ratio * packed:
+        return ImageError(
+            f"a gzip bomb: {packed} compressed bytes inflate to {inflated} or more "
+            f"({inflated // packed} times), beyond the limit",
+            expected="an image",
+            fix="Delete it",
+        )
+    return ImageError(
+        f"the file is compressed with gzip{f', and holds {content}' if content else ''}",
+        expected="a file as it is; of compressed ones NIfTI alone",
+        fix="Unpack it: gunzip FILE",
+    )
+
+
+def _chunks(source: BinaryIO, most: int) -> Iterator[bytes]:
+    """Yield the bytes of a stream, up to `most` of them."""
+    while most > 0 and (chunk := source.read(min(most, 1 << 20))):
+        most -= len(chunk)
+        yield chunk
+
+
+def _flag_other_ending(image: Image, path: Path, content: Format) -> Image:
+    """Return the image with a word about an ending that promises another format."""
+    suffix = path.with_suffix("").suffix if path.suffix.lower() == ".gz" else path.suffix
+    promised = _NAMED.get(suffix.lower(), content)
+    if promised == content:
+        return image
+    note = f"the name ends in {suffix.lower()}, the content is {content}: read by its content"
+    flag = f"content_is_{content}_not_as_its_ending_{suffix.lower()}_says"
+    return replace(image, notes=(*image.notes, note), flags=(*image.flags, flag))
 
 
 def _finite(image: Image) -> Image:

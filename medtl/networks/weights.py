@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from medtl.errors import WeightsError
 from medtl.networks.batch_norm import evaluating
-from medtl.networks.weight_files import read_tensors
+from medtl.networks.weight_files import read_tensors, read_weights
 from medtl.storage.atomic import sha256_file
 
 BUNDLED_BACKBONE = "tf_efficientnet_lite0"
@@ -165,8 +165,9 @@ def create_backbone(
         origin = about(title, "Apache-2.0", sha256=BUNDLED_SHA256)
         return model, load_tensors(model, _bundled_tensors(name, model), origin)
     path, sha256 = verified_file(source)
-    origin = about(f"file {path.name}", "", sha256=sha256)
-    return model, load_tensors(model, read_tensors(path), origin, source.allow_missing)
+    given, said = read_weights(path)
+    origin = about(f"file {path.name}", "", sha256=sha256, notes=(*notes, *said))
+    return model, load_tensors(model, given, origin, source.allow_missing)
 
 
 def load_tensors(

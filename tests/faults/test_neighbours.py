@@ -90,7 +90,7 @@ ZEROS = zlib.compress(bytes(80 << 20), 9)
 def test_text_and_profile_bombs_of_a_png(tmp_path: Path, chunk: tuple[bytes, bytes]) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(png(chunk))
-    with pytest.raises(ImageError, match="truncated, corrupt or of another format"):
+    with pytest.raises(ImageError, match=r"a decompression bomb: the .* chunk"):
         read_image(path)
 
 

@@ -317,7 +317,7 @@ def test_a_file_that_would_run_code_is_refused_and_not_run(tmp_path):
         ("a.pt", b"PK\x03\x04 cut short", "truncated or corrupt"),
         ("a.pt", b"hello world, no weights", "not a readable torch archive"),
         ("a.safetensors", b"\x10\x00\x00\x00\x00\x00\x00\x00{", "truncated, corrupt, or not"),
-        ("a.onnx", b"anything", r"weights of type '.onnx' cannot be read; expected one of \.safe"),
+        ("a.onnx", b"anything", r"by its content it is a text file; expected a safetensors file"),
     ],
 )
 def test_broken_files_say_what_is_wrong(tmp_path, name, content, words):

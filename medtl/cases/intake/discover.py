@@ -244,6 +244,7 @@ def _from_dicom(
             fix="Check the path",
         )
     notes = [f"{count} files left out: {cause}" for cause, count in _causes(scan.skipped)]
+    notes += scan.notes
     num_nameless = sum(not row["patient_id"] for row in scan.rows)
     if num_nameless:
         notes.append(f"{num_nameless} images have no patient id in their header: fill the column")

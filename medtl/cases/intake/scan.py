@@ -21,12 +21,13 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from pydicom.dataset import Dataset
-from pydicom.uid import UID
 
 from medtl.cases.pseudonyms import Kind, band_age, pseudonym
 from medtl.errors import ImageError, ManifestError, RunError
 from medtl.io.dicom.file import heard_warnings, open_dicom
 from medtl.io.dicom.header import facts, pixel_format, value
+from medtl.io.dicom.objects import NO_IMAGES, object_flags, object_name
+from medtl.storage.atomic import sha256_file
 
 COLUMNS = {
     "modality": "modality",
@@ -63,6 +64,7 @@ _CALLED = {
 }
 """What a sheet may call an image by -> its element."""
 
+_UID = "image UID"
 _CHUNK = 64
 """Files that a worker process reads between two reports of progress."""
 
@@ -80,12 +82,14 @@ class ScanResult:
         identities: Pseudonym -> original id, for `pseudonym.remember` and nothing else.
         called: For each row, kind of id -> what the image is called by in headers and paths, to
             join a sheet; never written anywhere.
+        notes: What is odd about the rows together.
     """
 
     rows: tuple[dict[str, str], ...]
     skipped: tuple[tuple[str, str], ...]
     identities: dict[str, str] = field(repr=False)
     called: tuple[dict[str, list[str]], ...] = field(repr=False, default=())
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -132,6 +136,7 @@ def scan_dicom(
             progress(len(files), len(paths))
     skipped += [(file.path, file.cause) for file in files if file.cause]
     images = [file for file in files if not file.cause]
+    notes = _shared_uids(root, images)
     if per == "series":
         images, refused = _series(images)
         skipped += refused
@@ -140,7 +145,39 @@ def scan_dicom(
         {"image": file.path, **_pseudonyms(file, salt, identities), **file.row} for file in images
     ]
     called = tuple(_called(file) for file in images)
-    return ScanResult(tuple(rows), tuple(sorted(skipped)), identities, called)
+    return ScanResult(tuple(rows), tuple(sorted(skipped)), identities, called, notes)
+
+
+def _shared_uids(root: Path, images: Sequence[_File]) -> tuple[str, ...]:
+    """Return notes about files that have one SOP Instance UID: copies, or different objects.
+
+    Reference:
+        PS3.3 C.12.1: the UID names one object; another under the same one is an error of whoever
+        wrote or anonymised it, and which is the right one cannot be known.
+    """
+    groups: dict[str, list[_File]] = defaultdict(list)
+    for image in images:
+        groups[image.ids[_UID]].append(image)
+    shared = [group for uid, group in groups.items() if uid and len(group) > 1]
+    copies: list[list[_File]] = []
+    different: list[list[_File]] = []
+    people = 0
+    for group in shared:
+        is_copy = len({sha256_file(root / image.path) for image in group}) == 1
+        (copies if is_copy else different).append(group)
+        people += len({image.ids["patient_id"] for image in group}) > 1
+    notes = []
+    if different:
+        first = ", ".join(image.path for image in different[0][:2])
+        notes.append(
+            f"{len(different)} SOP Instance UIDs stand in several different files each ({first}"
+            f"{', ...' if len(images) > 2 else ''}): different objects under one UID"
+            + (f", {people} of them in several patients" if people else "")
+        )
+    if copies:
+        first = ", ".join(image.path for image in copies[0][:2])
+        notes.append(f"{len(copies)} images are there more than once, to the byte ({first})")
+    return tuple(notes)
 
 
 def _walk(root: Path) -> tuple[list[str], list[tuple[str, str]]]:
@@ -194,6 +231,8 @@ def _read_one(root: Path, relative: str) -> _File:
             dataset = file.dataset
             if file.pixels is None:
                 return _File(relative, {}, {}, _without_pixels(dataset))
+            if no_image := set(object_flags(dataset)) & set(NO_IMAGES.values()):
+                return _File(relative, {}, {}, no_image.pop().replace("_", " "))
             pixel_format(dataset, file.pixels.kind)  # an image that can be laid out
             known, _ = facts(file)
             row = {column: known.get(fact, "") for column, fact in COLUMNS.items()}
@@ -230,9 +269,8 @@ def _without_pixels(dataset: Dataset) -> str:
     """Return why a DICOM file without pixels is none for a manifest, by its SOP class."""
     if value(dataset, "DirectoryRecordSequence") is not None:
         return "a DICOMDIR, an index of images and no image itself"
-    name = UID(_text(dataset, "SOPClassUID")).name
-    known = f" ({name})" if name and not name[0].isdigit() else ""
-    return f"no pixel data{known}"
+    name = object_name(dataset)
+    return f"no pixel data ({name})" if name else "no pixel data"
 
 
 def _text(dataset: Dataset, keyword: str) -> str:

@@ -21,7 +21,14 @@ from pydicom import uid
 from pydicom.encaps import generate_frames
 
 from medtl.errors import ImageError
-from medtl.io.codestream import decode_codestream, decode_halved, halvings, jpeg_2000_header
+from medtl.io.codestream import (
+    decode_codestream,
+    decode_halved,
+    family_of,
+    halvings,
+    jpeg_2000_header,
+    jpeg_header,
+)
 from medtl.io.cost import COPY_AGAIN
 from medtl.io.dicom.file import UNDEFINED_LENGTH, PixelElement
 from medtl.io.dicom.luts import rgb_from_ybr
@@ -49,6 +56,10 @@ _FAMILIES: dict[str, str] = {
     ),
 }
 """Transfer syntax UID -> family of the compressed streams."""
+
+_LOSSLESS_SYNTAXES = (uid.JPEGLossless, uid.JPEGLosslessSV1)
+_LOSSLESS = 0xC3
+"""Frame marker of JPEG process 14 (SOF3)."""
 
 
 @dataclass(frozen=True)
@@ -132,12 +143,19 @@ def decode_frames(
     decode = _rle if syntax == uid.RLELossless else _codestream
     wanted = set(frames)
     pictures: list[StoredArray] = []
+    flags: dict[str, None] = {}
     for number, data in enumerate(_encapsulated(element, fmt)):
         if number in wanted:
+            flags |= dict.fromkeys(_stream_flags(data, fmt, syntax))
             halved = _halved(data, fmt, syntax, at_least)
             pictures.append(decode(data, fmt, syntax) if halved is None else halved)
-        if len(pictures) == len(wanted):
-            return np.stack(pictures) if len(pictures) > 1 else pictures[0][None], []
+        if number >= fmt.frames:
+            flags["more_frames_than_declared"] = None
+        elif number < fmt.frames - 1 and len(pictures) == len(wanted):
+            break
+    if len(pictures) == len(wanted):
+        stored = np.stack(pictures) if len(pictures) > 1 else pictures[0][None]
+        return stored, [*flags, *_beyond_bits_stored(stored, fmt)]
     raise ImageError(
         f"the pixel data hold fewer frames than Number of Frames says ({fmt.frames})",
         expected=f"frame {max(wanted)} (from 0)",
@@ -192,7 +210,9 @@ def _native(
     if len(frames) < len(cells):
         cells = cells[[number - first for number in frames]]
     if element.kind == "integer" and fmt.bits_allocated > 1:
-        cells = _sample(cells, fmt.high_bit, fmt.bits_stored, fmt.is_signed)
+        high_bit, odd = _true_high_bit(cells, fmt)
+        flags += odd
+        cells = _sample(cells, high_bit, fmt.bits_stored, fmt.is_signed)
     return _lay_out(cells, fmt, is_422), flags
 
 
@@ -232,6 +252,38 @@ def _cells(data: NDArray[np.uint8], element: PixelElement, fmt: PixelFormat) -> 
     if fmt.bits_allocated == 1:
         return np.unpackbits(data, bitorder="little")
     return np.frombuffer(data, f"{order}u{fmt.bits_allocated // 8}")
+
+
+def _true_high_bit(cells: StoredArray, fmt: PixelFormat) -> tuple[int, list[str]]:
+    """Return the highest bit of the sample, and flags where header and cells are at odds.
+
+    Reference:
+        PS3.5 8.1.1: High Bit is Bits Stored - 1. Files from before that rule may keep the sample
+        further up; then the bits below it are zero. A file whose low bits are in use and whose
+        high ones are not has a wrong High Bit.
+    """
+    if fmt.bits_stored == fmt.bits_allocated:
+        return fmt.high_bit, []
+    used = int(np.bitwise_or.reduce(cells, axis=None))
+    below = (1 << (fmt.high_bit + 1 - fmt.bits_stored)) - 1
+    above = used >> (fmt.high_bit + 1)
+    if not used & below:  # also where High Bit is as the rule says
+        odd = ["high_bit_not_bits_stored_less_one"] if below else []
+        is_sign = fmt.is_signed and above
+        if is_sign and fmt.high_bit + 1 == fmt.bits_stored:  # a sign that goes on is no overlay
+            signed = cells.view(cells.dtype.str.replace("u", "i"))
+            limit = 1 << (fmt.bits_stored - 1)
+            is_sign = bool(signed.min() >= -limit and signed.max() < limit)
+            above = 0 if is_sign else above
+        return fmt.high_bit, [*odd, *["bits_above_high_bit_left_out"] * bool(above)]
+    if used >> fmt.bits_stored:
+        raise ImageError(
+            f"High Bit (0028,0102) is {fmt.high_bit} and Bits Stored (0028,0101) is "
+            f"{fmt.bits_stored}, and the pixels use bits on both sides of the sample",
+            expected=f"High Bit {fmt.bits_stored - 1}, or pixels that fit another",
+            fix="Export the image again; which bits are the sample cannot be guessed",
+        )
+    return fmt.bits_stored - 1, ["high_bit_wrong"]
 
 
 def _sample(cells: StoredArray, high_bit: int, bits_stored: int, is_signed: bool) -> StoredArray:
@@ -308,6 +360,46 @@ def _halved(data: bytes, fmt: PixelFormat, syntax: str, at_least: int | None) ->
         return None
     shape = (fmt.rows, fmt.columns, fmt.samples)
     return decode_halved(data, shape, times)[..., None]
+
+
+def _stream_flags(data: bytes, fmt: PixelFormat, syntax: str) -> list[str]:
+    """Return flags for a stream that is not as the header says; refuse one of another format.
+
+    Reference:
+        PS3.5 A.4: processes of the transfer syntaxes; ITU-T T.81 table B.1 for the markers.
+    """
+    family = _FAMILIES.get(syntax, "RLE")
+    found = family_of(data)
+    if found not in ("", family):
+        raise ImageError(
+            f"the pixel data hold {found}, but the transfer syntax says {family}",
+            expected="one format in header and pixel data",
+            fix="Export the image again, or correct the transfer syntax",
+        )
+    if family not in ("JPEG", "JPEG-LS", "JPEG 2000"):
+        return []
+    stream = (jpeg_2000_header if family == "JPEG 2000" else jpeg_header)(data)
+    if stream is None:
+        return []  # decoding says it
+    if stream.precision > fmt.bits_allocated:
+        raise ImageError(
+            f"the {family} stream has {stream.precision} bits a sample",
+            expected=f"at most the {fmt.bits_allocated} bits allocated that the header declares",
+        )
+    flags = ["stream_precision_below_bits_stored"] * (stream.precision < fmt.bits_stored)
+    is_lossless = stream.process == _LOSSLESS
+    if family == "JPEG" and is_lossless != (syntax in _LOSSLESS_SYNTAXES):
+        flags.append("jpeg_process_not_that_of_the_transfer_syntax")
+    return flags
+
+
+def _beyond_bits_stored(stored: StoredArray, fmt: PixelFormat) -> list[str]:
+    """Return a flag where grey values need more bits than Bits Stored."""
+    if fmt.samples > 1 or fmt.bits_stored == fmt.bits_allocated:
+        return []
+    low = -(1 << (fmt.bits_stored - 1)) if fmt.is_signed else 0
+    inside = low <= int(stored.min()) and int(stored.max()) < low + (1 << fmt.bits_stored)
+    return [] if inside else ["pixels_beyond_bits_stored"]
 
 
 def _codestream(data: bytes, fmt: PixelFormat, syntax: str) -> StoredArray:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydicom.datadict import dictionary_description, tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
@@ -255,6 +256,14 @@ def pixel_format(dataset: Dataset, kind: str) -> tuple[PixelFormat, list[str]]:
     if not stored - 1 <= high_bit < allocated:
         high_bit = stored - 1
         flags.append("high_bit_wrong")
+    sign = _choice(dataset, "PixelRepresentation", flags) if kind == "integer" else 0
+    if kind == "integer" and sign == 0 and _smallest(dataset) < 0:
+        raise ImageError(
+            "Pixel Representation (0028,0103) says that the pixels are unsigned, Smallest Image "
+            "Pixel Value (0028,0106) that some are below zero",
+            expected="one of the two",
+            fix="Export the image again; the sign cannot be guessed",
+        )
     fmt = PixelFormat(
         rows=integer(dataset, "Rows"),
         columns=integer(dataset, "Columns"),
@@ -263,11 +272,60 @@ def pixel_format(dataset: Dataset, kind: str) -> tuple[PixelFormat, list[str]]:
         bits_allocated=allocated,
         bits_stored=stored,
         high_bit=high_bit,
-        is_signed=integer(dataset, "PixelRepresentation", 0) == 1,
+        is_signed=sign == 1,
         photometric=photometric,
-        is_planar=integer(dataset, "PlanarConfiguration", 0) == 1,
+        is_planar=samples > 1 and _choice(dataset, "PlanarConfiguration", flags) == 1,
     )
     return fmt, flags
+
+
+def _choice(dataset: Dataset, keyword: str, flags: list[str]) -> int:
+    """Return an element that is 0 or 1; 0 and a flag where it is missing."""
+    if value(dataset, keyword) is None:
+        flags.append(f"no_{dictionary_description(keyword).lower().replace(' ', '_')}")
+        return 0
+    chosen = integer(dataset, keyword)
+    if chosen not in (0, 1):
+        raise ImageError(f"{element_name(keyword)} is {chosen}", expected="0 or 1")
+    return chosen
+
+
+def _smallest(dataset: Dataset) -> float:
+    """Return Smallest Image Pixel Value, 0 when the header does not say."""
+    try:
+        return min(numbers(dataset, "SmallestImagePixelValue"), default=0.0)
+    except ImageError:
+        return 0.0
+
+
+def unlike_stated_range(dataset: Dataset, stored: NDArray[Any], is_signed: bool) -> list[str]:
+    """Return a flag where stored pixels lie outside Smallest to Largest Image Pixel Value.
+
+    Args:
+        dataset: The header.
+        stored: `(F, R, C, 1)` stored values.
+        is_signed: Of the pixels; the two elements are read with the same sign.
+
+    Reference:
+        PS3.3 C.7.6.3: of the frames of the image; padding may lie outside.
+
+    >>> header = Dataset()
+    >>> header.PixelRepresentation = 0
+    >>> header.SmallestImagePixelValue, header.LargestImagePixelValue = 0, 100
+    >>> unlike_stated_range(header, np.array([[[[7], [900]]]], np.uint16), False)
+    ['pixels_outside_smallest_and_largest_pixel_value']
+    """
+    try:
+        ends = numbers(dataset, "SmallestImagePixelValue") + numbers(
+            dataset, "LargestImagePixelValue"
+        )
+    except ImageError:
+        return []
+    if len(ends) != 2 or value(dataset, "PixelPaddingValue") is not None:
+        return []
+    low, high = (end - 65536 if is_signed and end > 32767 else end for end in ends)
+    inside = low <= float(stored.min()) and float(stored.max()) <= high
+    return [] if inside or low >= high else ["pixels_outside_smallest_and_largest_pixel_value"]
 
 
 def facts(file: DicomFile) -> tuple[dict[str, str], list[str]]:
@@ -302,8 +360,6 @@ def facts(file: DicomFile) -> tuple[dict[str, str], list[str]]:
         flags.append("malformed_age")
     if found.get("burned_in_annotation", "").upper() == "YES":
         flags.append("burned_in_annotation")
-    if "LOCALIZER" in found.get("image_type", "").upper().split("\\"):
-        flags.append("localizer")
     return found, flags
 
 

@@ -43,9 +43,11 @@ from medtl.io.dicom.header import (
     numbers,
     pixel_format,
     text,
+    unlike_stated_range,
     value,
 )
 from medtl.io.dicom.luts import LookupTable, Rescale, Window, invert, is_padding, lookup_table
+from medtl.io.dicom.objects import object_flags, object_name
 from medtl.types import Image
 
 _PADDING_STEP = 1e-6
@@ -159,6 +161,7 @@ def _read(
     dataset = file.dataset
     if file.pixels is None:
         raise _without_pixels(dataset)
+    odd_object = object_flags(dataset)
     if value(dataset, "PixelPaddingValue") is not None:
         at_least = None  # an average of padding and picture is neither
     header, flags = facts(file)
@@ -169,7 +172,8 @@ def _read(
     stored, odd_pixels = decode_frames(
         file.pixels, fmt, file.transfer_syntax, sorted(frames), at_least=at_least
     )
-    flags = [*file.flags, *flags, *odd_format, *odd_pixels]
+    flags = [*file.flags, *odd_object, *flags, *odd_format, *odd_pixels]
+    flags += unlike_stated_range(dataset, stored, fmt.is_signed) if fmt.samples == 1 else []
     image = DicomImage(file, fmt, frames, header, flags)
     if stored.shape[1:3] != (fmt.rows, fmt.columns):
         place = coarser(place, (fmt.rows, fmt.columns), stored.shape[1:3])
@@ -208,9 +212,10 @@ def _without_pixels(dataset: Dataset) -> ImageError:
         value(dataset, "MediaStorageSOPClassUID") == MediaStorageDirectoryStorage
     ):
         return ImageError("a DICOMDIR, an index of images and no image itself")
+    name = object_name(dataset)
+    kind = f"by its SOP class it is {name}" if name else "a report, a structure set, a plan"
     return ImageError(
-        "no pixel data: the DICOM file is truncated before them, or is no image "
-        "(a report, a structure set, a plan)",
+        f"no pixel data: the DICOM file is truncated before them, or is no image ({kind})",
         fix="Take it out of the manifest, or copy it again from its source.",
     )
 

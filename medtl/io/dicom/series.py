@@ -151,6 +151,9 @@ def _stack(slices: Sequence[Slice]) -> _Stack:
     order = np.argsort(places @ normal, kind="stable")
     ordered, places = tuple(slices[k] for k in order), places[order]
     between, flags = _distance(ordered, places, normal)
+    uids = {one.ids[3] for one in slices}
+    if slices[0].frame is None and "" not in uids and len(uids) < len(slices):
+        flags += ("several_slices_under_one_sop_instance_uid",)
     rows, columns = ordered[0].spacing
     axes = np.stack([normal, down, across])
     affine = affine_of(axes, places[0], (rows, columns), between)

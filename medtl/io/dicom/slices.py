@@ -25,7 +25,7 @@ class Slice:
     path: Path
     name: str
     frame: int | None
-    ids: tuple[str, str, str]
+    ids: tuple[str, str, str, str]
     size: tuple[int, int]
     samples: int
     kind: tuple[str, str, str]
@@ -119,6 +119,7 @@ def _slice(dataset: Dataset, path: Path, name: str, frame: int | None) -> Slice:
             text(dataset, "SeriesInstanceUID"),
             text(dataset, "PatientID"),
             text(dataset, "FrameOfReferenceUID"),
+            text(dataset, "SOPInstanceUID"),
         ),
         size=(integer(dataset, "Rows"), integer(dataset, "Columns")),
         samples=integer(dataset, "SamplesPerPixel", 1),
