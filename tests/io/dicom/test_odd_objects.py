@@ -13,7 +13,7 @@ from PIL import Image as Pillow
 from pydicom import uid
 from pydicom.dataset import Dataset
 
-from medtl.cases.scan import scan_dicom
+from medtl.cases.intake.scan import scan_dicom
 from medtl.errors import ImageError
 from medtl.io.dicom.objects import object_flags
 from medtl.io.dicom.series import read_series
