@@ -26,7 +26,7 @@ from medtl.cases.pseudonyms import Kind, band_age, pseudonym
 from medtl.errors import ImageError, ManifestError, RunError
 from medtl.io.dicom.file import heard_warnings, open_dicom
 from medtl.io.dicom.header import facts, pixel_format, value
-from medtl.io.dicom.objects import NO_IMAGES, object_flags, object_name
+from medtl.io.dicom.sop_classes import NO_IMAGES, object_flags, object_name
 from medtl.storage.atomic import sha256_file
 
 COLUMNS = {

@@ -47,7 +47,7 @@ from medtl.io.dicom.header import (
     value,
 )
 from medtl.io.dicom.luts import LookupTable, Rescale, Window, invert, is_padding, lookup_table
-from medtl.io.dicom.objects import object_flags, object_name
+from medtl.io.dicom.sop_classes import object_flags, object_name
 from medtl.types import Image
 
 _PADDING_STEP = 1e-6

@@ -15,8 +15,8 @@ from pydicom.dataset import Dataset
 
 from medtl.cases.intake.scan import scan_dicom
 from medtl.errors import ImageError
-from medtl.io.dicom.objects import object_flags
 from medtl.io.dicom.series import read_series
+from medtl.io.dicom.sop_classes import object_flags
 from medtl.io.read import read_image
 
 STORAGE = "1.2.840.10008.5.1.4.1.1."
