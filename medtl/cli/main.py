@@ -12,7 +12,18 @@ import typer
 from medtl import __version__
 from medtl.cli.bars import bars
 from medtl.cli.manifest_commands import manifest_app
-from medtl.cli.shared_options import Out, Overrides, RecipeFile, Resume, Stated, Work, spread
+from medtl.cli.plan_size import Expected, describe_size
+from medtl.cli.shared_options import (
+    Out,
+    Overrides,
+    RecipeFile,
+    Resume,
+    Stated,
+    Work,
+    refuse_missing,
+    spread,
+    there,
+)
 from medtl.cli.study_commands import study_app
 from medtl.errors import MedtlError, extras_named
 from medtl.storage.interrupt import Listener
@@ -40,6 +51,18 @@ CLOSED_PIPE = 141
 
 STOPPED = "Stopped. What was trained is kept; repeat the command with --resume to go on."
 
+RESUMED = {"run", "train", "demo", "study"}
+"""Commands that take --resume."""
+
+
+def _run(path: Path) -> Path | None:
+    return refuse_missing(path, "folder, and so no best.safetensors")
+
+
+RunFolder = Annotated[
+    Path, typer.Argument(metavar="RUN", callback=_run, help="a finished run folder")
+]
+
 Deterministic = Annotated[
     bool, typer.Option("--deterministic", help="the same bits again, also on a GPU; slower there")
 ]
@@ -59,12 +82,13 @@ def main() -> NoReturn:
     listener.close()
     if sys.stdout is not stdout or isinstance(fault, BrokenPipeError):
         os._exit(CLOSED_PIPE)  # typer replaces stdout when its reader has gone
+    stopped = STOPPED if RESUMED & {*sys.argv[1:2]} else "Stopped."
     if listener.heard is not None:  # first: foreign code can turn a signal into any exception
-        _stop(STOPPED, 128 + listener.heard)
+        _stop(stopped, 128 + listener.heard)
     if fault is not None:
         _explain(fault)
     if status == INTERRUPTED:
-        _stop(STOPPED, INTERRUPTED)
+        _stop(stopped, INTERRUPTED)
     sys.exit(status or 0)
 
 
@@ -88,9 +112,7 @@ def _stop(message: str, status: int) -> NoReturn:
 
 def _work(work: Work, *, deterministic: bool, whole: bool) -> Run:
     """Check a recipe and run the whole chain, or its first half."""
-    from medtl.run.check import read_recipe
-
-    checked = read_recipe(work.recipe, work.changes)  # a fault is said before torch is loaded
+    checked = work.check()
     from medtl.run.chain import run_study, train_study
 
     if deterministic:
@@ -134,6 +156,7 @@ def demo(
 ) -> None:
     """Draw synthetic images and run the whole chain on them, offline, to a report."""
     from medtl.demo.demonstration import run_demo
+    from medtl.run.words.ending import headline
 
     with bars() as shown:
         done = run_demo(
@@ -144,6 +167,7 @@ def demo(
             progress=shown.progress,
             callbacks=[shown.watcher()],
         )
+    print("\n".join(headline(done)))
     print(f"Report: {done.report_path}")
 
 
@@ -153,7 +177,7 @@ def init(
     out: Out,
     target: Annotated[str | None, typer.Option(help="column to learn")] = None,
     positive: Annotated[str | None, typer.Option(help="its value that is the finding")] = None,
-    labels: Annotated[Path | None, typer.Option(help="sheet with the labels of the images")] = None,
+    labels: Annotated[Path | None, typer.Option(callback=there, help="sheet of labels")] = None,
     key: Annotated[
         str | None, typer.Option(help="the sheet's column of accession numbers, ids or file names")
     ] = None,
@@ -192,10 +216,32 @@ def check(
 
 
 @app.command()
+def recipe(
+    explain: Annotated[
+        str, typer.Option(metavar="KEY", help="one key or section: image.size, finetune, ...")
+    ] = "",
+) -> None:
+    """Say what the keys of a recipe mean, what they take and their defaults."""
+    from medtl.recipe.explain import explain as explained
+
+    print(explained(explain))
+
+
+@app.command("plan-size")
+@spread
+def plan_size(expected: Expected) -> None:
+    """Say how many patients a study needs for what its authors expect and want to show."""
+    print("\n".join(describe_size(expected)))
+
+
+@app.command()
 @spread
 def run(work: Work, deterministic: Deterministic = False) -> None:
     """Check, train, predict, evaluate and report."""
+    from medtl.run.words.ending import headline
+
     done = _work(work, deterministic=deterministic, whole=True)
+    print("\n".join(headline(done)))
     print(f"Report: {done.files.report}")
 
 
@@ -203,16 +249,20 @@ def run(work: Work, deterministic: Deterministic = False) -> None:
 @spread
 def train(work: Work, deterministic: Deterministic = False) -> None:
     """Check and train; leaves the best checkpoint and the history in a run folder."""
+    from medtl.run.words.ending import training_line
+
     done = _work(work, deterministic=deterministic, whole=False)
+    print(training_line(done))
     print(f"Best model: {done.files.best}")
 
 
 @app.command()
 def predict(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="a finished run folder")],
+    run_folder: RunFolder,
     out: Annotated[Path, typer.Option("--out", help="predictions table, CSV or Parquet")],
     data: Annotated[
-        Path | None, typer.Argument(help="manifest, folder of images, or one image")
+        Path | None,
+        typer.Argument(callback=there, help="manifest, folder of images, or one image"),
     ] = None,
     dicomweb: Annotated[
         str | None, typer.Option(help="address of a server to read a study from, instead of DATA")
@@ -241,8 +291,13 @@ def predict(
         print(f"{odd} flagged, {unread} could not be read: {done.quality}")
 
 
+def _source(path: Path) -> Path | None:
+    return refuse_missing(path, "folder or table, and so no metrics.json or predictions")
+
+
 Source = Annotated[
-    Path, typer.Argument(metavar="RUN|TABLE", help="a run folder or a predictions table")
+    Path,
+    typer.Argument(metavar="RUN|TABLE", callback=_source, help="a run folder or predictions table"),
 ]
 
 
@@ -262,6 +317,9 @@ def evaluate(
     from medtl.run.folder import Run
 
     if source.is_dir():
+        stated.refuse_for_run()
+        if out is not None:
+            raise MedtlError("a run keeps its own metrics.json", fix="Leave --out away")
         run = Run(source)
         found, path = run.evaluate(), run.files.metrics
     else:
@@ -299,27 +357,63 @@ def report(
         folder = out or source.with_name(f"{source.stem}-report")
         page = report_table(source, folder, options, language=language)
     else:
-        if out is not None:
+        stated.refuse_for_run()
+        run = Run(source)
+        if out is not None and run.metrics:  # a fault is said before a folder is made
             out.mkdir(parents=True, exist_ok=True)
-        page = Run(source).report(out and RunFiles(out).report, language=language)
+        page = run.report(out and RunFiles(out).report, language=language)
     print(f"Report: {page}")
     if pdf:
         print(f"PDF: {write_pdf(page, page.with_suffix('.pdf'))}")
 
 
 @app.command()
+def monitor(
+    run_folder: RunFolder,
+    predictions: Annotated[
+        list[Path], typer.Argument(help="what `medtl predict` wrote, in order of time")
+    ],
+    out: Annotated[Path | None, typer.Option("--out", help="folder; default RUN-monitor")] = None,
+    time: Annotated[str, typer.Option(help="column that orders the cases, a date or number")] = "",
+    language: Annotated[Literal["en", "ko"], typer.Option(help="of the page")] = "en",
+) -> None:
+    """Say what changed in images and scores since the test set, with truths or without."""
+    for table in predictions:
+        there(table)
+    from medtl.run.folder import Run
+    from medtl.run.use.monitor import monitor as compare
+
+    folder = out or run_folder.with_name(f"{run_folder.name}-monitor")
+    found = compare(Run(run_folder), predictions, folder, time=time, language=language)
+    for check in found.checks:
+        what = ": ".join(filter(None, (check.label, check.what.replace("_", " "))))
+        if check.changed:
+            print(f"changed: {what} (p {check.p_holm:.3f}, adjusted)")
+        elif check.reason:
+            print(f"not compared: {what}: {check.reason}")
+    compared = sum(check.p is not None for check in found.checks)
+    changed = sum(check.changed for check in found.checks)
+    print(f"{changed or 'None'} of {compared} comparisons shows a change beyond chance")
+    print("\n".join([*found.notes, f"Page: {found.page}"]))
+
+
+@app.command()
 def export(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="a finished run folder")],
+    run_folder: RunFolder,
     out: Annotated[Path, typer.Option("--out", help="new folder for the DICOM files")],
     images: Annotated[
-        Path, typer.Option(help="the DICOM images the run read: their manifest or folder")
+        Path,
+        typer.Option(callback=there, help="the DICOM images the run read: manifest or folder"),
     ],
     dicom: Annotated[bool, typer.Option("--dicom", help="as DICOM: SR, SEG, SC, PDF")] = False,
     predictions: Annotated[
-        Path | None, typer.Option(help="what `medtl predict` wrote; default the test cases")
+        Path | None,
+        typer.Option(callback=there, help="what `medtl predict` wrote; default the test cases"),
     ] = None,
     case: Annotated[list[str] | None, typer.Option(help="only this case; repeatable")] = None,
-    pdf: Annotated[Path | None, typer.Option(help="a document for the study of the case")] = None,
+    pdf: Annotated[
+        Path | None, typer.Option(callback=there, help="a document for the case's study")
+    ] = None,
 ) -> None:
     """Write results as DICOM objects of the patients and studies the images are from."""
     if not dicom:

@@ -3,17 +3,74 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_type_hints
 
 import typer
 
 from medtl.errors import MedtlError
+from medtl.storage.tables import nearest
 
-RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="a YAML recipe")]
+if TYPE_CHECKING:
+    from medtl.recipe.schema import Recipe
+
+
+def there(path: Path | None) -> Path | None:
+    """Refuse a file or folder that is not there, before anything else is found wrong."""
+    return refuse_missing(path, "file or folder")
+
+
+def refuse_missing(path: Path | None, what: str) -> Path | None:
+    """Return what is there; refuse what is not, with the nearest name that is."""
+    if path is None or path.exists():
+        return path
+    near = nearest(path.name, os.listdir(path.parent) if path.parent.is_dir() else ())
+    raise MedtlError(
+        f"there is no such {what}",
+        where=str(path),
+        fix=f"Did you mean {path.with_name(near)}?" if near else "Check the path",
+    )
+
+
+def _out(context: typer.Context, out: Path | None) -> Path:
+    """Return the stated folder, or a new one that is named after the day and the recipe."""
+    if out is not None:
+        return out
+    from medtl.run.folder import fresh_folder, unfinished_runs
+
+    recipe: Path = context.params["recipe"]
+    command = "" if context.info_name in ("run", "train") else f"-{context.info_name}"
+    name = (recipe.absolute().parent.name if recipe.stem == "recipe" else recipe.stem) + command
+    if context.params["resume"]:
+        begun = " or ".join(f"--out {path}" for path in unfinished_runs(name))
+        raise MedtlError(
+            "nothing says which run is to go on", fix=f"Name it: {begun or '--out FOLDER'}"
+        )
+    folder = fresh_folder(name)
+    print(f"Folder of this run: {folder}")
+    return folder
+
+
+def _recipe(path: Path) -> Path | None:
+    """Return a recipe that is there; of a folder, say which files in it may be meant."""
+    if path.is_dir():
+        inside = " or ".join(str(file) for file in sorted(path.glob("*.y*ml"))[:3])
+        raise MedtlError(
+            "this is a folder",
+            where=str(path),
+            expected="a recipe, a YAML file",
+            fix=f"Did you mean {inside}?" if inside else "Make one: medtl init DATA --out FOLDER",
+        )
+    return there(path)
+
+
+RecipeFile = Annotated[
+    Path, typer.Argument(metavar="RECIPE", help="a YAML recipe", callback=_recipe)
+]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[key=value ...]", help="changes to the recipe")
 ]
@@ -21,19 +78,43 @@ Out = Annotated[Path, typer.Option("--out", help="folder to write to; it must no
 Resume = Annotated[bool, typer.Option("--resume", help="go on with what is in the folder")]
 
 
-@dataclass(frozen=True, kw_only=True)
+NOT_STATED = cast(Path, None)
+"""Of a folder for whose name the callback has a default."""
+
+
+@dataclass(frozen=True)
 class Work:
     """A recipe, its changes and the folder of its results."""
 
     recipe: RecipeFile
     overrides: Overrides = None
-    out: Out
     resume: Resume = False
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            help="new folder to write to",
+            callback=_out,
+            show_default="runs/DATE-NAME",
+        ),
+    ] = NOT_STATED
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="at most so many in every stage, for a first try")
+    ] = None
 
     @property
     def changes(self) -> list[str]:
-        """What the command line changes of the recipe."""
-        return self.overrides or []
+        """What the command line changes of the recipe; what is written in full comes last."""
+        epochs = [] if self.epochs is None else [f"finetune.stages.*.epochs={self.epochs}"]
+        return [*epochs, *(self.overrides or [])]
+
+    def check(self) -> Recipe:
+        """Return the recipe after the first pass: all that can be said before torch is loaded."""
+        from medtl.run.check import read_recipe
+        from medtl.run.folder import refuse_existing
+
+        refuse_existing(self.out, resume=self.resume)
+        return read_recipe(self.recipe, self.changes)
 
 
 @dataclass(frozen=True)
@@ -87,6 +168,17 @@ class Stated:
         Literal["max", "mean", "noisy_or"] | None,
         typer.Option(help="how the scores of an exam's images become one"),
     ] = None
+    question: Annotated[str, typer.Option(help="the clinical question, for the report")] = ""
+
+    def refuse_for_run(self) -> None:
+        """Refuse to overlook what was stated: a run is evaluated by its own recipe."""
+        stated = [name for name, value in vars(self).items() if value != getattr(Stated, name)]
+        if stated:
+            raise MedtlError(
+                f"--{stated[0].replace('_', '-')} is for tables that some tool made",
+                expected="a run as its recipe says",
+                fix="Give the run's predictions.csv in place of its folder",
+            )
 
     @property
     def for_evaluation(self) -> dict[str, Any]:

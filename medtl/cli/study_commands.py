@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from medtl.cli.bars import bars
-from medtl.cli.shared_options import Repeats, Work, spread
+from medtl.cli.shared_options import Repeats, Work, spread, there
 
 if TYPE_CHECKING:
     from medtl.studies.conditions import Plan
@@ -34,9 +34,7 @@ def kfold(
     ] = False,
 ) -> None:
     """Cross-validate a recipe by patient, beside a baseline in the same folds."""
-    from medtl.run.check import read_recipe
-
-    checked = read_recipe(work.recipe, work.changes)
+    checked = work.check()
     from medtl.studies import ensemble, kfold
 
     with bars() as shown:
@@ -68,10 +66,8 @@ def shortcuts(
     ] = "1,2",
 ) -> None:
     """Ask what a thumbnail, the header, random weights reach in the folds of a recipe."""
-    from medtl.run.check import read_recipe
-
     factors = [int(factor) for factor in numbers(from_random, "--from-random")]
-    checked = read_recipe(work.recipe, work.changes)
+    checked = work.check()
     from medtl.studies.learned.shortcuts import run_shortcuts
 
     with bars() as shown:
@@ -99,9 +95,7 @@ def learning_curve(
     ] = True,
 ) -> None:
     """Ask whether more patients would help: nested shares of the training patients."""
-    from medtl.run.check import read_recipe
-
-    checked = read_recipe(work.recipe, work.changes)
+    checked = work.check()
     from medtl.studies.learned.training_shares import curve_plan, frozen_curve, summarise_curve
 
     _run_study(work, repeats, curve_plan(checked, numbers(shares, "--shares"), repeats.number))
@@ -119,9 +113,7 @@ def seeds(
     ] = "split,init,order,augment",
 ) -> None:
     """Repeat a recipe with several seeds: mean and spread of its test figures."""
-    from medtl.run.check import read_recipe
-
-    read_recipe(work.recipe, work.changes)
+    work.check()
     from medtl.studies.conditions import seeds_plan
 
     _run_study(work, repeats, seeds_plan(repeats.number, vary=vary.split(",")))
@@ -132,9 +124,10 @@ def seeds(
 def conditions(
     work: Work,
     repeats: Repeats,
-    plan: Annotated[Path, typer.Option(help="YAML file of conditions or factors")],
+    plan: Annotated[Path, typer.Option(callback=there, help="YAML file of conditions or factors")],
 ) -> None:
     """Compare the conditions of a plan file, or the cells of a factorial one, paired by seed."""
+    work.check()
     from medtl.studies.conditions import read_plan
 
     _run_study(work, repeats, read_plan(plan, seeds=repeats.number))
@@ -146,15 +139,15 @@ def zero_gamma(
     work: Work,
     repeats: Repeats,
     plan: Annotated[
-        Path | None, typer.Option(help="other conditions than the sixteen derived from the recipe")
+        Path | None,
+        typer.Option(callback=there, help="other conditions than the sixteen of the recipe"),
     ] = None,
 ) -> None:
     """Ask whether selective zero-gamma and warm-up help: sixteen conditions, paired by seed."""
-    from medtl.run.check import read_recipe
+    checked = work.check()
     from medtl.studies.ablation import zero_gamma_plan
     from medtl.studies.conditions import read_plan
 
-    checked = read_recipe(work.recipe, work.changes)
     number = repeats.number
     stated = read_plan(plan, seeds=number) if plan else zero_gamma_plan(checked, range(number))
     _run_study(work, repeats, stated)
@@ -200,11 +193,14 @@ def _run_study(work: Work, repeats: Repeats, plan: Plan) -> None:
 @spread
 def search(
     work: Work,
-    space: Annotated[Path, typer.Option(help="YAML file: recipe key -> choices or range")],
+    space: Annotated[
+        Path, typer.Option(callback=there, help="YAML file: recipe key -> choices or range")
+    ],
     method: Annotated[Literal["grid", "random", "bayes"], typer.Option()] = "bayes",
     trials: Annotated[int, typer.Option(min=1)] = 30,
 ) -> None:
     """Search for a better recipe by validation; only the winner is tested, once."""
+    work.check()
     from medtl.studies.search import Search, read_space, run_search, to_markdown
     from medtl.studies.single import SingleRun
 
@@ -245,7 +241,9 @@ def compare(
 
 @study_app.command()
 def ensemble(
-    study: Annotated[Path, typer.Argument(help="a study folder whose seeds share one split")],
+    study: Annotated[
+        Path, typer.Argument(callback=there, help="a study folder whose seeds share one split")
+    ],
     condition: Annotated[str | None, typer.Option(help="default: the reference")] = None,
 ) -> None:
     """Average the models of a study's seeds, beside each of them alone."""
@@ -258,7 +256,7 @@ def ensemble(
 
 @study_app.command()
 def summary(
-    study: Annotated[Path, typer.Argument(help="a study folder, finished or not")],
+    study: Annotated[Path, typer.Argument(callback=there, help="a study folder, finished or not")],
     measure: Annotated[str, typer.Option(help="a column of the rows, auroc@site=north")] = "",
 ) -> None:
     """Sum up again what a study has found so far, for any measure of its rows."""

@@ -147,7 +147,7 @@ class ExpectedValue:
     """`-log p_y + strength * |E_p[value] - target|`.
 
     Attributes:
-        strength: NotNegative of the absolute error, per unit of the values, >= 0.
+        strength: Weight of the absolute error, per unit of the values, >= 0.
 
     Reference:
         Rothe, Timofte and Van Gool, "DEX: deep expectation of apparent age", ICCV Workshops 2015,

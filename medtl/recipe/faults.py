@@ -63,7 +63,9 @@ def _fault(entry: dict[str, Any], root: type[BaseModel]) -> MedtlError:
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
         is_option = len(sections) > 2 and isinstance(sections[-3], dict)
         found = f"unknown option of {parts[-2]}" if is_option else "unknown key"
-        return MedtlError(found, where=where, fix=_nearest(parts[-1], [*_fields_of(sections[-2])]))
+        return MedtlError(
+            found, where=where, fix=nearest_fix(parts[-1], [*_fields_of(sections[-2])])
+        )
     if kind in ("missing", "missing_argument"):
         return MedtlError("this key is missing", where=where, fix=_purpose(parts[-1], sections[-2]))
     if kind == "union_tag_not_found":
@@ -76,7 +78,7 @@ def _fault(entry: dict[str, Any], root: type[BaseModel]) -> MedtlError:
         allowed = allowed.replace("'", "").replace(" or ", ", ").split(", ")
         value = ctx.get("tag", value)
         expected = f"one of {', '.join(allowed)}"
-        near = _nearest(str(value), allowed)
+        near = nearest_fix(str(value), allowed)
         return MedtlError(f"got {value!r}", expected=expected, where=where, fix=near)
     message = entry["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if kind == "value_error":
@@ -139,8 +141,8 @@ def _purpose(key: str, section: Any) -> str:
     return f"Add it: {field.description}" if field and field.description else "Add it"
 
 
-def _nearest(name: str, valid: list[str]) -> str:
-    """'Did you mean ...' with the nearest valid name, or the whole list when none is near."""
+def nearest_fix(name: str, valid: list[str]) -> str:
+    """Return 'Did you mean ...' with the nearest name, or the whole list when none is near."""
     near = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
     if near:
         return f"Did you mean {near[0]!r}?"

@@ -26,8 +26,10 @@ Preset = Literal[
 class EarlyStopping(Section):
     """When a stage ends before its last epoch."""
 
-    monitor: Literal["auto", "val_loss", "val_metric"] = "auto"
-    min_delta: NotNegative = 0.0
+    monitor: Literal["auto", "val_loss", "val_metric"] = Field(
+        "auto", description="auto: the statistic where enough validation cases are, else the loss"
+    )
+    min_delta: NotNegative = Field(0.0, description="an improvement is more than this")
     baseline: float | None = Field(None, description="a first epoch worse than this counts as none")
 
 
@@ -52,14 +54,16 @@ class Finetune(Section):
 
     preset: Preset | None = Field(None, description="a well-known course, instead of stages")
     stages: tuple[Annotated[Stage, FromMapping()], ...] = STANDARD
-    batch_size: Annotated[int, Field(ge=2)] = 32
-    accumulate: Count = 1
+    batch_size: Annotated[int, Field(ge=2)] = Field(
+        32, description="images that go through the network together"
+    )
+    accumulate: Count = Field(1, description="batches for one step of the optimiser")
     lr_batch: Count = Field(
         32, description="images a step that the rates are stated for; they scale linearly"
     )
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    weight_decay: NotNegative = 0.01
-    clip_norm: Positive | None = 1.0
+    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="what takes the steps")
+    weight_decay: NotNegative = Field(0.01, description="shrinks weights a little in each step")
+    clip_norm: Positive | None = Field(1.0, description="greatest norm of a gradient; null for any")
     ema_decay: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(
         None,
         description="of the average of the weights that is validated and kept; less in the first "

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from medtl.errors import MedtlError, RecipeError
+from medtl.recipe.finetune import Finetune
 from medtl.storage.yaml import load_yaml, loads
 
 PATH_KEYS = ("data.manifest", "model.weights.path")
@@ -48,29 +49,56 @@ def change(data: dict[str, Any], key: str, value: Any) -> None:
 
     Args:
         data: What a recipe file holds.
-        key: "section.key", or a number for a member of a list ("finetune.stages.0.epochs").
+        key: "section.key"; a number is a member of a list ("finetune.stages.0.epochs"), and * is
+            every one. Stages that a recipe leaves to the default can be changed too.
         value: A path is relative to the current folder.
 
     Raises:
-        MedtlError: When the key leads below a value that has none.
+        MedtlError: When the key leads below a value that has none, or to no member of a list.
     """
     *sections, last = key.split(".")
-    place: Any = data
+    if sections[:2] == ["finetune", "stages"]:
+        _state_stages(data)
+    places: list[Any] = [data]
     for section in sections:
-        if section.isdigit() and isinstance(place, list) and int(section) < len(place):
-            place = place[int(section)]
-        elif isinstance(place, dict):
-            place = place.setdefault(section, {})
-        else:
-            raise MedtlError(f"the override {key!r} leads below a value that has no keys")
-    if isinstance(place, list) and last.isdigit() and int(last) < len(place):
-        place[int(last)] = value
-    elif isinstance(place, dict):
-        place[last] = value
-    else:
-        raise MedtlError(f"the override {key!r} leads below a value that has no keys")
+        places = [
+            place[member] if isinstance(place, list) else place.setdefault(member, {})
+            for place in places
+            for member in _members(place, section, key)
+        ]
+    for place in places:
+        for member in _members(place, last, key):
+            place[member] = value
     if key in PATH_KEYS:
         _resolve_paths(data, Path.cwd())
+
+
+def _members(place: Any, section: str, key: str) -> list[Any]:
+    """What a part of a key names in a mapping or a list."""
+    if isinstance(place, dict):
+        return [section]
+    if not isinstance(place, list) or not (section.isdigit() or section == "*"):
+        raise MedtlError(f"the override {key!r} leads below a value that has no keys")
+    if section == "*":
+        return [*range(len(place))]
+    if int(section) >= len(place):
+        raise MedtlError(
+            f"the override {key!r} leads to number {section} of {len(place)}, which has no keys",
+            expected=f"0 to {len(place) - 1}" if place else "a list with members",
+        )
+    return [int(section)]
+
+
+def _state_stages(data: dict[str, Any]) -> None:
+    """Write the default stages out where the recipe states none, so that they can be changed."""
+    section = data.setdefault("finetune", {})
+    if isinstance(section, dict) and "stages" not in section:
+        if section.get("preset") is not None:
+            raise MedtlError(
+                f"the stages of the preset {section['preset']!r} cannot be changed",
+                fix="State finetune.stages in place of the preset",
+            )
+        section["stages"] = Finetune().model_dump(mode="json")["stages"]
 
 
 def _resolve_paths(data: dict[str, Any], folder: Path) -> None:

@@ -93,8 +93,10 @@ class Study(Section):
 class SplitSpec(Section):
     """How patients are divided when the manifest does not say, and how many of them train."""
 
-    fractions: tuple[Positive, Positive, Positive] = (8.0, 1.0, 1.0)
-    seed: int = 0
+    fractions: tuple[Positive, Positive, Positive] = Field(
+        (8.0, 1.0, 1.0), description="parts of train, val and test"
+    )
+    seed: int = Field(0, description="of the division")
     train_share: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
         1.0, description="of the training patients; a smaller share is part of a larger one"
     )
@@ -159,7 +161,9 @@ class Data(Section):
     )
     missing: Literal["ignore", "zeros"] = Field("ignore", description="what an empty cell means")
     strata: tuple[str, ...] = Field((), description="columns that the report breaks results by")
-    ids: Literal["pseudonymise", "pseudonymous"] = "pseudonymise"
+    ids: Literal["pseudonymise", "pseudonymous"] = Field(
+        "pseudonymise", description="pseudonymous: they identify nobody already and are kept"
+    )
     one_image_per_patient: bool = Field(False, description="there is no patient_id column")
     split: SplitSpec = SplitSpec()
     max_unreadable: Fraction = Field(0.05, description="share of bad files at which a run stops")
@@ -201,15 +205,19 @@ class Data(Section):
 class Clahe(Section):
     """Contrast-limited adaptive histogram equalisation, on full precision."""
 
-    clip_limit: Positive = 2.0
-    tiles: Annotated[int, Field(ge=1, le=64)] = 8
+    clip_limit: Positive = Field(2.0, description="above it, contrast is cut off; 1 changes little")
+    tiles: Annotated[int, Field(ge=1, le=64)] = Field(8, description="per side")
 
 
 class ImageSpec(Section):
     """From a file to what the network sees."""
 
-    modality: Literal["cxr", "hand", "ct", "mr", "fundus", "derm", "histology", "us"]
-    size: Annotated[int, Field(ge=32, le=2048)] = 224
+    modality: Literal["cxr", "hand", "ct", "mr", "fundus", "derm", "histology", "us"] = Field(
+        description="of the images, for intensity and safe augmentation"
+    )
+    size: Annotated[int, Field(ge=32, le=2048)] = Field(
+        224, description="planes: pixels a side of what the network sees"
+    )
     spacing: tuple[Positive, Positive, Positive] | None = Field(
         None, description="volumes: mm per voxel to resample to; makes the study one of volumes"
     )
@@ -222,12 +230,17 @@ class ImageSpec(Section):
     window: str | tuple[float, Positive] | None = Field(
         None, description="a preset ('lung') or [centre, width] in real-world units"
     )
-    percentiles: tuple[float, float] = (0.5, 99.5)
+    percentiles: tuple[float, float] = Field(
+        (0.5, 99.5), description="scale percentile: what becomes 0 and 1, in %"
+    )
     decode: Literal["whole", "reduced"] = Field(
         "whole", description="reduced: JPEG 2000 and JPEG at about twice the size; docs/speed.md"
     )
-    clahe: Clahe | None = None
-    standardise: Literal["weights", "z_score", "pixel_mean", "local_contrast", "none"] = "weights"
+    clahe: Clahe | None = Field(None, description="equalise the contrast of planes locally")
+    standardise: Literal["weights", "z_score", "pixel_mean", "local_contrast", "none"] = Field(
+        "weights",
+        description="weights: with the mean and standard deviation that these were trained on",
+    )
 
     @field_validator("percentiles")
     @classmethod
@@ -261,8 +274,8 @@ class ImageSpec(Section):
 class Augment(Section):
     """Training-time augmentation; what is safe is looked up in the safety table by modality."""
 
-    policy: Literal["safe", "none"] = "safe"
-    probability: Fraction = 0.5
+    policy: Literal["safe", "none"] = Field("safe", description="safe: what the modality allows")
+    probability: Fraction = Field(0.5, description="of each transform, for each image and epoch")
     transforms: dict[str, dict[str, Any]] | None = Field(
         None, description="instead of the modality's own list: name -> parameters"
     )
@@ -272,7 +285,9 @@ class Augment(Section):
 class WeightsSpec(Section):
     """Where the initial weights come from."""
 
-    source: Literal["bundled", "file", "timm", "none"] = "bundled"
+    source: Literal["bundled", "file", "timm", "none"] = Field(
+        "bundled", description="bundled comes with medtl, timm is fetched"
+    )
     path: str | None = Field(None, description="for 'file', relative to the recipe")
     sha256: str | None = Field(None, description="for 'file': its hash, checked before loading")
     allow_missing: tuple[str, ...] | None = Field(
@@ -299,7 +314,9 @@ class Model(Section):
     reuse_until: str | None = Field(
         None, description="last layer group of the backbone that is used; far domains need fewer"
     )
-    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        0.2, description="share of the features that the head loses in training"
+    )
     decoder: Literal["unet", "fpn", "deeplabv3plus"] = Field(
         "unet", description="segmentation of planes: what stands on the backbone"
     )
@@ -328,21 +345,31 @@ class Seeds(Section):
     order: Annotated[int, Field(ge=0)] | None = Field(
         None, description="order of the training cases, and dropout"
     )
-    augment: Annotated[int, Field(ge=0)] | None = None
+    augment: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="what is drawn in augmentation"
+    )
 
 
 class Runtime(Section):
     """On what, and from which seed."""
 
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0)] = Field(0, description="of everything that is drawn")
     seeds: Seeds | None = Field(None, description="instead of seed, for what is named")
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    workers: Annotated[int, Field(ge=0)] = 0
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="auto: the GPU if there is one"
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="auto: bf16 on a GPU that has it, else fp32"
+    )
+    workers: Annotated[int, Field(ge=0)] = Field(
+        0, description="processes that read images beside the training"
+    )
     cache_gb: Annotated[float, Field(ge=0.0)] = Field(
         20.0, description="what this user's cache of images and activations may hold; 0 for none"
     )
-    tensorboard: bool = True
+    tensorboard: bool = Field(
+        True, description="losses, the watched statistic and rates of each epoch, for TensorBoard"
+    )
     mlflow: str | None = Field(None, description="tracking URI; needs medtl[tracking]")
 
 

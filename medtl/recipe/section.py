@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -32,9 +34,22 @@ class FromMapping:
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        """Return the schema for editors, with the first line of each docstring."""
+        """Return the schema for editors, with what the docstring says of class and attributes."""
         said = handler(schema)
         for choice in said.get("oneOf", [said]):
             section = handler.resolve_ref_schema(choice)
-            section["description"] = section.get("description", "").partition("\n")[0]
+            text = section.get("description", "")
+            section["description"] = text.partition("\n")[0]
+            for name, meaning in _attributes(text).items():
+                if name in section["properties"]:
+                    section["properties"][name]["description"] = meaning
         return said
+
+
+def _attributes(docstring: str) -> dict[str, str]:
+    """Name -> text of the part "Attributes:" of a docstring."""
+    part = re.search(r"^Attributes:\n((?:[ ].*\n?|\n)*)", inspect.cleandoc(docstring), re.MULTILINE)
+    entries = (
+        re.findall(r"^ {4}([\w, ]+): ((?:.*\n?)(?: {8}.*\n?)*)", part[1], re.M) if part else []
+    )
+    return {name: " ".join(text.split()) for names, text in entries for name in names.split(", ")}

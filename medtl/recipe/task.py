@@ -109,13 +109,17 @@ def _or_a_name(schema: dict[str, Any]) -> None:
 class TaskSpec(Section):
     """What is learned. A loss is a name, or a name with its options: {name: focal, gamma: 3}."""
 
-    kind: Literal["classification", "regression", "bone_age", "segmentation"] = "classification"
+    kind: Literal["classification", "regression", "bone_age", "segmentation"] = Field(
+        "classification", description="of study"
+    )
     loss: Loss = Field(
         CrossEntropy(),
         description="unless stated: l1 for a quantity, Dice + CE for masks",
         json_schema_extra=_or_a_name,
     )
-    class_weight: Literal["none", "balanced"] = "none"
+    class_weight: Literal["none", "balanced"] = Field(
+        "none", description="balanced: rare classes count more in the loss"
+    )
     unit: str | None = Field(None, min_length=1, description="regression: of the target (%, ml)")
     range: tuple[float, float] | None = Field(
         None, description="regression: smallest and largest value there can be, in the unit"

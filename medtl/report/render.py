@@ -106,6 +106,31 @@ def write_report(
     return out
 
 
+def write_page(out: Path, template: str, content: Row) -> Path:
+    """Write a page of its own in the report's style, in the language of the block.
+
+    Args:
+        out: The HTML file; its folder must exist.
+        template: Its name in `templates/`.
+        content: What the template shows.
+
+    Returns:
+        `out`.
+
+    Raises:
+        RunError: When the file cannot be written.
+    """
+    style = _asset("report.css")
+    frame = {
+        "language": spoken(),
+        "version": __version__,
+        "policy": _policy("", style),
+        "style": Markup(style),
+    }
+    write_text(out, _environment().get_template(template).render({**frame, **content}))
+    return out
+
+
 def _content(metrics: Row, study: Row, given: Records, synthetic: bool) -> dict[str, Any]:
     """Everything the template shows; arguments as for `write_report`, the records by their name.
 

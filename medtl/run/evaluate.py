@@ -58,6 +58,7 @@ class TableOptions:
         unit: Of a regression ("%"), which a table with a unit is.
         exam: Column of the examination that an image is of; "" judges images.
         combine: How the scores of an exam's images become one.
+        question: Of the report's first page, in place of what a file beside the table says.
 
     Example:
         >>> TableOptions(threshold=0.5, strata=["sex"]).threshold
@@ -74,6 +75,7 @@ class TableOptions:
     unit: str = ""
     exam: str = ""
     combine: Combine | None = None
+    question: str = ""
 
 
 def evaluate_rows(  # noqa: PLR0913 - one call states a whole evaluation
@@ -188,8 +190,8 @@ def report_table(
     out.mkdir(parents=True, exist_ok=True)
     files = RunFiles(out)
     result = _write_metrics(rows, table, files.metrics, options)
-    if options.prevalence is not None:
-        study = {**study, "prevalence": options.prevalence}
+    stated = {"prevalence": options.prevalence, "question": options.question or None}
+    study |= {key: value for key, value in stated.items() if value is not None}
     return write_report(
         files.report,
         metrics=result.to_json(),

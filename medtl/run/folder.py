@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import html
+import itertools
 import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -521,11 +523,14 @@ class Run:
     def _reached(self, file: Path, step: str, fix: str = "") -> Path:
         """The file, when the run has got so far."""
         if not file.is_file():
+            missing = "" if self.path.exists() else " (there is no such folder)"
+            go_on = "Go on with it: medtl run RECIPE --out FOLDER --resume"
+            is_run = self.files.log.is_file()  # a folder of `init` holds a recipe too
             raise RunError(
                 f"no {file.name}: the run did not reach {step}",
-                expected="the folder of a run that did",
+                expected=f"the folder of a run that did{missing}",
                 where=self.path.name,
-                fix=fix or "Go on with it: medtl run RECIPE --out FOLDER --resume",
+                fix=fix or (go_on if is_run else "Name the folder of a run"),
             )
         return file
 
@@ -550,6 +555,23 @@ def refuse_existing(out: Path, *, resume: bool) -> None:
             where=str(out),
             fix="Add --resume to go on with it, or choose another --out",
         )
+
+
+def fresh_folder(name: str) -> Path:
+    """Return `runs/DATE-NAME`, or with a number where there is something already.
+
+    Args:
+        name: Of the recipe.
+    """
+    stem = f"{date.today().isoformat()}-{name}"
+    endings = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
+    return next(p for end in endings if not (p := Path("runs", f"{stem}{end}")).exists())
+
+
+def unfinished_runs(name: str) -> list[Path]:
+    """Return the folders that `fresh_folder` named and whose runs did not reach their end."""
+    found = [path for path in Path("runs").glob(f"*-{name}*") if path.is_dir()]
+    return sorted(path for path in found if not Run(path).is_finished)
 
 
 def portable(recipe: Recipe) -> Recipe:

@@ -16,6 +16,7 @@ from medtl.recipe.schema import Recipe
 from medtl.run.build import build_augmenter, build_stages
 from medtl.run.chain import build_training
 from medtl.run.prepare import Prepared, read_study
+from medtl.run.words.expectation import describe_expectations
 from medtl.training.activations import plan_cache
 from medtl.training.fit import rehearse
 from medtl.training.options import Training
@@ -77,6 +78,7 @@ def _describe_cohort(prepared: Prepared) -> Iterator[str]:
         )
         patients = len({case.patient_id for case in cases})
         yield f"{name:>5}: {len(cases)} images of {patients} patients; {counts}"
+    yield from describe_expectations(prepared)
     yield from prepared.manifest.notes
     causes = [f"  {r.case_id}: {r.cause}" for r in prepared.records if r.cause]
     if causes:

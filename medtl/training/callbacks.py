@@ -151,8 +151,10 @@ def tensorboard_listener(folder: Path) -> Watcher:
     writer = SummaryWriter(str(folder))
 
     def listen(history: History) -> None:
+        watched = f"val_{history[-1].get('watched', 'metric')}"
         for name, value in _curves(history).items():
-            writer.add_scalar(name, value, history[-1]["epoch"])
+            tag = watched if name == "val_metric" else name
+            writer.add_scalar(tag, value, history[-1]["epoch"])
         writer.flush()
 
     return Watcher(on_epoch=listen)

@@ -14,26 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tiny_study import RECIPE, write_tiny_study
-from typer.testing import CliRunner
-
-from medtl.cli.main import app, main
+from typed import fails, medtl
 
 MEDTL = Path(sys.executable).with_name("medtl")
-
-
-def medtl(*arguments: str) -> str:
-    """Run a command in this process; return what it printed."""
-    result = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.output
-
-
-def fails(monkeypatch, capsys, *arguments: str) -> tuple[int, str]:
-    """Run a command as the shell does; return exit status and message."""
-    monkeypatch.setattr(sys, "argv", ["medtl", *[str(a) for a in arguments]])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    return int(stop.value.code), capsys.readouterr().err
 
 
 def test_help_is_quick_and_light():
@@ -74,7 +57,7 @@ def test_version_is_a_command_too():
     [
         (["rum"], "Did you mean 'run'"),
         (["run", "nothing.yaml", "--out", "x"], "nothing.yaml"),
-        (["run", "nothing.yaml"], "--out"),
+        (["run", "nothing.yaml"], "no such file"),
         (["predict", "nowhere", "x.png", "--out", "y.csv"], "no best.safetensors"),
         (["evaluate", "nothing.csv"], "nothing.csv"),
         (["report", "nowhere"], "metrics.json"),

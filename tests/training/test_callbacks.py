@@ -38,6 +38,18 @@ def test_tensorboard_gets_every_epoch(tmp_path):
     assert events.Scalars("val_loss")[0].value == 0.25
 
 
+def test_tensorboard_names_the_watched_statistic(tmp_path):
+    row = {**ROW, "val_metric": 0.8, "watched": "auroc"}
+    listen = tensorboard_listener(tmp_path).on_epoch
+    listen([row])
+    listen([row, {**row, "stage": "full", "epoch": 1, "val_metric": 0.9}])
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [round(e.value, 2) for e in events.Scalars("val_auroc")] == [0.8, 0.9]
+    assert [e.step for e in events.Scalars("val_auroc")] == [0, 1]
+
+
 def test_mlflow_that_is_not_installed_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "mlflow", None)
     with pytest.raises(InstallationError, match=r"mlflow is not installed.*medtl\[tracking\]"):

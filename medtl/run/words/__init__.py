@@ -1,0 +1,1 @@
+"""What is said of a run in a few lines: before it, and at its end."""
