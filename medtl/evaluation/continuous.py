@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -79,30 +80,36 @@ def regression(table: pd.DataFrame, strata: Sequence[str], ci: CI, unit: str = "
         if label.endswith("_months") and REFERENCE_AGE not in rows:
             rows = rows.assign(**{REFERENCE_AGE: bands_of(truth[usable], CHILDHOOD)})
             columns.append(REFERENCE_AGE)
-        for subset, group in [("all", rows), *_groups(rows, columns)]:
-            measures = _readings(group, unit, ci)
-            if subset == "all":
-                measures += _correlations(rows, ci)
-            found.measures.extend(_placed(measures, label, subset, len(group)))
         error = rows["y_score"].to_numpy(float) - rows["y_true"].to_numpy(float)
         values = {f"mae_{unit}": np.abs(error), f"bias_{unit}": error}
-        found.measures.extend(_gaps(rows, columns, values, label, ci))
+        own = [*_readings(rows, unit, ci), *_correlations(rows, ci)]
+        found.measures.extend(_placed(own, label, "all", len(rows)))
+        readings = partial(_readings, unit=unit, ci=ci)
+        found.measures.extend(_by_group(rows, columns, readings, values, label, ci))
         found.curves.append(_bland_altman_points(rows, label))
         found.worst.extend(_largest_errors(rows, label))
     return found
 
 
-def _gaps(
+def _by_group(
     rows: pd.DataFrame,
     strata: Sequence[str],
+    measures_of: Callable[[pd.DataFrame], list[Measure]],
     values: Mapping[str, np.ndarray],
     label: str,
     ci: CI,
-) -> list[Measure]:
-    """Return how the groups differ in the mean of a value, tested together by Holm."""
+) -> Iterator[Measure]:
+    """Yield the measures of every group ("unknown" for empty cells), then how their means differ.
+
+    The differences of a value are tested together by Holm.
+    """
     groups = {name: as_groups(rows[name]) for name in strata}
+    for column, names in groups.items():
+        for name in np.unique(names):
+            part = rows[names == name]
+            yield from _placed(measures_of(part), label, f"{column}={name}", len(part))
     found = mean_gaps(values, groups, patients=rows["patient_id"].to_numpy(), ci=ci)
-    return [replace(measure, label=label) for measure in gap_measures(found)]
+    yield from (replace(measure, label=label) for measure in gap_measures(found))
 
 
 def _largest_errors(rows: pd.DataFrame, label: str) -> list[dict[str, Any]]:
@@ -140,15 +147,6 @@ def _test_labels(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     if not len(rows):
         raise PredictionsError("the table has no test rows", expected="rows of split test")
     return [(str(label), part) for label, part in rows.groupby("label", sort=False)]
-
-
-def _groups(rows: pd.DataFrame, strata: Sequence[str]) -> list[tuple[str, pd.DataFrame]]:
-    """Return the rows of every value of every column, "unknown" for empty cells."""
-    found = []
-    for column in strata:
-        values = as_groups(rows[column])
-        found += [(f"{column}={value}", rows[values == value]) for value in np.unique(values)]
-    return found
 
 
 def _refuse_years(truth: np.ndarray, label: str) -> None:
@@ -247,13 +245,11 @@ def segmentation(table: pd.DataFrame, strata: Sequence[str], ci: CI) -> Found:
     """
     found = Found()
     for label, rows in _test_labels(table):
-        for subset, group in [("all", rows), *_groups(rows, strata)]:
-            measures = _per_case(group, ci) + _absences(group, ci)
-            if subset == "all":
-                measures += _sizes(group, ci)
-            found.measures.extend(_placed(measures, label, subset, len(group)))
+        own = [*_cases(rows, ci), *_sizes(rows, ci)]
+        found.measures.extend(_placed(own, label, "all", len(rows)))
         dice = {"dice": rows["dice"].to_numpy(float, na_value=np.nan)}
-        found.measures.extend(_gaps(rows, strata, dice, label, ci))
+        of_group = partial(_cases, ci=ci)
+        found.measures.extend(_by_group(rows, strata, of_group, dice, label, ci))
         empty = int(rows["dice"].isna().sum())
         if empty:
             found.notes.append(
@@ -280,15 +276,16 @@ def _lowest_overlaps(rows: pd.DataFrame, label: str) -> list[dict[str, Any]]:
     ]
 
 
-def _per_case(rows: pd.DataFrame, ci: CI) -> list[Measure]:
-    """Return the summaries of every column; the mean bears the column's own name."""
+def _cases(rows: pd.DataFrame, ci: CI) -> list[Measure]:
+    """Return the summaries of every column, its mean under its own name, and of absences."""
     columns = [name for name in rows if name in PER_CASE or str(name).startswith("nsd_")]
     patients = rows["patient_id"].to_numpy()
     measures = []
     for name in columns:
         values = rows[name].to_numpy(float, na_value=np.nan)
         measures += casewise_measures(str(name), values, patients=patients, ci=ci)
-    return [replace(measure, name=measure.name.removesuffix("_mean")) for measure in measures]
+    named = [replace(measure, name=measure.name.removesuffix("_mean")) for measure in measures]
+    return [*named, *_absences(rows, ci)]
 
 
 def _absences(rows: pd.DataFrame, ci: CI) -> list[Measure]:
