@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from medtl.errors import PredictionsError
-from medtl.evaluation.assemble import evaluate
+from medtl.evaluation.assemble import OfLabels, evaluate
 from medtl.evaluation.own import NO_METRICS, OwnMetric
 from medtl.evaluation.result import Evaluation, Kind
-from medtl.metrics.operating_point import Rule
+from medtl.metrics.operating_point import Rule, with_assurance
 from medtl.metrics.scores import CI, CI95
 from medtl.types import FloatArray, OperatingPoint
 
@@ -28,12 +28,12 @@ def evaluate_arrays(  # noqa: PLR0913 - one call states a whole evaluation
     y_score: ArrayLike,
     patients: ArrayLike | None = None,
     groups: Mapping[str, ArrayLike] = NO_GROUPS,
-    threshold: float | None = None,
+    threshold: OfLabels | None = None,
     *,
     labels: Sequence[str] = (),
     split: ArrayLike = "test",
     rule: Rule | None = None,
-    prevalence: float | None = None,
+    prevalence: OfLabels | None = None,
     kind: Kind | None = None,
     unit: str = "",
     metrics: Mapping[str, OwnMetric] = NO_METRICS,
@@ -47,11 +47,14 @@ def evaluate_arrays(  # noqa: PLR0913 - one call states a whole evaluation
         y_score: `(n,)` or `(n, k)`, higher means more diseased; predictions in the unit.
         patients: `(n,)` identifiers, or None for one row per patient.
         groups: Column -> `(n,)` values to report by ("sex", "site").
-        threshold: Fixed beforehand, for every label: positive if and only if score >= threshold.
+        threshold: Fixed beforehand, for every label, or label -> its own: positive if and only if
+            score >= threshold.
         labels: Names of the k findings or classes.
         split: "test", or `(n,)` of "val" and "test": thresholds are chosen on "val" alone.
-        rule: How to choose the threshold on "val", such as {"sensitivity": 0.9}.
-        prevalence: Of the clinic, for predictive values, in (0, 1).
+        rule: How to choose the threshold on "val", such as {"sensitivity": 0.9}, which is kept with
+            a certainty of 0.9 where no "assurance" is stated.
+        prevalence: Of the clinic, for predictive values, in (0, 1): of every label, or label -> its
+            own.
         kind: "classification" unless a unit is given.
         unit: Of a regression ("months", "%").
         metrics: Own measures by name; see `evaluate`.
@@ -86,10 +89,14 @@ def evaluate_arrays(  # noqa: PLR0913 - one call states a whole evaluation
         columns["patient_id"] = _as_text(patients)
     points = []
     if threshold is not None:
-        points = [OperatingPoint(name, threshold, "given", "given", 0, 0) for name in names]
+        stated = threshold if isinstance(threshold, Mapping) else dict.fromkeys(names, threshold)
+        points = [
+            OperatingPoint(name, at, "given", "given", 0, 0, source="user")
+            for name, at in stated.items()
+        ]
     return evaluate(
         _table(truths, scores, names, columns),
-        rule=rule,
+        rule=None if rule is None else with_assurance(rule),
         operating_points=points,
         prevalence=prevalence,
         strata=list(groups),

@@ -379,3 +379,24 @@ def test_a_name_means_the_measure_itself_and_none_made_from_it() -> None:
     assert found.brier.value == 0.3
     assert found.measure("brier_after_temperature").value == 0.2
     assert found.mae.value == 6.0
+
+
+def test_arrays_take_thresholds_and_prevalences_by_label_and_promise_alike() -> None:
+    rng = np.random.default_rng(7)
+    truth = rng.integers(0, 2, (240, 2))
+    score = 1 / (1 + np.exp(-rng.normal(size=(240, 2)) - truth))
+    split = np.repeat(["val", "test"], 120)
+    found = evaluate_arrays(
+        truth,
+        score,
+        threshold={"a": 0.4},
+        labels=["a", "b"],
+        split=split,
+        rule={"sensitivity": 0.9},
+        prevalence={"b": 0.02},
+        ci=FEW,
+    )
+    given, promised = found.operating_points
+    assert (given.threshold, given.source) == (0.4, "user")
+    assert (promised.target, promised.assurance) == (0.9, 0.9)
+    assert [row["source"] for row in found.per_1000] == ["test set", "stated"]
