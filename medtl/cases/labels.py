@@ -16,6 +16,7 @@ from medtl.cases.polarity import finding_of, is_absence
 from medtl.cases.spellings import folded, spelled_alike
 from medtl.errors import ManifestError
 from medtl.metrics.scores import HALF, soft_label
+from medtl.storage.yaml import scalar
 from medtl.types import SPLITS, Case
 
 MISSING_WORDS = frozenset({"nan", "na", "n/a", "#n/a", "null", "none", "nil", "missing", "?", "-"})
@@ -129,12 +130,14 @@ def meaning_faults(
         return []
     found = f"the values are {_counted(counts, [*counts])}"
     if len(counts) > 2:
-        listed = ", ".join(sorted(counts))
+        listed = ", ".join(map(scalar, sorted(counts)))
         fix = f"If all are classes: data.classes: [{listed}]. If not, map them in data.labels"
         return [ManifestError(found, expected="classes that are stated", where=where, fix=fix)]
     finding = finding_of(*counts)
     answers = [finding] if finding else sorted(counts)
-    fix = f"State which one is the finding: {' or '.join(f'positive: {a}' for a in answers)}"
+    fix = (
+        f"State which one is the finding: {' or '.join(f'positive: {scalar(a)}' for a in answers)}"
+    )
     expected = "to be told which one is the finding"
     return [ManifestError(found, expected=expected, where="data.positive", fix=fix)]
 
@@ -194,7 +197,7 @@ def _third_values(counts: Mapping[str, int], positive: str, where: str) -> list[
     others = [word for word in counts if word != positive]
     if positive not in counts or len(others) < 2:
         return []
-    answer = ", ".join([f"{positive}: 1", *(f"{word}: ..." for word in others)])
+    answer = ", ".join([f"{scalar(positive)}: 1", *(f"{scalar(word)}: ..." for word in others)])
     return [
         ManifestError(
             f"beside {positive!r} ({counts[positive]}) stand {_counted(counts, others)}",
@@ -248,8 +251,8 @@ def _list_fault(counts: Mapping[str, int], where: str, column: str) -> ManifestE
         f"{lists[0]!r}",
         expected="one value a cell",
         where=where,
-        fix=f"Learn them side by side: data.target: [{', '.join(findings)}], "
-        f"data.listed_in: {column}, data.separator: {separator!r}",
+        fix=f"Learn them side by side: data.target: [{', '.join(map(scalar, findings))}], "
+        f"data.listed_in: {scalar(column)}, data.separator: {separator!r}",
     )
 
 

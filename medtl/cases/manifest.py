@@ -6,17 +6,13 @@ Ids leave this module as pseudonyms, and no message quotes a cell but a relative
 
 from __future__ import annotations
 
-import functools
-import os
 import re
-import stat
-import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from os import PathLike
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -24,7 +20,8 @@ from medtl.cases import leaks
 from medtl.cases.columns import NO_COLUMNS, Columns, Where
 from medtl.cases.exams import exam_faults
 from medtl.cases.labels import Vocabulary, soft_notes
-from medtl.cases.pseudonyms import Kind, band_age, load_salt, pseudonym, remember
+from medtl.cases.paths import locator
+from medtl.cases.pseudonyms import Kind, age_unit, band_age, load_salt, pseudonym, remember
 from medtl.cases.raters import with_consensus
 from medtl.cases.sidecar import read_sidecar
 from medtl.cases.spellings import is_rounded, spelled_alike
@@ -32,6 +29,7 @@ from medtl.errors import LeakError, ManifestError, MedtlError
 from medtl.storage import atomic
 from medtl.storage.tables import (
     Table,
+    is_formula,
     looks_like_data,
     nearest,
     raise_together,
@@ -41,7 +39,7 @@ from medtl.storage.tables import (
     write_table,
 )
 from medtl.storage.yaml import dump_yaml
-from medtl.types import Case, Manifest
+from medtl.types import SPLITS, Case, Manifest
 
 SPLIT_NAMES: Mapping[str, str] = MappingProxyType(
     {
@@ -61,11 +59,10 @@ SPLIT_NAMES: Mapping[str, str] = MappingProxyType(
 _NUMBER = re.compile(r"[-+]?\d{1,9}(\.\d*)?")
 _OLDEST_YEARS = 130
 
+_MARKUP = re.compile(r"<\s*[/!a-zA-Z]|&[#a-zA-Z0-9]+;")
+
 _FEW = 3
 """Faults of one cause that are told one by one are fewer."""
-
-_IMAGE_ENDINGS = (".dcm", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".nii", ".nii.gz")
-"""Endings that a table may leave out, or write in another case."""
 
 _STRUCTURAL = ("image", "patient_id", "case_id", "split", "frame")
 """Columns whose misspelling would change what a study does, so it is never overlooked."""
@@ -122,7 +119,7 @@ def read_manifest(
     builder = _CaseBuilder(table, columns, root, names)
     cases, split_opinions, read = with_consensus(builder.with_readings(), columns)
     faults += [*_together(builder.faults), *leaks.patient_faults(cases), *builder.id_faults()]
-    faults += [*split_opinions, *exam_faults(cases)]
+    faults += [*builder.age_faults(), *split_opinions, *exam_faults(cases)]
     raise_together([*faults, *sidecar_faults], path.name)
     if salt is None:
         remember(names.made.items())
@@ -134,8 +131,27 @@ def read_manifest(
         units=MappingProxyType(sidecar["units"]),
         source=sidecar["source"],
         licence=sidecar["licence"],
-        notes=(*table.notes, *builder.notes(), *read, *soft_notes(cases, columns)),
+        notes=(
+            *table.notes,
+            *_active_notes(table),
+            *builder.notes(),
+            *read,
+            *soft_notes(cases, columns),
+        ),
     )
+
+
+def _active_notes(table: Table) -> list[str]:
+    """Say which cells a spreadsheet or a browser would run."""
+    rows = [
+        line
+        for line, row in zip(table.lines, table.rows, strict=True)
+        if any(is_formula(cell) or _MARKUP.search(cell) for cell in row)
+    ]
+    if not rows:
+        return []
+    found = f"{len(rows)} rows hold cells that look like formulas or markup ({rows_text(rows)})"
+    return [f"{found}: taken as text, and escaped in all that is written"]
 
 
 def write_manifest(
@@ -231,7 +247,9 @@ class _CaseBuilder:
         self.patients: dict[str, list[tuple[int, str]]] = defaultdict(list)
         self.first_rows: dict[tuple[str, str], int] = {}
         self.index = {name: i for i, name in enumerate(table.columns)}
-        self.locate = _locator(root)
+        self.ages: dict[str | None, list[int]] = defaultdict(list)
+        self.respelled: list[str] = []
+        self.locate = locator(root, self.respelled)
         self.has_split = any(self._cell(row, "split") for row in table.rows)
 
     def with_readings(self) -> list[Case]:
@@ -270,6 +288,11 @@ class _CaseBuilder:
     def notes(self) -> list[str]:
         """Return what was decided about the rows."""
         notes = [f"the split '{name}' is read as {SPLIT_NAMES[name]}" for name in self.renamed]
+        if self.respelled:
+            notes.append(
+                f"{len(self.respelled)} files were found by names that differ in ending, case or "
+                f"slashes (for example {self.respelled[0]})"
+            )
         if self.duplicates:
             rows = ", ".join(str(line) for line in self.duplicates[:10])
             notes.append(f"{len(self.duplicates)} duplicate rows left out (rows {rows})")
@@ -277,6 +300,13 @@ class _CaseBuilder:
             seen = ", ".join(f"{cell} {n}" for cell, n in self.passed_over.most_common(8))
             left_out = f"{sum(self.passed_over.values())} rows are left out ({seen})"
             notes.append(f"{left_out}: they do not fulfil '{self.wanted.where}'")
+        units = {"y": "years", "m": "months", "w": "weeks", "d": "days"}
+        stated = [f"{len(self.ages[u])} in {word}" for u, word in units.items() if self.ages[u]]
+        if stated:
+            notes.append(f"ages are taken as years: {', '.join(stated)}")
+        if unread := self.ages["unread"]:
+            found = f"{len(unread)} ages are no number with a unit ({rows_text(unread)})"
+            notes.append(f"{found}: taken as groups, and left out where they may be above 89")
         return [*sorted(notes), *self.vocabulary.notes(), *self.spelled]
 
     def id_faults(self) -> Iterator[MedtlError]:
@@ -340,9 +370,23 @@ class _CaseBuilder:
             self._fault(line, f"no {self.wanted.exam}", "Fill the cell, or leave data.exam out")
         return self.names.of("study", given) if given else ""
 
+    def age_faults(self) -> Iterator[MedtlError]:
+        """Yield a fault for ages without a unit beside ages in months, weeks or days."""
+        short = [line for unit in "mwd" for line in self.ages[unit]]
+        if short and self.ages[""]:
+            yield ManifestError(
+                f"{len(self.ages[''])} ages have no unit and {len(short)} are in months, weeks or "
+                "days",
+                expected="one unit, or a unit in every cell",
+                where=f"column 'age', {rows_text(sorted(short))}",
+                fix="Write years (1.5), or the unit in all of them (065Y, 018M)",
+            )
+
     def _check_age(self, row: tuple[str, ...], line: int) -> None:
         """Note an age that nobody has: a code for "unknown", or an error of typing."""
         given = self._cell(row, "age")
+        unit = age_unit(given)
+        self.ages["unread" if unit is None and re.search(r"\d", given) else unit].append(line)
         if _NUMBER.fullmatch(given) and not 0 <= float(given) <= _OLDEST_YEARS:
             fix = "Write years, and leave the cell empty when the age is not known"
             self._fault(line, f"the age is out of the range 0 to {_OLDEST_YEARS} years", fix)
@@ -366,8 +410,10 @@ class _CaseBuilder:
             self.renamed.add(given)
         if self.has_split and not split:
             near = nearest(given, SPLIT_NAMES)
-            hint = f"Did you mean '{near}'" if near else "Fill all cells of the column, or none"
-            self._fault(line, "unknown split" if given else "no split, though others have", hint)
+            hint = f"Did you mean '{near}'" if near else f"Write {', '.join(SPLITS)}"
+            hint = hint if given else "Fill all cells of the column, or none"
+            found = "unknown split" if given else "no split, though others have"
+            self._fault(line, found, hint)
         return split
 
     def _frame(self, row: tuple[str, ...], line: int) -> int | None:
@@ -443,74 +489,6 @@ class _CaseBuilder:
     def _fault(self, line: int, found: str, fix: str) -> None:
         """Note what is wrong with a row."""
         self.faults.append(ManifestError(found, where=f"row {line}", fix=fix))
-
-
-def _locator(root: Path) -> Callable[[str], Path | tuple[str, str]]:
-    """Return a function from a cell to the path it names below `root`, or to a fault and its fix.
-
-    Links are followed before the check, so that none leads out of the folder.
-    """
-    outside = "the path leads outside the manifest's folder (absolute, `..` or a link)"
-    inside = "Put the file below the manifest, and write its path relative to it"
-    real_folder = functools.cache(lambda folder: folder.resolve())
-    names_in = functools.cache(_names_in)  # of this reading: files come and go between two
-
-    def locate(cell: str) -> Path | tuple[str, str]:
-        if not cell:
-            return "no path", "Fill the cell or delete the row"
-        path = root / cell
-        try:
-            path = path.resolve() if path.is_symlink() else real_folder(path.parent) / path.name
-            if path.name == ".." or path == root or not path.is_relative_to(root):
-                return outside, inside
-            mode = path.stat().st_mode
-        except (FileNotFoundError, NotADirectoryError):
-            return _missing(cell, root, names_in)
-        except (OSError, ValueError, RuntimeError):  # name too long, NUL, a loop of links
-            return "the path cannot be used", inside
-        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            return "neither a file nor a folder", "Name an image file or the folder of a series"
-        return path
-
-    return locate
-
-
-def _missing(cell: str, root: Path, names_in: Callable[[Path], tuple[str, ...]]) -> tuple[str, str]:
-    """Return the fault and the fix for a path at which there is nothing."""
-    if PureWindowsPath(cell).is_absolute():
-        return "the path is absolute", "Write it relative to the manifest's folder"
-    slashed = cell.replace("\\", "/")
-    if slashed != cell and (root / slashed).exists():
-        return "the file is not found", "Write / instead of \\ in paths"
-    path = root / slashed
-    lost = [folder for folder in path.parents if root in folder.parents and not folder.exists()]
-    if lost:
-        return (
-            f"the folder {lost[-1].relative_to(root).as_posix()} is not found",
-            "Correct the path",
-        )
-    twins = [name for name in names_in(path.parent) if _stem(name) == _stem(path.name)]
-    if len(twins) == 1:
-        ending = twins[0][len(_stem(twins[0])) :]
-        return "the file is not found", f"Write the name as the file has it, ending {ending!r}"
-    # A cell that does not look like a path may be a name that slipped into the column.
-    name = f" {Path(cell).as_posix()}" if "/" in cell or Path(cell).suffix else ""
-    return f"the file{name} is not found", "Correct the path or delete the row"
-
-
-def _names_in(folder: Path) -> tuple[str, ...]:
-    """Names of the files in a folder; none when it is not there."""
-    try:
-        return tuple(entry.name for entry in os.scandir(folder) if entry.is_file())
-    except OSError:
-        return ()
-
-
-def _stem(name: str) -> str:
-    """A file's name without the ending of an image, in one form of Unicode and without case."""
-    folded = unicodedata.normalize("NFC", name).casefold()
-    endings = [ending for ending in _IMAGE_ENDINGS if folded.endswith(ending)]
-    return folded.removesuffix(max(endings, key=len, default=""))
 
 
 def _together(faults: Sequence[MedtlError]) -> Iterator[MedtlError]:

@@ -22,7 +22,7 @@ from medtl.cases.spellings import spelled_alike
 from medtl.errors import ManifestError, PredictionsError, located
 from medtl.storage.atomic import atomic_path, write_text
 from medtl.storage.spreadsheets import ENDINGS
-from medtl.storage.tables import raise_together, read_table
+from medtl.storage.tables import defuse, raise_together, read_table, undefuse
 from medtl.storage.yaml import load_yaml
 from medtl.types import SPLITS
 
@@ -158,8 +158,7 @@ def _cell(value: Any) -> str:
         return ""
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)
-    text = str(value)
-    return "" if text == "<NA>" else text
+    return defuse("" if str(value) == "<NA>" else value)
 
 
 def _refuse_unknown_format(path: Path, endings: Sequence[str] = (".csv", ".parquet")) -> None:
@@ -188,7 +187,8 @@ def _read_text(path: Path) -> pd.DataFrame:
         read = read_table(path)
         raise_together(read.faults)
     except (ValueError, OSError, ManifestError) as error:
-        reason = str(error).splitlines()[0].replace(str(path), path.name)
+        lines = [line.strip(" -") for line in str(error).replace(str(path), path.name).splitlines()]
+        reason = "; ".join(lines[:1] if len(lines) == 1 else lines[1:4])
         found = f"the table cannot be read ({reason})"
         expected = "a CSV, Parquet, Excel or LibreOffice file"
         raise PredictionsError(found, expected=expected) from error
@@ -204,10 +204,15 @@ def _plain_csv(path: Path) -> pd.DataFrame | None:
     """
     import pandas as pd
 
+    raw = path.read_bytes()
+    if b"\0" in raw:
+        return None
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        table = pd.read_csv(io.BytesIO(raw), dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except UnicodeDecodeError:
         return None
+    if b"'" in raw:
+        table = table.map(undefuse)
     table.columns = table.columns.str.strip()
     is_plain = "case_id" in table and not any(str(name).startswith("Unnamed") for name in table)
     return table.astype(object) if is_plain else None

@@ -126,6 +126,19 @@ def band_age(text: str) -> str:
     return f"{years:.4g}" if unit or "," in text else text
 
 
+def age_unit(text: str) -> str | None:
+    """Return "y", "m", "w" or "d" for the unit that an age states, "" for none; None: no number.
+
+    >>> age_unit("065Y"), age_unit("18 months"), age_unit("65"), age_unit("adult"), age_unit("18X")
+    ('y', 'm', '', None, None)
+    """
+    written = _AGE.fullmatch(text.strip().casefold())
+    if written is None or not written[2]:
+        return None if written is None else ""
+    known = [words[0] for words in _AGE_UNITS.values() if written[2] in words.split()]
+    return known[0] if known else None
+
+
 def remember(pairs: Iterable[tuple[str, str]], *, folder: Path | None = None) -> None:
     """Keep (pseudonym, original id) pairs in this user's local table, mode 0600.
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 PLACE_FLAGS = ("mask_place_rounded", "mask_place_not_comparable")
 """Flags of a pair of masks that are said in `overlap.csv`."""
 
+IGNORED = "ignore"
+"""Name of mask values that are not known: no structure."""
+
 TOLERANCES_MM = (1.0, 2.0)
 """Of the normalised surface Dice."""
 
@@ -32,8 +35,8 @@ def overlap_table(rows: pd.DataFrame, table: Path) -> pd.DataFrame:
         rows: With `case_id, truth, prediction`, and for pictures without a size `spacing_mm`: one
             number, or one per axis, in millimetres.
         table: The file they come from; the masks lie relative to its folder, the names of the
-            values are the `labels` of the YAML file of the same name. Without it, all that is not
-            0 is one structure.
+            values are the `labels` of the YAML file of the same name; voxels of one called
+            "ignore" (nnU-Net's word) count nowhere. Without it, all that is not 0 is one structure.
 
     Raises:
         PredictionsError: If a mask is missing, has another grid or values without a name.
@@ -45,6 +48,7 @@ def overlap_table(rows: pd.DataFrame, table: Path) -> pd.DataFrame:
     found: list[dict[str, Any]] = []
     for _, row in rows.iterrows():
         own = _of_the_row(row, structures)
+        ignored = [value for value, name in own.items() if name == IGNORED]
         truth = _mask_of(row, "truth", table, own)
         prediction = _mask_of(row, "prediction", table, own, like=truth)
         where = f"{table.name}, {row['case_id']}"
@@ -57,12 +61,17 @@ def overlap_table(rows: pd.DataFrame, table: Path) -> pd.DataFrame:
                 where=where,
                 fix="Resample the prediction to the truth's grid, nearest neighbour",
             )
+        not_known = np.isin(truth.array, ignored)
+        compared = [
+            np.where(not_known | np.isin(mask.array, ignored), 0, mask.array)
+            for mask in (truth, prediction)
+        ]
         with located(where):
             overlaps = case_overlaps(
-                truth.array,
-                prediction.array,
+                compared[0],
+                compared[1],
                 stated or truth.spacing,
-                structures=own,
+                structures={value: name for value, name in own.items() if value not in ignored},
                 tolerances_mm=TOLERANCES_MM,
             )
         odd = [flag for flag in prediction.flags if flag in PLACE_FLAGS]

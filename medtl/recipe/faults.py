@@ -83,7 +83,10 @@ def _fault(entry: dict[str, Any], root: type[BaseModel]) -> MedtlError:
     message = entry["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if kind == "value_error":
         return MedtlError(message, where=where)
-    return MedtlError(f"got {value!r}", expected=_WORDS.get(message, message), where=where)
+    is_word = kind == "string_type" and (value is None or isinstance(value, bool | int | float))
+    fix = "YAML takes it for something else: put the word in quotes" if is_word else ""
+    expected = _WORDS.get(message, message)
+    return MedtlError(f"got {value!r}", expected=expected, where=where, fix=fix)
 
 
 def _names_union_member(part: str | int) -> bool:

@@ -134,7 +134,8 @@ def _label_faults(
                 )
             )
         classes = section.get("classes")
-        classes = classes if isinstance(classes, list) else ()
+        if not (isinstance(classes, list) and all(isinstance(one, str) for one in classes)):
+            classes = ()  # the schema says what is wrong with others
         strangers = label_faults(cases, target, classes)
         faults += strangers or meaning_faults(
             cases, target, positive=section.get("positive"), classes=classes

@@ -22,6 +22,7 @@ from medtl.metrics.operating_point import YOUDEN, Rule, with_assurance
 from medtl.report.render import write_report
 from medtl.run.files import RunFiles
 from medtl.storage.atomic import write_json, write_text
+from medtl.storage.tables import defuse
 from medtl.storage.yaml import load_yaml
 from medtl.types import OperatingPoint
 
@@ -302,7 +303,8 @@ def _with_overlaps(rows: pd.DataFrame, table: Path, out: Path) -> pd.DataFrame:
     if "y_score" in rows or "prediction" not in rows:
         return rows
     overlaps = overlap_table(rows, table)
-    write_text(out, overlaps.to_csv(index=False, lineterminator="\n"))
+    safe = overlaps.map(lambda cell: defuse(cell) if isinstance(cell, str) else cell)
+    write_text(out, safe.to_csv(index=False, lineterminator="\n"))
     return overlaps
 
 

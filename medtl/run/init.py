@@ -15,7 +15,7 @@ from medtl.errors import ManifestError, MedtlError, RunError
 from medtl.run.check import read_recipe
 from medtl.storage.atomic import write_text
 from medtl.storage.tables import nearest, raise_together, read_table
-from medtl.storage.yaml import dump_yaml
+from medtl.storage.yaml import scalar
 
 KINDS = {
     "folders": "one folder per class",
@@ -91,7 +91,7 @@ def write_starter(data: Path, out: Path, answers: Answers = Answers()) -> Iterat
     target = _target(found, answers.target)
     choices = [*_label_lines(found, target, answers.positive), *_id_lines(found)]
     if answers.where:
-        choices.append(f"where: {_scalar(answers.where)}")
+        choices.append(f"where: {scalar(answers.where)}")
     out.mkdir(parents=True, exist_ok=True)
     manifest = found.table
     if manifest is None:
@@ -100,8 +100,8 @@ def write_starter(data: Path, out: Path, answers: Answers = Answers()) -> Iterat
         write_manifest(found.rows, manifest, None if out.samefile(found.root) else images)
     yield f"Manifest: {manifest}"
     text = RECIPE.format(
-        question=_scalar(f"Is {target} present?"),
-        manifest=_scalar(str(manifest.resolve())),
+        question=scalar(f"Is {target} present?"),
+        manifest=scalar(str(manifest.resolve())),
         choices="".join(f"  {line}\n" for line in choices),
         modality=answers.modality,
     )
@@ -176,28 +176,28 @@ def _label_lines(found: Discovery, target: str, positive: str | None) -> list[st
             expected=f"one of {', '.join(values[:20])}",
             where=f"column {target!r}",
         )
-    line = f"target: {_scalar(target)}"
+    line = f"target: {scalar(target)}"
     if FINDING_CELLS.issuperset(values) or len(values) > _MOST_WORDS or len(values) < 2:
         return [line]
     listed = None if positive else listed_findings(values)
     if listed is not None:
-        findings = ", ".join(map(_scalar, listed[1]))
-        said = f"listed_in: {_scalar(target)}", f"separator: {_scalar(listed[0])}"
+        findings = ", ".join(map(scalar, listed[1]))
+        said = f"listed_in: {scalar(target)}", f"separator: {scalar(listed[0])}"
         return [f"target: [{findings}]", *said]
     meanings = meanings_of(values, positive)
     if meanings is not None and len(meanings) == 2:
-        finding = _scalar(next(iter(meanings)))
+        finding = scalar(next(iter(meanings)))
         return [line, f"positive: {finding}    # the value that is the finding"]
     if meanings is not None:
-        pairs = ", ".join(f"{_scalar(word)}: {value}" for word, value in meanings.items())
+        pairs = ", ".join(f"{scalar(word)}: {value}" for word, value in meanings.items())
         return [line, f"labels: {{{pairs}}}    # 1 present, 0 absent, -1 uncertain"]
     if len(values) > 2 and positive is None:
-        return [line, f"classes: [{', '.join(map(_scalar, values))}]"]
+        return [line, f"classes: [{', '.join(map(scalar, values))}]"]
     counts = ", ".join(f"{value!r} ({cells.count(value)})" for value in values)
     raise ManifestError(
         f"the values are {counts}, and nothing says which one is the finding",
         where=f"column {target!r}",
-        fix="Say it: " + " or ".join(f"--positive {_scalar(value)}" for value in values)
+        fix="Say it: " + " or ".join(f"--positive {scalar(value)}" for value in values)
         if positive is None
         else f"Write the recipe's data.labels by hand: {{{positive}: 1, ...}}",
     )
@@ -213,8 +213,3 @@ def _id_lines(found: Discovery) -> list[str]:
     if found.kind == "dicom":
         lines.append("ids: pseudonymous    # the scan has replaced them")
     return lines
-
-
-def _scalar(text: str) -> str:
-    """A text as it must be written in YAML, also inside brackets."""
-    return dump_yaml({"x": [text]}).removeprefix("x: [").rstrip("]\n")

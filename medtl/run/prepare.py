@@ -14,6 +14,7 @@ from medtl.data.batches import Samples
 from medtl.data.patches import MaskedSamples
 from medtl.data.reader import ImageReader, ReadRecord, check_readable
 from medtl.data.store import ImageStore
+from medtl.errors import ManifestError
 from medtl.recipe.schema import Recipe
 from medtl.run import record
 from medtl.run.build import (
@@ -28,9 +29,9 @@ from medtl.run.build import (
 from medtl.run.folder import Run, portable
 from medtl.run.trained import check_contract
 from medtl.storage.atomic import write_json
-from medtl.storage.tables import write_table
+from medtl.storage.tables import rows_text, write_table
 from medtl.tasks.protocols import Task
-from medtl.types import Case, Manifest, Progress, silent
+from medtl.types import SPLITS, Case, Manifest, Progress, silent
 
 log = logging.getLogger(__name__)
 
@@ -140,6 +141,7 @@ def read_study(
     notes = (*notes, *one_value_notes(manifest.cases, recipe.data.targets))
     readable = set(store.case_ids)
     cases = tuple(case for case in manifest.cases if case.case_id in readable)
+    notes = (*notes, *_empty_masks(task, cases))
     return Prepared(
         recipe=recipe,
         manifest=replace(manifest, notes=(*manifest.notes, *notes)),
@@ -154,6 +156,34 @@ def read_study(
             "split_sha256": split_hash(manifest),
         },
     )
+
+
+def _empty_masks(task: Task, cases: Sequence[Case]) -> list[str]:
+    """Say how many masks show nothing: an image without a finding, or one that nobody drew.
+
+    Raises:
+        ManifestError: When no training mask shows anything.
+    """
+    if task.encode is None or not cases:
+        return []
+    shown = map(any, task.strata(cases).tolist())
+    empty = [case for case, is_drawn in zip(cases, shown, strict=True) if not is_drawn]
+    counts = {name: sum(c.split == name for c in cases) for name in SPLITS}
+    lacking = {name: sum(c.split == name for c in empty) for name in SPLITS}
+    if counts["train"] and lacking["train"] == counts["train"]:
+        raise ManifestError(
+            f"none of {counts['train']} training masks shows one of {', '.join(task.labels)}",
+            expected="masks with the values of task.structures",
+            where="data.mask",
+            fix="Check the column of the masks, and what their values mean",
+        )
+    if not empty:
+        return []
+    listed = ", ".join(f"{name} {lacking[name]} of {counts[name]}" for name in SPLITS)
+    return [
+        f"{len(empty)} masks show no structure ({listed}; {rows_text([c.row for c in empty])}): "
+        "taken as images without one; leave out the rows that nobody has drawn"
+    ]
 
 
 def split_cases(recipe: Recipe, manifest: Manifest, task: Task) -> Manifest:

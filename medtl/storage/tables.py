@@ -153,8 +153,8 @@ def write_table(rows: Sequence[Mapping[str, Any]], path: str | PathLike[str]) ->
     columns = list(dict.fromkeys(name for row in rows for name in row))
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([_defuse(name) for name in columns])
-    writer.writerows([_defuse(row.get(name)) for name in columns] for row in rows)
+    writer.writerow([defuse(name) for name in columns])
+    writer.writerows([defuse(row.get(name)) for name in columns] for row in rows)
     atomic.write_text(path, text.getvalue())
 
 
@@ -380,7 +380,7 @@ def _point_decimals(columns: Sequence[str], records: list[_Record], said: list[s
 
 def _checked_columns(cells: Sequence[str]) -> tuple[str, ...]:
     """Return the column names of a header."""
-    columns = tuple(_undefuse(cell) for cell in cells)
+    columns = tuple(undefuse(cell) for cell in cells)
     if len(columns) > MAX_COLUMNS:
         raise ManifestError(
             f"{len(columns)} columns",
@@ -410,7 +410,9 @@ def _checked_rows(
     """Return the rows that fit the header, their lines, and the faults of the others."""
     rows, lines, faults = [], [], []
     for line, cells in records:
-        if len(cells) != num_columns:
+        if any("\0" in cell for cell in cells):
+            faults.append(ManifestError("holds NUL bytes", where=f"row {line}", fix=_NUL_FIX))
+        elif len(cells) != num_columns:
             faults.append(
                 ManifestError(
                     f"{len(cells)} fields",
@@ -419,10 +421,8 @@ def _checked_rows(
                     fix="Put quotes around a text that holds the separator",
                 )
             )
-        elif any("\0" in cell for cell in cells):
-            faults.append(ManifestError("holds NUL bytes", where=f"row {line}", fix=_NUL_FIX))
         else:
-            rows.append(tuple(_undefuse(cell) for cell in cells))
+            rows.append(tuple(undefuse(cell) for cell in cells))
             lines.append(line)
     return tuple(rows), tuple(lines), faults
 
@@ -456,14 +456,31 @@ def _cell_text(value: Any) -> str:
     return str(int(value) if is_whole else value).strip()
 
 
-def _defuse(value: Any) -> str:
-    """Return a value as the text of a cell that no spreadsheet runs as a formula."""
+def defuse(value: Any) -> str:
+    """Return a value as the text of a cell that no spreadsheet runs as a formula.
+
+    >>> defuse("=1+1"), defuse("-2.5"), undefuse(defuse("=1+1"))
+    ("'=1+1", '-2.5', '=1+1')
+    """
     text = "" if value is None else str(value)
-    return f"'{text}" if _DANGEROUS.match(text) and not _NUMBER.fullmatch(text) else text
+    return f"'{text}" if is_formula(text) else text
 
 
-def _undefuse(text: str) -> str:
-    """Return the text that `_defuse` was given."""
+def is_formula(text: str) -> bool:
+    """Return whether a spreadsheet would run a text.
+
+    >>> is_formula("@x"), is_formula("+82 10"), is_formula("-3"), is_formula("a=b")
+    (True, True, False, False)
+    """
+    return bool(_DANGEROUS.match(text)) and not _NUMBER.fullmatch(text)
+
+
+def undefuse(text: str) -> str:
+    """Return the text that `defuse` was given.
+
+    >>> undefuse("'@x"), undefuse("'quoted'")
+    ('@x', "'quoted'")
+    """
     return text[1:] if text.startswith("'") and _DANGEROUS.match(text[1:]) else text
 
 

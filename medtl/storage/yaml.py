@@ -103,6 +103,15 @@ def loads(text: str, name: str) -> dict[str, Any]:
         return value
 
 
+def scalar(text: str) -> str:
+    """Return a text as it must be written in YAML, also inside brackets.
+
+    >>> scalar("ja"), scalar("null"), scalar("a, b")
+    ('ja', '"null"', '"a, b"')
+    """
+    return dump_yaml({"x": [text]}).removeprefix("x: [").rstrip("]\n")
+
+
 def dump_yaml(data: Any) -> str:
     """Return `data` as block-style YAML that `loads` and any YAML reader give back unchanged.
 

@@ -279,7 +279,7 @@ def segmentation_task(
 
     Raises:
         ManifestError: When there is no structure, a value is 0 or outside a byte, or structures
-            that exclude each other share a value.
+            that exclude each other share a value, or one is called "ignore".
     """
     values = tuple((v,) if isinstance(v, int) else tuple(v) for v in structures.values())
     every = [value for group in (*values, tuple(ignored)) for value in group]
@@ -289,6 +289,15 @@ def segmentation_task(
             f"{len(values)} structures", expected=f"1 to {MOST_STRUCTURES}, with values",
             where=where,
         )  # fmt: skip
+    if "ignore" in structures:
+        known = [name for name in structures if name != "ignore"]
+        raise ManifestError(
+            "a structure called 'ignore', which nnU-Net calls what is not known",
+            expected="structures that are learned",
+            where=where,
+            fix=f"Leave {', '.join(known)} there and state task.ignored: "
+            f"{[*values[[*structures].index('ignore')]]}",
+        )
     if any(not 0 < value <= 255 for value in every):
         raise ManifestError(
             "a value is not within 1 to 255", expected="0 is background", where=where

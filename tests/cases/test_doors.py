@@ -211,22 +211,32 @@ def test_a_column_may_have_any_name(films: Path) -> None:
     assert faults(films, "target: label, columns: {image: Path, patient_id: Patientennummer}") == ""
 
 
-@pytest.mark.parametrize(
-    ("name", "hint"),
-    [
-        ("img/{:03d}", "'.png'"),
-        ("img/{:03d}.PNG", "'.png'"),
-        ("img/{:03d}.jpg", "'.png'"),
-        ("img\\{:03d}.png", "Write /"),
-    ],
-)
-def test_names_that_nearly_fit_are_one_hint(name: str, hint: str, films: Path) -> None:
+@pytest.mark.parametrize("name", ["img/{:03d}", "img/{:03d}.PNG", "img\\{:03d}.png", "IMG\\{:03d}"])
+def test_names_that_can_mean_one_file_alone_are_found_and_said(name: str, films: Path) -> None:
     path = table(films, "image,patient_id,label", lambda i: f"{name.format(i)},P{i},{i % 2}")
-    with pytest.raises(ManifestError) as caught:
+    if name.startswith("IMG"):
+        with pytest.raises(ManifestError, match="the folder IMG is not found") as caught:
+            read(path, target="label")
+        assert len(str(caught.value).splitlines()) == 1
+        return
+    one = read(path, target="label")
+    assert [case.image.name for case in one.cases] == [f"{i:03d}.png" for i in range(ROWS)]
+    assert f"{ROWS} files were found by names that differ" in " ".join(one.notes)
+
+
+def test_another_format_is_another_file(films: Path) -> None:
+    path = table(films, "image,patient_id,label", lambda i: f"img/{i:03d}.jpg,P{i},{i % 2}")
+    with pytest.raises(ManifestError, match=r"img/000.jpg is not found"):
         read(path, target="label")
-    assert hint in str(caught.value)
-    assert "24" not in str(caught.value) or "and 14 more" in str(caught.value)
-    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_name_that_two_files_may_have_is_not_taken(tmp_path: Path) -> None:
+    for name in ("a.png", "a.dcm", "b.png"):
+        (tmp_path / name).touch()
+    file = tmp_path / "manifest.csv"
+    file.write_text("image,patient_id\na,p1\nb,p2\n", encoding="utf-8")
+    with pytest.raises(ManifestError, match="row 2: image: the file is not found"):
+        read(file)
 
 
 def test_a_wrong_folder_is_one_line(films: Path) -> None:

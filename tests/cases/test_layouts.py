@@ -107,7 +107,7 @@ def test_an_nnunet_folder_has_its_own_test_set_and_folds(tmp_path):
     assert manifest.cases[0].image.name == "a_0000.nii.gz"
     found = import_layout(folder, "nnunet")
     assert {row["split"] for row in found.rows} == {"train", "test"}
-    assert "regions of several labels are not taken over: whole" in found.notes
+    assert any('"whole": [1, 2]' in n and '"overlapping": true' in n for n in found.notes)
 
 
 def test_an_nnunet_folder_without_splits_makes_none(tmp_path):

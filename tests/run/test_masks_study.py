@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from medtl.errors import RunError
+from medtl.errors import ManifestError, RunError
 from medtl.run.chain import run_study
 from medtl.run.check import read_recipe
 from medtl.run.folder import Run
+from medtl.run.prepare import read_study
 
 RECIPE = """
 study: {question: "Where is the square?"}
@@ -73,3 +75,20 @@ def test_new_images_have_no_truth_and_masks_need_a_place(study, tmp_path):
     assert done.frame["truth"].tolist() == [""]
     with pytest.raises(RunError, match="masks are files and have no place"):
         run.predict(data / "3.png")
+
+
+def test_empty_masks_are_counted_and_none_but_empty_ones_are_a_fault(study, tmp_path):
+    source, _ = study
+    data = tmp_path / "data"
+    shutil.copytree(source, data)
+    recipe = read_recipe(data / "recipe.yaml")
+    masks = sorted(data.glob("*_mask.png"))
+    for mask in masks[:5]:
+        Image.fromarray(np.zeros((40, 40), np.uint8)).save(mask)
+    (note,) = [n for n in read_study(recipe).manifest.notes if "no structure" in n]
+    assert note.startswith("5 masks show no structure (train ")
+    assert "taken as images without one" in note
+    for mask in masks:
+        Image.fromarray(np.zeros((40, 40), np.uint8)).save(mask)
+    with pytest.raises(ManifestError, match="training masks shows one of"):
+        read_study(recipe)

@@ -26,6 +26,9 @@ _ENDINGS = (".nii.gz", ".nii", ".png", ".tif")
 _SPEC_KEYS = ("layout", "table", "image", "columns", "manifest")
 """Keys of a YAML file that describes a release: how it is laid out and what its manifest says."""
 
+IGNORE = "ignore"
+"""nnU-Net's name for what is not known: out of loss and metrics, and no class."""
+
 _ONE_EACH = (
     "every case is taken for a patient of its own: correct the column patient_id if some patients "
     "have several"
@@ -134,20 +137,41 @@ def _read_nnunet(folder: Path, fold: int | None) -> Imported:
         found = f"{len(unsplit)} cases are in no part of fold {fold}"
         faults.append(ManifestError(found, where="splits_final.json"))
     raise_together(faults, folder.name)
-    labels, regions = _nnunet_labels(told)
-    notes = [_ONE_EACH]
-    if regions:
-        notes.append(f"regions of several labels are not taken over: {', '.join(regions)}")
+    labels, task = _nnunet_labels(told)
+    notes = [_ONE_EACH, f"the recipe's task: {task}"]
     modality = ", ".join(str(name) for name in channels.values())
     return Imported(tuple(rows), _sidecar(told, labels, modality), tuple(notes))
 
 
-def _nnunet_labels(told: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
-    """Return value -> name of the labels, and the names of regions made of several."""
-    given = _mapping(told, "labels")
-    regions = [str(name) for name, value in given.items() if isinstance(value, list)]
-    single = {str(value): str(name) for name, value in given.items() if str(value).isdigit()}
-    return single, regions
+def _nnunet_labels(told: Mapping[str, Any]) -> tuple[dict[str, str], str]:
+    """Return value -> name of what the masks hold, and the task that a recipe states for them.
+
+    Reference:
+        nnU-Net v2, documentation/region_based_training.md and ignore_label.md: a list of values is
+        a region, which may overlap others; voxels of "ignore" count neither in loss nor metrics.
+    """
+    given = {str(name): _values(value) for name, value in _mapping(told, "labels").items()}
+    known = {name: v for name, v in given.items() if v != (0,) and name != IGNORE}
+    names = {str(v[0]): name for name, v in given.items() if len(v) == 1}
+    for name, values in known.items():
+        if len(values) > 1:  # a value that has no name of its own is called by its regions
+            for value in map(str, values):
+                names.setdefault(value, name)
+    task: dict[str, Any] = {
+        "kind": "segmentation",
+        "structures": {name: v[0] if len(v) == 1 else [*v] for name, v in known.items()},
+    }
+    if IGNORE in given:
+        task["ignored"] = [*given[IGNORE]]
+    if sum(map(len, known.values())) > len({value for v in known.values() for value in v}):
+        task["overlapping"] = True
+    return names, json.dumps(task, ensure_ascii=False)
+
+
+def _values(given: Any) -> tuple[int, ...]:
+    """The values of a label or region; none for what is no whole number."""
+    listed = given if isinstance(given, list) else [given]
+    return tuple(int(value) for value in listed if str(value).isdigit())
 
 
 def _splits(folder: Path, fold: int) -> dict[str, str]:
