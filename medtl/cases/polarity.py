@@ -108,6 +108,8 @@ def _fold(text: str) -> str:
     """A text without case, accents, invisible signs and separators."""
     if text.strip() in ("-", "\u2212", "\u2013"):  # minus signs stand for "negative" in tables
         return "negative"
+    if re.fullmatch(r"[-+]?\d+([.,]\d+)?", text.strip()):  # -1 is "uncertain", 1 is not
+        return text.strip()
     plain = unicodedata.normalize("NFD", unicodedata.normalize("NFKC", text).casefold())
     seen = "".join(sign for sign in plain if unicodedata.category(sign) not in ("Mn", "Cf"))
     return " ".join(re.split(r"[\s_\-.,:;()/]+", unicodedata.normalize("NFC", seen))).strip()

@@ -35,6 +35,9 @@ model: {{backbone: tf_efficientnet_lite0, weights: bundled}}
 task: {{kind: classification}}
 """
 
+NO_LABEL = frozenset({"nan", "na", "n/a", "#n/a", "null", "missing", "?", "unknown"})
+"""Values that may say that there is no label."""
+
 _MOST_WORDS = 50
 """More different values of a target are numbers, or no labels."""
 
@@ -177,6 +180,8 @@ def _label_lines(found: Discovery, target: str, positive: str | None) -> list[st
             where=f"column {target!r}",
         )
     line = f"target: {scalar(target)}"
+    if none_said := _plain_missing(values, positive):
+        return [line, *none_said]
     if FINDING_CELLS.issuperset(values) or len(values) > _MOST_WORDS or len(values) < 2:
         return [line]
     listed = None if positive else listed_findings(values)
@@ -191,16 +196,39 @@ def _label_lines(found: Discovery, target: str, positive: str | None) -> list[st
     if meanings is not None:
         pairs = ", ".join(f"{scalar(word)}: {value}" for word, value in meanings.items())
         return [line, f"labels: {{{pairs}}}    # 1 present, 0 absent, -1 uncertain"]
-    if len(values) > 2 and positive is None:
+    if len(values) > 2 and positive is None and not _have_a_gap(values):
         return [line, f"classes: [{', '.join(map(scalar, values))}]"]
     counts = ", ".join(f"{value!r} ({cells.count(value)})" for value in values)
     raise ManifestError(
         f"the values are {counts}, and nothing says which one is the finding",
         where=f"column {target!r}",
         fix="Say it: " + " or ".join(f"--positive {scalar(value)}" for value in values)
-        if positive is None
-        else f"Write the recipe's data.labels by hand: {{{positive}: 1, ...}}",
+        if positive is None and len(values) == 2
+        else "Write a recipe by hand with data.labels: "
+        f"{{{scalar(positive or values[-1])}: 1, ...}}, 1 present, 0 absent, -1 uncertain, "
+        "'' no label; or data.classes, if each is a class",
     )
+
+
+def _plain_missing(values: list[str], positive: str | None) -> list[str]:
+    """What the recipe says where some values say that there is none, beside a certain finding."""
+    missing = [value for value in values if value.casefold() in NO_LABEL]
+    meanings = meanings_of([v for v in values if v not in missing], positive) if missing else None
+    if meanings is None:
+        return []
+    pairs = ", ".join(f"{scalar(word)}: {value}" for word, value in meanings.items())
+    none = ", ".join(f'{scalar(word)}: ""' for word in missing)
+    return [
+        f"labels: {{{pairs}, {none}}}    # 1 present, 0 absent, -1 uncertain, nothing: no label"
+    ]
+
+
+def _have_a_gap(values: list[str]) -> bool:
+    """Whether values are whole numbers that are no grades (0, 1, 9): one may mean "not known"."""
+    if not all(value.isdecimal() for value in values):
+        return any(value.casefold() in NO_LABEL for value in values)
+    numbers = sorted(map(int, values))
+    return numbers != list(range(numbers[0], numbers[0] + len(numbers)))
 
 
 def _id_lines(found: Discovery) -> list[str]:

@@ -247,3 +247,35 @@ def test_the_images_of_a_manifest_may_lie_elsewhere(tmp_path: Path) -> None:
     (there / "m.csv").write_text("image,patient_id\na/0.png,p\n")
     with pytest.raises(ManifestError, match="not found"):
         read_manifest(there / "m.csv", salt=b"s")
+
+
+# -- values of a label column that mean something else than a class
+
+
+def table_of(folder: Path, values: list[str]) -> Path:
+    """A table of labels, whose images need not be there to start a recipe."""
+    rows = [f"{n}.png,P{n},{values[n % len(values)]}" for n in range(24)]
+    file = folder / "cases.csv"
+    file.write_text("\n".join(["image,patient_id,label", *rows]) + "\n", encoding="utf-8")
+    return file
+
+
+def test_one_is_never_taken_for_uncertain(tmp_path: Path) -> None:
+    """-1 is a word for uncertain; 1 beside 0 and 2 is a grade."""
+    said = "\n".join(write_starter(table_of(tmp_path, ["0", "1", "2"]), tmp_path / "out"))
+    assert 'classes: ["0", "1", "2"]' in said
+    said = "\n".join(write_starter(table_of(tmp_path, ["0", "1", "-1"]), tmp_path / "other"))
+    assert "labels" not in said
+
+
+@pytest.mark.parametrize("values", [["0", "1", "9"], ["AD", "CN", "MCI", "N/A"], ["1", "2", "99"]])
+def test_a_value_that_may_mean_no_label_is_asked_for(values: list[str], tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="nothing says which one is the finding") as caught:
+        list(write_starter(table_of(tmp_path, values), tmp_path / "out"))
+    assert "data.classes, if each is a class" in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_label_beside_a_certain_finding_is_said(tmp_path: Path) -> None:
+    said = "\n".join(write_starter(table_of(tmp_path, ["yes", "no", "n/a"]), tmp_path / "out"))
+    assert 'labels: {"yes": 1, "no": 0, n/a: ""}' in said
