@@ -11,9 +11,11 @@ import typer
 
 from medtl import __version__
 from medtl.cli.bars import bars
+from medtl.cli.clinical_commands import From, WithoutKnown, evaluate_from, readers, validate
 from medtl.cli.manifest_commands import manifest_app
 from medtl.cli.plan_size import Expected, describe_size
 from medtl.cli.shared_options import (
+    Language,
     Out,
     Overrides,
     RecipeFile,
@@ -42,6 +44,8 @@ app = typer.Typer(
 )
 app.add_typer(study_app, name="study")
 app.add_typer(manifest_app, name="manifest")
+app.command()(validate)
+app.command()(readers)
 
 INTERRUPTED = 130
 """Status that typer returns after Ctrl-C (128 + SIGINT)."""
@@ -308,14 +312,21 @@ def evaluate(
     *,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="where to; default TABLE with the ending .metrics.json"),
+        typer.Option("--out", help="where to; default TABLE.metrics.json; --from: a folder"),
     ] = None,
     stated: Stated,
+    origin: From = None,
+    without_known_patients: WithoutKnown = False,
+    language: Language = "en",
 ) -> None:
     """Compute statistics with intervals from a run, or from a table that any tool made."""
     from medtl.run.evaluate import TableOptions, evaluate_table, summarise
     from medtl.run.folder import Run
 
+    if origin is not None:
+        known = without_known_patients
+        evaluate_from(source, origin, out, stated, without_known=known, language=language)
+        return
     if source.is_dir():
         stated.refuse_for_run()
         if out is not None:
@@ -341,7 +352,7 @@ def report(
         typer.Option("--out", help="folder to write to; default RUN, or TABLE with -report"),
     ] = None,
     stated: Stated,
-    language: Annotated[Literal["en", "ko"], typer.Option(help="of the report")] = "en",
+    language: Language = "en",
     pdf: Annotated[
         bool, typer.Option("--pdf", help="print it to PDF too (needs Chromium)")
     ] = False,

@@ -76,6 +76,7 @@ Overrides = Annotated[
 ]
 Out = Annotated[Path, typer.Option("--out", help="folder to write to; it must not exist yet")]
 Resume = Annotated[bool, typer.Option("--resume", help="go on with what is in the folder")]
+Language = Annotated[Literal["en", "ko"], typer.Option(help="of the report")]
 
 
 NOT_STATED = cast(Path, None)
@@ -111,7 +112,7 @@ class Work:
     def check(self) -> Recipe:
         """Return the recipe after the first pass: all that can be said before torch is loaded."""
         from medtl.run.check import read_recipe
-        from medtl.run.folder import refuse_existing
+        from medtl.run.files import refuse_existing
 
         refuse_existing(self.out, resume=self.resume)
         return read_recipe(self.recipe, self.changes)

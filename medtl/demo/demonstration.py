@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 from medtl.run.chain import run_study
 from medtl.run.check import read_recipe
-from medtl.run.folder import Run, refuse_existing
+from medtl.run.files import refuse_existing
+from medtl.run.folder import Run
 from medtl.storage.atomic import write_text
 from medtl.types import Progress, silent
 

@@ -28,6 +28,7 @@ from medtl.evaluation.statements.recalibrated import (
     after_recalibration,
     fit_where_needed,
 )
+from medtl.evaluation.transfer.sites import sites_of
 from medtl.evaluation.variants import variants
 from medtl.metrics import subgroups
 from medtl.metrics.catalogue import unit_word
@@ -207,6 +208,9 @@ def _evaluate_classification(
         notes=tuple(notes),
         variants=tuple(variants(on_test, tests, thresholds, ci)),
         worst=tuple(worst_cases(on_test, tuple(points.values()))),
+        sites=tuple(
+            one for rows in tests for one in sites_of(rows, thresholds.get(rows.label), ci)
+        ),
     )
 
 

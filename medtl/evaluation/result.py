@@ -20,6 +20,8 @@ from medtl.evaluation.statements.concerns import Concern
 from medtl.evaluation.statements.missing_scores import MissingScores
 from medtl.evaluation.statements.promises import Promise
 from medtl.evaluation.statements.recalibrated import Recalibrated
+from medtl.evaluation.transfer.sites import SitesOf
+from medtl.evaluation.transfer.source_target import External
 from medtl.evaluation.variants import Variant
 from medtl.metrics.catalogue import entry
 from medtl.types import Measure, OperatingPoint
@@ -38,6 +40,9 @@ PARTS = ("concerns", "measures", "operating_points", "promises", "counts", "conf
          "missing_scores", "recalibrations", "curves", "variants", "worst", "comparison", "readers",
          "notes", "test_openings")  # fmt: skip
 """What a `metrics.json` holds, in its order."""
+
+MORE = ("sites", "external")
+"""What it holds where there is some of it."""
 
 SHOWN = 4
 """Headline measures in a `repr`."""
@@ -73,6 +78,8 @@ class Evaluation:
         promises: What the thresholds aimed at, and what the test rows showed.
         missing_scores: Findings whose test rows lack scores, and what these could change.
         recalibrations: Of findings whose validation rows call for one.
+        sites: Measures at every site, and over sites like these; `metrics.json` may be without.
+        external: Source beside target, where a run's model is judged on other patients.
         cohort: Who is in the table; not part of `metrics.json`.
     """
 
@@ -94,6 +101,8 @@ class Evaluation:
     promises: tuple[Promise, ...] = ()
     missing_scores: tuple[MissingScores, ...] = ()
     recalibrations: tuple[Recalibrated, ...] = ()
+    sites: tuple[SitesOf, ...] = ()
+    external: External | None = None
     cohort: dict[str, Any] | None = field(default=None, compare=False)
 
     @property
@@ -212,7 +221,8 @@ class Evaluation:
         for point in content["operating_points"]:
             point["threshold"] = storable(point["threshold"])
         unit = {"unit": self.unit} if self.unit else {}
-        return {"schema": SCHEMA, "kind": self.kind, **unit, **content}
+        more = {name: plain(getattr(self, name)) for name in MORE if getattr(self, name)}
+        return {"schema": SCHEMA, "kind": self.kind, **unit, **content, **more}
 
     @classmethod
     def from_json(cls, source: str | PathLike[str] | Mapping[str, Any]) -> Evaluation:

@@ -34,7 +34,7 @@ __all__, __getattr__, __dir__ = lazily(
         "subgroups": "gaps mean_gaps",
         "temperature": "fit_recalibration",
         "transfer.random_effects": "random_effects",
-        "transfer.shift": "difference_between shift_prior standardised_difference",
+        "transfer.shift": "difference_between standardised_difference",
         "transfer.updating": "advise_update updating_ladder",
     },
 )

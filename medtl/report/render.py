@@ -21,7 +21,7 @@ from medtl.report import card
 from medtl.report.language import numbers as words
 from medtl.report.language.texts import fill, knows, plain, speaking, spoken, translated
 from medtl.report.page import caveats as limits
-from medtl.report.page import drawings, headline, models, slider
+from medtl.report.page import drawings, headline, models, slider, transfer
 from medtl.report.page import finding as view
 from medtl.report.page import sections as records
 from medtl.report.page.checklist import checklist
@@ -174,6 +174,8 @@ def _content(metrics: Row, study: Row, given: Records, synthetic: bool) -> dict[
         "pooled": {label: view.read_pooled(metrics, label) for label in ("macro", "overall")},
         "confusion": headline.confusion_view(metrics, found),
         "comparison": models.comparison_view(metrics),
+        "external": transfer.external_view(metrics),
+        "sites": transfer.sites_view(metrics),
         "openings": metrics.get("test_openings"),
         "worst": records.worst_view(metrics),
         "measures": [row for row in measures if row["subset"] == "all"],
@@ -261,6 +263,7 @@ def _environment() -> Environment:
         difference=words.difference_text,
         count=words.count_text,
         worst_cell=records.worst_cell,
+        cell_text=words.cell,
         measure_cells=card.measure_cells,
         by_subgroup=card.by_subgroup,
         threshold_origin=headline.threshold_origin,

@@ -102,7 +102,7 @@ def evaluate_rows(  # noqa: PLR0913 - one call states a whole evaluation
         unit: Of a regression ("%"), "" for other kinds of study and for bone age.
         exams: How the scores of an exam's images become one; None judges images.
     """
-    rows = _with_overlaps(rows, files.predictions, files.overlaps)
+    rows = with_overlaps(rows, files.predictions, files.overlaps)
     rows, combined = by_exam(rows, exams) if exams else (rows, [])
     present = [name for name in strata if name in rows]
     labels = {*rows["label"]} if "label" in rows else {""}
@@ -206,8 +206,8 @@ def report_table(
 
 def _write_metrics(rows: pd.DataFrame, table: Path, out: Path, options: TableOptions) -> Evaluation:
     """Evaluate the rows of a table, write the statistics and return them."""
-    _check_options(rows, table, options)
-    rows = _with_overlaps(rows, table, RunFiles(out.parent).overlaps)
+    check_options(rows, table, options)
+    rows = with_overlaps(rows, table, RunFiles(out.parent).overlaps)
     rows, combined = by_exam(rows, options.combine, options.exam) if options.combine else (rows, [])
     of_models, _ = without_readers(rows)
     has_val = bool((rows["split"] == "val").any())
@@ -244,7 +244,7 @@ def _given_points(rows: pd.DataFrame, stated: OfLabels | None) -> list[Operating
     ]
 
 
-def _check_options(rows: pd.DataFrame, table: Path, options: TableOptions) -> None:
+def check_options(rows: pd.DataFrame, table: Path, options: TableOptions) -> None:
     """Refuse what does not fit the table, before anything is computed."""
     missing = [name for name in options.strata if name not in rows.columns]
     if missing:
@@ -298,7 +298,7 @@ def _study_of(table: Path) -> dict[str, Any]:
     return dict(study)
 
 
-def _with_overlaps(rows: pd.DataFrame, table: Path, out: Path) -> pd.DataFrame:
+def with_overlaps(rows: pd.DataFrame, table: Path, out: Path) -> pd.DataFrame:
     """Return the rows unchanged, or for masks one row per case and structure, also as a file."""
     if "y_score" in rows or "prediction" not in rows:
         return rows

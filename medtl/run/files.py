@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from medtl.errors import RunError
+from medtl.recipe.schema import Recipe
+
 UNSEALED = frozenset({"checksums.json", ".lock", "log.txt", "tensorboard", "cache"})
 """Files and folders without a checksum: they may still grow, or hold no result."""
 
@@ -37,3 +40,30 @@ class RunFiles:
         self.checksums = folder / "checksums.json"
         self.tensorboard = folder / "tensorboard"
         self.cache = folder / "cache"
+
+
+def refuse_existing(out: Path, *, resume: bool) -> None:
+    """Refuse to write into a folder that holds something, unless a run in it is to go on.
+
+    Raises:
+        RunError: When `out` is a file, or holds files and `resume` is not asked for.
+    """
+    if out.exists() and not out.is_dir():
+        raise RunError("this is a file", where=str(out), fix="Choose another --out")
+    lock = RunFiles(out).lock  # Windows keeps it while it is held, also where a run was taken back
+    if not resume and out.exists() and any(entry != lock for entry in out.iterdir()):
+        raise RunError(
+            "the folder exists and is not empty",
+            where=str(out),
+            fix="Add --resume to go on with it, or choose another --out",
+        )
+
+
+def portable(recipe: Recipe) -> Recipe:
+    """Return the recipe without the folders of this machine: a path can name a person."""
+    data = recipe.data.model_copy(update={"manifest": Path(recipe.data.manifest).name})
+    weights = recipe.model.weights
+    if weights.path is not None:
+        weights = weights.model_copy(update={"path": Path(weights.path).name})
+    model = recipe.model.model_copy(update={"weights": weights})
+    return recipe.model_copy(update={"data": data, "model": model})

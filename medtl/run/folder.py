@@ -21,7 +21,7 @@ from medtl.errors import MedtlError, RunError
 from medtl.evaluation.result import Evaluation, built
 from medtl.evaluation.statements.recalibrated import Recalibrated
 from medtl.recipe.schema import Recipe, parse_recipe
-from medtl.run.files import UNSEALED, RunFiles
+from medtl.run.files import UNSEALED, RunFiles, portable, refuse_existing
 from medtl.storage.atomic import read_json, remove_leftovers, sha256_file, write_json, write_text
 from medtl.storage.lock import locked
 from medtl.storage.traces import SHORTEST_BYTES, find_traces
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from medtl.export.objects import Exported
     from medtl.metrics.temperature import Recalibration
     from medtl.prediction.sink import TrainedModel
+    from medtl.run.evaluate import TableOptions
     from medtl.run.predicted import Predictions
 
 
@@ -351,6 +352,41 @@ class Run:
         with fetched_study(url, study, keep, progress) as (folder, left_out):
             return replace(self.predict(folder, out, progress=progress), left_out=left_out)
 
+    def validate(
+        self,
+        data: str | os.PathLike[str],
+        out: str | os.PathLike[str],
+        options: TableOptions | None = None,
+        *,
+        without_known: bool = False,
+        language: str = "en",
+        progress: Progress = silent,
+    ) -> Evaluation:
+        """Judge the model on other patients, at its frozen thresholds; see docs/other-hospitals.md.
+
+        Args:
+            data: A predictions table, or a manifest whose images are predicted first.
+            out: Folder for the report, the statistics and the tables; new for images.
+            options: What is stated of the table; a threshold, a kind and a unit are the run's.
+            without_known: Leave out patients that the run was trained or tuned on.
+            language: Of the report, "en" or "ko".
+            progress: Told of reading and predicting.
+
+        Raises:
+            MedtlError: As `medtl.run.clinical.external.evaluate_external` and `predict`.
+        """
+        from medtl.run.clinical import external
+
+        source, table = external.Source.of(self.files, self.evaluation), Path(data)
+        if not external.is_table(table):
+            refuse_existing(Path(out), resume=False)
+            table = RunFiles(Path(out)).predictions
+            done = self.predict(data, table, progress=progress)
+            external.keep_predictions(done.frame, table, Path(data).name)
+        return external.evaluate_external(
+            table, source, Path(out), options, without_known=without_known, language=language
+        )
+
     def export(
         self,
         out: str | os.PathLike[str],
@@ -540,23 +576,6 @@ class Run:
         return found
 
 
-def refuse_existing(out: Path, *, resume: bool) -> None:
-    """Refuse to write into a folder that holds something, unless a run in it is to go on.
-
-    Raises:
-        RunError: When `out` is a file, or holds files and `resume` is not asked for.
-    """
-    if out.exists() and not out.is_dir():
-        raise RunError("this is a file", where=str(out), fix="Choose another --out")
-    lock = RunFiles(out).lock  # Windows keeps it while it is held, also where a run was taken back
-    if not resume and out.exists() and any(entry != lock for entry in out.iterdir()):
-        raise RunError(
-            "the folder exists and is not empty",
-            where=str(out),
-            fix="Add --resume to go on with it, or choose another --out",
-        )
-
-
 def fresh_folder(name: str) -> Path:
     """Return `runs/DATE-NAME`, or with a number where there is something already.
 
@@ -572,13 +591,3 @@ def unfinished_runs(name: str) -> list[Path]:
     """Return the folders that `fresh_folder` named and whose runs did not reach their end."""
     found = [path for path in Path("runs").glob(f"*-{name}*") if path.is_dir()]
     return sorted(path for path in found if not Run(path).is_finished)
-
-
-def portable(recipe: Recipe) -> Recipe:
-    """Return the recipe without the folders of this machine: a path can name a person."""
-    data = recipe.data.model_copy(update={"manifest": Path(recipe.data.manifest).name})
-    weights = recipe.model.weights
-    if weights.path is not None:
-        weights = weights.model_copy(update={"path": Path(weights.path).name})
-    model = recipe.model.model_copy(update={"weights": weights})
-    return recipe.model_copy(update={"data": data, "model": model})

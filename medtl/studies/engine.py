@@ -15,7 +15,8 @@ from typing import Any
 from medtl.errors import RunError
 from medtl.recipe.schema import Recipe
 from medtl.run.check import read_recipe
-from medtl.run.folder import Run, portable, refuse_existing
+from medtl.run.files import portable, refuse_existing
+from medtl.run.folder import Run
 from medtl.studies.conditions import Plan, fix_plan, seeded
 from medtl.studies.rows import Row, add_row, finished, read_rows
 from medtl.studies.single import SingleRun, shared_images

@@ -28,7 +28,7 @@ from medtl.errors import RunError
 from medtl.recipe.schema import Recipe
 from medtl.run.build import build_manifest, build_task
 from medtl.run.check import read_recipe
-from medtl.run.folder import portable, refuse_existing
+from medtl.run.files import portable, refuse_existing
 from medtl.storage.atomic import write_json, write_text
 from medtl.storage.yaml import dump_yaml, load_yaml
 from medtl.studies.conditions import fix_plan

@@ -14,7 +14,7 @@ from medtl.metrics.ranking import auc_covariance, auroc
 from medtl.metrics.scores import CI, Scores
 from medtl.metrics.temperature import expit, logit
 from medtl.metrics.transfer.random_effects import random_effects
-from medtl.metrics.transfer.shift import difference_between, shift_prior, standardised_difference
+from medtl.metrics.transfer.shift import difference_between, standardised_difference
 from medtl.metrics.transfer.updating import advise_update, cross_fitted, updating_ladder
 from medtl.types import FloatArray, Measure
 
@@ -135,18 +135,6 @@ def test_difference_without_a_side_says_which() -> None:
     assert "source" in difference_between(none, known).reason
     assert "target" in difference_between(known, none).reason
     assert difference_between(known, known).status == "degenerate"
-
-
-def test_prior_shift_keeps_calibration() -> None:
-    random = np.random.default_rng(0)
-    truth, score = miscalibrated(40_000, slope=1.0)
-    kept = (truth == 0) | (random.random(truth.size) < 0.1)
-    before, after = truth.mean(), truth[kept].mean()
-    moved = shift_prior(score[kept], before, after)
-    assert moved.mean() == pytest.approx(after, abs=0.01)
-    assert abs(score[kept].mean() - after) > 0.1  # the control: unmoved they are far off
-    with pytest.raises(PredictionsError, match="prevalences"):
-        shift_prior([0.5], 0.0, 0.1)
 
 
 def test_no_patient_is_judged_by_a_fit_that_saw_him() -> None:

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from tiny_study import write_tiny_study
 
-from medtl.errors import LeakError, RunError, WeightsError
+from medtl.errors import LeakError, PredictionsError, RunError, WeightsError
 from medtl.evaluation.result import plain as plain_json
 from medtl.evaluation.statements.recalibrated import Recalibrated
 from medtl.metrics.temperature import Recalibration
@@ -163,6 +163,37 @@ def test_an_image_unlike_training_is_said(study, tmp_path):
     Run(run).predict(tmp_path / "odd.png", tmp_path / "odd.csv")
     said = pd.read_csv(tmp_path / "odd.csv")["unlike_training"].iloc[0]
     assert "intensity outside the training range" in said
+
+
+def test_a_run_is_validated_on_images_of_another_place(study, tmp_path):
+    recipe, run = study
+    write_tiny_study(tmp_path / "there", patients=34)
+    lines = (tmp_path / "there" / "manifest.csv").read_text().splitlines()
+    other = [lines[0], *(line for line in lines[1:] if "Kim-3" in line or "Kim-2" in line)]
+    manifest = tmp_path / "there" / "other.csv"
+    manifest.write_text("\n".join(other).replace("Kim-", "Lee-") + "\n")
+    with pytest.raises(PredictionsError, match="patients of run are among these") as error:
+        Run(run).validate(manifest, tmp_path / "seen")  # new names, but the pixels are known
+    kept = tmp_path / "seen" / "predictions.csv"
+    assert f"medtl evaluate {kept} --from {run} --without-known-patients" in str(error.value)
+    assert kept.is_file()
+    found = Run(run).validate(manifest, tmp_path / "out", without_known=True)
+    predicted = tmp_path / "out" / "predictions.csv"
+    again = Run(run).validate(predicted, tmp_path / "again", without_known=True)
+    assert again.external == found.external
+    assert found.external is not None
+    assert found.operating_points == Run(run).evaluation.operating_points
+    rows = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    assert set(rows["split"]) == {"test"}
+    assert (tmp_path / "out" / "report.html").is_file()
+    with pytest.raises(RunError, match="exists and is not empty"):
+        Run(run).validate(manifest, tmp_path / "out")
+    with pytest.raises(RunError, match="the manifest that the run was made of"):
+        Run(run).validate(recipe.with_name("manifest.csv"), tmp_path / "own")
+    bare = [line.split(",") for line in other]
+    manifest.write_text("\n".join(",".join(cells[:2]) for cells in bare) + "\n")
+    with pytest.raises(RunError, match="no image has a truth of bright"):
+        Run(run).validate(manifest, tmp_path / "bare")
 
 
 def test_predict_says_what_is_missing(study, tmp_path):

@@ -7,7 +7,7 @@ threshold sensitivity and specificity. All readers read all cases in all modalit
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Literal
 
@@ -203,13 +203,14 @@ def reader_study(
         y_true, table.reshape(t * r, n), of, threshold=threshold, patients=patients
     )
     theta, sigma = values.reshape(t, r), covariance.reshape(t, r, t, r)
-    blank = Scores.of(y_true, table[0, 0], patients).blank(of, ci)
+    blank = _blank(Scores.of(y_true, table[0, 0], patients), of, ci)
     means = tuple(
-        _averaged(blank, theta[i], sigma[i, :, i, :], readers).test.difference for i in range(t)
+        _inside(_averaged(blank, theta[i], sigma[i, :, i, :], readers).test.difference)
+        for i in range(t)
     )
     pairs = [
         _averaged(
-            Scores.of(y_true, table[0, 0], patients).blank(f"{of}_difference", ci),
+            replace(blank, name=f"{of}_difference"),
             theta[i] - theta[j],
             sigma[i, :, i] + sigma[j, :, j] - sigma[i, :, j] - sigma[j, :, i],
             readers,
@@ -261,7 +262,8 @@ def against_readers(
     values, covariance = figures_of_merit(y_true, np.vstack([table, scores]), of, patients=patients)
     cross = covariance[:-1, -1]
     moved = covariance[:-1, :-1] + covariance[-1, -1] - cross[:, None] - cross[None, :]
-    blank = Scores.of(y_true, table[0], patients).blank(f"{of}_difference", ci)
+    blank = _blank(Scores.of(y_true, table[0], patients), of, ci)
+    blank = replace(blank, name=f"{of}_difference")
     return _averaged(blank, values[-1] - values[:-1], moved, readers)
 
 
@@ -328,6 +330,19 @@ def _averaged(
     found = blank.ok(value, (value - half, value + half), method)
     detectable = minimum_detectable_difference(error)
     return Contrast(PairedTest(found, value / error, p, method, detectable), error, freedom)
+
+
+def _blank(rows: Scores, of: str, ci: CI) -> Measure:
+    """Return a figure without a value that knows the cases it is of."""
+    mine = {"sensitivity": rows.truth, "specificity": ~rows.truth}.get(of)
+    return (rows if mine is None else rows.only(mine)).blank(of, ci)
+
+
+def _inside(measure: Measure) -> Measure:
+    """Return a figure whose interval ends where it can end, at 0 and 1."""
+    if measure.low is None or measure.high is None:
+        return measure
+    return replace(measure, low=max(measure.low, 0.0), high=min(measure.high, 1.0))
 
 
 def _refuse_one_reader(count: int, readers: Readers) -> None:

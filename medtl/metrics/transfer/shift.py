@@ -1,4 +1,4 @@
-"""How other patients differ from those a model was made on, and what a shift of prevalence does."""
+"""How other patients differ from those a model was made on, and what that does to its measures."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-from medtl.errors import PredictionsError
-from medtl.metrics.intervals import wald
+from medtl.metrics.intervals import mover_sum, wald
 from medtl.metrics.scores import CI, CI95, finite_vector
-from medtl.metrics.temperature import expit, logit
-from medtl.types import FloatArray, Measure
+from medtl.types import Measure
 
 
 def standardised_difference(
@@ -43,7 +41,8 @@ def standardised_difference(
     spread = math.sqrt((one.var(ddof=0 if shares else 1) + two.var(ddof=0 if shares else 1)) / 2)
     gap = float(two.mean() - one.mean())
     if not spread > 0:
-        return blank.ok(0.0, (0.0, 0.0), "") if gap == 0 else blank.undefined("it does not vary")
+        reason = "it does not vary"
+        return blank.weak(0.0, reason) if gap == 0 else blank.undefined(reason)
     value, total = gap / spread, one.size + two.size
     error = math.sqrt(total / (one.size * two.size) + value**2 / (2 * total))
     return blank.ok(value, wald(value, error, ci.level), "Hedges-Olkin")
@@ -67,36 +66,13 @@ def difference_between(source: Measure, target: Measure) -> Measure:
         f"{target.name}_difference", target.n, target.n_positive, target.n_patients
     )
     if source.value is None or target.value is None:
-        which, why = ("source", source) if source.value is None else ("target", target)
-        return blank.undefined(f"not estimable in the {which}: {why.reason}")
+        which = "source" if source.value is None else "target"
+        return blank.undefined(f"the {which} has no value")
     value = target.value - source.value
-    if None in (source.low, source.high, target.low, target.high):
+    if source.low is None or source.high is None or target.low is None or target.high is None:
         return blank.weak(value, "there is no interval on both sides")
-    down = math.hypot(target.value - target.low, source.high - source.value)  # type: ignore[operator]
-    up = math.hypot(target.high - target.value, source.value - source.low)  # type: ignore[operator]
-    return blank.ok(value, (value - down, value + up), "MOVER")
-
-
-def shift_prior(probability: ArrayLike, source: float, target: float) -> FloatArray:
-    """Return the probabilities for another prevalence, if nothing but the prevalence differs.
-
-    Args:
-        probability: `(n,)` calibrated where the prevalence is `source`.
-        source: Prevalence, in (0, 1).
-        target: Prevalence, in (0, 1).
-
-    Raises:
-        PredictionsError: If a prevalence is not inside (0, 1).
-
-    Reference:
-        Elkan, IJCAI 2001; Saerens et al., Neural Computation 2002;14:21.
-
-    >>> shift_prior([0.5], 0.5, 0.1)
-    array([0.1])
-    """
-    odds = logit(np.array([source, target], dtype=float))
-    if not (0 < source < 1 and 0 < target < 1):
-        raise PredictionsError(
-            f"prevalences of {source:g} and {target:g}", expected="shares between 0 and 1"
-        )
-    return expit(logit(np.asarray(probability, dtype=float)) + odds[1] - odds[0])
+    here, minus = (
+        (target.value, target.low, target.high),
+        (-source.value, -source.high, -source.low),
+    )
+    return blank.ok(value, mover_sum(here, minus), "MOVER")

@@ -6,6 +6,7 @@ with more freedom does not look better for that alone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -14,10 +15,10 @@ import numpy as np
 from medtl.errors import PredictionsError
 from medtl.metrics.calibration import brier, calibration_line, fitted_line, log_loss
 from medtl.metrics.confusion import share_measures
+from medtl.metrics.curves.decision_curve import at_prevalence
 from medtl.metrics.operating_point import Rule, choose_operating_point
 from medtl.metrics.scores import CI, CI95, Ids, Scores, Truth, Values, probabilities
 from medtl.metrics.temperature import expit, fit_recalibration, logit
-from medtl.metrics.transfer.shift import shift_prior
 from medtl.types import FloatArray, IntArray, Measure
 
 STEPS = ("none", "prior", "intercept", "platt", "platt_and_threshold")
@@ -37,7 +38,8 @@ class Step:
         name: One of `STEPS`.
         intercept, slope: Of logit p' = intercept + slope logit p, fitted on all rows; None where
             the step could not be fitted.
-        threshold: That goes with the updated probability; None without one.
+        threshold: That goes with the updated probability; None without one, and where the rule
+            flags nobody.
         measures: Brier score, log loss, calibration and, with a threshold, sensitivity and
             specificity, of the cross-fitted probabilities.
         reason: Why there is none.
@@ -211,6 +213,8 @@ def _step(
         measures += share_measures(decided, threshold=1.0, ci=ci)[:2]
     elif threshold is not None:
         measures += share_measures(updated, threshold=threshold, ci=ci)[:2]
+    if threshold is not None and math.isinf(threshold):
+        threshold = None
     return Step(name, intercept, slope, threshold, tuple(measures))
 
 
@@ -221,7 +225,7 @@ def _line(name: str, rows: Scores, prevalence: float | None) -> tuple[float, flo
         return 0.0, 1.0
     if name == "prior" and prevalence is not None:
         there = rows.positives / rows.truth.size
-        return float(logit(shift_prior([0.5], prevalence, there))[0]), 1.0
+        return float(logit(at_prevalence([0.5], there, prevalence))[0]), 1.0
     if name == "intercept":
         shift = fitted_line(rows, np.ones((logits.size, 1)), logits)
         if isinstance(shift, str):
