@@ -26,7 +26,8 @@ from medtl.run.build import (
     build_stages,
     build_surgery,
 )
-from medtl.run.folder import Run, portable
+from medtl.run.files import portable
+from medtl.run.folder import Run
 from medtl.run.prepare import Prepared, prepare, read_study
 from medtl.storage.atomic import write_json
 from medtl.training import fit as loop

@@ -26,7 +26,8 @@ from medtl.run.build import (
     build_samples,
     build_task,
 )
-from medtl.run.folder import Run, portable
+from medtl.run.files import portable
+from medtl.run.folder import Run
 from medtl.run.trained import check_contract
 from medtl.storage.atomic import write_json
 from medtl.storage.tables import rows_text, write_table

@@ -20,7 +20,8 @@ from medtl.data.reader import Encode, ImageReader, ReadRecord
 from medtl.recipe.schema import Recipe
 from medtl.run.build import Decode, build_decoder, build_manifest, build_task
 from medtl.run.chain import fit, illustrate, predict
-from medtl.run.folder import Run, portable
+from medtl.run.files import portable
+from medtl.run.folder import Run
 from medtl.run.prepare import Prepared, prepare, split_cases
 from medtl.studies.rows import measures_row
 from medtl.training.checkpoint import load_checkpoint, without_prefix
