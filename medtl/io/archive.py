@@ -158,5 +158,5 @@ def _size_fault(unpacked: int, packed: int, limits: Limits) -> str:
     """Return the fault of the sizes, "" for none."""
     if unpacked > limits.inflate_free_bytes and unpacked > limits.inflate_ratio * max(packed, 1):
         times = unpacked // max(packed, 1)
-        return f"{packed} bytes unpack to {unpacked} or more ({times} times), as in a bomb"
+        return f"{packed} bytes unpack to {unpacked} or more ({times} times), beyond the limit (a bomb)"
     return ""

@@ -31,6 +31,7 @@ def series(folder: Path, changes: dict[int, dict[str, Any]] | None = None, **com
     folder.mkdir(exist_ok=True)
     for number, name in enumerate("cadeb"):
         elements: dict[str, Any] = {
+            "SOPInstanceUID": f"1.2.3.{number + 1}",
             "SeriesInstanceUID": "1.2.3",
             "FrameOfReferenceUID": "1.2.9",
             "ImagePositionPatient": place(number),
