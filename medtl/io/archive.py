@@ -158,5 +158,6 @@ def _size_fault(unpacked: int, packed: int, limits: Limits) -> str:
     """Return the fault of the sizes, "" for none."""
     if unpacked > limits.inflate_free_bytes and unpacked > limits.inflate_ratio * max(packed, 1):
         times = unpacked // max(packed, 1)
-        return f"{packed} bytes unpack to {unpacked} or more ({times} times), beyond the limit (a bomb)"
+        sizes = f"{packed} bytes unpack to {unpacked} or more ({times} times)"
+        return f"{sizes}, beyond the limit (a bomb)"
     return ""
