@@ -227,6 +227,7 @@ def pixel_format(dataset: Dataset, kind: str) -> tuple[PixelFormat, list[str]]:
     >>> header.PhotometricInterpretation = "MONOCHROME2"
     >>> header.Rows, header.Columns = 4, 6
     >>> header.BitsAllocated, header.BitsStored = 16, 12
+    >>> header.PixelRepresentation = 0
     >>> fmt, flags = pixel_format(header, "integer")
     >>> fmt.bits_stored, fmt.high_bit, fmt.is_signed, flags
     (12, 11, False, [])
