@@ -66,8 +66,12 @@ class Finetune(Section):
     clip_norm: Positive | None = Field(1.0, description="greatest norm of a gradient; null for any")
     ema_decay: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(
         None,
-        description="of the average of the weights that is validated and kept; less in the first "
-        "steps of a stage: min(ema_decay, (1 + n) / (10 + n))",
+        description="of the average of the weights that is validated and kept",
+    )
+    ema_warmup: bool = Field(
+        True,
+        description="less ema_decay in the first steps of a stage, (1 + n) / (10 + n); false gives "
+        "the figures of earlier runs",
     )
     penalty: Annotated[Penalty, FromMapping()] | None = None
     cached_views: Annotated[int, Field(ge=0)] = Field(

@@ -14,8 +14,8 @@ class MovingAverage:
 
     Every stage has its own, which begins where the stage begins: at the best weights so far, which
     are an average themselves. It follows quickly at first, with min(decay, (1 + n) / (10 + n))
-    after n steps of the stage; else a stage of few steps would be judged, and kept, by weights that
-    had hardly left where they began.
+    after n steps of the stage; without that a stage of few steps is judged, and kept, by weights
+    that have hardly left where they began.
 
     Buffers (batch-norm statistics) are copied, not averaged: they are averages already. timm's
     `ModelEmaV3` gives the same bits, but keeps a second network: a stage on stored activations
@@ -25,13 +25,14 @@ class MovingAverage:
     Args:
         model: The network to follow.
         decay: Share of the old average kept at each step, in (0, 1), once warmed up.
+        warmup: Whether it follows quickly at first.
 
     Reference:
         TensorFlow's ExponentialMovingAverage with `num_updates`, for the first steps.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
+    def __init__(self, model: nn.Module, decay: float, *, warmup: bool = True) -> None:
+        self.decay, self.warmup = decay, warmup
         self.average = {name: t.detach().clone() for name, t in model.state_dict().items()}
 
     @torch.no_grad()
@@ -42,7 +43,7 @@ class MovingAverage:
             model: After the step.
             number: Of the step in the stage, from 0.
         """
-        decay = min(self.decay, (1 + number) / (10 + number))
+        decay = min(self.decay, (1 + number) / (10 + number)) if self.warmup else self.decay
         trained = {name for name, p in model.named_parameters() if p.requires_grad}
         for name, tensor in model.state_dict().items():
             if name in trained:

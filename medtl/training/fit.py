@@ -183,7 +183,7 @@ def _open(
     optimizer = enter_stage(training, stage)
     average = None
     if options.ema_decay is not None:
-        average = MovingAverage(training.model, options.ema_decay)
+        average = MovingAverage(training.model, options.ema_decay, warmup=options.ema_warmup)
         log.info("stage %s: its average begins at the best weights so far", stage.name)
     if position.in_stage:
         load_optimizer(optimizer, without_prefix("optimizer", saved))

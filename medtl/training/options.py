@@ -36,6 +36,7 @@ class Options:
         clip_norm: Largest gradient norm, or None.
         ema_decay: Of the moving average that is validated and kept instead of the weights, or None;
             see `MovingAverage`.
+        ema_warmup: Whether the average follows quickly in the first steps of a stage.
         penalty: On the size of some weights, or None.
         monitor: "auto" watches the statistic where there are enough validation cases, else the
             validation loss.
@@ -51,6 +52,7 @@ class Options:
     weight_decay: float = 0.01
     clip_norm: float | None = 1.0
     ema_decay: float | None = None
+    ema_warmup: bool = True
     penalty: Penalty | None = None
     monitor: Literal["auto", "val_loss", "val_metric"] = "auto"
     min_delta: float = 0.0

@@ -34,6 +34,15 @@ def test_the_average_follows_quickly_at_first():
     assert seen == pytest.approx([1 / 10, 2 / 110, 2 / 440, 2 / 1760], rel=1e-4)
 
 
+def test_without_a_warm_up_the_decay_is_the_stated_one_from_the_first_step():
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, 0.0)
+    average = MovingAverage(model, 0.9, warmup=False)
+    nn.init.constant_(model.weight, 1.0)
+    average.update(model, 0)
+    assert average.average["weight"].item() == pytest.approx(0.1)
+
+
 def test_a_short_training_is_kept_near_its_weights(tmp_path, monkeypatch):
     """Few steps an epoch and a decay of .99: the kept model was at chance, the weights not."""
     stage = replace(FULL, lr={"head": 3e-2, "base": 3e-2}, warmup_epochs=0)
