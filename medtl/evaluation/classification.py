@@ -182,7 +182,13 @@ def macro_measures(
 
     blank = replace(blank, n_patients=num_patients(np.concatenate([r.patients for r in used])))
     measures = resampled_measures(
-        means, names, blank, np.arange(patients), ci.affordable(n), reason="undefined for a label"
+        means,
+        names,
+        blank,
+        np.arange(patients),
+        ci.affordable(n),
+        reason="undefined for a label",
+        units=min(num_patients(r.patients[r.scores.truth]) for r in used),
     )
     of = f"mean over {len(used)} of {len(labels)} labels"
     return [

@@ -55,7 +55,9 @@ def exclusive_classes(
     names = [*CLASS_SUMMARIES, "auroc_hand_till"]
     reason = "fewer than two classes occur"
     few = ci.affordable(truth.size)
-    summaries = resampled_measures(statistics, names, blank, patients, few, reason=reason)
+    summaries = resampled_measures(
+        statistics, names, blank, patients, few, reason=reason, units=int(np.bincount(truth).min())
+    )
     measures = [
         replace(measure, label="overall")
         for measure in (accuracy, *summaries)

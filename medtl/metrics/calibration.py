@@ -11,10 +11,27 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from medtl.metrics.intervals import linearised_error, percentile, wald, wilson
+from medtl.metrics.intervals import (
+    linearised_error,
+    log_wald,
+    normal_quantile,
+    percentile,
+    t_quantile,
+    wilson,
+)
 from medtl.metrics.ranking import Ranking, rank
 from medtl.metrics.resampling import BLOCK_CELLS, FromCounts
-from medtl.metrics.scores import CI, CI95, NO_ROWS, ONE_CLASS, Ids, Scores, Truth, Values
+from medtl.metrics.scores import (
+    CI,
+    CI95,
+    NO_ROWS,
+    ONE_CLASS,
+    Ids,
+    Scores,
+    Truth,
+    Values,
+    num_patients,
+)
 from medtl.metrics.scores import probabilities as checked
 from medtl.metrics.temperature import CLIP, expit, logistic, logit, separates
 from medtl.types import BoolArray, FloatArray, IntArray, Measure
@@ -282,7 +299,7 @@ def log_loss(
 
 
 def _mean(name: str, losses: FloatArray, rows: Scores, ci: CI) -> Measure:
-    """Return the mean of a non-negative value per row with a Wald interval over patients."""
+    """Return the mean of a non-negative value per row with t's interval on the log scale."""
     blank = rows.blank(name, ci)
     if not losses.size:
         return blank.undefined(NO_ROWS)
@@ -290,8 +307,8 @@ def _mean(name: str, losses: FloatArray, rows: Scores, ci: CI) -> Measure:
     if not error > 0:
         reason = "it does not vary between patients, or there is one patient only"
         return blank.weak(value, reason)
-    low, high = wald(value, error, ci.level)
-    return blank.ok(value, (max(low, 0.0), high), "Wald over patients")
+    bounds = log_wald(value, error, t_quantile(rows.num_patients - 1, ci.level))
+    return blank.ok(value, bounds, "t over patients, log scale")
 
 
 def scaled_brier(y_true: Truth, y_score: Values = None) -> float | None:
@@ -325,7 +342,7 @@ def calibration_line(
         y_true: `(n,)`, 0 or 1, or a `Scores`.
         y_score: `(n,)` probabilities.
         patients: `(n,)` identifiers, or None for one row per patient.
-        ci: Level of the Wald intervals; clustered rows have the sandwich error.
+        ci: Level of the intervals; clustered rows have the sandwich error and t's quantile.
 
     Reference:
         Cox, Biometrika 1958;45:562; Van Calster et al., BMC Medicine 2019;17:230.
@@ -339,7 +356,10 @@ def calibration_line(
     one = np.ones((rows.truth.size, 1))
     line = fitted_line(rows, np.hstack([logits[:, None], one]), np.zeros(rows.truth.size))
     shift = fitted_line(rows, one, logits)
-    method = "Wald, sandwich over patients" if rows.clustered else "Wald"
+    method, reach = "Wald", normal_quantile(ci.level)
+    if rows.clustered and not rows.one_class:
+        fewer = min(num_patients(rows.patients[of]) for of in (rows.truth, ~rows.truth))
+        method, reach = "t, sandwich over patients", t_quantile(max(fewer - 1, 1), ci.level)
     measures = []
     for name, fit, at in (
         ("calibration_slope", line, 0),
@@ -351,7 +371,7 @@ def calibration_line(
             measures.append(blank.undefined(fit))
             continue
         value, error = float(fit[0][at]), math.sqrt(fit[1][at, at])
-        measures.append(blank.ok(value, wald(value, error, ci.level), method))
+        measures.append(blank.ok(value, (value - reach * error, value + reach * error), method))
     return measures
 
 

@@ -17,10 +17,8 @@ from medtl.metrics.intervals import (
     Bounded,
     Interval,
     IntervalName,
-    effective_number,
     mover_ratio,
     mover_sum,
-    percentile,
     proportion,
     proportion_of_rows,
 )
@@ -197,19 +195,18 @@ def summary_measures(
 ) -> list[Measure]:
     """Return F1, balanced accuracy, Youden's J, MCC and kappa with their intervals.
 
-    Balanced accuracy and Youden's J have MOVER on the intervals of sensitivity and specificity, the
-    others the quantiles of draws of the two rates (`drawn_cells`): with five positives a bootstrap
-    covers as little as a half.
+    The intervals move one rate at a time to the end of its own interval and add what changes as
+    MOVER does, which for the two sums is MOVER: with five positives a bootstrap covers a half.
 
     Args:
         y_true: `(n,)`, 0 or 1, or a `Scores`.
         y_score: `(n,)`, finite.
         threshold: Flagged if and only if score >= threshold.
         patients: `(n,)` identifiers, or None for one row per patient.
-        ci: Level, number of draws and seed.
+        ci: Level of the intervals.
 
     Reference:
-        Zou and Donner, Stat Med 2008;27:1693; Brown, Cai and DasGupta, Stat Sci 2001;16:101.
+        Zou and Donner, Stat Med 2008;27:1693; Newcombe, Confidence Intervals, 2013, chapter 7.
 
     >>> summary_measures([1, 1, 0, 0], [0.9, 0.2, 0.6, 0.1])[1]
     balanced_accuracy: 0.500 [0.213, 0.787], n = 4 (MOVER on the two rates)
@@ -218,69 +215,47 @@ def summary_measures(
     flagged, blank = rows.score >= threshold, rows.blank("", ci)
     if not rows.truth.size:
         return [replace(blank, name=name).undefined(NO_ROWS) for name in SUMMARIES]
-    draws = drawn_cells(rows, threshold, ci)
-    whole, measures = counts_of(rows.truth, flagged), []
-    sums = dict(zip(("balanced_accuracy", "youden"), _sums(rows, threshold, ci), strict=True))
     whose = " over patients" if rows.clustered else ""
+    whole, measures = counts_of(rows.truth, flagged), []
+    rates = None if rows.one_class else share_measures(rows, threshold=threshold, ci=ci)[:2]
     for name, summary in SUMMARIES.items():
         value, measure = summary_value(name, whole), replace(blank, name=name)
         if value is None:
             reason = "a row or a column of the two-by-two table is empty"
             measures.append(measure.undefined(reason))
-        elif name in sums:
-            measures.append(measure.ok(value, sums[name], f"MOVER on the two rates{whose}"))
+        elif rates is None:
+            measures.append(measure.weak(value, ONE_CLASS))
         else:
-            low, high = percentile(summary(*draws), ci.level)
-            bounds = min(low, value), max(high, value)
-            method = f"draws of the two rates{whose}, B={draws.shape[1]}"
-            measures.append(measure.ok(value, bounds, method))
+            bounds = _one_at_a_time(summary, value, rates, rows)
+            measures.append(measure.ok(value, bounds, f"MOVER on the two rates{whose}"))
     return measures
 
 
-def _sums(rows: Scores, threshold: float, ci: CI) -> tuple[Interval, Interval]:
-    """Return the intervals of the mean of sensitivity and specificity, and of their sum less 1."""
-    if rows.one_class:
-        return (math.nan, math.nan), (math.nan, math.nan)
-    rates = share_measures(rows, threshold=threshold, ci=ci)[:2]
-    low, high = mover_sum(*map(_bounded, rates))
-    return (low / 2, high / 2), (low - 1, high - 1)
+def _one_at_a_time(
+    summary: Callable[..., FloatArray], value: float, rates: Sequence[Measure], rows: Scores
+) -> Interval:
+    """Return the interval of a summary that rises with both rates."""
+    positives, negatives = rows.positives, rows.truth.size - rows.positives
+    (se, *se_ends), (sp, *sp_ends) = map(_bounded, rates)
+
+    def at(se: float, sp: float) -> float:
+        cells = np.array(
+            [positives * se, negatives * (1 - sp), positives * (1 - se), negatives * sp]
+        )
+        # Where nobody is flagged, or everybody, these have no value; their limit is 0.
+        return float(np.nan_to_num(summary(*cells)))
+
+    low, high = (
+        math.hypot(at(se_end, sp) - value, at(se, sp_end) - value)
+        for se_end, sp_end in zip(se_ends, sp_ends, strict=True)
+    )
+    return value - low, value + high
 
 
 def _bounded(measure: Measure) -> Bounded:
     """Return the value and the interval of a share that is defined."""
     bounds = (measure.value, measure.low, measure.high)
     return tuple(math.nan if x is None else x for x in bounds)  # type: ignore[return-value]
-
-
-def drawn_cells(rows: Scores, threshold: float, ci: CI) -> FloatArray:
-    """Return tp, fp, fn, tn in every draw of the two rates, `(4, resamples)`, no whole numbers.
-
-    Sensitivity and specificity are drawn from their posterior under Jeffreys' prior. Rows of
-    patients with several count as so many independent ones as would give the same standard error.
-
-    Args:
-        rows: At least one.
-        threshold: Flagged if and only if score >= threshold.
-        ci: Resamples and seed.
-
-    Reference:
-        Brown, Cai and DasGupta 2001; `effective_number` of Korn and Graubard 1998.
-
-    >>> drawn_cells(Scores.of([1, 1, 0], [0.9, 0.2, 0.1]), 0.5, CI(resamples=7)).sum(axis=0)
-    array([3., 3., 3., 3., 3., 3., 3.])
-    """
-    rng = np.random.default_rng(ci.seed)
-    drawn = []
-    for mine in (rows.truth, ~rows.truth):
-        hits, codes = rows.score[mine] >= threshold, rows.patients[mine]
-        if not hits.size:
-            drawn.append(np.zeros(ci.resamples))
-            continue
-        share, number = float(hits.mean()), effective_number(hits, codes, ci.level)
-        flagged = rng.beta(share * number + 0.5, (1 - share) * number + 0.5, ci.resamples)
-        drawn.append(hits.size * flagged)
-    tp, fp = drawn
-    return np.stack([tp, fp, rows.positives - tp, rows.truth.size - rows.positives - fp])
 
 
 def likelihood_ratios(table: Table, *, ci: CI = CI95) -> list[Measure]:

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from medtl.metrics.intervals import percentile
+from medtl.metrics.intervals import percentile, t_quantile
 from medtl.metrics.ranking import Ranking, coarsen
 from medtl.metrics.scores import CI, CI95, ONE_CLASS, Ids, Readings
 from medtl.types import BoolArray, FloatArray, IntArray, Measure
@@ -300,6 +300,7 @@ def resampled_measures(
     ci: CI,
     *,
     reason: str = "",
+    units: int = 0,
 ) -> list[Measure]:
     """Return several statistics of weighted rows with percentile intervals of the same resamples.
 
@@ -310,6 +311,7 @@ def resampled_measures(
         patients: `(n,)` codes 0..P-1.
         ci: Bootstrap.
         reason: Why a statistic without a finite value is undefined.
+        units: Patients of the smallest class, for the expanded percentiles of `with_percentiles`.
 
     >>> spread = lambda w: np.stack([(w > 0).sum(axis=1)], axis=1)
     >>> resampled_measures(spread, ["drawn"], Measure("", None, n=3), np.arange(3), CI95)[0].value
@@ -318,19 +320,24 @@ def resampled_measures(
     values = statistics(np.ones((1, patients.size), dtype=int))[0]
     draws = bootstrap(statistics, patients, ci)
     return [
-        with_percentiles(replace(blank, name=name, value=float(value)), column)
+        with_percentiles(replace(blank, name=name, value=float(value)), column, units)
         if math.isfinite(value)
         else replace(blank, name=name).undefined(reason)
         for name, value, column in zip(names, values, draws.T, strict=True)
     ]
 
 
-def with_percentiles(measure: Measure, draws: FloatArray) -> Measure:
+def with_percentiles(measure: Measure, draws: FloatArray, units: int = 0) -> Measure:
     """Return the measure with the percentile interval of its bootstrap draws.
 
     Args:
         measure: With its value.
         draws: `(resamples,)`, NaN where a resample had no value.
+        units: Patients of the smallest class: the tails are taken further out as t's are, for
+            resamples of few patients vary too little. 0 takes the plain percentiles.
+
+    Reference:
+        Expanded percentiles: Hesterberg, American Statistician 2015;69:371, section 4.3.
 
     >>> with_percentiles(Measure("x", 0.5, n=9), np.linspace(0, 1, 101))
     x: 0.500 [0.025, 0.975], n = 9 (percentile bootstrap of patients)
@@ -341,7 +348,11 @@ def with_percentiles(measure: Measure, draws: FloatArray) -> Measure:
         method += f", {lost} without a value"
     if lost == draws.size:
         return replace(measure, status="degenerate", reason="no resample has a value")
-    low, high = percentile(draws, measure.confidence)
+    level = measure.confidence
+    if units > 1:
+        wider = math.sqrt(units / (units - 1)) * t_quantile(units - 1, level)
+        level = math.erf(wider / math.sqrt(2))
+    low, high = percentile(draws, level)
     found = replace(measure, low=low, high=high, method=method, status="ok")
     if high - low > ROUNDING:
         return found
