@@ -425,6 +425,9 @@ def export(
     pdf: Annotated[
         Path | None, typer.Option(callback=there, help="a document for the case's study")
     ] = None,
+    stow: Annotated[
+        str | None, typer.Option(help="send the objects to this DICOMweb server too (STOW-RS)")
+    ] = None,
 ) -> None:
     """Write results as DICOM objects of the patients and studies the images are from."""
     if not dicom:
@@ -442,6 +445,11 @@ def export(
         )
     print(f"{done.objects} DICOM objects of {done.cases} cases: {out}")
     print("They name patients. Research use only.")
+    if stow:
+        from medtl.io.dicom.store import store_objects
+        from medtl.io.dicom.web import Server
+
+        print(f"{store_objects(Server(stow), sorted(out.glob('*.dcm')))} objects sent")
     if done.left_out:
         print(f"{len(done.left_out)} cases left out, with the reasons in {out / 'export.json'}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,6 +21,12 @@ Kind = Literal["missed", "false_alarm", "uncertain"]
 
 PER_KIND = 4
 """Cases of each kind shown per finding."""
+
+PICTURE_SIDE = 1024
+"""Most pixels of a picture's side: a nodule must be seen. Smaller images keep their own size."""
+
+SCALE_FROM = 128
+"""Pictures from this width on have a scale of the heat map at their right edge."""
 
 MAX_CASES = 24
 """Pictures in one gallery: the report must stay a few megabytes."""
@@ -104,19 +110,27 @@ def write_gallery(
         folder: Made when missing.
         entries: What `choose_cases` returned.
         unit_of: Case id -> `(C, H, W)` in [0, 1].
-        heat_of: (case id, label) -> Grad-CAM `(h, w)` in [0, 1], resized to the picture here.
+        heat_of: (case id, label) -> Grad-CAM `(h, w)` in [0, 1], resized to the picture here; all 0
+            where nothing raised the score, which is then said in place of an overlay.
     """
-    drawn = []
-    for entry in entries:
-        picture = _grey_to_rgb(unit_of(entry.case_id))
-        overlay = _overlay(picture, heat_of(entry.case_id, entry.label))
-        drawn.append((asdict(entry), picture, overlay))
-    write_pictures(folder, drawn, ending="cam")
+
+    def drawn() -> Iterator[Drawn]:
+        for entry in entries:
+            picture = _grey_to_rgb(unit_of(entry.case_id))
+            heat = heat_of(entry.case_id, entry.label)
+            said = {**asdict(entry), "nothing_raised_the_score": not heat.any()}
+            yield said, picture, _overlay(picture, heat) if heat.any() else None
+
+    write_pictures(folder, drawn(), ending="cam")
+
+
+Drawn = tuple[Mapping[str, Any], NDArray[np.float32], NDArray[np.float32] | None]
+"""What the list says of a case, its picture and its overlay, `(H, W, 3)` in [0, 1]."""
 
 
 def write_pictures(
     folder: Path,
-    drawn: Iterable[tuple[Mapping[str, Any], NDArray[np.float32], NDArray[np.float32]]],
+    drawn: Iterable[Drawn],
     *,
     ending: str,
 ) -> None:
@@ -124,8 +138,7 @@ def write_pictures(
 
     Args:
         folder: Made when missing.
-        drawn: What `gallery.json` says of a case, its picture and its overlay `(H, W, 3)` in
-            [0, 1].
+        drawn: The cases; one may have no overlay.
         ending: Of the overlays' names.
     """
     from PIL import Image
@@ -133,10 +146,13 @@ def write_pictures(
     folder.mkdir(parents=True, exist_ok=True)
     listed = []
     for number, (entry, *pictures) in enumerate(drawn):
-        names = f"{number:02d}.png", f"{number:02d}_{ending}.png"
-        for name, picture in zip(names, pictures, strict=True):
+        names: list[str | None] = [f"{number:02d}.png", f"{number:02d}_{ending}.png"]
+        for place, picture in enumerate(pictures):
+            if picture is None:
+                names[place] = None
+                continue
             pixels = np.rint(picture * 255).astype(np.uint8)
-            Image.fromarray(pixels).save(folder / name, optimize=True)
+            Image.fromarray(pixels).save(folder / str(names[place]))
         listed.append({**entry, "image": names[0], "overlay": names[1]})
     write_json(folder / "gallery.json", listed)
 
@@ -161,11 +177,19 @@ def _grey_to_rgb(unit: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _overlay(picture: NDArray[np.float32], heat: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Lay the heat map over the picture: transparent where 0, orange to yellow where 1."""
+    """Lay the heat map over the picture: transparent where 0, orange to yellow where 1.
+
+    The scale at the right edge runs from 0 below to 1, the strongest place of this picture, above.
+    """
     import cv2
 
     height, width = picture.shape[:2]
     heat = np.clip(cv2.resize(heat, (width, height), interpolation=cv2.INTER_LINEAR), 0, 1)
+    if width >= SCALE_FROM:
+        rows, bar = slice(height // 4, 3 * height // 4), slice(width - width // 32, width)
+        ramp = np.linspace(1, 0, rows.stop - rows.start, dtype=np.float32)
+        picture, heat = picture.copy(), heat.copy()
+        picture[rows, bar], heat[rows, bar] = 0.25, ramp[:, None]
     color = np.stack([np.ones_like(heat), 0.35 + 0.55 * heat, 0.1 * np.ones_like(heat)], axis=-1)
     alpha = 0.6 * heat[..., None]
     return np.asarray(picture * (1 - alpha) + color * alpha, dtype=np.float32)

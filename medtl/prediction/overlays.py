@@ -26,7 +26,7 @@ PER_STRUCTURE = 4
 MAX_PICTURES = 24
 """Pictures in one gallery: the report must stay a few megabytes."""
 
-SIDE = 320
+SIDE = 640
 """Pixels of the longest side of a plane."""
 
 TRUTH, PREDICTION = (0.2, 0.9, 0.3), (1.0, 0.55, 0.1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,10 +15,19 @@ from medtl.cases.exams import EXAM, by_exam
 from medtl.cases.predictions import read_predictions, write_predictions
 from medtl.data.batches import CaseSamples
 from medtl.data.reader import ImageReader
+from medtl.errors import MedtlError
 from medtl.networks.backbones import Classifier
-from medtl.prediction.gallery import Entry, Reading, choose_cases, worst_readings, write_gallery
+from medtl.prediction.gallery import (
+    PICTURE_SIDE,
+    Entry,
+    Reading,
+    choose_cases,
+    worst_readings,
+    write_gallery,
+)
 from medtl.prediction.gradcam import grad_cam
 from medtl.prediction.sink import Evaluated, TrainedModel, score_batches
+from medtl.preprocess.pipeline import Preprocessor
 from medtl.tasks.protocols import Task
 from medtl.types import Case, Progress, silent
 
@@ -74,7 +84,26 @@ class TableSink:
                 extra,
             )
 
-        write_gallery(study.gallery, entries, unit_of=study.unit_of, heat_of=heat_of)
+        def picture_of(case_id: str) -> NDArray[np.float32]:
+            """The image as the network's grid shows it, at its own resolution."""
+            try:
+                return _picture(study.reader, study.cases[case_id])
+            except MedtlError:  # the file is gone, or no picture: what was stored is shown
+                return study.unit_of(case_id)
+
+        write_gallery(study.gallery, entries, unit_of=picture_of, heat_of=heat_of)
+
+
+def _picture(reader: ImageReader, case: Case) -> NDArray[np.float32]:
+    """`(C, H, W)` in [0, 1] on a grid as the network's, but of the pixels of the source."""
+    preprocessor = reader.preprocessor
+    if not isinstance(preprocessor, Preprocessor):
+        raise MedtlError("a volume is no picture")
+    image = replace(reader, at_least=None).read(case)
+    grid = preprocessor.grid_shape
+    factor = min(PICTURE_SIDE, max(image.array.shape[1:])) / max(grid)
+    size = tuple(max(side, round(side * factor)) for side in grid)
+    return replace(preprocessor, size=size).to_unit(image)
 
 
 def _judged(study: Evaluated) -> pd.DataFrame:

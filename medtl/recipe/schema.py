@@ -83,6 +83,12 @@ class Study(Section):
     external: str = Field("", description="whether the test set is internal or external")
     endpoint: str = Field("", description="the primary endpoint, fixed beforehand")
     funding: str = Field("", description="funding, conflicts of interest, contact")
+    ethics: str = Field("", description="approval by an ethics committee, consent")
+    registration: str = Field("", description="number and registry of the study")
+    annotators: str = Field("", description="who annotated, with which experience")
+    dates: str = Field("", description="first and last date of the data, setting")
+    protocol: str = Field("", description="where the protocol can be read")
+    availability: str = Field("", description="of code, model and data")
     operating_point: OperatingPointRule = OperatingPointRule(sensitivity=0.90)
     prevalence: Probability | dict[str, Probability] | None = Field(
         None, description="of the finding where it will be used, or of each: {hernia: 0.005}"

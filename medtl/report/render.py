@@ -18,13 +18,14 @@ from markupsafe import Markup
 from medtl import __version__
 from medtl.errors import RunError
 from medtl.report import card
+from medtl.report.dossier import write_dossier
 from medtl.report.language import numbers as words
 from medtl.report.language.texts import fill, knows, plain, speaking, spoken, translated
 from medtl.report.page import caveats as limits
 from medtl.report.page import drawings, headline, models, slider, transfer
 from medtl.report.page import finding as view
 from medtl.report.page import sections as records
-from medtl.report.page.checklist import checklist
+from medtl.report.page.checklist import checklist, dossier, guidelines, known_content
 from medtl.report.page.gravest import concern_lines
 from medtl.report.svg import panels
 from medtl.storage.atomic import write_json, write_text
@@ -68,9 +69,10 @@ def write_report(
 ) -> Path:
     """Write the report as one HTML file, all or nothing; return its path.
 
-    Beside it, the same content is left as a model card: `model_card.json` and `model_card.md`. The
-    report computes no statistics: every number comes from `metrics` and the records. A part that is
-    None is named in the report as missing.
+    Beside it, the same content is left as a model card, `model_card.json` and `model_card.md`, and
+    the reporting checklists item by item, `reporting_checklist.csv` and `.docx`. The report
+    computes no statistics: every number comes from `metrics` and the records. A part that is None
+    is named in the report as missing.
 
     Args:
         out: The HTML file; its folder must exist.
@@ -103,6 +105,7 @@ def write_report(
             _environment().get_template("card.md.j2").render(card=described, findings=findings)
         )
         write_text(out.with_name("model_card.md"), markdown.rstrip() + "\n")
+        write_dossier(out.parent, page["dossier"])
     return out
 
 
@@ -152,6 +155,8 @@ def _content(metrics: Row, study: Row, given: Records, synthetic: bool) -> dict[
     concerns = concern_lines(metrics)
     gallery = records.read_gallery(given.get("gallery"))
     history, environment = given.get("history"), given.get("environment")
+    content = {**given, "gallery": gallery}
+    known = known_content(found, study=study, metrics=metrics, records=content)
     script, style = _asset("report.js"), _asset("report.css")
     return {
         "gallery": gallery,
@@ -189,9 +194,9 @@ def _content(metrics: Row, study: Row, given: Records, synthetic: bool) -> dict[
             openings=metrics.get("test_openings"),
         ),
         "person_fields": limits.PERSON_FIELDS,
-        "checks": checklist(
-            found, study=study, metrics=metrics, records={**given, "gallery": gallery}
-        ),
+        "checks": checklist(found, study=study, metrics=metrics, records=content),
+        "dossier": dossier(known),
+        "guidelines": guidelines(),
         "slider_data": _slider_data(blocks),
     }
 

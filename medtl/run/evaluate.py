@@ -38,6 +38,7 @@ OPENINGS = "test_openings.jsonl"
 STUDY_KEYS = (
     *("question", "title", "intended_use", "out_of_scope", "reference_standard"),
     *("sampling", "external", "endpoint", "funding", "synthetic"),
+    *("ethics", "registration", "annotators", "dates", "protocol", "availability"),
 )
 """Keys of the `study` part of a table's sidecar."""
 

@@ -80,3 +80,32 @@ def test_the_readings_furthest_off_say_both_numbers(tmp_path):
     )
     (entry,) = json.loads((tmp_path / "gallery" / "gallery.json").read_text())
     assert (entry["kind"], entry["value"], entry["image"]) == ("worst", reading.value, "00.png")
+
+
+def test_a_heat_map_of_nothing_is_said_and_not_drawn(tmp_path):
+    entries = choose_cases(table([("a", 1, 0.1, "test")]), [POINT])
+    write_gallery(
+        tmp_path,
+        entries,
+        unit_of=lambda _: np.zeros((1, 8, 8), np.float32),
+        heat_of=lambda _case, _label: np.zeros((2, 2), np.float32),
+    )
+    (entry,) = json.loads((tmp_path / "gallery.json").read_text())
+    assert entry["nothing_raised_the_score"] is True
+    assert entry["overlay"] is None
+    assert not (tmp_path / "00_cam.png").exists()
+
+
+def test_a_large_picture_has_the_scale_of_its_heat_map(tmp_path):
+    entries = choose_cases(table([("a", 1, 0.1, "test")]), [POINT])
+    hot = np.zeros((2, 2), np.float32)
+    hot[0, 0] = 1
+    write_gallery(
+        tmp_path,
+        entries,
+        unit_of=lambda _: np.full((1, 256, 256), 0.5, np.float32),
+        heat_of=lambda _case, _label: hot,
+    )
+    bar = np.asarray(Image.open(tmp_path / "00_cam.png"), float)[64:192, 250]
+    assert bar[0, 0] > bar[-1, 0]  # the strongest above
+    assert (np.diff(bar[:, 0]) <= 0).all()

@@ -382,7 +382,7 @@ def test_a_picture_bomb_is_not_opened(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(records, "PICTURE_PIXELS", 100)
     Image.new("L", (20, 20)).save(tmp_path / "big.png")
     with pytest.raises(RunError, match=r"big.png: the picture is too large"):
-        records.embed(tmp_path / "big.png")
+        records.embed(tmp_path / "big.png", 384)
 
 
 def test_embedded_pictures_carry_no_metadata(tmp_path: Path) -> None:
@@ -391,7 +391,7 @@ def test_embedded_pictures_carry_no_metadata(tmp_path: Path) -> None:
     text = PngImagePlugin.PngInfo()
     text.add_text("PatientName", "CANARY^NAME")
     Image.new("L", (600, 400), 90).save(tmp_path / "a.png", pnginfo=text)
-    data = base64.b64decode(records.embed(tmp_path / "a.png").partition(",")[2])
+    data = base64.b64decode(records.embed(tmp_path / "a.png", 384).partition(",")[2])
     assert b"CANARY" not in data
     assert b"Exif" not in data
 

@@ -1,4 +1,4 @@
-"""A study's images over DICOMweb (WADO-RS, PS3.18 10.4): one GET, nothing is ever written there.
+"""A study's images over DICOMweb (WADO-RS, PS3.18 10.4): one GET; `store` is what writes there.
 
 Nothing of this runs unless a server is named. Credentials come from the environment or from netrc,
 go to that one server, and are never in a message or a log; a redirection is not followed, because
@@ -52,7 +52,7 @@ _CHUNK_BYTES = 1 << 18
 _HEAD_BYTES = 1 << 14
 """Longest header of one part."""
 
-_REASONS = {
+REASONS = {
     401: (
         "the server asks for credentials, or refuses them",
         f"Set {TOKEN}, or {USER} and {PASSWORD}",
@@ -114,7 +114,7 @@ def fetch_study(server: Server, study: str, folder: str | PathLike[str]) -> Fetc
     folder = Path(folder)
     if len(study) > 64 or not _UID.fullmatch(study):
         raise MedtlError("the study is no DICOM UID", expected="digits and points", where="--study")
-    address = _checked(server.url)
+    address = checked(server.url)
     body = folder / "answer.multipart"
     try:
         with located(str(address.hostname)):
@@ -129,7 +129,7 @@ def fetch_study(server: Server, study: str, folder: str | PathLike[str]) -> Fetc
         body.unlink(missing_ok=True)
 
 
-def _checked(url: str) -> SplitResult:
+def checked(url: str) -> SplitResult:
     """Return the parts of an address, which must be one and hold no credentials."""
     try:
         address = urlsplit(url)
@@ -154,7 +154,7 @@ def _download(server: Server, address: SplitResult, study: str, path: Path) -> b
     """Store the body of the answer in a file; return its multipart boundary, b"" without a body."""
     secure = address.scheme == "https"
     kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-    headers = {"Accept": ACCEPT, **_authorization(address)}
+    headers = {"Accept": ACCEPT, **authorization(address)}
     connection = kind(str(address.hostname), address.port, timeout=server.timeout_s)
     with contextlib.closing(connection):
         try:
@@ -162,7 +162,7 @@ def _download(server: Server, address: SplitResult, study: str, path: Path) -> b
             connection.request("GET", target, headers=headers)
             answer = connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
-            raise _unreachable(error) from None
+            raise unreachable(error) from None
         boundary = _boundary(answer)
         with path.open("wb") as file:
             file.writelines(_chunks(answer, server))
@@ -173,7 +173,7 @@ def _boundary(answer: http.client.HTTPResponse) -> bytes:
     """Return the boundary of a multipart/related answer, b"" if the study is known and empty."""
     status = answer.status
     if not 200 <= status < 300:
-        found, fix = _REASONS.get(status, (f"the server answers with status {status}", ""))
+        found, fix = REASONS.get(status, (f"the server answers with status {status}", ""))
         if 300 <= status < 400:
             found, fix = "the server redirects to another address", "State that address"
         raise MedtlError(found, fix=fix)
@@ -194,7 +194,7 @@ def _chunks(answer: http.client.HTTPResponse, server: Server) -> Iterator[bytes]
         try:
             chunk = answer.read1(_CHUNK_BYTES)
         except TimeoutError as error:
-            raise _unreachable(error) from None
+            raise unreachable(error) from None
         except (OSError, http.client.HTTPException):
             return
         received += len(chunk)
@@ -205,7 +205,7 @@ def _chunks(answer: http.client.HTTPResponse, server: Server) -> Iterator[bytes]
         yield chunk
 
 
-def _authorization(address: SplitResult) -> dict[str, str]:
+def authorization(address: SplitResult) -> dict[str, str]:
     """Return the header for a server by environment or netrc, {} when there are no credentials."""
     host = str(address.hostname)
     user, password = os.environ.get(USER), os.environ.get(PASSWORD)
@@ -318,7 +318,7 @@ def _too_much(limit: str) -> MedtlError:
     return MedtlError("the study is larger than allowed", expected=f"at most {limit}")
 
 
-def _unreachable(error: Exception) -> MedtlError:
+def unreachable(error: Exception) -> MedtlError:
     """Return the error for a server that does not answer; it quotes no address."""
     reason = getattr(error, "strerror", None) or type(error).__name__
     is_late = isinstance(error, TimeoutError)

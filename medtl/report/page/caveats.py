@@ -28,7 +28,8 @@ VALUES = ("mae", "bias", "dice", "hd95", "assd")
 
 PERSON_FIELDS = (
     *("intended_use", "out_of_scope", "reference_standard", "sampling"),
-    *("external", "endpoint", "funding"),
+    *("external", "endpoint", "funding", "ethics", "registration", "annotators", "dates"),
+    *("protocol", "availability"),
 )
 """Fields of `study` that no software can fill; empty ones are shown as not stated."""
 

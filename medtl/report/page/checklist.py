@@ -1,13 +1,20 @@
-"""The items of CLAIM, STARD and TRIPOD+AI: filled in by software, or to be added by a person."""
+"""The items of CLAIM, STARD-AI and TRIPOD+AI: filled in by software, or to be added by a person.
+
+A state comes from content: a record that is there and empty fills nothing.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
+from medtl.report.language.numbers import number
 from medtl.report.language.texts import plain
-from medtl.report.page.finding import CALIBRATION, Finding
+from medtl.report.page.finding import Finding
+from medtl.storage.yaml import load_yaml
 
 State = Literal["filled", "draft", "stated", "person", "absent"]
 """Filled or drafted by software, stated by a person, to be added by one, or not recorded."""
@@ -19,7 +26,7 @@ class Item:
 
     Attributes:
         key: Of its text.
-        sources: Items of the guidelines (CLAIM 2020, STARD 2015 and TRIPOD+AI numbering).
+        sources: Items of CLAIM 2024, STARD-AI 2025 and TRIPOD+AI 2024, by their own numbers.
         who: "software" fills it, it "drafts" what a person confirms, or only a "person" can.
         needs: Records, or fields of `study`, that hold it.
         section: Where in the page it is.
@@ -33,33 +40,61 @@ class Item:
 
 
 ITEMS = (
-    Item("use", "STARD 3, CLAIM 3, TRIPOD+AI", "person", ("intended_use",), "summary"),
+    Item("use", "CLAIM 3, STARD-AI 3, TRIPOD+AI 3b", "person", ("intended_use",), "summary"),
     Item("out_of_scope", "FDA, CHAI", "person", ("out_of_scope",), "summary"),
-    Item("objective", "STARD 4, CLAIM 4", "person", ("endpoint",)),
-    Item("design", "STARD 5, CLAIM 5-6", "person", ("external",)),
-    Item("eligibility", "STARD 6-9, CLAIM 7-8", "person", ("sampling",)),
-    Item("flow", "STARD 19, CLAIM 33", "software", ("cohort",), "cohort"),
-    Item("demographics", "STARD 20-21, CLAIM 34", "software", ("cohort",), "cohort"),
-    Item("preprocessing", "CLAIM 9", "software", ("recipe",), "record"),
-    Item("missing_data", "STARD 15-16, CLAIM 13", "software", ("metrics",), "measures"),
-    Item("reference", "STARD 10b-13, CLAIM 14-18", "person", ("reference_standard",)),
-    Item("precision", "STARD 18, CLAIM 19", "drafts", ("metrics",), "measures"),
-    Item("partitions", "CLAIM 20-21", "software", ("split",), "cohort"),
-    Item("model", "CLAIM 22-24", "software", ("recipe", "environment"), "record"),
-    Item("training", "CLAIM 25-27", "software", ("history",), "learning"),
-    Item("cutoff", "STARD 12a, TRIPOD+AI", "software", ("threshold",), "f0"),
-    Item("uncertainty", "STARD 14 and 24, CLAIM 28-29", "software", ("metrics",), "measures"),
-    Item("crosstab", "STARD 23", "software", ("counts",), "f0"),
-    Item("calibration", "TRIPOD+AI", "software", ("calibration",), "f0"),
-    Item("subgroups", "STARD-AI, TRIPOD+AI", "software", ("subgroups",), "f0"),
-    Item("robustness", "CLAIM 30", "software", ("variants",), "f0"),
+    Item("objective", "CLAIM 4, STARD-AI 4, TRIPOD+AI 4", "person", ("endpoint",)),
+    Item("design", "CLAIM 33, STARD-AI 29, TRIPOD+AI 16", "person", ("external",)),
+    Item("eligibility", "CLAIM 7-8, STARD-AI 7-11, TRIPOD+AI 5a-6b", "person", ("sampling",)),
+    Item("flow", "CLAIM 35, STARD-AI 24, TRIPOD+AI 20a", "software", ("flow",), "cohort"),
+    Item(
+        "demographics",
+        "CLAIM 36, STARD-AI 25, TRIPOD+AI 20b",
+        "software",
+        ("demographics",),
+        "cohort",
+    ),
+    Item("preprocessing", "CLAIM 9, STARD-AI 14, TRIPOD+AI 7", "software", ("recipe",), "record"),
+    Item(
+        "missing_data",
+        "CLAIM 12, STARD-AI 19-20, TRIPOD+AI 11",
+        "software",
+        ("missing_data",),
+        "measures",
+    ),
+    Item(
+        "reference", "CLAIM 14-18, STARD-AI 16-17, TRIPOD+AI 8", "person", ("reference_standard",)
+    ),
+    Item("precision", "CLAIM 21, STARD-AI 22, TRIPOD+AI 10", "drafts", ("intervals",), "measures"),
+    Item("partitions", "CLAIM 19-20, TRIPOD+AI 12a", "software", ("split",), "cohort"),
+    Item(
+        "model",
+        "CLAIM 22-24, STARD-AI 15a, TRIPOD+AI 22",
+        "software",
+        ("recipe", "environment"),
+        "record",
+    ),
+    Item(
+        "training", "CLAIM 25-26, STARD-AI 15b, TRIPOD+AI 12c", "software", ("history",), "learning"
+    ),
+    Item("cutoff", "STARD-AI 15c, TRIPOD+AI 15", "software", ("threshold",), "f0"),
+    Item(
+        "uncertainty",
+        "CLAIM 28-29, STARD-AI 31, TRIPOD+AI 23a",
+        "software",
+        ("intervals",),
+        "measures",
+    ),
+    Item("crosstab", "STARD-AI 30", "software", ("counts",), "f0"),
+    Item("calibration", "TRIPOD+AI 12e", "software", ("calibration",), "f0"),
+    Item("subgroups", "STARD-AI 23, TRIPOD+AI 14 and 23a", "software", ("subgroups",), "f0"),
+    Item("robustness", "CLAIM 30, STARD-AI 21", "software", ("variants",), "f0"),
     Item("explanation", "CLAIM 31", "software", ("gallery",), "cases"),
-    Item("failures", "CLAIM 37, DECIDE-AI", "drafts", ("worst",), "cases"),
-    Item("comparison", "STARD 14", "software", ("comparison",), "models"),
-    Item("limitations", "STARD 26, CLAIM 38", "drafts", ("metrics",)),
+    Item("failures", "CLAIM 39", "drafts", ("worst",), "cases"),
+    Item("comparison", "STARD-AI 18, TRIPOD+AI 12e", "software", ("comparison",), "models"),
+    Item("limitations", "CLAIM 40, STARD-AI 33, TRIPOD+AI 26", "drafts", ("metrics",)),
     Item("interaction", "DECIDE-AI 2-17", "person"),
-    Item("funding", "STARD 30, CLAIM 42, TRIPOD+AI", "person", ("funding",)),
-    Item("availability", "CLAIM 40-42", "drafts", ("environment",), "record"),
+    Item("funding", "CLAIM 44, STARD-AI 38-39, TRIPOD+AI 18a-b", "person", ("funding",)),
+    Item("availability", "CLAIM 43, STARD-AI 40a, TRIPOD+AI 18e-f", "person", ("availability",)),
 )
 """The items, in the order of a paper."""
 
@@ -80,7 +115,7 @@ def checklist(
         metrics: Content of metrics.json.
         records: `cohort`, `history`, `gallery`, `recipe_text`, `environment`, None where missing.
     """
-    known = _known(findings, study=study, metrics=metrics, records=records)
+    known = known_content(findings, study=study, metrics=metrics, records=records)
     classified = any(finding.classified for finding in findings)
     rows = []
     for item in ITEMS:
@@ -107,25 +142,104 @@ def _state(item: Item, known: frozenset[str]) -> State:
     return "person" if item.who == "person" else "absent"
 
 
-def _known(
+def known_content(
     findings: Sequence[Finding], *, study: Row, metrics: Row, records: Row
 ) -> frozenset[str]:
-    """The names of what there is to show."""
+    """The names of what there is to show; what is there and empty is not among them.
+
+    Args:
+        findings: As for `checklist`, like the others.
+        study: What a person stated.
+        metrics: Content of metrics.json.
+        records: Of the run.
+    """
     cohort = records.get("cohort") or {}
+    rows = [row for finding in findings for row in finding.measures.values()]
+    groups = [row for finding in findings for row in finding.subsets if _has(row, "value")]
+    labels = [
+        counts
+        for split in (cohort.get("splits") or {}).values()
+        for counts in (split.get("labels") or {}).values()
+    ]
+    uncertain = any(number(counts.get("uncertain")) for counts in labels)
+    missing = any(number(counts.get("missing")) for counts in labels)
+    gallery = (records.get("gallery") or {}).get("groups")
+    counted = [finding.counts for finding in findings if finding.counts]
     there = {
-        "metrics": bool(findings),
-        "cohort": bool(cohort),
+        "metrics": any(_has(row, "value") for row in rows),
+        "intervals": any(_has(row, "low") for row in rows),
+        "cohort": any(number(split.get("images")) for split in cohort.get("splits", {}).values()),
+        "demographics": _has_characteristics(cohort),
+        "flow": bool(cohort.get("excluded") or (cohort and records.get("data_quality"))),
+        "cohort_excluded": bool(cohort.get("excluded")),
         "split": bool(cohort.get("split_hash")),
+        "missing_data": missing or uncertain or bool(metrics.get("missing_scores")),
+        "uncertain": uncertain,
         "recipe": bool(records.get("recipe_text")),
+        "weights": "weights" in (records.get("recipe_text") or ""),
         "history": bool(records.get("history")),
         "environment": bool(records.get("environment")),
-        "gallery": bool(records.get("gallery")),
+        "gallery": bool(gallery),
         "threshold": any(finding.point for finding in findings),
-        "counts": any(finding.counts for finding in findings),
-        "calibration": any(set(CALIBRATION) & finding.measures.keys() for finding in findings),
-        "subgroups": any(finding.subsets for finding in findings),
+        "counts": any(c["tp"] + c["fn"] and c["fp"] + c["tn"] for c in counted),
+        # Brier and ECE exist for one class too, and say nothing there.
+        "calibration": any(_has(f.named("calibration_slope"), "value") for f in findings),
+        "subgroups": bool(groups),
+        "clusters": any(str(row["subset"]).startswith(CLUSTERS) for row in groups),
+        "recalibration": bool(metrics.get("recalibrations")),
         "variants": bool(metrics.get("variants")),
-        "worst": bool(metrics.get("worst") or records.get("gallery")),
+        "worst": bool(metrics.get("worst") or gallery),
+        "failures": bool(metrics.get("worst") or gallery),
+        "limitations": bool(findings),
         "comparison": bool(metrics.get("comparison") or metrics.get("readers")),
     }
     return frozenset(str(name) for name, value in [*there.items(), *study.items()] if value)
+
+
+CLUSTERS = ("site=", "scanner=", "hospital=")
+"""Beginnings of subsets that are places, between which results may differ."""
+
+
+def _has(row: Row, part: str) -> bool:
+    """Whether a measure has a value, or an end of its interval."""
+    return number(row.get(part)) is not None
+
+
+def _has_characteristics(cohort: Row) -> bool:
+    """Whether the cases are described by more than how many they are and what they have."""
+    known = {"images", "patients", "labels"}
+    for split in (cohort.get("splits") or {}).values():
+        for name, value in split.items():
+            levels = value if isinstance(value, Mapping) else {value: 1}
+            if name not in known and set(map(str, levels)) - {"", "unknown", "None"}:
+                return True
+    return False
+
+
+@cache
+def guidelines() -> dict[str, Any]:
+    """The guidelines by name: where they are published, and their items."""
+    return dict(load_yaml(Path(__file__).with_name("guidelines.yaml")))
+
+
+def dossier(known: frozenset[str]) -> list[dict[str, str]]:
+    """Every item of every guideline, with its own number and its state.
+
+    Args:
+        known: Of `known_content`.
+
+    >>> rows = dossier(frozenset({"intervals"}))
+    >>> [(row["no"], row["state"]) for row in rows if row["guideline"] == "CLAIM 2024"][28]
+    ('29', 'filled')
+    """
+    rows = []
+    for name, guideline in guidelines().items():
+        for item in guideline["items"]:
+            state = _state(Item("", "", item["who"], (item["needs"],)), known)
+            rows.append(
+                {
+                    **{"guideline": name, "no": item["no"], "text": item["text"]},
+                    **{"state": state, "words": plain(f"check.state.{state}")},
+                }
+            )
+    return rows

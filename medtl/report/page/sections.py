@@ -16,9 +16,9 @@ from medtl.report.svg import panels
 from medtl.storage.atomic import read_json
 from medtl.types import SPLITS
 
-PICTURE_SIDE = 384
-"""Longest side of an embedded picture, in pixels."""
-PICTURE_BUDGET = 3_000_000
+PICTURE_SIDES = (1024, 768, 512, 384)
+"""Longest side of an embedded picture, in pixels: the first that lets all of them in."""
+PICTURE_BUDGET = 4_000_000
 """Bytes of base64 that all pictures together may take: the file stays below 5 MB."""
 PICTURE_PIXELS = 64_000_000
 """A picture with more pixels than this is not opened."""
@@ -39,8 +39,12 @@ KINDS = ("missed", "false_alarm", "worst", "uncertain")
 Row = Mapping[str, Any]
 
 
-def embed(path: Path) -> str:
-    """A picture file as a `data:` address: JPEG, at most 384 px, without any metadata.
+def embed(path: Path, side: int) -> str:
+    """A picture file as a `data:` address: JPEG without any metadata.
+
+    Args:
+        path: A PNG or JPEG.
+        side: Most pixels of its longest side.
 
     Raises:
         RunError: The file is not a readable PNG or JPEG picture.
@@ -55,7 +59,7 @@ def embed(path: Path) -> str:
             small = picture.convert("RGB")
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
         raise RunError("not a readable PNG or JPEG", where=where) from error
-    small.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
+    small.thumbnail((side, side))
     stream = io.BytesIO()
     small.save(stream, "JPEG", quality=85, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
@@ -77,17 +81,10 @@ def read_gallery(folder: Path | None) -> dict[str, Any] | None:
         raise RunError(
             "the gallery is not a list of cases", where="gallery/gallery.json", expected="a list"
         )
-    room, left_out, cases = PICTURE_BUDGET, 0, []
-    for entry in entries:
-        case = _case(entry)
-        for name in ("image", "overlay"):
-            address, case[f"{name}_fault"] = _picture(folder, entry.get(name))
-            if len(address) > room:
-                address, left_out = "", left_out + 1
-                case[f"{name}_fault"] = plain("cases.left_out", n=1)
-            room -= len(address)
-            case[name] = address
-        cases.append(case)
+    for side in PICTURE_SIDES:
+        cases, left_out = _cases(folder, entries, side)
+        if not left_out:
+            break
     groups = [
         {"kind": kind, "cases": mine}
         for kind in (*KINDS, "other")
@@ -96,7 +93,25 @@ def read_gallery(folder: Path | None) -> dict[str, Any] | None:
     return {"groups": groups, "left_out": left_out}
 
 
-def _picture(folder: Path, name: object) -> tuple[str, str]:
+def _cases(folder: Path, entries: Sequence[Row], side: int) -> tuple[list[dict[str, Any]], int]:
+    """The cases with their pictures embedded, and how many pictures found no room."""
+    room, left_out, cases = PICTURE_BUDGET, 0, []
+    for entry in entries:
+        case = _case(entry)
+        for name in ("image", "overlay"):
+            address, case[f"{name}_fault"] = _picture(folder, entry.get(name), side)
+            if name == "overlay" and entry.get("nothing_raised_the_score"):
+                case["overlay_fault"] = plain("cases.nothing_raised")
+            if len(address) > room:
+                address, left_out = "", left_out + 1
+                case[f"{name}_fault"] = plain("cases.left_out", n=1)
+            room -= len(address)
+            case[name] = address
+        cases.append(case)
+    return cases, left_out
+
+
+def _picture(folder: Path, name: object, side: int) -> tuple[str, str]:
     """The embedded picture and, when there is none, why."""
     if not name:
         return "", plain("cases.no_cam")
@@ -105,7 +120,7 @@ def _picture(folder: Path, name: object) -> tuple[str, str]:
     if path.name != str(name) or path.is_symlink() or not path.is_file():
         return "", plain("cases.picture_missing", reason=Path(str(name)).name)
     try:
-        return embed(path), ""
+        return embed(path, side), ""
     except RunError as error:
         return "", plain("cases.picture_missing", reason=str(error))
 

@@ -179,3 +179,10 @@ for (const item of camCases) {
 }
 const camAll = document.getElementById("cam-all");
 if (camAll) camAll.addEventListener("change", () => camCases.forEach((c) => setCam(c, camAll.checked)));
+
+for (const button of document.querySelectorAll("[data-enlarge]")) {
+  button.addEventListener("click", () => {
+    const on = button.closest(".case").classList.toggle("large");
+    button.setAttribute("aria-pressed", String(on));
+  });
+}

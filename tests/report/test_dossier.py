@@ -1,0 +1,79 @@
+"""The checklists item by item: their numbers, states from content, and the files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import zipfile
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+import report_example as example
+from test_report_html import written
+
+from medtl.report.page.checklist import dossier, guidelines
+from medtl.run.evaluate import report_table
+from medtl.run.folder import Run
+
+
+def test_the_guidelines_have_their_published_numbers_of_items() -> None:
+    numbers = {name: [i["no"] for i in g["items"]] for name, g in guidelines().items()}
+    assert numbers["CLAIM 2024"] == [str(n) for n in range(1, 45)]
+    main = dict.fromkeys(n.rstrip("abcd") for n in numbers["STARD-AI 2025"])
+    assert list(main) == [str(n) for n in range(1, 41)]
+    assert len(numbers["STARD-AI 2025"]) == 48
+    assert len(numbers["TRIPOD+AI 2024"]) == len(set(numbers["TRIPOD+AI 2024"])) == 52
+    assert {n.rstrip("abcdefg") for n in numbers["TRIPOD+AI 2024"]} == {
+        str(n) for n in range(1, 28)
+    }
+
+
+def test_one_class_without_age_or_sex_ticks_nothing_that_is_empty(tmp_path: Path) -> None:
+    rows = {"case_id": [f"c{i}" for i in range(40)], "patient_id": [f"p{i}" for i in range(40)],
+            "label": "pneumonia", "y_true": 0, "y_score": np.linspace(0.01, 0.9, 40)}  # fmt: skip
+    pd.DataFrame(rows).to_csv(tmp_path / "t.csv", index=False)
+    page = report_table(tmp_path / "t.csv", tmp_path / "out")
+    card = json.loads(page.with_name("model_card.json").read_text("utf-8"))
+    states = {row["item"]: row["state"] for row in card["checklist"]}
+    for item in ("Characteristics of each part", "Calibration", "Cross tabulation of result and"
+                 " reference", "Missing data and uncertain labels", "Subgroups and fairness",
+                 "Flow of participants with exclusions and reasons"):  # fmt: skip
+        assert states[item] == "absent", item
+    assert all(row["state"] in ("person", "absent") for row in dossier(frozenset()))
+
+
+def test_a_complete_run_fills_what_software_can(tmp_path: Path) -> None:
+    page = Run(example.write_run(tmp_path / "run")).report()
+    with page.with_name("reporting_checklist.csv").open(encoding="utf-8-sig") as file:
+        rows = [row for row in csv.DictReader(file) if row["Guideline"] == "CLAIM 2024"]
+    states = {row["No."]: row["State"] for row in rows}
+    for number in ("9", "20", "23", "29", "35", "36"):
+        assert states[number] == "filled in by software", number
+    assert states["1"] == states["34"] == "a person must add it"
+
+
+@pytest.mark.parametrize("field", ["ethics", "registration", "annotators", "dates"])
+def test_what_a_person_states_is_stated(tmp_path: Path, field: str) -> None:
+    study = {field: "in words <b>"}
+    page = written(tmp_path, example.single(), study=study)
+    assert "in words &lt;b&gt;" in page
+    rows = (tmp_path / "reporting_checklist.csv").read_text("utf-8-sig")
+    assert rows.count("stated by a person") == sum(
+        item["needs"] == field for g in guidelines().values() for item in g["items"]
+    )
+
+
+def test_the_document_is_one_table_and_the_same_every_time(tmp_path: Path) -> None:
+    written(tmp_path, example.single())
+    first = (tmp_path / "reporting_checklist.docx").read_bytes()
+    written(tmp_path, example.single())
+    assert (tmp_path / "reporting_checklist.docx").read_bytes() == first
+    with zipfile.ZipFile(tmp_path / "reporting_checklist.docx") as archive:
+        assert archive.testzip() is None
+        root = ElementTree.fromstring(archive.read("word/document.xml"))
+    word = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
+    assert len(root.findall(f".//{word}tr")) == 1 + 44 + 48 + 52
+    assert "CLAIM 2024" in "".join(root.itertext())
