@@ -446,7 +446,7 @@ def export(
     print(f"{done.objects} DICOM objects of {done.cases} cases: {out}")
     print("They name patients. Research use only.")
     if stow:
-        from medtl.io.dicom.store import store_objects
+        from medtl.io.dicom.stow import store_objects
         from medtl.io.dicom.web import Server
 
         print(f"{store_objects(Server(stow), sorted(out.glob('*.dcm')))} objects sent")

@@ -1,4 +1,4 @@
-"""A study's images over DICOMweb (WADO-RS, PS3.18 10.4): one GET; `store` is what writes there.
+"""A study's images over DICOMweb (WADO-RS, PS3.18 10.4): one GET; `stow` is what writes there.
 
 Nothing of this runs unless a server is named. Credentials come from the environment or from netrc,
 go to that one server, and are never in a message or a log; a redirection is not followed, because

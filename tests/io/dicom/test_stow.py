@@ -11,7 +11,7 @@ from typing import ClassVar
 import pytest
 
 from medtl.errors import MedtlError
-from medtl.io.dicom.store import BOUNDARY, store_objects
+from medtl.io.dicom.stow import BOUNDARY, store_objects
 from medtl.io.dicom.web import Server
 
 
