@@ -66,7 +66,9 @@ def shortcuts(
     ] = "1,2",
 ) -> None:
     """Ask what a thumbnail, the header, random weights reach in the folds of a recipe."""
-    factors = [int(factor) for factor in numbers(from_random, "--from-random")]
+    factors = numbers(from_random, "--from-random")
+    if any(factor % 1 for factor in factors):
+        raise typer.BadParameter(f"{from_random!r}; give whole numbers: --from-random 1,2")
     checked = work.check()
     from medtl.studies.learned.shortcuts import run_shortcuts
 
@@ -75,7 +77,7 @@ def shortcuts(
             checked,
             work.out,
             folds=folds,
-            from_random=[factor for factor in factors if factor],
+            from_random=[int(factor) for factor in factors if factor],
             resume=work.resume,
             progress=shown.progress,
             callbacks=[shown.watcher()],

@@ -240,7 +240,7 @@ def _voxels(source: BinaryIO, header: Any, packed: bool, size: int, limits: Limi
     if len(data) < wanted:
         raise _short(len(data), wanted)
     if packed:
-        _drain(source, wanted, size)
+        _drain(source, wanted, size, limits)
     return np.frombuffer(data, kind).reshape(shape, order="F")
 
 
@@ -262,12 +262,12 @@ def _skip(source: BinaryIO, count: int) -> None:
         count -= len(chunk)
 
 
-def _drain(source: BinaryIO, wanted: int, size: int) -> None:
+def _drain(source: BinaryIO, wanted: int, size: int, limits: Limits) -> None:
     """Read a gzip stream to its end: only there does its checksum stand."""
-    surplus = 0
+    surplus, most = 0, max(wanted, min(_MOST_SURPLUS_BYTES, limits.inflate_free_bytes))
     while chunk := source.read(_CHUNK_BYTES):
         surplus += len(chunk)
-        if surplus > max(wanted, _MOST_SURPLUS_BYTES):
+        if surplus > most:
             raise ImageError(
                 f"a gzip bomb: {size} compressed bytes inflate to {surplus} bytes or more behind "
                 f"the last voxel, beyond the limit",

@@ -116,7 +116,9 @@ def test_dicom_files(tmp_path: Path) -> None:
     for patient in "ab":
         (tmp_path / f"KIM {patient}").mkdir()
         for i in range(2):
-            write(tmp_path / f"KIM {patient}" / f"{i}", PIXELS, PatientID=patient)
+            uid = f"1.2.{ord(patient)}.{i}"
+            path = tmp_path / f"KIM {patient}" / f"{i}"
+            write(path, PIXELS, PatientID=patient, SOPInstanceUID=uid)
     (tmp_path / "x.txt").write_text("x")
     one = discover(tmp_path, salt=SALT)
     assert (one.kind, one.target, one.classes, len(one.rows)) == ("dicom", None, (), 4)
@@ -129,7 +131,9 @@ def test_dicom_folders_that_hold_several_patients_each_are_classes(tmp_path: Pat
     for name in ("ill", "well"):
         (tmp_path / name).mkdir()
         for i in range(3):
-            write(tmp_path / name / f"{i}.dcm", PIXELS, PatientID=f"{name}{i}" if i else None)
+            patient, uid = f"{name}{i}" if i else None, f"1.2.{len(name)}.{i}"
+            path = tmp_path / name / f"{i}.dcm"
+            write(path, PIXELS, PatientID=patient, SOPInstanceUID=uid)
     one = discover(tmp_path, salt=SALT)
     assert (one.kind, one.target, one.classes) == ("dicom", "label", ("ill", "well"))
     assert [row["label"] for row in one.rows] == ["ill"] * 3 + ["well"] * 3

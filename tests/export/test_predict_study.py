@@ -84,6 +84,7 @@ def test_the_destination_is_checked_before_the_server_is_asked(seen, tmp_path):
 def test_the_command_wants_either_data_or_a_study(seen, tmp_path, arguments):
     if arguments == ["data"]:
         arguments = ["data", "--study", STUDY]
+    arguments = [str(tmp_path) if text == "data" else text for text in arguments]
     command = ["predict", str(tmp_path), *arguments, "--out", str(tmp_path / "out.csv")]
     with pytest.raises(MedtlError, match="DATA, or --dicomweb URL with --study UID"):
         CliRunner().invoke(app, command, catch_exceptions=False)

@@ -157,14 +157,14 @@ def test_planes_are_shown_as_radiologists_look_at_them() -> None:
     plain, outlined = draw_case(corner())
     assert plain.shape == outlined.shape
     # Sagittal 30 x 30 mm, coronal 20 x 30 mm, axial 20 x 30 mm.
-    widths = (320, 213, 213)
-    assert plain.shape == (320, sum(widths), 3)
+    widths = (640, 427, 427)
+    assert plain.shape == (640, sum(widths), 3)
     start = 0
     for width in widths:
         plane = plain[:, start : start + width, 0]
         # Anterior or the patient's right on the left, superior or anterior up.
-        assert plane[10:60, 10:40].mean() > 0.9
-        assert plane[-60:, -60:].max() < 0.1
+        assert plane[20:120, 20:80].mean() > 0.9
+        assert plane[-120:, -120:].max() < 0.1
         start += width
     green = (outlined == np.array((0.2, 0.9, 0.3), np.float32)).all(axis=-1)
     assert green.any()

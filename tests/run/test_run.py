@@ -40,6 +40,8 @@ FILES = {
     "report.html",
     "model_card.md",
     "model_card.json",
+    "reporting_checklist.csv",
+    "reporting_checklist.docx",
     "log.txt",
     ".lock",
     "checksums.json",

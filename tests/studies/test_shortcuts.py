@@ -165,9 +165,11 @@ def test_every_control_stands_in_the_same_folds(recipe, tmp_path):
     assert again == found
 
 
-def test_the_command_refuses_epochs_that_are_no_numbers(monkeypatch):
+@pytest.mark.parametrize("factors", ["a", "-1", "1.5"])
+def test_the_command_refuses_epochs_that_are_no_whole_numbers(monkeypatch, tmp_path, factors):
     monkeypatch.setattr(shortcuts, "run_shortcuts", pytest.fail)
-    arguments = ["study", "shortcuts", "none.yaml", "--out", "x", "--from-random", "a"]
-    result = CliRunner().invoke(app, arguments)
+    path = write_tiny_study(tmp_path, patients=6)
+    arguments = ["study", "shortcuts", str(path), "--out", "x"]
+    result = CliRunner().invoke(app, [*arguments, f"--from-random={factors}"])
     assert result.exit_code == 2
-    assert "give whole numbers" in result.output
+    assert "numbers: --from-random 1,2" in result.output

@@ -130,7 +130,14 @@ def fetch_study(server: Server, study: str, folder: str | PathLike[str]) -> Fetc
 
 
 def checked(url: str) -> SplitResult:
-    """Return the parts of an address, which must be one and hold no credentials."""
+    """Return the parts of an address.
+
+    Raises:
+        MedtlError: When it is none, or holds credentials.
+
+    >>> checked("https://pacs.example/dicom-web").hostname
+    'pacs.example'
+    """
     try:
         address = urlsplit(url)
         is_address = address.scheme in ("http", "https") and bool(address.hostname)
@@ -206,7 +213,17 @@ def _chunks(answer: http.client.HTTPResponse, server: Server) -> Iterator[bytes]
 
 
 def authorization(address: SplitResult) -> dict[str, str]:
-    """Return the header for a server by environment or netrc, {} when there are no credentials."""
+    """Return the header for a server by environment or netrc, {} when there are no credentials.
+
+    Raises:
+        MedtlError: When they would be sent unencrypted.
+
+    >>> import os
+    >>> from unittest.mock import patch
+    >>> with patch.dict(os.environ, {TOKEN: "abc"}):
+    ...     authorization(checked("https://pacs.example/dicom-web"))
+    {'Authorization': 'Bearer abc'}
+    """
     host = str(address.hostname)
     user, password = os.environ.get(USER), os.environ.get(PASSWORD)
     if token := os.environ.get(TOKEN):
@@ -319,7 +336,11 @@ def _too_much(limit: str) -> MedtlError:
 
 
 def unreachable(error: Exception) -> MedtlError:
-    """Return the error for a server that does not answer; it quotes no address."""
+    """Return the error for a server that does not answer; it quotes no address.
+
+    >>> print(unreachable(TimeoutError()))
+    the server does not answer in time. Check the address, and that the server is running
+    """
     reason = getattr(error, "strerror", None) or type(error).__name__
     is_late = isinstance(error, TimeoutError)
     return MedtlError(

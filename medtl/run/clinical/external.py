@@ -242,9 +242,14 @@ def _with_labels(rows: pd.DataFrame, source: Source) -> tuple[pd.DataFrame, list
     return rows[rows["label"].isin(known)], notes
 
 
+def _is_scored(evaluation: Evaluation) -> bool:
+    """Tell whether a run's predictions are scores of findings, which thresholds cut."""
+    return any(measure.name == "auroc" for measure in evaluation.measures)
+
+
 def _refuse_other_scale(rows: pd.DataFrame, source: Source) -> None:
     """Refuse scores that cannot be the probabilities that the run's thresholds are about."""
-    if source.evaluation.kind != "classification" or "y_score" not in rows:
+    if not _is_scored(source.evaluation) or "y_score" not in rows:
         return
     low, high = float(rows["y_score"].min()), float(rows["y_score"].max())
     cuts = [point.threshold for point in source.evaluation.operating_points]
@@ -350,7 +355,8 @@ def _judged(
         kind=own.kind,
         unit=own.unit,
     )
-    if own.kind == "classification":
+    is_scored = _is_scored(own)
+    if is_scored:
         missing = sorted(present - {point.label for point in points})
         if missing:
             notes.append(
@@ -358,7 +364,7 @@ def _judged(
                 "no sensitivity and no specificity"
             )
         notes = [*_reversed(found.measures), *notes]
-    ladders = _ladders(rows, own, points, source) if own.kind == "classification" else []
+    ladders = _ladders(rows, own, points, source) if is_scored else []
     known = source.patients
     shifted = []
     if known is not None:

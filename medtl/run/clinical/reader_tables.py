@@ -26,6 +26,7 @@ from medtl.metrics.readers.rater_agreement import reader_agreement
 from medtl.metrics.scores import CI95, Scores
 from medtl.report.reader_page import write_reader_page
 from medtl.run.clinical.marks import Marks, read_marks
+from medtl.run.files import RunFiles
 from medtl.storage.atomic import write_json
 from medtl.storage.tables import write_table
 from medtl.types import FloatArray, Measure
@@ -132,7 +133,7 @@ def evaluate_readers(
     for name, rows in _tables(found).items():
         if rows:
             write_table(rows, out / f"{name}.csv")
-    write_reader_page(out / "report.html", content, title=table.stem, language=language)
+    write_reader_page(RunFiles(out).report, content, title=table.stem, language=language)
     return found
 
 
