@@ -8,6 +8,7 @@ import pytest
 
 from medtl.cases.predictions import read_predictions
 from medtl.evaluation.assemble import evaluate
+from medtl.metrics.curves.decision_curve import decision_curve
 from medtl.metrics.scores import CI
 from medtl.types import OperatingPoint
 
@@ -70,3 +71,18 @@ def test_the_quadratic_kappa_of_ordered_classes(tables: Path) -> None:
     other = evaluate(table, classes=sorted(order), ci=QUICK)
     wrong = other.measure("kappa_quadratic", label="overall").value
     assert wrong == pytest.approx(0.569, abs=5e-4)
+
+
+def test_net_benefit_at_a_stated_prevalence(tables: Path) -> None:
+    table = read_predictions(tables / "dca.csv")
+    thresholds = [0.05, 0.1, 0.2, 0.3, 0.5]
+    curve = decision_curve(table["y_true"], table["y_score"], thresholds, prevalence=0.05)
+    assert curve.model == pytest.approx([0.0338, 0.0276, 0.0203, 0.0165, 0.0097], abs=5e-5)
+    # Negative control: scores that mean 30 % are cut as they are.
+    sensitivity, false = (
+        np.array([(table["y_score"][table["y_true"] == k] >= t).mean() for t in thresholds])
+        for k in (1, 0)
+    )
+    odds = np.array(thresholds) / (1 - np.array(thresholds))
+    unmoved = 0.05 * sensitivity - 0.95 * false * odds
+    assert unmoved == pytest.approx([0.0231, 0.0084, -0.0125, -0.0244, -0.0324], abs=5e-5)
