@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from medtl.cases.intake.joining import join_sheet
 from medtl.cases.labels import FINDING_CELLS, listed_findings
 from medtl.cases.manifest import write_manifest
 from medtl.cases.polarity import meanings_of
+from medtl.cases.spellings import folded
 from medtl.errors import ManifestError, MedtlError, RunError
 from medtl.run.check import read_recipe
 from medtl.storage.atomic import write_text
@@ -179,6 +181,7 @@ def _label_lines(found: Discovery, target: str, positive: str | None) -> list[st
             expected=f"one of {', '.join(values[:20])}",
             where=f"column {target!r}",
         )
+    values = _spelled_once(cells, positive)
     line = f"target: {scalar(target)}"
     if none_said := _plain_missing(values, positive):
         return [line, *none_said]
@@ -190,7 +193,7 @@ def _label_lines(found: Discovery, target: str, positive: str | None) -> list[st
         said = f"listed_in: {scalar(target)}", f"separator: {scalar(listed[0])}"
         return [f"target: [{findings}]", *said]
     meanings = meanings_of(values, positive)
-    if meanings is not None and len(meanings) == 2:
+    if meanings is not None and len(meanings) == 2 and len(values) == len({*cells} - {""}):
         finding = scalar(next(iter(meanings)))
         return [line, f"positive: {finding}    # the value that is the finding"]
     if meanings is not None:
@@ -208,6 +211,16 @@ def _label_lines(found: Discovery, target: str, positive: str | None) -> list[st
         f"{{{scalar(positive or values[-1])}: 1, ...}}, 1 present, 0 absent, -1 uncertain, "
         "'' no label; or data.classes, if each is a class",
     )
+
+
+def _spelled_once(cells: list[str], positive: str | None) -> list[str]:
+    """The different values, each in its commonest spelling, or as it was stated."""
+    spellings: dict[str, Counter[str]] = {}
+    for cell in filter(None, cells):
+        spellings.setdefault(folded(cell), Counter())[cell] += 1
+    if positive is not None:
+        spellings[folded(positive)] = Counter([positive])
+    return sorted(counts.most_common(1)[0][0] for counts in spellings.values())
 
 
 def _plain_missing(values: list[str], positive: str | None) -> list[str]:

@@ -29,7 +29,7 @@ from medtl.errors import LeakError, ManifestError, MedtlError, located
 from medtl.storage import atomic
 from medtl.storage.spreadsheets import ENDINGS, read_sheet
 
-DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 """Separators of the cells of a text table; the one that gives the most columns is taken."""
 
 MAX_LISTED = 20
@@ -96,7 +96,7 @@ class Table:
 def read_table(path: str | PathLike[str]) -> Table:
     """Return the table in a CSV, Parquet, Excel or LibreOffice file.
 
-    Of text, the separator (commas, semicolons, tabs), the encoding (UTF-8, UTF-16, Windows-1252,
+    Of text, the separator (commas, semicolons, tabs, vertical bars), the encoding (UTF-8, UTF-16, Windows-1252,
     Korean CP949), a line `sep=;`, lines of comment above the header, a column of row numbers
     without a name, an empty last column and decimal commas are recognised, and said in the notes.
 

@@ -29,6 +29,7 @@ KINDS = {
     "old_mac.csv": (TEXT.replace("\n", "\r"), ""),
     "semicolon.csv": (TEXT.replace(",", ";"), "separated by semicolons"),
     "stated.csv": ("sep=;\n" + TEXT.replace(",", ";"), "separated by semicolons"),
+    "bars.csv": (TEXT.replace(",", "|"), "separated by vertical bars"),
     "stated_tab.csv": ("sep=\t\r\n" + TEXT.replace(",", "\t"), "separated by tabs"),
     "comment.csv": ("# exported\n# by hand\n" + TEXT, "2 lines of comment above the header"),
     "comment_with_comma.csv": ("# exported, by hand\n" + TEXT, "1 lines of comment"),
