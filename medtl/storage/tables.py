@@ -96,9 +96,10 @@ class Table:
 def read_table(path: str | PathLike[str]) -> Table:
     """Return the table in a CSV, Parquet, Excel or LibreOffice file.
 
-    Of text, the separator (commas, semicolons, tabs, vertical bars), the encoding (UTF-8, UTF-16, Windows-1252,
-    Korean CP949), a line `sep=;`, lines of comment above the header, a column of row numbers
-    without a name, an empty last column and decimal commas are recognised, and said in the notes.
+    Of text, the separator (commas, semicolons, tabs, vertical bars), the encoding (UTF-8, UTF-16,
+    Windows-1252, Korean CP949), a line `sep=;`, lines of comment above the header, a column of row
+    numbers without a name, an empty last column and decimal commas are recognised, and said in the
+    notes.
 
     Faults of single rows are in `Table.faults`; the caller raises them with its own.
 
