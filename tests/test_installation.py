@@ -137,7 +137,7 @@ def test_the_face_of_the_core(installed: Path, tmp_path: Path) -> None:
         "except mt.MedtlError as error: print(error)\n"
     )
     done = run([installed, "-c", script], PYTHONPATH="")
-    assert done.stdout.count("(DeLong)") == 1, done.stderr
+    assert done.stdout.count("(hull of DeLong") == 1, done.stderr
     assert done.stdout.endswith("torch is not installed. Run pip install 'medtl[train]'.\n")
 
 

@@ -114,23 +114,24 @@ def _stop(message: str, status: int) -> NoReturn:
     sys.exit(status)
 
 
-def _work(work: Work, *, deterministic: bool, whole: bool) -> Run:
-    """Check a recipe and run the whole chain, or its first half."""
+def _work(work: Work, *, deterministic: bool, whole: bool) -> Run | None:
+    """Check a recipe and run the whole chain, or its first half; None beside the first process."""
     checked = work.check()
-    from medtl.run.chain import run_study, train_study
+    from medtl.run.chain import helps_another, run_study, train_study
 
     if deterministic:
         from medtl.training.runtime import make_deterministic
 
         print(make_deterministic())
     with bars() as shown:
-        return (run_study if whole else train_study)(
+        done = (run_study if whole else train_study)(
             checked,
             work.out,
             resume=work.resume,
             progress=shown.progress,
             callbacks=[shown.watcher()],
         )
+    return None if helps_another() else done
 
 
 @app.callback(invoke_without_command=True)
@@ -245,6 +246,8 @@ def run(work: Work, deterministic: Deterministic = False) -> None:
     from medtl.run.words.ending import headline
 
     done = _work(work, deterministic=deterministic, whole=True)
+    if done is None:
+        return
     print("\n".join(headline(done)))
     print(f"Report: {done.files.report}")
 
@@ -256,6 +259,8 @@ def train(work: Work, deterministic: Deterministic = False) -> None:
     from medtl.run.words.ending import training_line
 
     done = _work(work, deterministic=deterministic, whole=False)
+    if done is None:
+        return
     print(training_line(done))
     print(f"Best model: {done.files.best}")
 

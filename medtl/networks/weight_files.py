@@ -8,6 +8,7 @@ import pickle
 import pickletools
 import re
 import zipfile
+import zlib
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -143,7 +144,8 @@ def _refuse_compressed(path: Path) -> None:
             unpacked = sum(member.file_size for member in members)
             if unpacked <= path.stat().st_size and all(member.CRC for member in members):
                 altered = archive.testzip()  # torch itself compares no checksum
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+    # Python's reader raises RuntimeError for parts that are marked as encrypted.
+    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError, EOFError, zlib.error) as error:
         raise WeightsError(_CORRUPT, fix=_GET_IT_AGAIN) from error
     if unpacked > path.stat().st_size:
         found = f"the archive unpacks to {unpacked} bytes, more than it has: a decompression bomb"

@@ -71,7 +71,7 @@ def run_study(
     Raises:
         MedtlError: For any fault of recipe, manifest, images or training.
     """
-    if _helps_another():
+    if helps_another():
         return _help_train(recipe, out, resume=resume, manifest=manifest, metric=metric)
     with _working_in(recipe, out, resume=resume) as run:
         prepared = prepare(recipe, run, manifest=manifest, progress=progress)
@@ -93,7 +93,7 @@ def train_study(
     callbacks: Sequence[Callback] = (),
 ) -> Run:
     """Do the first half of the chain. Arguments and errors as `run_study`."""
-    if _helps_another():
+    if helps_another():
         return _help_train(recipe, out, resume=resume)
     with _working_in(recipe, out, resume=resume) as run:
         prepared = prepare(recipe, run, progress=progress)
@@ -101,8 +101,8 @@ def train_study(
     return run
 
 
-def _helps_another() -> bool:
-    """True in a process that a launcher started beside the one that owns the run folder."""
+def helps_another() -> bool:
+    """Tell whether a launcher started this process beside the one that owns the run folder."""
     return os.environ.get("RANK", "0") != "0"
 
 

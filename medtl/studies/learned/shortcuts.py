@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from medtl.cases.splits import kfold
 from medtl.networks.groups import layer_groups
 from medtl.recipe.schema import Recipe, WeightsSpec
-from medtl.run.build import build_stages
+from medtl.run.build import LEAST_ADAPTED, build_stages
 from medtl.run.kinds import classifier
 from medtl.storage.atomic import write_json, write_text
 from medtl.studies.judgement import markdown_table
@@ -142,7 +142,7 @@ def random_start(recipe: Recipe, factor: int = 1) -> Recipe:
 
     As many epochs as all stages of the recipe have together, times a factor, in one stage that no
     patience ends; the best epoch is kept by the recipe's own rule. Batch norm follows the batches,
-    for random statistics describe nothing.
+    for random statistics describe nothing; batches are therefore of `LEAST_ADAPTED` or more.
 
     Args:
         recipe: What starts from pretrained weights.
@@ -156,7 +156,13 @@ def random_start(recipe: Recipe, factor: int = 1) -> Recipe:
     stage = Stage(
         "full", "all", epochs, rates, batch_norm="adapt", warmup_epochs=1, patience=epochs
     )
-    course = {"preset": None, "stages": (stage,), "zero_gamma": ZeroGamma(), "cached_views": 0}
+    course = {
+        "preset": None,
+        "stages": (stage,),
+        "zero_gamma": ZeroGamma(),
+        "cached_views": 0,
+        "batch_size": max(LEAST_ADAPTED, recipe.finetune.batch_size),
+    }
     return start.model_copy(update={"finetune": recipe.finetune.model_copy(update=course)})
 
 
