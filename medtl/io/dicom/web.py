@@ -339,7 +339,7 @@ def unreachable(error: Exception) -> MedtlError:
     """Return the error for a server that does not answer; it quotes no address.
 
     >>> print(unreachable(TimeoutError()))
-    the server does not answer in time. Check the address, and that the server is running
+    the server does not answer in time. Check the address, and that the server is running.
     """
     reason = getattr(error, "strerror", None) or type(error).__name__
     is_late = isinstance(error, TimeoutError)
