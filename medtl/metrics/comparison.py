@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -251,6 +251,22 @@ def holm(p_values: Sequence[float]) -> list[float]:
     order = np.argsort(p, kind="stable")
     adjusted = np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1))
     return _in_order(adjusted, order)
+
+
+def where_known(
+    adjust: Callable[[Sequence[float]], list[float]], p_values: Sequence[float | None]
+) -> list[float | None]:
+    """Return adjusted p values; a comparison without one is no member of the family.
+
+    Args:
+        adjust: `holm` or `benjamini_hochberg`.
+        p_values: In the order of the comparisons, None where none could be made.
+
+    >>> where_known(holm, [0.25, None, 0.03125, 0.125])
+    [0.25, None, 0.09375, 0.25]
+    """
+    adjusted = iter(adjust([p for p in p_values if p is not None]))
+    return [None if p is None else next(adjusted) for p in p_values]
 
 
 def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:

@@ -20,6 +20,7 @@ from medtl.metrics.comparison import (
     holm,
     minimum_detectable_difference,
     two_sided_p,
+    where_known,
 )
 from medtl.metrics.intervals import newcombe_difference, ratio_influence, wald
 from medtl.metrics.ranking import area_under_roc, auc_influence, rank
@@ -301,10 +302,9 @@ def adjust_for_multiplicity(found: Sequence[Gap]) -> list[Gap]:
     >>> [g.p_holm for g in adjust_for_multiplicity([gap, replace(gap, p=0.125)])]
     [0.25, 0.25]
     """
-    p_values = [gap.p for gap in found if gap.p is not None]
-    adjusted = iter(zip(holm(p_values), benjamini_hochberg(p_values), strict=True))
-    out = []
-    for gap in found:
-        p_holm, p_bh = (None, None) if gap.p is None else next(adjusted)
-        out.append(replace(gap, p_holm=p_holm, p_bh=p_bh))
-    return out
+    p_values = [gap.p for gap in found]
+    by_holm, by_bh = where_known(holm, p_values), where_known(benjamini_hochberg, p_values)
+    return [
+        replace(gap, p_holm=p_holm, p_bh=p_bh)
+        for gap, p_holm, p_bh in zip(found, by_holm, by_bh, strict=True)
+    ]

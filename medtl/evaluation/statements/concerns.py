@@ -110,7 +110,8 @@ def _gravity(of: Concern) -> tuple[float, ...]:
 def _reversed(measures: Sequence[Measure]) -> Iterator[Concern]:
     """AUROCs that lie below one half beyond chance."""
     for m in measures:
-        if (m.name, m.split, m.subset) == ("auroc", "test", "all") and (m.high or 1) < 0.5:
+        is_whole = (m.name, m.split, m.subset) == ("auroc", "test", "all")
+        if is_whole and m.high is not None and m.high < 0.5:
             yield Concern("scores_reversed", m.label, "all", m.name, m.value, m.low, m.high)
 
 

@@ -36,7 +36,7 @@ from medtl.run.evaluate import (
 from medtl.run.files import RunFiles
 from medtl.storage.tables import nearest, read_columns
 from medtl.storage.yaml import load_yaml
-from medtl.types import Measure, OperatingPoint
+from medtl.types import OperatingPoint
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -363,7 +363,7 @@ def _judged(
                 f"the run froze no threshold of {', '.join(map(repr, missing))}: "
                 "no sensitivity and no specificity"
             )
-        notes = [*_reversed(found.measures), *notes]
+        notes = [*_reversed(found), *notes]
     ladders = _ladders(rows, own, points, source) if is_scored else []
     known = source.patients
     shifted = []
@@ -400,13 +400,11 @@ def _ladders(
     ]
 
 
-def _reversed(measures: Sequence[Measure]) -> list[str]:
+def _reversed(found: Evaluation) -> list[str]:
     """Return a note for every label whose scores rank the diseased below the healthy."""
     return [
-        f"AUROC of {m.label!r} is {m.value:.3f}: its scores seem to run the other way round "
+        f"AUROC of {one.label!r} is {one.value:.3f}: its scores seem to run the other way round "
         "(a higher score must mean more diseased)"
-        for m in measures
-        if (m.name, m.split, m.subset) == ("auroc", "test", "all")
-        and m.high is not None
-        and m.high < 0.5
+        for one in found.concerns
+        if one.kind == "scores_reversed"
     ]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from medtl.evaluation.result import plain
-from medtl.metrics.comparison import holm
+from medtl.metrics.comparison import holm, where_known
 from medtl.metrics.confusion import share_measures
 from medtl.metrics.ranking import auroc
 from medtl.metrics.readers.multireader import (
@@ -241,16 +241,16 @@ def _models(
 
 def _adjusted(found: list[Compared], margin: float | None) -> list[Compared]:
     """Return the comparisons with p of Holm, and non-inferiority where a margin is stated."""
-    adjusted = iter(holm([c.contrast.test.p for c in found if c.contrast.test.p is not None]))
+    adjusted = where_known(holm, [one.contrast.test.p for one in found])
     return [
         replace(
             one,
-            p_holm=None if one.contrast.test.p is None else next(adjusted),
+            p_holm=p_holm,
             noninferior=(
                 None if margin is None else noninferiority(one.contrast.test.difference, margin)
             ),
         )
-        for one in found
+        for one, p_holm in zip(found, adjusted, strict=True)
     ]
 
 

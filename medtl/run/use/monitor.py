@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from medtl.cases.predictions import read_predictions
 from medtl.errors import MedtlError, PredictionsError, RunError
-from medtl.metrics.comparison import holm
+from medtl.metrics.comparison import holm, where_known
 from medtl.metrics.intervals import proportion_of_rows
 from medtl.metrics.ranking import auroc
 from medtl.metrics.transfer.drift import (
@@ -385,9 +385,8 @@ def _unlike(strange: BoolArray, images: pd.DataFrame) -> Check:
 
 def _adjusted(checks: Sequence[Check]) -> list[Check]:
     """The checks with p values adjusted for their number."""
-    asked = [check for check in checks if check.p is not None]
-    adjusted = iter(holm([check.p for check in asked if check.p is not None]))
-    return [c if c.p is None else replace(c, p_holm=next(adjusted)) for c in checks]
+    adjusted = where_known(holm, [check.p for check in checks])
+    return [replace(check, p_holm=p) for check, p in zip(checks, adjusted, strict=True)]
 
 
 def _size(rows: pd.DataFrame) -> dict[str, int]:
