@@ -48,6 +48,11 @@ def _usual_signals() -> None:
         signal.signal(number, usual)
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Name bytes by length: a gzip header holds the time, and workers must agree on names."""
+    return f"{len(val)}bytes" if isinstance(val, bytes) else None
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_data_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep the pseudonym salt and the caches of the tests out of the user's folders."""
