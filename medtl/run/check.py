@@ -12,7 +12,7 @@ from medtl.cases.columns import Columns
 from medtl.cases.labels import FINDING_CELLS, label_faults, meaning_faults, soft_faults
 from medtl.cases.manifest import manifest_columns, read_manifest
 from medtl.errors import ManifestError, MedtlError, RecipeError
-from medtl.networks.names import VOLUME_NETWORKS, backbone_names
+from medtl.networks.names import BUNDLED, VOLUME_NETWORKS, backbone_names
 from medtl.preprocess.intensity import WINDOWS
 from medtl.preprocess.policy import policy_faults
 from medtl.recipe.overrides import read_data
@@ -21,9 +21,6 @@ from medtl.types import SPLITS, Case
 
 OF_LABELS = ("classification",)
 """Kinds of task whose target columns hold labels; the first is that of a recipe that names none."""
-
-BUNDLED = ("tf_efficientnet_lite0",)
-"""Backbones whose weights come with the installation."""
 
 
 def read_recipe(path: str | PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
@@ -180,21 +177,22 @@ def _name_faults(data: Mapping[str, Any]) -> list[MedtlError]:
     faults: list[MedtlError] = []
     section = data.get("model")
     model = section if isinstance(section, dict) else {}
-    backbone = model.get("backbone", BUNDLED[0])
+    first = next(iter(BUNDLED))
+    backbone = model.get("backbone", first)
     weights = model.get("weights", "bundled")
     source = weights.get("source", "bundled") if isinstance(weights, dict) else weights
     # "resnet50.a1_in1k" is an architecture with a tag of weights.
-    architecture = backbone.partition(".")[0] if isinstance(backbone, str) else BUNDLED[0]
+    architecture = backbone.partition(".")[0] if isinstance(backbone, str) else first
     image = data.get("image")
     is_of_volumes = isinstance(image, dict) and image.get("spacing") is not None
     names = VOLUME_NETWORKS if is_of_volumes else backbone_names()
     if architecture not in names:
         faults.append(_unknown(backbone, names, where="model.backbone", what="backbone"))
-    elif source == "bundled" and backbone not in BUNDLED:
+    elif source == "bundled" and architecture not in BUNDLED:
         faults.append(
             MedtlError(
                 f"no weights of {backbone} come with the installation",
-                expected=f"backbone {BUNDLED[0]}, or weights from elsewhere",
+                expected=f"backbone {' or '.join(BUNDLED)}, or weights from elsewhere",
                 where="model.weights",
                 fix="State weights: {source: file, path: ...}, timm (downloads them) or none",
             )

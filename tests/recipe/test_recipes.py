@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from medtl.networks.names import check_backbone, check_volume_network
+from medtl.networks.names import BUNDLED, check_backbone, check_volume_network
 from medtl.recipe.schema import Recipe, parse_recipe
 from medtl.run.build import build_augmenter, build_options, build_stages
-from medtl.run.check import BUNDLED
 from medtl.storage.yaml import load_yaml
 
 ROOT = Path(__file__).parents[2]
