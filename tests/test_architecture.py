@@ -38,7 +38,8 @@ SEES_THE_RECIPE = ("__init__", "recipe", "run", "studies", "demo", "cli")
 
 TORCH_FREE = (
     *("types", "errors", "storage", "io", "metrics", "cases", "recipe", "evaluation", "report"),
-    *("export", "cli", "run/check", "run/clinical", "run/evaluate", "run/files", "run/folder"),
+    *("export", "cli", "tasks", "run/check", "run/clinical", "run/evaluate", "run/files"),
+    *("run/folder", "run/predict"),
 )
 """They answer before torch could have been loaded, or where it is not installed."""
 

@@ -7,7 +7,7 @@ orientation and spacing, and evaluation reads these files, not the network's wor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,17 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medtl.cases.predictions import mask_labels, read_predictions, write_predictions
-from medtl.data.batches import CaseSamples
 from medtl.data.reader import ImageReader
 from medtl.errors import RunError
 from medtl.io.masks import read_mask, write_mask
 from medtl.losses.known import IGNORE
-from medtl.networks.segmenter import Segmenter
 from medtl.prediction.overlays import Shown, choose_worst, write_overlays
-from medtl.prediction.sink import Evaluated, TrainedModel, score_batches
+from medtl.prediction.sink import Evaluated, Model, Sink
+from medtl.prediction.table import TableSink
 from medtl.storage.atomic import write_text
 from medtl.storage.filenames import file_name
 from medtl.storage.yaml import dump_yaml
+from medtl.tasks.protocols import Task
 from medtl.tasks.structures import Structures
 from medtl.types import Case, FloatArray, Image, Progress, silent
 
@@ -124,27 +124,25 @@ class MaskSink:
 
     def predict(
         self,
-        trained: TrainedModel[Segmenter, Structures],
-        samples: CaseSamples,
+        model: Model,
+        scores: Iterable[NDArray[np.float32]],
         cases: Sequence[Case],
         reader: ImageReader,
         folder: Path | None,
-        *,
-        progress: Progress = silent,
     ) -> pd.DataFrame:
         """Return one row per case, or per case and structure where they overlap."""
         import pandas as pd
 
         if folder is None:
             raise RunError("masks are files and have no place", fix="State where the table goes")
-        task = trained.task
-        writer = MaskWriter(folder, task, reader.preprocessor, trained.columns.strata)
+        task = model.task
+        writer = MaskWriter(folder, task, reader.preprocessor, model.columns.strata)
         rows: list[dict[str, Any]] = []
-        each = (score for batch in score_batches(trained, samples, progress) for score in batch)
-        for case, scores in zip(cases, each, strict=True):
+        each = (score for batch in scores for score in batch)
+        for case, score in zip(cases, each, strict=True):
             image = reader.read(case)
             truth = None if case.mask is None else task.encode(reader.read_mask(case, image).array)
-            rows += writer.write(case, image, scores.numpy(), truth)
+            rows += writer.write(case, image, score, truth)
         return pd.DataFrame(rows)
 
     def write(self, table: pd.DataFrame, task: Structures, out: Path) -> None:
@@ -178,6 +176,11 @@ class MaskSink:
 
         overlaps = pd.read_csv(study.overlaps)
         write_overlays(study.gallery, choose_worst(overlaps), shown_of)
+
+
+def sink_of(task: Task) -> Sink:
+    """Return where the predictions of a task go: masks where it has them, else rows."""
+    return TableSink() if task.encode is None else MaskSink()
 
 
 def _plane(mask: NDArray[np.uint8], number: int | None) -> NDArray[np.uint8]:

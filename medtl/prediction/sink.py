@@ -1,34 +1,71 @@
-"""A trained network and its scores, and what each kind of study makes of them: its sink."""
+"""A trained network and its scores, and what each kind of study makes of them: its sink.
+
+torch is loaded when a `TrainedModel` is asked for scores, not before: what an exported graph
+predicts goes into the same sinks without it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
-import torch
-from torch import nn
+import numpy as np
+from numpy.typing import NDArray
 
 from medtl.cases.columns import Columns
 from medtl.cases.exams import Combine
-from medtl.data.batches import CaseSamples
 from medtl.data.reader import ImageReader
+from medtl.data.store import ImageStore
 from medtl.tasks.protocols import Task
-from medtl.training.epoch import network_outputs
-from medtl.training.runtime import Runtime
 from medtl.types import Case, OperatingPoint, Progress, silent
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
-    from numpy.typing import NDArray
+    from torch import nn
 
-NetworkT = TypeVar("NetworkT", bound=nn.Module)
+NetworkT = TypeVar("NetworkT", bound="nn.Module")
 TaskT = TypeVar("TaskT", bound=Task)
 
 PREDICT_BATCH = 32
 """Batch size of every prediction. Fixed, so that the same images give the same bits anywhere."""
+
+
+class Model(Protocol):
+    """A trained network with all that makes predictions of images, whatever it runs by."""
+
+    @property
+    def task(self) -> Any:
+        """What its outputs mean."""
+        ...
+
+    @property
+    def reader(self) -> ImageReader:
+        """How a file becomes a unit image."""
+        ...
+
+    @property
+    def columns(self) -> Columns:
+        """Those of the manifest that training read."""
+        ...
+
+    @property
+    def meta(self) -> Mapping[str, Any]:
+        """The training profile and the hash of the manifest, among others."""
+        ...
+
+    def scores(
+        self, store: ImageStore, cases: Sequence[Case], progress: Progress = silent
+    ) -> Iterator[NDArray[np.float32]]:
+        """Yield the scores of all cases in their order, in batches `(B, ...)`.
+
+        Args:
+            store: Holds the cases' unit images.
+            cases: At least one.
+            progress: Told of predicting.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -53,6 +90,32 @@ class TrainedModel(Generic[NetworkT, TaskT]):
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     recipe: Any
     meta: Mapping[str, Any]
+
+    def scores(
+        self, store: ImageStore, cases: Sequence[Case], progress: Progress = silent
+    ) -> Iterator[NDArray[np.float32]]:
+        """Yield scores as `Model.scores`: the same bits for the same cases."""
+        from medtl.data.batches import Samples
+        from medtl.training.epoch import network_outputs
+        from medtl.training.runtime import Runtime
+
+        runtime = Runtime(self.device, self.precision)
+        samples = Samples(
+            store=store,
+            rows=store.rows(cases),
+            targets=np.zeros((len(cases), 1), dtype=np.float32),
+            inputs=self.task.inputs(cases),
+            standardise=self.reader.preprocessor.standardise,
+        )
+        batches = network_outputs(
+            runtime.place(self.model),
+            samples,
+            runtime,
+            batch_size=PREDICT_BATCH,
+            progress=lambda done, total: progress("Predicting", done, total),
+        )
+        for outputs, _ in batches:
+            yield self.task.decode(outputs).numpy()
 
 
 @dataclass(frozen=True)
@@ -89,23 +152,20 @@ class Sink(Protocol):
 
     def predict(
         self,
-        trained: TrainedModel[Any, Any],
-        samples: CaseSamples,
+        model: Model,
+        scores: Iterable[NDArray[np.float32]],
         cases: Sequence[Case],
         reader: ImageReader,
         folder: Path | None,
-        *,
-        progress: Progress = silent,
     ) -> pd.DataFrame:
         """Return the predictions of some cases; what is no row is written into the folder.
 
         Args:
-            trained: The best model of a run.
-            samples: The cases as network input.
-            cases: The same cases, in the same order.
+            model: What the scores are from.
+            scores: Of the cases, in batches.
+            cases: The cases in the same order.
             reader: Reads them again as they were stored.
             folder: Where files go; None when the table alone is wanted.
-            progress: Told of predicting.
 
         Raises:
             RunError: When there are files to write, and no folder.
@@ -119,19 +179,3 @@ class Sink(Protocol):
     def illustrate(self, study: Evaluated, *, progress: Progress = silent) -> None:
         """Draw the test cases that are worth a look into the gallery."""
         ...
-
-
-def score_batches(
-    trained: TrainedModel[Any, Any], samples: CaseSamples, progress: Progress
-) -> Iterator[torch.Tensor]:
-    """Yield the scores of all samples in their order, the same bits for the same samples."""
-    runtime = Runtime(trained.device, trained.precision)
-    batches = network_outputs(
-        runtime.place(trained.model),
-        samples,
-        runtime,
-        batch_size=PREDICT_BATCH,
-        progress=lambda done, total: progress("Predicting", done, total),
-    )
-    for outputs, _ in batches:
-        yield trained.task.decode(outputs)

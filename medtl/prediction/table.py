@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from medtl.cases.exams import EXAM, by_exam
 from medtl.cases.predictions import read_predictions, write_predictions
-from medtl.data.batches import CaseSamples
 from medtl.data.reader import ImageReader
 from medtl.errors import MedtlError
-from medtl.networks.backbones import Classifier
 from medtl.prediction.gallery import (
     PICTURE_SIDE,
     Entry,
@@ -25,8 +22,7 @@ from medtl.prediction.gallery import (
     worst_readings,
     write_gallery,
 )
-from medtl.prediction.gradcam import grad_cam
-from medtl.prediction.sink import Evaluated, TrainedModel, score_batches
+from medtl.prediction.sink import Evaluated, Model, TrainedModel
 from medtl.preprocess.pipeline import Preprocessor
 from medtl.tasks.protocols import Task
 from medtl.types import Case, Progress, silent
@@ -34,27 +30,26 @@ from medtl.types import Case, Progress, silent
 if TYPE_CHECKING:
     import pandas as pd
 
+    from medtl.networks.backbones import Classifier
+
 
 class TableSink:
     """Scores become rows, and the cases to look at are drawn with where the network looked."""
 
     def predict(
         self,
-        trained: TrainedModel[Classifier, Task],
-        samples: CaseSamples,
+        model: Model,
+        scores: Iterable[NDArray[np.float32]],
         cases: Sequence[Case],
         reader: ImageReader,
         folder: Path | None,
-        *,
-        progress: Progress = silent,
     ) -> pd.DataFrame:
         """Return one row per case and label; see `Sink.predict`."""
         del reader, folder
-        scores = torch.cat([*score_batches(trained, samples, progress)]).numpy()
-        columns = trained.columns
+        columns = model.columns
         known = all(label in cases[0].targets for label in columns.targets)
         return predictions_table(
-            trained.task, cases, scores, strata=columns.strata, with_truth=known
+            model.task, cases, np.concatenate([*scores]), strata=columns.strata, with_truth=known
         )
 
     def write(self, table: pd.DataFrame, task: Task, out: Path) -> None:
@@ -64,6 +59,10 @@ class TableSink:
 
     def illustrate(self, study: Evaluated, *, progress: Progress = silent) -> None:
         """Draw the most wrong and the least certain cases."""
+        import torch
+
+        from medtl.prediction.gradcam import grad_cam
+
         trained: TrainedModel[Classifier, Task] = study.trained()
         entries: list[Entry | Reading] = [
             *choose_cases(_judged(study), study.points),

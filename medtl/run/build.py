@@ -22,7 +22,6 @@ from medtl.networks.segmenter import VOLUME_CONTRACT
 from medtl.networks.selectors import resolve
 from medtl.networks.weights import InputContract, WeightsReport, input_contract
 from medtl.networks.zero_gamma import GammaSurgery
-from medtl.prediction.sink import Sink
 from medtl.preprocess.augment import Augmenter, augmenter
 from medtl.preprocess.augment_volume import VolumeAugmenter, volume_augmenter
 from medtl.preprocess.intensity import WINDOWS
@@ -152,11 +151,6 @@ def build_samples(
 def build_network(recipe: Recipe, outputs: int, *, extra: int = 0) -> tuple[Any, WeightsReport]:
     """Return the network with its initial weights, and what was loaded."""
     return KINDS[recipe.task.kind].network(recipe, outputs, extra)
-
-
-def build_sink(recipe: Recipe) -> Sink:
-    """Return where the predictions of the recipe's kind of study go."""
-    return KINDS[recipe.task.kind].sink
 
 
 def build_contract(recipe: Recipe) -> InputContract:

@@ -15,6 +15,7 @@ import torch
 from medtl.data.reader import ImageReader
 from medtl.errors import MedtlError, RunError
 from medtl.prediction.likeness import training_profile
+from medtl.prediction.mask_writer import sink_of
 from medtl.prediction.sink import Evaluated
 from medtl.recipe.schema import Recipe
 from medtl.run import record
@@ -22,7 +23,6 @@ from medtl.run.build import (
     build_cache,
     build_network,
     build_options,
-    build_sink,
     build_stages,
     build_surgery,
 )
@@ -236,9 +236,9 @@ def build_training(
 
 def predict(prepared: Prepared, run: Run, *, progress: Progress = silent) -> None:
     """Predict validation and test cases with the best checkpoint; leaves `predictions.csv`."""
-    cases, sink, trained = prepared.split("val", "test"), build_sink(prepared.recipe), run.trained
-    samples = prepared.samples(cases)
-    table = sink.predict(trained, samples, cases, prepared.reader, run.path, progress=progress)
+    cases, sink, trained = prepared.split("val", "test"), sink_of(prepared.task), run.trained
+    scores = trained.scores(prepared.store, cases, progress)
+    table = sink.predict(trained, scores, cases, prepared.reader, run.path)
     sink.write(table, trained.task, run.files.predictions)
 
 
@@ -258,7 +258,7 @@ def illustrate(prepared: Prepared, run: Run, *, progress: Progress = silent) -> 
         gallery=run.files.gallery,
         exams=prepared.recipe.data.exam_score,
     )
-    build_sink(prepared.recipe).illustrate(study, progress=progress)
+    sink_of(prepared.task).illustrate(study, progress=progress)
 
 
 def _checkpoint_meta(prepared: Prepared) -> dict[str, Any]:

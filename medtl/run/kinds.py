@@ -26,9 +26,6 @@ from medtl.networks.backbones import Classifier, build_classifier
 from medtl.networks.heads import share_weights
 from medtl.networks.segmenter import Segmenter, build_segmenter
 from medtl.networks.weights import WeightsReport, WeightsSource
-from medtl.prediction.mask_writer import MaskSink
-from medtl.prediction.sink import Sink
-from medtl.prediction.table import TableSink
 from medtl.preprocess.augment import Augmenter
 from medtl.preprocess.augment_volume import VolumeAugmenter
 from medtl.recipe.schema import GIVEN, Recipe
@@ -50,13 +47,11 @@ class Kind:
         network: From the recipe, the number of outputs and of inputs besides the image to the
             network with its initial weights, and what was loaded.
         samples: From recipe, task, reader, store, cases, augmenter and seed to network input.
-        sink: Where predictions go.
     """
 
     task: Callable[[Recipe, Sequence[Case]], Task]
     network: Callable[[Recipe, int, int], tuple[Any, WeightsReport]]
     samples: Callable[..., Samples | MaskedSamples]
-    sink: Sink
 
 
 def _classification_task(recipe: Recipe, cases: Sequence[Case]) -> Task:
@@ -247,9 +242,9 @@ def _masked_samples(
 
 
 KINDS: dict[str, Kind] = {
-    "classification": Kind(_classification_task, classifier, _samples, TableSink()),
-    "regression": Kind(_regression_task, classifier, _samples, TableSink()),
-    "bone_age": Kind(_bone_age_task, classifier, _samples, TableSink()),
-    "segmentation": Kind(_segmentation_task, segmenter, _masked_samples, MaskSink()),
+    "classification": Kind(_classification_task, classifier, _samples),
+    "regression": Kind(_regression_task, classifier, _samples),
+    "bone_age": Kind(_bone_age_task, classifier, _samples),
+    "segmentation": Kind(_segmentation_task, segmenter, _masked_samples),
 }
 """Word in a recipe -> what is particular to its kind of study."""

@@ -13,18 +13,15 @@ from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from medtl.cases.manifest import manifest_columns, read_manifest
 from medtl.cases.pseudonyms import load_salt, pseudonym
-from medtl.data.batches import Samples
 from medtl.data.reader import ReadRecord, decode_cases
 from medtl.errors import ManifestError, RunError
 from medtl.io.dicom.web import Server, fetch_study
 from medtl.metrics.temperature import Recalibration
 from medtl.prediction.likeness import unlike_training
-from medtl.prediction.sink import TrainedModel
-from medtl.run.build import build_sink
+from medtl.prediction.mask_writer import sink_of
+from medtl.prediction.sink import Model
 from medtl.run.predicted import Predictions
 from medtl.storage.atomic import write_json
 from medtl.storage.tables import read_table
@@ -44,7 +41,7 @@ TEXTS = TABLES | {".yaml", ".yml", ".json", ".txt", ".md"}
 
 
 def predict_images(
-    trained: TrainedModel[Any, Any],
+    trained: Model,
     data: Path,
     out: Path | None,
     *,
@@ -84,16 +81,9 @@ def predict_images(
         raise RunError("no image could be read", where=data.name, fix=records[0].cause)
     flags_of = {case.case_id: told.unknown(case) for case in cases}
     records = [replace(r, flags=(*r.flags, *flags_of.get(r.case_id, ()))) for r in records]
-    samples = Samples(
-        store=store,
-        rows=store.rows(cases),
-        targets=np.zeros((len(cases), 1), dtype=np.float32),
-        inputs=told(cases),
-        standardise=reader.preprocessor.standardise,
-    )
-    sink = build_sink(trained.recipe)
-    folder = None if out is None else out.parent
-    table = sink.predict(trained, samples, cases, reader, folder, progress=progress)
+    sink, folder = sink_of(trained.task), None if out is None else out.parent
+    scores = trained.scores(store, cases, progress)
+    table = sink.predict(trained, scores, cases, reader, folder)
     unlike = {r.case_id: unlike_training(r.facts, trained.meta["profile"]) for r in records}
     if not is_own:
         _add_columns(table, cases, manifest.root, thresholds)
@@ -157,7 +147,7 @@ def check_destination(out: Path) -> Path:
     return out
 
 
-def _find_cases(own: Path, data: Path, trained: TrainedModel[Any, Any]) -> tuple[Manifest, bool]:
+def _find_cases(own: Path, data: Path, trained: Model) -> tuple[Manifest, bool]:
     """The cases to predict, and whether they are the run's own."""
     if data.suffix.lower() not in TABLES:
         return _manifest_of_files(data), False

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from medtl.errors import ManifestError, RunError
 from medtl.losses.cross_entropy import CrossEntropy, Focal
@@ -27,6 +25,9 @@ from medtl.tasks.findings import (
 )
 from medtl.tasks.inputs import IMAGE_ALONE, Inputs
 from medtl.types import Case
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Classes:
 
     def decode(self, outputs: Tensor) -> Tensor:
         """`(B, K)` probabilities that sum to 1."""
-        return torch.softmax(outputs.double(), dim=1).to(outputs.dtype)
+        return outputs.double().softmax(dim=1).to(outputs.dtype)
 
     def explain(self, outputs: Tensor, label: str) -> Tensor:
         """The logit of the label: unlike the probability it does not flatten near 0 and 1."""

@@ -6,12 +6,10 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from medtl.errors import ManifestError
 from medtl.losses.cross_entropy import CrossEntropy, Focal
@@ -19,6 +17,9 @@ from medtl.metrics.ranking import area_under_roc, rank
 from medtl.metrics.scores import HALF, soft_label
 from medtl.tasks.inputs import IMAGE_ALONE, Inputs
 from medtl.types import Case
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MIN_WATCHED_CASES = 100
 MIN_WATCHED_POSITIVES = 20
@@ -115,7 +116,7 @@ class Findings:
 
     def decode(self, outputs: Tensor) -> Tensor:
         """`(B, K)` probabilities."""
-        return torch.sigmoid(outputs)
+        return outputs.sigmoid()
 
     def explain(self, outputs: Tensor, label: str) -> Tensor:
         """The logit of the label: unlike the probability it does not flatten near 0 and 1."""
@@ -254,6 +255,8 @@ class Findings:
 
 def joined(batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """Return all outputs and all targets of a split."""
+    import torch
+
     outputs, targets = zip(*batches, strict=True)
     return torch.cat(outputs), torch.cat(targets)
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from medtl.tasks.inputs import Inputs
 from medtl.types import Case
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Encode = Callable[[NDArray[np.integer]], NDArray[np.uint8]]
 """From the values of a mask file to what a loss takes."""

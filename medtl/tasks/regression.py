@@ -9,19 +9,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from medtl.errors import ManifestError
 from medtl.losses.ordinal import Decoding, Head, decode_values
 from medtl.losses.quantity import L1
 from medtl.metrics.catalogue import unit_word
+from medtl.tasks.findings import joined
 from medtl.tasks.inputs import IMAGE_ALONE, Inputs, Sex
 from medtl.types import Case
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FIFTHS = (0.2, 0.4, 0.6, 0.8)
 """Quantiles between which splits are balanced, where a quantity has no bands of its own."""
@@ -203,8 +205,8 @@ class Regression:
 
     def assess(self, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, float | None]:
         """Loss, and mean absolute error in the unit; None where no value is known."""
-        outputs, targets = (torch.cat(parts) for parts in zip(*batches, strict=True))
-        known = ~torch.isnan(targets)
+        outputs, targets = joined(batches)
+        known = ~targets.isnan()
         errors = (self.decode(outputs)[:, 0] - targets)[known].abs()
         return float(self.loss(outputs, targets)), float(errors.mean()) if len(errors) else None
 
@@ -304,7 +306,7 @@ class Regression:
 
     def _grid_like(self, tensor: Tensor) -> Tensor:
         """`(K,)` values of the classes, on the tensor's device and of its type."""
-        return torch.as_tensor(self.grid, dtype=tensor.dtype, device=tensor.device)
+        return tensor.new_tensor(self.grid)
 
 
 def regression_task(

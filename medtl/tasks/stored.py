@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from medtl.tasks.classes import Classes
 from medtl.tasks.findings import Findings
@@ -14,23 +12,26 @@ from medtl.tasks.protocols import Task
 from medtl.tasks.regression import BONE_AGE, Quantity, Regression
 from medtl.tasks.structures import Structures
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-def read_task(stored: Mapping[str, Any], criterion: Callable[..., Tensor]) -> Task:
+
+def read_task(stored: Mapping[str, Any], criterion: Callable[..., Tensor] | None = None) -> Task:
     """Return the task of a checkpoint.
 
     Args:
         stored: What `Task.to_dict` wrote, of this version or an earlier one, from JSON.
-        criterion: The loss of the recipe that the checkpoint holds.
+        criterion: The loss of the recipe that the checkpoint holds; where nothing is trained or
+            decoded, none is needed.
 
     Example:
-        >>> from medtl.losses.quantity import L1
-        >>> read_task({"kind": "classes", "column": "view", "labels": ["AP", "PA"]}, L1()).labels
+        >>> read_task({"kind": "classes", "column": "view", "labels": ["AP", "PA"]}).labels
         ('AP', 'PA')
     """
     kind = KINDS[stored["kind"]]
     known = {one.name for one in fields(kind) if one.init}
     told = {key: _tuples(value) for key, value in _renamed(stored).items() if key in known}
-    task: Task = kind(**told, criterion=criterion)
+    task: Task = kind(**told, **({} if criterion is None else {"criterion": criterion}))
     return task
 
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from medtl.errors import ImageError, ManifestError
 from medtl.losses.known import IGNORE
 from medtl.losses.segmentation import DiceCrossEntropy
 from medtl.tasks.inputs import IMAGE_ALONE, Inputs
 from medtl.types import Case
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MOST_STRUCTURES = 254
 """Classes are stored as bytes, and `IGNORE` is one of them."""
@@ -167,7 +168,7 @@ class Structures:
 
     def decode(self, outputs: Tensor) -> Tensor:
         """`(B, outputs, *S)` probabilities; those of exclusive structures sum to 1."""
-        return torch.softmax(outputs, dim=1) if self.exclusive else torch.sigmoid(outputs)
+        return outputs.softmax(dim=1) if self.exclusive else outputs.sigmoid()
 
     def explain(self, outputs: Tensor, label: str) -> Tensor:
         """Mean logit of a structure over the pixels that are taken for it (over all, if none)."""
@@ -182,6 +183,8 @@ class Structures:
         The Dice of a structure is the mean over cases of the hard masks' overlap. A case in which
         neither mask shows it does not count; None when no case counts.
         """
+        import torch
+
         total, cases = 0.0, 0
         overlap, counted = torch.zeros(len(self.labels)), torch.zeros(len(self.labels))
         for outputs, targets in batches:
@@ -242,14 +245,14 @@ class Structures:
         if not self.exclusive:
             return outputs >= 0
         best = outputs.argmax(dim=1)
-        return torch.stack([best == k for k in range(1, self.outputs)], dim=1)
+        return _planes(best, self.outputs)
 
     def _overlap(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """`(B, K)` known pixels in both masks, and the sum of their sizes."""
         known = targets != IGNORE
         truth = targets == 1
         if self.exclusive:
-            truth = torch.stack([targets == k for k in range(1, self.outputs)], dim=1)
+            truth = _planes(targets, self.outputs)
             known = known[:, None]
         decided = (self._decided(outputs) & known).flatten(2)
         both = (decided & truth.flatten(2)).sum(dim=2)
@@ -260,6 +263,13 @@ class Structures:
         if self.exclusive:
             return frozenset(int(value) - 1 for value in np.unique(mask) if 0 < value < IGNORE)
         return frozenset(k for k, plane in enumerate(mask) if (plane == 1).any())
+
+
+def _planes(numbers: Tensor, outputs: int) -> Tensor:
+    """`(B, K, *S)` booleans of `(B, *S)` class numbers; the background has none."""
+    import torch
+
+    return torch.stack([numbers == k for k in range(1, outputs)], dim=1)
 
 
 def segmentation_task(
