@@ -173,6 +173,11 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
             "the tensors do not match their hash: the file is corrupt, as by a flipped bit",
             fix="Use another checkpoint of the run",
         )
+    if any(name.startswith("model.members.") for name in tensors):
+        raise WeightsError(
+            "the checkpoint holds several networks (run.members), and a training starts from one",
+            fix="Use the checkpoint of a run with run.members: 1",
+        )
     return {name: tensor for name, tensor in tensors.items() if name.startswith("model.")}
 
 

@@ -27,7 +27,9 @@ class EarlyStopping(Section):
     """When a stage ends before its last epoch."""
 
     monitor: Literal["auto", "val_loss", "val_metric"] = Field(
-        "auto", description="auto: the statistic where enough validation cases are, else the loss"
+        "auto",
+        description="auto: the validation loss, which asks for calibrated scores too, whatever the "
+        "number of cases; val_metric: the AUROC, the error or the Dice",
     )
     min_delta: NotNegative = Field(0.0, description="an improvement is more than this")
     baseline: float | None = Field(None, description="a first epoch worse than this counts as none")

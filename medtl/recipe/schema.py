@@ -23,7 +23,7 @@ from medtl.recipe.faults import faults_of
 from medtl.recipe.finetune import Finetune
 from medtl.recipe.section import FromMapping, Section
 from medtl.recipe.task import NAMED, OF_MASKS, QUANTITIES, TaskSpec
-from medtl.types import Fraction, Positive
+from medtl.types import Count, Fraction, Positive
 
 GIVEN = "python: "
 """A backbone that was given as a Python object is written with this before its name."""
@@ -363,6 +363,11 @@ class Runtime(Section):
 
     seed: Annotated[int, Field(ge=0)] = Field(0, description="of everything that is drawn")
     seeds: Seeds | None = Field(None, description="instead of seed, for what is named")
+    members: Count = Field(
+        1,
+        description="networks, trained one after another from this seed and the next ones on the "
+        "same patients; their outputs are averaged into one model",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="auto: the GPU if there is one"
     )
@@ -425,6 +430,15 @@ class Recipe(Section):
         if stated is not None:
             return int(stated)
         return self.data.split.seed if source == "split" else self.run.seed
+
+    def member(self, number: int) -> Recipe:
+        """The recipe of one network of `run.members`: later seeds, the same patients."""
+        seeds = self.run.seeds
+        if seeds is not None:
+            own = {k: None if v is None or k == "split" else v + number for k, v in seeds}
+            seeds = Seeds(**{**own, "split": seeds.split})
+        update = {"seed": self.run.seed + number, "seeds": seeds, "members": 1}
+        return self.model_copy(update={"run": self.run.model_copy(update=update)})
 
     def __repr__(self) -> str:
         what = ", ".join((*self.data.targets, *filter(None, [self.data.mask])))[:200]

@@ -163,6 +163,7 @@ def _content(metrics: Row, study: Row, given: Records, synthetic: bool) -> dict[
         "cohort": records.cohort_view(given.get("cohort")),
         "quality": records.quality_view(given.get("data_quality")),
         "learning": records.learning_view(history),
+        "members": (environment or {}).get("members"),
         "recipe_text": given.get("recipe_text"),
         "environment": None if environment is None else records.environment_rows(environment),
         "language": spoken(),

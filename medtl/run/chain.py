@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ from medtl.run.build import (
     build_stages,
     build_surgery,
 )
-from medtl.run.files import portable
+from medtl.run.files import RunFiles, portable
 from medtl.run.folder import Run
 from medtl.run.prepare import Prepared, prepare, read_study
 from medtl.storage.atomic import write_json
@@ -37,6 +38,7 @@ from medtl.training.callbacks import (
     mlflow_listener,
     tensorboard_listener,
 )
+from medtl.training.checkpoint import join_checkpoints
 from medtl.training.options import Training, WatchedMetric
 from medtl.training.runtime import Runtime, explained_failures
 from medtl.types import Manifest, Progress, silent
@@ -117,8 +119,9 @@ def _help_train(
     """Take this process's part of every batch and write nothing."""
     run = Run(out)
     prepared = read_study(recipe, manifest=manifest)
-    training, _ = build_training(prepared, run.files.checkpoints, metric=metric)
-    loop.fit(training, build_stages(recipe, [g.name for g in training.groups]), resume=resume)
+    for member, files in _members(prepared, run, resume=resume):
+        training, _ = build_training(member, files.checkpoints, metric=metric)
+        loop.fit(training, build_stages(recipe, [g.name for g in training.groups]), resume=resume)
     return run
 
 
@@ -163,15 +166,43 @@ def fit(
     Raises:
         RunError: When a split is empty or the loss stops being finite.
     """
+    for number, (member, files) in enumerate(_members(prepared, run, resume=resume), start=1):
+        if prepared.recipe.run.members > 1:
+            log.info("network %d of %d", number, prepared.recipe.run.members)
+        _fit_one(member, run, files, resume=resume, callbacks=callbacks, metric=metric)
+    if prepared.recipe.run.members > 1:
+        _join_members(prepared.recipe, run)
+
+
+def _members(prepared: Prepared, run: Run, *, resume: bool) -> Iterator[tuple[Prepared, RunFiles]]:
+    """The networks that are to be trained: the study with their seeds, and where their files go."""
     recipe = prepared.recipe
-    listeners = [*_history_listeners(recipe, run), *callbacks]
+    if recipe.run.members == 1:
+        yield prepared, run.files
+    elif not (resume and run.files.best.is_file()):
+        for number in range(recipe.run.members):
+            yield replace(prepared, recipe=recipe.member(number)), run.files.member(number)
+
+
+def _fit_one(
+    prepared: Prepared,
+    run: Run,
+    files: RunFiles,
+    *,
+    resume: bool,
+    callbacks: Sequence[Callback],
+    metric: WatchedMetric | None,
+) -> None:
+    """Train one network into its checkpoints."""
+    recipe = prepared.recipe
+    listeners = [*_history_listeners(recipe, run, files), *callbacks]
     given = [*recipe.given, *([] if metric is None else [f"metric: {metric.name}"])]
-    run.files.checkpoints.mkdir(exist_ok=True)
-    training, loaded = build_training(prepared, run.files.checkpoints, listeners, metric)
+    files.checkpoints.mkdir(parents=True, exist_ok=True)
+    training, loaded = build_training(prepared, files.checkpoints, listeners, metric)
     for line in str(loaded).splitlines():
         log.info("weights: %s", line)
     facts = record.environment(
-        recipe.run.seed,
+        run.recipe.run.seed,
         {**prepared.hashes, "weights_sha256": loaded.sha256}
         | ({"given_in_python": "; ".join(given)} if given else {}),
         precision=training.runtime.precision,
@@ -180,8 +211,22 @@ def fit(
     choices = training.runtime.choices
     log.info("computing: %s", "; ".join(str(choice) for choice in choices))
     computing = {choice.name: choice.value for choice in choices}
-    write_json(run.files.environment, {**facts, "computing": computing})
+    members = run.recipe.run.members
+    several = {"members": members} if members > 1 else {}
+    write_json(run.files.environment, {**facts, **several, "computing": computing})
     loop.fit(training, build_stages(recipe, [g.name for g in training.groups]), resume=resume)
+
+
+def _join_members(recipe: Recipe, run: Run) -> None:
+    """Make one checkpoint of the best ones of all members, and remove theirs."""
+    members = [run.files.member(number) for number in range(recipe.run.members)]
+    if not run.files.best.is_file():
+        run.files.checkpoints.mkdir(exist_ok=True)
+        join_checkpoints(
+            [files.best for files in members], run.files.best, portable(recipe).to_dict()
+        )
+    for files in members:
+        shutil.rmtree(files.checkpoints, ignore_errors=True)
 
 
 def build_training(
@@ -280,10 +325,10 @@ def _extra_tensors(reader: ImageReader) -> dict[str, torch.Tensor]:
     return {} if mean is None else {"pixel_mean": torch.from_numpy(mean)}
 
 
-def _history_listeners(recipe: Recipe, run: Run) -> Iterator[Callback]:
+def _history_listeners(recipe: Recipe, run: Run, files: RunFiles) -> Iterator[Callback]:
     """The files and trackers of the history that the recipe asks for."""
-    yield csv_listener(run.files.history)
+    yield csv_listener(files.history)
     if recipe.run.tensorboard:
-        yield tensorboard_listener(run.files.tensorboard)
+        yield tensorboard_listener(files.tensorboard)
     if recipe.run.mlflow is not None:
         yield mlflow_listener(recipe.run.mlflow, run.path.name)

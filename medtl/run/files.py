@@ -41,6 +41,13 @@ class RunFiles:
         self.tensorboard = folder / "tensorboard"
         self.cache = folder / "cache"
 
+    def member(self, number: int) -> RunFiles:
+        """The files of one network of several; the history of number 0 is the run's."""
+        files = RunFiles(self.folder / "members" / str(number))
+        if number == 0:
+            files.history, files.tensorboard = self.history, self.tensorboard
+        return files
+
 
 def refuse_existing(out: Path, *, resume: bool) -> None:
     """Refuse to write into a folder that holds something, unless a run in it is to go on.

@@ -63,7 +63,10 @@ def describe_plan(
         limit_gb = training.cache.limit_bytes / 2**30
         yield f"Cache: at most {limit_gb:.1f} GB in {training.cache.folder}; safe to delete"
     yield from (f"Computing: {choice}" for choice in training.runtime.choices)
-    device = training.runtime.device.type
+    device, members = training.runtime.device.type, recipe.run.members
+    if members > 1:
+        total *= members
+        yield f"Networks: {members}, one after another; their outputs are averaged"
     yield f"Training takes at most {_duration(total)} on {device}, less when it stops early."
     yield f"Peak memory so far: {_peak_memory():.1f} GB."
 

@@ -10,6 +10,7 @@ from medtl.cases.columns import Columns
 from medtl.data.reader import ImageReader
 from medtl.errors import WeightsError
 from medtl.networks.zero_gamma import Removal, remove
+from medtl.prediction.committee import Committee
 from medtl.prediction.sink import TrainedModel
 from medtl.preprocess.pipeline import Preprocessor
 from medtl.preprocess.volume import VolumePreprocessor
@@ -42,9 +43,14 @@ def load_trained(
         update={"weights": WeightsSpec(source="none"), "given": backbone}
     )
     untrained = recipe.model_copy(update={"model": no_weights})
-    model, _ = build_network(untrained, task.outputs, extra=task.inputs.width)
-    for removal in meta.get("removed", ()):
-        remove(model, Removal(**removal))
+    members = meta.get("members", [meta])
+    networks = []
+    for member in members:
+        network, _ = build_network(untrained, task.outputs, extra=task.inputs.width)
+        for removal in member.get("removed") or ():
+            remove(network, Removal(**removal))
+        networks.append(network)
+    model = Committee(networks) if "members" in meta else networks[0]
     try:
         model.load_state_dict(without_prefix("model", tensors))
     except RuntimeError as error:

@@ -299,6 +299,25 @@ def save_run(
     save_checkpoint(training.folder / LAST, tensors, meta, previous=training.folder / PREVIOUS)
 
 
+def join_checkpoints(paths: Sequence[Path], out: Path, recipe: Mapping[str, Any]) -> None:
+    """Write one checkpoint of the networks of several, which `Committee` averages.
+
+    Args:
+        paths: Their best checkpoints.
+        out: Where to; its folder exists.
+        recipe: Of all of them, with their number.
+
+    Raises:
+        RunError: When it cannot be written. WeightsError: When one of them is not whole.
+    """
+    stored = [load_checkpoint(path) for path in paths]
+    tensors = with_prefix("extra", without_prefix("extra", stored[0][0]))
+    for number, (own, _) in enumerate(stored):
+        tensors |= with_prefix(f"model.members.{number}", without_prefix("model", own))
+    each = [{key: meta.get(key) for key in ("position", "removed")} for _, meta in stored]
+    save_checkpoint(out, tensors, {**stored[0][1], "recipe": dict(recipe), "members": each})
+
+
 def load_last(training: Training) -> tuple[Position, dict[str, Tensor]] | None:
     """Fill the network from the last whole checkpoint; None when there is none.
 

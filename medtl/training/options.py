@@ -38,8 +38,7 @@ class Options:
             see `MovingAverage`.
         ema_warmup: Whether the average follows quickly in the first steps of a stage.
         penalty: On the size of some weights, or None.
-        monitor: "auto" watches the statistic where there are enough validation cases, else the
-            validation loss.
+        monitor: "auto" watches the validation loss, or a metric of one's own where one is given.
         min_delta, baseline: See `Stopping`.
         seed: Of order, augmentation and dropout.
         workers: Loader processes; the results do not depend on it.
@@ -150,7 +149,7 @@ class Training:
                 fix="Use finetune.early_stopping.monitor: auto",
             )
         if self.options.monitor == "auto":
-            return "val_metric" if can_watch else "val_loss"
+            return "val_loss" if self.metric is None else "val_metric"
         return self.options.monitor
 
     @property

@@ -56,8 +56,10 @@ def training_line(run: Run) -> str:
     stage, loss = rows[kept]["stage"], float(rows[kept]["val_loss"])
     number = sum(row["stage"] == stage for row in rows[: kept + 1])
     stages = ", ".join(f"{name} {epochs}{planned.get(name, '')}" for name, epochs in taken.items())
+    members = run.recipe.run.members
+    first = f"Training of the first of {members} networks" if members > 1 else "Training"
     return (
-        f"Training: epoch {number} of stage {stage} was kept (validation loss {loss:.3f}); epochs "
+        f"{first}: epoch {number} of stage {stage} was kept (validation loss {loss:.3f}); epochs "
         f"run: {stages}"
     )
 
