@@ -207,6 +207,9 @@ def check(
     contact_sheet: Annotated[
         Path | None, typer.Option(help="draw what the network will see to this PNG")
     ] = None,
+    every_image: Annotated[
+        bool, typer.Option("--all", help="read all images, not a sample of 400")
+    ] = False,
 ) -> None:
     """Find every fault before any work, then show the plan, the time and the memory."""
     from medtl.run.check import read_recipe
@@ -216,7 +219,10 @@ def check(
     from medtl.run.plan import describe_plan
 
     with bars() as shown:
-        lines = list(describe_plan(checked, sheet=contact_sheet, progress=shown.progress))
+        plan = describe_plan(
+            checked, sheet=contact_sheet, every_image=every_image, progress=shown.progress
+        )
+        lines = list(plan)
     print("\n".join(lines))
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +25,9 @@ from medtl.preprocess.volume import VolumePreprocessor
 from medtl.types import Case, Image
 
 Progress = Callable[[int, int], None]
+
+Item = TypeVar("Item")
+Done = TypeVar("Done")
 
 Encode = Callable[[NDArray[np.integer]], NDArray[np.uint8]]
 """From the values of a mask file to what the loss takes."""
@@ -126,7 +131,7 @@ def decode_cases(
     *,
     encode: Encode | None = None,
     file: Path | None = None,
-    threads: int = 2,
+    threads: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[ImageStore, list[ReadRecord]]:
     """Read all cases in parallel; a file that cannot be read costs its own case only.
@@ -137,7 +142,8 @@ def decode_cases(
         encode: What makes training masks of the masks' values; None reads no masks.
         file: Where to memory-map the unit images (their masks beside them); None keeps them in
             memory.
-        threads: Decoders release the interpreter lock, so threads are enough.
+        threads: None takes one for each core that this process may use. Decoders release the
+            interpreter lock, so threads are enough.
         progress: Called with (done, total).
 
     Returns:
@@ -149,8 +155,11 @@ def decode_cases(
     masks = RowWriter(np.uint8, beside if has_masks else None)
     records: list[ReadRecord] = []
     readable: list[str] = []
+    threads = threads or _cores()
     with ThreadPoolExecutor(threads) as pool:
-        for unit, mask, record in pool.map(lambda case: _decode(case, reader, encode), cases):
+        for unit, mask, record in in_order(
+            pool, lambda case: _decode(case, reader, encode), cases, ahead=4 * threads
+        ):
             if unit is not None:
                 units.append(levels(unit))
                 readable.append(record.case_id)
@@ -160,6 +169,37 @@ def decode_cases(
             if progress is not None:
                 progress(len(records), len(cases))
     return ImageStore(tuple(readable), units.rows(), masks.rows() if has_masks else None), records
+
+
+def in_order(
+    pool: ThreadPoolExecutor, call: Callable[[Item], Done], items: Iterable[Item], *, ahead: int
+) -> Iterator[Done]:
+    """Yield what a call makes of each item, in their order, with few of them in memory.
+
+    Args:
+        pool: Calls.
+        call: For one item.
+        items: Any number.
+        ahead: Items that may be begun before the first result is taken.
+    """
+    begun: deque[Future[Done]] = deque()
+    try:
+        for item in items:
+            begun.append(pool.submit(call, item))
+            if len(begun) >= ahead:
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()
+    finally:
+        for waiting in begun:
+            waiting.cancel()
+
+
+def _cores() -> int:
+    """Cores for this process: those it may use, shared with those that train beside it."""
+    able = getattr(os, "sched_getaffinity", None)
+    cores = len(able(0)) if able else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def check_readable(records: Sequence[ReadRecord], limit: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,22 +20,25 @@ LEVELS = 65535
 
 @dataclass(frozen=True)
 class Rows:
-    """Arrays of one type, end to end.
+    """Arrays of one type, end to end in one or several files.
 
     Attributes:
-        values: All of them, flat; possibly memory-mapped.
+        values: All of them, flat, one array for each file; possibly memory-mapped.
         shapes: Shape of each row.
-        starts: Where each row begins in `values`.
+        places: Which of `values` holds each row, and where in it the row begins.
+        sha256: Of the bytes of all rows, where they were hashed as they were written.
     """
 
-    values: NDArray[Any]
+    values: tuple[NDArray[Any], ...]
     shapes: tuple[tuple[int, ...], ...]
-    starts: tuple[int, ...]
+    places: tuple[tuple[int, int], ...]
+    sha256: str = ""
 
     def __getitem__(self, row: int) -> NDArray[Any]:
         """One row, without a copy."""
-        shape, start = self.shapes[row], self.starts[row]
-        found: NDArray[Any] = self.values[start : start + math.prod(shape)].reshape(shape)
+        shape, (number, start) = self.shapes[row], self.places[row]
+        values = self.values[number]
+        found: NDArray[Any] = values[start : start + math.prod(shape)].reshape(shape)
         return found
 
 
@@ -49,6 +53,7 @@ class RowWriter:
 
     dtype: type[np.uint8 | np.uint16]
     file: Path | None = None
+    _digest: Any = field(default_factory=hashlib.sha256)
     _shapes: list[tuple[int, ...]] = field(default_factory=list)
     _kept: list[NDArray[Any]] = field(default_factory=list)
 
@@ -61,6 +66,7 @@ class RowWriter:
         """Add one row."""
         flat = np.ascontiguousarray(array, dtype=self.dtype)
         self._shapes.append(flat.shape)
+        self._digest.update(flat.data if flat.size else b"")
         if self.file is None:
             self._kept.append(flat.ravel())
         else:
@@ -69,7 +75,9 @@ class RowWriter:
 
     def rows(self) -> Rows:
         """All rows so far."""
-        return Rows(self._values(), tuple(self._shapes), row_starts(self._shapes))
+        starts = np.cumsum([0, *(math.prod(shape) for shape in self._shapes)])[:-1].tolist()
+        places = tuple((0, start) for start in starts)
+        return Rows((self._values(),), tuple(self._shapes), places, self._digest.hexdigest())
 
     def _values(self) -> NDArray[Any]:
         """The rows end to end; an empty file cannot be mapped."""
@@ -113,12 +121,6 @@ class ImageStore:
         """Row numbers of some cases, in their order."""
         position = {case_id: row for row, case_id in enumerate(self.case_ids)}
         return np.array([position[case.case_id] for case in cases], dtype=np.int64)
-
-
-def row_starts(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """Return where each row begins when arrays of these shapes lie end to end."""
-    sizes = [math.prod(shape) for shape in shapes]
-    return tuple(int(start) for start in np.cumsum([0, *sizes])[:-1])
 
 
 def levels(unit: NDArray[np.float32]) -> NDArray[np.uint16]:

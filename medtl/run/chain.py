@@ -40,7 +40,7 @@ from medtl.training.callbacks import (
 )
 from medtl.training.checkpoint import join_checkpoints
 from medtl.training.options import Training, WatchedMetric
-from medtl.training.runtime import Runtime, explained_failures
+from medtl.training.runtime import Runtime, explained_failures, refuse_lost_processes
 from medtl.types import Manifest, Progress, silent
 
 if TYPE_CHECKING:
@@ -118,10 +118,12 @@ def _help_train(
 ) -> Run:
     """Take this process's part of every batch and write nothing."""
     run = Run(out)
-    prepared = read_study(recipe, manifest=manifest)
-    for member, files in _members(prepared, run, resume=resume):
-        training, _ = build_training(member, files.checkpoints, metric=metric)
-        loop.fit(training, build_stages(recipe, [g.name for g in training.groups]), resume=resume)
+    with explained_failures(_demands(recipe)):
+        prepared = read_study(recipe, manifest=manifest)
+        for member, files in _members(prepared, run, resume=resume):
+            training, _ = build_training(member, files.checkpoints, metric=metric)
+            stages = build_stages(recipe, [group.name for group in training.groups])
+            loop.fit(training, stages, resume=resume)
     return run
 
 
@@ -132,7 +134,7 @@ def _working_in(recipe: Recipe, out: str | os.PathLike[str], *, resume: bool) ->
     Raises:
         RunError: When the folder is not free, or another process works in it.
     """
-    Runtime(recipe.run.device, recipe.run.precision)  # refuses what this machine lacks
+    refuse_lost_processes(Runtime(recipe.run.device, recipe.run.precision))
     is_new = not Path(out).exists()
     run = Run.start(recipe, out, resume=resume)
     with run.locked():  # before anything is removed: the folder may be another process's
@@ -210,6 +212,8 @@ def _fit_one(
     )
     choices = training.runtime.choices
     log.info("computing: %s", "; ".join(str(choice) for choice in choices))
+    if training.runtime.processes > 1:
+        log.info("%d processes train together", training.runtime.processes)
     computing = {choice.name: choice.value for choice in choices}
     members = run.recipe.run.members
     several = {"members": members} if members > 1 else {}

@@ -132,7 +132,7 @@ def read_study(
         progress=lambda done, total: progress("Reading images", done, total),
     )
     task = task.observed((case, store.mask(row)) for row, case in enumerate(store.case_ids))
-    hashes = {r.case_id: r.sha256 for r in records if not r.cause}
+    hashes = {r.case_id: r.sha256 for r in records if r.sha256}
     dropped: tuple[str, ...] = ()
     if recipe.data.duplicates == "drop":
         manifest, dropped = without_copies(hashes, manifest)

@@ -102,11 +102,18 @@ class Study:
         return read_manifest(path, Columns.of(data).described_by(manifest_columns(path)))
 
     @extras_named()
-    def check(self, *, sheet: PathText | None = None, progress: Progress = silent) -> Plan:
-        """Read the images, try a batch of every stage, and return what a run would do.
+    def check(
+        self,
+        *,
+        sheet: PathText | None = None,
+        every_image: bool = False,
+        progress: Progress = silent,
+    ) -> Plan:
+        """Read some images, try a batch of every stage, and return what a run would do.
 
         Args:
             sheet: PNG to draw what the network will see to.
+            every_image: Read all images, not a sample of 400.
             progress: Told of reading.
 
         Raises:
@@ -116,7 +123,8 @@ class Study:
         from medtl.run.plan import describe_plan
 
         sheet = None if sheet is None else Path(sheet)
-        return Plan(tuple(describe_plan(self.recipe, sheet=sheet, progress=progress)))
+        lines = describe_plan(self.recipe, sheet=sheet, every_image=every_image, progress=progress)
+        return Plan(tuple(lines))
 
     @extras_named()
     def fit(

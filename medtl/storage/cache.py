@@ -23,15 +23,18 @@ LEFTOVER_SECONDS = 86_400
 """A temporary file that has not grown for so long was left by a process that was killed."""
 
 LOCK = ".lock"
-"""In a folder of the cache: whoever adds to one of its files holds it. It is never deleted."""
+"""In a folder of the cache: whoever adds to a file holds it. It is never deleted to make room."""
 
-DECODERS = ("numpy", "pydicom", "imagecodecs", "opencv-python-headless", "pillow", "nibabel")
-"""Packages that make pixels of files; another version may make others."""
+MAKERS = (
+    *("numpy", "scipy", "pydicom", "imagecodecs", "opencv-python-headless", "pillow", "nibabel"),
+    *("tifffile", "albumentations", "albucore", "monai", "timm"),
+)
+"""Packages that make pixels of files, or images of images; another version may make others."""
 
 
 @cache
 def code_fingerprint() -> str:
-    """Return a hash of this program's code and of its decoders: what they made may be out of date.
+    """Return a hash of this program's code and of its `MAKERS`: what they made may be out of date.
 
     It differs after every change of the code, needed or not: a cache may forget, never mislead.
     """
@@ -39,7 +42,7 @@ def code_fingerprint() -> str:
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
         digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
-    for name in DECODERS:
+    for name in MAKERS:
         try:
             digest.update(f"{name} {metadata.version(name)}".encode())
         except metadata.PackageNotFoundError:
@@ -79,7 +82,7 @@ def make_room(folder: Path, needed_bytes: int, *, limit_bytes: int) -> bool:
     """
     if needed_bytes > limit_bytes:
         return False
-    paths = (path for path in folder.rglob("*") if path.name != LOCK and not _is_written(path))
+    paths = (p for p in folder.rglob("*") if not p.name.endswith(LOCK) and not _is_written(p))
     files = [(path, path.stat()) for path in paths]
     size = sum(stat.st_size for _, stat in files)
     for path, stat in sorted(files, key=lambda item: item[1].st_mtime):

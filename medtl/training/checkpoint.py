@@ -294,6 +294,7 @@ def save_run(
         return
     if optimizer is not None:
         tensors |= with_prefix("optimizer", optimizer_tensors(optimizer))
+        tensors |= with_prefix("scaler", training.runtime.scaling)
     if average is not None:
         tensors |= with_prefix("ema", average.average)
     save_checkpoint(training.folder / LAST, tensors, meta, previous=training.folder / PREVIOUS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -180,7 +181,7 @@ def validate(
         progress=lambda *_: listeners.check(),
     )
     if training.metric is None:
-        return training.task.assess(batches)
+        return _agreed(training, *training.task.assess(batches))
     kept = list(batches)
     outputs, targets = zip(*kept, strict=True)
     if len({part.shape[1:] for part in targets}) > 1:
@@ -192,7 +193,14 @@ def validate(
     truth = torch.cat(targets).numpy()
     if truth.shape[1:] == scores.shape[1:] == (1,):
         truth, scores = truth[:, 0], scores[:, 0]
-    return training.task.assess(kept)[0], float(training.metric.function(truth, scores))
+    loss, _ = training.task.assess(kept)
+    return _agreed(training, loss, float(training.metric.function(truth, scores)))
+
+
+def _agreed(training: Training, loss: float, metric: float | None) -> tuple[float, float | None]:
+    """What all processes take for loss and statistic: the first one's, None where undefined."""
+    value, statistic = training.runtime.agreed(loss, metric)
+    return math.nan if value is None else value, statistic
 
 
 def network_outputs(

@@ -187,6 +187,7 @@ def _open(
         log.info("stage %s: its average begins at the best weights so far", stage.name)
     if position.in_stage:
         load_optimizer(optimizer, without_prefix("optimizer", saved))
+        runtime.load_scaling(without_prefix("scaler", saved))
         if average is not None:
             average.load(without_prefix("ema", saved))
     stepper = runtime.prepare_optimizer(optimizer)

@@ -8,10 +8,12 @@ one layout is plainly wrong leaves the usual one.
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, cast
@@ -26,6 +28,9 @@ LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_
 """What `choose_layout` says -> torch's word."""
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+SCALING = ("scale", "_growth_tracker")
+"""What changes in a gradient scaler: the factor, and the steps since it was last changed."""
 
 CLEARLY_SLOWER = 2.0
 """Ratio of times above which channels-last is not used.
@@ -153,8 +158,27 @@ class Runtime:
         return nn.parallel.DistributedDataParallel(model, device_ids=ids)
 
     def prepare_optimizer(self, optimizer: torch.optim.Optimizer) -> Any:
-        """The optimiser with gradient scaling where fp16 needs it."""
+        """The optimiser with gradient scaling where fp16 needs it; the one before is let go.
+
+        Accelerate unscales the gradients of every optimiser that it knows, each time: a second one
+        of the same parameters would divide them by the scale once more.
+        """
+        self._accelerator.free_memory()
         return self._accelerator.prepare_optimizer(optimizer)
+
+    @property
+    def scaling(self) -> dict[str, Tensor]:
+        """State of the gradient scaling, for a checkpoint; empty where nothing is scaled."""
+        scaler = self._accelerator.scaler
+        state = {} if scaler is None else scaler.state_dict()
+        return {name: torch.tensor(state[name]) for name in SCALING if name in state}
+
+    def load_scaling(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on with the scaling that a checkpoint holds, where there is any on both sides."""
+        scaler = self._accelerator.scaler
+        if scaler is not None and tensors:
+            known = {name: tensors[name].item() for name in SCALING}
+            scaler.load_state_dict({**scaler.state_dict(), **known})
 
     def autocast(self) -> AbstractContextManager[None]:
         """Context of the forward pass."""
@@ -175,6 +199,19 @@ class Runtime:
         total = self._accelerator.reduce(torch.tensor(value, device=self.device))
         return float(total) / self.processes
 
+    def agreed(self, *values: float | None) -> tuple[float | None, ...]:
+        """The first process's numbers, in all of them: the last bits of their own may differ.
+
+        What they decide by must be the same to the bit, or one would wait for another for ever.
+        """
+        if self.processes == 1:
+            return values
+        from accelerate.utils import broadcast
+
+        sent = torch.tensor([math.nan if value is None else value for value in values])
+        known: list[float] = broadcast(sent.double().to(self.device)).tolist()
+        return tuple(None if math.isnan(value) else value for value in known)
+
     def in_any_process(self, flag: bool) -> bool:
         """Whether a flag is set in one of the processes: all of them get the same answer."""
         if self.processes == 1:
@@ -185,6 +222,40 @@ class Runtime:
     def wait(self) -> None:
         """Wait for all processes."""
         self._accelerator.wait_for_everyone()
+
+
+def refuse_lost_processes(runtime: Runtime) -> None:
+    """Stop when a launcher was asked for more processes than train together.
+
+    `accelerate launch --cpu --num_processes 2` starts one process and says nothing; processes that
+    MPI or SLURM starts do not find each other without torchrun's variables.
+
+    Raises:
+        RunError: Naming both numbers, and the line that starts as many.
+    """
+    asked = max([1, *_stated_processes()])
+    if asked > runtime.processes:
+        raise RunError(
+            f"{asked} processes were asked for and {runtime.processes} trains",
+            expected="processes that find each other",
+            fix=f"Start them by: torchrun --nproc_per_node {asked} $(which medtl) run ...",
+        )
+
+
+def _stated_processes() -> Iterator[int]:
+    """The numbers of processes that launchers around this one were asked for."""
+    for name in ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"):
+        if os.environ.get(name, "").isdigit():
+            yield int(os.environ[name])
+    if "ACCELERATE_MIXED_PRECISION" in os.environ:  # its launcher was here
+        import psutil
+
+        for parent in psutil.Process().parents()[:2]:
+            with suppress(psutil.Error):
+                line = " ".join(parent.cmdline())
+                found = re.search(r"accelerate\S* launch\b.*? --num[_-]processes[ =](\d+)", line)
+                if found:
+                    yield int(found[1])
 
 
 def choose_precision(precision: Precision, *, on_cpu: bool) -> Choice:
@@ -265,12 +336,17 @@ def explained_failures(demands: str) -> Iterator[None]:
         demands: What was asked of the machine, for the message.
 
     Raises:
-        RunError: When memory runs out, or a loader process dies.
+        RunError: When memory runs out, or a loader process or one that trains with this one dies.
     """
     try:
         yield
     except (RuntimeError, MemoryError, OSError) as error:
         text = str(error)
+        if "gloo" in text or type(error).__name__.startswith("Dist"):  # torch's DistError
+            raise RunError(
+                "another process of this training has stopped",
+                fix="Its own message says why; mend that, then --resume",
+            ) from error
         if "DataLoader worker" in text:
             raise RunError(
                 f"a loader process was killed, perhaps for want of memory ({demands})",

@@ -215,3 +215,20 @@ def test_only_what_can_go_on_speaks_of_resume(monkeypatch, capsys, tmp_path):
     status, text = fails(monkeypatch, capsys, "evaluate", tmp_path / "t.csv")
     assert status == 130
     assert text.strip() == "Stopped."
+
+
+def test_a_plan_of_many_images_reads_a_sample(tmp_path, monkeypatch):
+    from medtl.run import plan
+
+    recipe = write_tiny_study(tmp_path)
+    (tmp_path / "images/007_1.png").write_bytes(b"no image")
+    whole = medtl("check", recipe, "data.max_unreadable=0.1")
+    monkeypatch.setattr(plan, "SAMPLED", 20)
+    said = medtl("check", recipe, "data.max_unreadable=0.1")
+    assert "20 of 60 images were read" in said
+    everything = medtl("check", recipe, "data.max_unreadable=0.1", "--all")
+    assert "images were read" not in whole + everything
+    counts = [line for line in everything.splitlines() if "images of" in line]
+    assert [line.split()[0] for line in counts] == ["train:", "val:", "test:"]
+    assert "1 images cannot be read" in whole
+    assert "1 images cannot be read" in everything

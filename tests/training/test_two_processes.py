@@ -4,47 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import socket
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from launched import together
 from tiny_study import write_tiny_study
 
 from medtl.data.batches import EpochBatches
 from medtl.errors import RunError
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
-
-
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]
-
-
-def together(command: list[str], processes: int) -> None:
-    """Run a command in so many processes that find each other, as launchers do."""
-    shared = {
-        **os.environ,
-        "PYTHONPATH": str(SCRIPT.parents[1]),
-        "OMP_NUM_THREADS": "1",
-        "ACCELERATE_USE_CPU": "true",
-    }
-    if processes > 1:
-        shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-        shared |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
-    running = []
-    for rank in range(processes):
-        own = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if processes > 1 else {}
-        running.append(
-            subprocess.Popen(command, env=shared | own, stderr=subprocess.PIPE, text=True)
-        )
-    said = [process.communicate(timeout=300)[1] for process in running]
-    assert [process.returncode for process in running] == [0] * processes, said
 
 
 def started(folder: Path, processes: int) -> list[dict]:
