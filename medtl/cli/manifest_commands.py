@@ -51,18 +51,44 @@ def manifest_scan(
 @manifest_app.command("import")
 def manifest_import(
     folder: Annotated[Path, typer.Argument(help="a data set as it was released")],
-    layout: Annotated[str, typer.Option(help="msd, nnunet, or a YAML of data_manifests/")],
+    layout: Annotated[
+        str, typer.Option(help="name of a data set (medtl manifest layouts), or a YAML of your own")
+    ],
     out: ManifestOut = None,
     fold: Annotated[int | None, typer.Option(help="nnU-Net: fold to take train and val of")] = None,
+    partial: Annotated[
+        bool, typer.Option(help="take the images that are there, however few")
+    ] = False,
+    where: Annotated[
+        str | None, typer.Option(help="rows to take: 'view in [AP]'; '' for all")
+    ] = None,
 ) -> None:
-    """Write the manifest of a Decathlon or nnU-Net folder, or of one that a YAML describes."""
-    from medtl.cases.intake.layouts import import_layout
-    from medtl.cases.manifest import place_for, write_manifest_of
+    """Write the manifest of a published data set from its folder, as it was released."""
+    from medtl.cases.intake.layouts import Takes, import_layout
+    from medtl.cases.releases.described import write_imported
 
-    path = place_for(folder, out)
-    found = import_layout(folder, layout, fold=fold)
-    write_manifest_of(folder, found.rows, path, found.sidecar)
-    print("\n".join([f"{len(found.rows)} rows: {path}", *found.notes]))
+    path = out or folder / "manifest.csv"
+    found = import_layout(folder, layout, fold=fold, takes=Takes(partial, where))
+    made = write_imported(found, folder, path)
+    print(f"{len(found.rows)} rows: {path}")
+    if made:
+        print(f"{made} files were made for it, in {path.stem}_images or {path.stem}_masks")
+    for note in found.notes:
+        print(note)
+
+
+@manifest_app.command("layouts")
+def manifest_layouts(
+    name: Annotated[str | None, typer.Argument(help="of a data set, for all that is known")] = None,
+) -> None:
+    """List the data sets that medtl knows; with a name: licence, what it expects, where to ask."""
+    from medtl.cases.releases.shelf import about, names
+
+    for one in [name] if name else names():
+        told = about(one)
+        print(f"{one:<22} {told.pop('title')}" + ("" if name else f"  [{told['licence']}]"))
+        for key, text in told.items() if name else ():
+            print(f"  {key.replace('_', ' ')}: {text}")
 
 
 @manifest_app.command("export")

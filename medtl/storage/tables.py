@@ -16,6 +16,7 @@ import difflib
 import hashlib
 import math
 import re
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -46,6 +47,9 @@ MAX_COLUMNS = 4096
 
 _SPREADSHEETS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 """First bytes of .xlsx and .ods (zip files) and of .xls."""
+
+_GZIP_ONLY = 31
+"""`wbits` of zlib for a gzip header, checksum included."""
 
 _HEAD_BYTES = 1 << 20
 """More than any header has."""
@@ -94,7 +98,7 @@ class Table:
 
 
 def read_table(path: str | PathLike[str]) -> Table:
-    """Return the table in a CSV, Parquet, Excel or LibreOffice file.
+    """Return the table in a CSV (also .csv.gz), Parquet, Excel or LibreOffice file.
 
     Of text, the separator (commas, semicolons, tabs, vertical bars), the encoding (UTF-8, UTF-16,
     Windows-1252, Korean CP949), a line `sep=;`, lines of comment above the header, a column of row
@@ -223,6 +227,8 @@ def _read_bytes(path: Path, size: int = -1) -> bytes:
     except OSError as error:
         found = f"the file is not found or cannot be read ({error.strerror})"
         raise ManifestError(found, fix="Check the path") from error
+    if path.suffix.lower() == ".gz":
+        data = _unzipped(data, MAX_BYTES if size < 0 else size)
     if data.startswith(_SPREADSHEETS) and path.suffix.lower() not in ENDINGS:
         raise ManifestError(
             "a spreadsheet or an archive, whatever its name says",
@@ -230,6 +236,20 @@ def _read_bytes(path: Path, size: int = -1) -> bytes:
             fix="Give it the ending of what it is, or save the sheet as CSV UTF-8",
         )
     return data
+
+
+def _unzipped(data: bytes, most: int) -> bytes:
+    """What a gzip file holds, or its beginning where only a beginning was read."""
+    try:
+        inflater = zlib.decompressobj(_GZIP_ONLY)
+        text = inflater.decompress(data, most + 1)
+    except zlib.error as error:
+        raise ManifestError(f"no gzip file that can be read ({error})") from error
+    if most == MAX_BYTES and (len(text) > most or not inflater.eof):
+        is_large = len(text) > most
+        found = f"more than {most >> 20} MiB when unpacked" if is_large else "the file is cut"
+        raise ManifestError(found, fix="" if is_large else "Download it again")
+    return text[:most]
 
 
 def _sheet_records(path: Path) -> list[_Record]:

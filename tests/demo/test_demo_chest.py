@@ -190,7 +190,7 @@ def test_cells_are_mostly_certain() -> None:
 
 
 def test_sidecar_in_the_repository_is_the_one_that_is_written(manifest: Path) -> None:
-    kept = REPOSITORY / "data_manifests" / "demo_chest.yaml"
+    kept = REPOSITORY / "tests" / "golden" / "demo_chest.yaml"
     assert load_yaml(kept) == SIDECAR == load_yaml(manifest.with_suffix(".yaml"))
     assert kept.read_text(encoding="utf-8") == dump_yaml(SIDECAR)
 

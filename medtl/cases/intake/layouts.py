@@ -1,30 +1,29 @@
 """Folder layouts that challenges and other tools use: import as a manifest, export from one.
 
-Medical Segmentation Decathlon (dataset.json, imagesTr, labelsTr), nnU-Net v2 (dataset.json,
-CASE_0000.nii.gz, splits_final.json), and tables beside a folder of images, described by a YAML
-file of `data_manifests/`. Files are named where they lie; nothing is copied by an import.
+Medical Segmentation Decathlon (dataset.json, imagesTr, labelsTr), nnU-Net (dataset.json,
+CASE_0000.nii.gz, splits_final.json), and releases that a YAML file of `data_manifests/` describes.
+Files are named where they lie; nothing is copied by an import.
 """
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from medtl.cases.releases.described import SPEC_KEYS, check_keys, import_described
+from medtl.cases.releases.made_files import Imported
+from medtl.cases.releases.shelf import names, shipped
 from medtl.cases.sidecar import SIDECAR_KEYS
 from medtl.errors import ManifestError, MedtlError, located
-from medtl.storage.tables import nearest, raise_together, read_table
+from medtl.storage.tables import nearest, raise_together
 from medtl.storage.yaml import load_yaml
 
 _ENDINGS = (".nii.gz", ".nii", ".png", ".tif")
 """Files of images that the layouts may hold."""
-
-_SPEC_KEYS = ("layout", "table", "image", "columns", "manifest")
-"""Keys of a YAML file that describes a release: how it is laid out and what its manifest says."""
 
 IGNORE = "ignore"
 """nnU-Net's name for what is not known: out of loss and metrics, and no class."""
@@ -36,40 +35,53 @@ _ONE_EACH = (
 
 
 @dataclass(frozen=True)
-class Imported:
-    """The contents of a release folder, as the start of a manifest.
+class Takes:
+    """What of a described release is taken.
 
     Attributes:
-        rows: Rows of the manifest; paths are relative to the folder.
-        sidecar: What the YAML file beside the manifest says.
-        notes: What was decided and what the user has to look at.
+        partial: Whether less than half of the images is enough.
+        where: Rows to take in place of the description's own choice; "" takes all.
     """
 
-    rows: tuple[dict[str, str], ...]
-    sidecar: dict[str, Any]
-    notes: tuple[str, ...]
+    partial: bool = False
+    where: str | None = None
 
 
 def import_layout(
-    folder: str | PathLike[str], layout: str | PathLike[str], *, fold: int | None = None
+    folder: str | PathLike[str],
+    layout: str | PathLike[str],
+    *,
+    fold: int | None = None,
+    takes: Takes = Takes(),
 ) -> Imported:
     """Return the rows and the sidecar of a manifest for a release folder.
 
     Args:
         folder: The release as it was unpacked.
-        layout: "msd", "nnunet", or the YAML file that describes the release.
+        layout: A data set of `data_manifests/` ("chexpert"), "msd", "nnunet", or a YAML file of
+            your own that describes the release.
         fold: nnU-Net: which fold of splits_final.json becomes train and val; None makes no split.
+        takes: What of a described release is taken.
 
     Raises:
         ManifestError: The folder is not laid out like that; all missing files are listed.
+        LeakError: A patient stands in two official splits.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise ManifestError("there is no such folder", where=folder.name, fix="Check the path")
-    if isinstance(layout, str) and layout in _READERS:
-        found = _READERS[layout](folder, fold)
-    else:
-        found = _described(folder, Path(layout), fold)
+    name = str(layout)
+    spec = load_yaml(Path(layout)) if Path(layout).is_file() else shipped(Path(layout).stem)
+    if spec is None and name not in _READERS:
+        near = nearest(name, names())
+        raise ManifestError(
+            "no such layout",
+            expected=f"{', '.join(_READERS)} or a YAML file, or one of {', '.join(names())}",
+            where=Path(layout).name,
+            fix=f"Did you mean '{near}'" if near else "`medtl manifest layouts` lists them",
+        )
+    with located(Path(layout).name):
+        found = _described(folder, spec or {"layout": name}, fold, takes)
     if not found.rows:
         raise ManifestError("no case with an image", where=folder.name, fix="Check the path")
     return found
@@ -105,9 +117,12 @@ def _read_msd(folder: Path, fold: int | None) -> Imported:
 
 
 def _read_nnunet(folder: Path, fold: int | None) -> Imported:
-    """Return the labelled cases of an nnU-Net v2 folder."""
+    """Return the labelled cases of an nnU-Net folder, of version 2 or 1.
+
+    Version 1 says `modality` for `channel_names`, and value -> name of its labels.
+    """
     told = _load_json(folder / "dataset.json")
-    channels = _mapping(told, "channel_names")
+    channels = _mapping(told, "channel_names") or _mapping(told, "modality")
     if len(channels) != 1:
         raise ManifestError(
             f"{len(channels)} channels in separate files",
@@ -150,7 +165,10 @@ def _nnunet_labels(told: Mapping[str, Any]) -> tuple[dict[str, str], str]:
         nnU-Net v2, documentation/region_based_training.md and ignore_label.md: a list of values is
         a region, which may overlap others; voxels of "ignore" count neither in loss nor metrics.
     """
-    given = {str(name): _values(value) for name, value in _mapping(told, "labels").items()}
+    labels = _mapping(told, "labels")
+    if labels and all(str(name).isdigit() for name in labels):
+        labels = {str(name): int(value) for value, name in labels.items()}
+    given = {str(name): _values(value) for name, value in labels.items()}
     known = {name: v for name, v in given.items() if v != (0,) and name != IGNORE}
     names = {str(v[0]): name for name, v in given.items() if len(v) == 1}
     for name, values in known.items():
@@ -188,96 +206,18 @@ def _splits(folder: Path, fold: int) -> dict[str, str]:
 # ---------------------------------------------------------- described by a YAML
 
 
-def _described(folder: Path, path: Path, fold: int | None) -> Imported:
-    """Return what a YAML file of `data_manifests/` says about a release."""
-    if not path.is_file():
-        expected = f"{', '.join(_READERS)} or a YAML file"
-        raise ManifestError("no such layout", expected=expected, where=path.name)
-    spec = load_yaml(path)
-    with located(path.name):
-        return _by_spec(folder, spec, fold)
-
-
-def _by_spec(folder: Path, spec: Mapping[str, Any], fold: int | None) -> Imported:
-    """Return what a described release holds."""
-    odd = [key for key in spec if key not in _SPEC_KEYS]
-    if odd:
-        near = nearest(odd[0], _SPEC_KEYS)
-        raise ManifestError(
-            f"unknown key '{odd[0]}'",
-            expected=", ".join(_SPEC_KEYS),
-            fix=f"Did you mean '{near}'" if near else "Delete it",
-        )
+def _described(folder: Path, spec: Mapping[str, Any], fold: int | None, takes: Takes) -> Imported:
+    """Return what a description says of a release."""
+    check_keys(spec, SPEC_KEYS)
     told = spec.get("manifest", {})
-    layout = str(spec.get("layout", ""))
+    layout = str(spec.get("layout", "table" if "rows" in spec else ""))
     if layout in _READERS:
         found = _READERS[layout](folder, fold)
-        return Imported(found.rows, {**found.sidecar, **told}, found.notes)
+        return replace(found, sidecar={**found.sidecar, **told})
     if layout != "table":
         raise ManifestError("no layout", expected=f"layout: one of table, {', '.join(_READERS)}")
     _refuse_fold(fold, "a table")
-    return Imported(tuple(_table_rows(folder, spec)), dict(told), ())
-
-
-def _table_rows(folder: Path, spec: Mapping[str, Any]) -> Iterator[dict[str, str]]:
-    """Yield the rows that a table and its description give; all faults are raised together."""
-    names, images = _texts(spec, "table"), _texts(spec, "image")
-    there = [name for name in names if (folder / name).is_file()]
-    if not there:
-        raise ManifestError(
-            "the table is not there", expected=f"one of {', '.join(names)}", where=folder.name
-        )
-    table = read_table(folder / there[0])
-    faults: list[MedtlError] = list(table.faults)
-    rows = []
-    for line, cells in zip(table.lines, table.rows, strict=True):
-        row = dict(zip(table.columns, cells, strict=True))
-        paths = [_filled(template, row) for template in images]
-        found = [path for path in paths if not _missing(folder, path, "")]
-        if not found:
-            faults.append(ManifestError(f"no image {paths[0]}", where=f"row {line}"))
-            continue
-        made = {name: _cell(rule, row) for name, rule in _mapping(spec, "columns").items()}
-        rows.append({"image": found[0], **made})
-    raise_together(faults, there[0])
-    yield from rows
-
-
-def _cell(rule: Any, row: Mapping[str, str]) -> str:
-    """Return a cell: a template filled, or the value that a cell of the table stands for."""
-    if isinstance(rule, str):
-        return _filled(rule, row)
-    if not isinstance(rule, dict) or set(rule) != {"from", "values"}:
-        raise ManifestError("a column is neither a text nor {from, values}", fix="Write '{COLUMN}'")
-    given = _filled("{" + str(rule["from"]) + "}", row)
-    known = {str(key).casefold(): str(value) for key, value in rule["values"].items()}
-    if given.casefold() not in known:
-        raise ManifestError(
-            f"a value of the column {rule['from']} has no meaning", expected=", ".join(known)
-        )
-    return known[given.casefold()]
-
-
-def _filled(template: str, row: Mapping[str, str]) -> str:
-    """Return a template with each {COLUMN} replaced by the cell of that column."""
-
-    def cell(match: re.Match[str]) -> str:
-        if match[1] not in row:
-            raise ManifestError(
-                f"the table has no column '{match[1]}'", expected=f"one of {', '.join(row)}"
-            )
-        return row[match[1]]
-
-    return re.sub(r"\{([^{}]+)\}", cell, template)
-
-
-def _texts(spec: Mapping[str, Any], key: str) -> list[str]:
-    """Return one text or a list of them."""
-    given = spec.get(key)
-    texts = [given] if isinstance(given, str) else given
-    if not isinstance(texts, list) or not texts or not all(isinstance(t, str) for t in texts):
-        raise ManifestError(f"no '{key}'", expected="a text or a list of texts")
-    return texts
+    return import_described(folder, spec, partial=takes.partial, where=takes.where)
 
 
 # ------------------------------------------------------------------------ parts
@@ -359,4 +299,4 @@ _READERS: Mapping[str, Callable[[Path, int | None], Imported]] = {
 """Name of a layout -> what reads it."""
 
 LAYOUTS: Sequence[str] = tuple(_READERS)
-"""Layouts known by name."""
+"""Formats of folders that are read by code of their own."""

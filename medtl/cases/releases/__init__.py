@@ -1,0 +1,1 @@
+"""Published data sets, declared in `data_manifests/*.yaml` and turned into manifests."""
