@@ -238,6 +238,7 @@ class _CaseBuilder:
         self.names = names
         self.faults: list[MedtlError] = []
         self.duplicates: list[int] = []
+        self.boxes = 0
         self.readings: dict[tuple[Path, int | None], dict[str, dict[str, str]]] = {}
         self.renamed: set[str] = set()
         self.spelled: list[str] = []
@@ -292,6 +293,11 @@ class _CaseBuilder:
             notes.append(
                 f"{len(self.respelled)} files were found by names that differ in ending, case or "
                 f"slashes (for example {self.respelled[0]})"
+            )
+        if self.boxes:
+            notes.append(
+                f"{self.boxes} rows are further marks (boxes) that a rater made in one image: what "
+                "they say is taken together"
             )
         if self.duplicates:
             rows = ", ".join(str(line) for line in self.duplicates[:10])
@@ -445,7 +451,11 @@ class _CaseBuilder:
         known = self.readings.setdefault(image, {})
         if self.wanted.reader is not None and not said:
             self._fault(line, f"no {self.wanted.reader}", "Say who read it, or delete the row")
-        if any(known.get(name, words) != words for name, words in said.items()):
+        if self.wanted.listed_in is not None:  # a row for each finding, or box, of a rater
+            for name, words in said.items():
+                marks = known.get(name, words)
+                said[name] = {one: max(marks[one], word) for one, word in words.items()}
+        elif any(known.get(name, words) != words for name, words in said.items()):
             self._fault(line, "one rater labels the image again", "Keep one row a rater and image")
         known |= said
 
@@ -455,12 +465,11 @@ class _CaseBuilder:
         """Note a row with the image of an earlier one: harmless only if all else is the same."""
         differ = [name for name, i in self.index.items() if row[i] != first_row[i]]
         conflict = [name for name in differ if name in {*self.wanted.names, *_STRUCTURAL[1:]}]
-        if self.wanted.reader in differ:
-            conflict = [
-                c for c in conflict if c not in (self.wanted.reader, *self.wanted.read_as_targets)
-            ]
-            differ = conflict
-            if not conflict:  # another rater's row
+        if self.wanted.reader is not None:
+            read = (self.wanted.reader, *self.wanted.read_as_targets)
+            conflict = [column for column in conflict if column not in read]
+            if differ and not conflict:  # another rater's row, or another box of the same one
+                self.boxes += self.wanted.reader not in differ
                 return
         if not differ or (self.wanted.drops_duplicates and not conflict):
             self.duplicates.append(line)

@@ -17,6 +17,7 @@ from medtl.cases.leaks import content_hash
 from medtl.data.store import ImageStore, RowWriter, levels
 from medtl.errors import ImageError, RunError
 from medtl.io.cost import DEFAULT_LIMITS, Limits
+from medtl.io.dicom.sop_classes import NO_IMAGES
 from medtl.io.masks import read_mask
 from medtl.io.pairs import Mask
 from medtl.io.read import read_image
@@ -82,7 +83,8 @@ class ImageReader:
         """The image of one case in real-world units.
 
         Raises:
-            ImageError: When the file cannot or must not be read, or has other dimensions.
+            ImageError: When the file cannot or must not be read, shows no patient (a segmentation,
+                a dose), or has other dimensions.
         """
         image = read_image(
             case.image,
@@ -95,6 +97,13 @@ class ImageReader:
         )
         if self.dimensions == 2 and image.array.ndim == 4 and image.array.shape[-1] == 1:
             return self.read(replace(case, frame=0))  # NIfTI gives a picture a third axis
+        if no_image := set(image.flags) & set(NO_IMAGES.values()):
+            raise ImageError(
+                no_image.pop().replace("_", " "),
+                expected="an image of a patient",
+                where=case.image.name,
+                fix="Name the image that it was made from; a segmentation may be its mask",
+            )
         if image.array.ndim != 1 + self.dimensions:
             raise ImageError(
                 f"an image of {image.array.ndim - 1} dimensions",

@@ -51,6 +51,11 @@ _SPREADSHEETS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 _GZIP_ONLY = 31
 """`wbits` of zlib for a gzip header, checksum included."""
 
+_MOST_TITLES = 5
+"""Lines of a title above a header that are looked at."""
+
+_TITLES = "{} lines above the header, of one cell each, are left out"
+
 _HEAD_BYTES = 1 << 20
 """More than any header has."""
 
@@ -101,9 +106,9 @@ def read_table(path: str | PathLike[str]) -> Table:
     """Return the table in a CSV (also .csv.gz), Parquet, Excel or LibreOffice file.
 
     Of text, the separator (commas, semicolons, tabs, vertical bars), the encoding (UTF-8, UTF-16,
-    Windows-1252, Korean CP949), a line `sep=;`, lines of comment above the header, a column of row
-    numbers without a name, an empty last column and decimal commas are recognised, and said in the
-    notes.
+    Windows-1252, Korean CP949), a line `sep=;`, lines of comment or a title above the header, a
+    column of row numbers without a name, an empty last column and decimal commas are recognised,
+    and said in the notes.
 
     Faults of single rows are in `Table.faults`; the caller raises them with its own.
 
@@ -118,7 +123,7 @@ def read_table(path: str | PathLike[str]) -> Table:
         if path.suffix.lower() == ".parquet":
             columns, records = _parquet_records(path)
         elif path.suffix.lower() in ENDINGS:
-            columns, records = _framed(_sheet_records(path), said)
+            columns, records = _framed(_untitled(_sheet_records(path), said), said)
         else:
             read, faults, delimiter = _text_records(data, said)
             columns, records = _framed(read, said)
@@ -140,7 +145,7 @@ def read_columns(path: str | PathLike[str]) -> list[str]:
         if path.suffix.lower() == ".parquet":
             return list(_checked_columns(_parquet(path).schema_arrow.names))
         if path.suffix.lower() in ENDINGS:
-            return list(_framed(_sheet_records(path), [])[0])
+            return list(_framed(_untitled(_sheet_records(path), []), [])[0])
         read, _, _ = _text_records(_read_bytes(path, _HEAD_BYTES), [], most=1)
         return list(_framed(read, [])[0])
 
@@ -281,6 +286,10 @@ def _text_records(
         said.append(f"{len(lines)} lines of comment above the header are left out")
     text = text.split("\n", len(lines))[-1]
     skipped += len(lines)
+    if delimiter is None and (titles := _num_titles(text)):
+        said.append(_TITLES.format(titles))
+        text = text.split("\n", titles)[-1]
+        skipped += titles
     delimiter = delimiter or _find_delimiter(text)
     if delimiter != ",":
         said.append(f"the columns are separated by {DELIMITERS[delimiter]}")
@@ -323,6 +332,43 @@ def _legacy_encoding(data: bytes) -> str:
             if runs and fits and usual.fullmatch(data.decode(name)):
                 return name
     return ""
+
+
+def _num_titles(text: str) -> int:
+    """Lines above the header that are one cell each: the title of a sheet, a blank, a date.
+
+    They are none where the first two lines have as many cells, or where what would be the header
+    looks like data.
+    """
+    lines = text[:_HEAD_BYTES].split("\n", _MOST_TITLES + 2)
+    cells = {
+        sign: [[cell.strip(' "\r') for cell in line.split(sign)] for line in lines]
+        for sign in DELIMITERS
+    }
+    first = cells[_find_delimiter(text)]
+    if len(first) > 1 and len(first[0]) == len(first[1]) and sum(map(bool, first[0])) > 1:
+        return 0
+    for number in range(1, len(lines) - 1):
+        rows = cells[_find_delimiter("\n".join(lines[number:]))]
+        header = [cell for cell in rows[number] if cell]
+        is_title = all(sum(map(bool, row)) <= 1 for row in rows[:number])
+        fits = len(rows[number]) == len(rows[number + 1])
+        if is_title and fits and len(header) > 1 and not any(map(looks_like_data, header)):
+            return number
+    return 0
+
+
+def _untitled(records: list[_Record], said: list[str]) -> list[_Record]:
+    """The rows of a sheet from its header on, without a title of one cell above it."""
+    for number, (_, row) in enumerate(records[: _MOST_TITLES + 1]):
+        filled = [cell for cell in row if cell]
+        if len(filled) > 1:
+            below = [any(cells[len(filled) :]) for _, cells in records[number + 1 : number + 3]]
+            if number and not any(map(looks_like_data, filled)) and not any(below):
+                said.append(_TITLES.format(number))
+                return records[number:]
+            break
+    return records
 
 
 def _find_delimiter(text: str) -> str:

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from medtl.cases.exams import by_exam
 from medtl.cases.predictions import write_predictions
 from medtl.cases.splits import kfold, validation_folds
 from medtl.errors import RunError
 from medtl.metrics.catalogue import entry
 from medtl.metrics.paired_runs import mean_of_folds_auroc, mean_of_folds_mae
 from medtl.prediction.table import predictions_table
-from medtl.recipe.schema import Recipe
+from medtl.recipe.schema import Data, Recipe
 from medtl.run.build import build_manifest, build_task
 from medtl.run.chain import run_study
 from medtl.run.files import RunFiles
@@ -115,7 +116,7 @@ def run_kfold(
     if baseline == "frozen":
         images = control_images(recipe, manifest, progress=progress)
         tables += control_tables(images, contest, parts, [FROZEN])
-    return summarise(tables, contest, recipe.data.strata, out)
+    return summarise(tables, contest, recipe.data, out)
 
 
 def ensemble_kfold(
@@ -275,20 +276,25 @@ def control_tables(
 
 
 def summarise(
-    tables: Sequence[pd.DataFrame], contest: Contest, strata: Sequence[str], out: Path
+    tables: Sequence[pd.DataFrame], contest: Contest, data: Data, out: Path
 ) -> list[Result]:
     """Measure the pooled out-of-fold predictions and write the study's files.
+
+    Where the recipe combines the images of an exam, exams are measured, as a run does.
 
     Args:
         tables: Predictions of every model and fold, the recipe's first.
         contest: How models are compared.
-        strata: Columns whose values are subsets of their own.
+        data: The recipe's: its strata are subsets of their own, its exams are what is judged.
         out: The study folder.
     """
     import pandas as pd
 
     table = pd.concat(tables, ignore_index=True)
     write_predictions(table, RunFiles(out).predictions)
+    strata = data.strata
+    if data.exam_score:
+        table, _ = by_exam(table, data.exam_score)
     subsets = [
         f"{column}={value}"
         for column in strata
@@ -302,7 +308,7 @@ def summarise(
     folds = table["fold"].nunique()
     listed = [asdict(result) for result in results]
     write_json(out / "study.json", {"schema": "medtl-kfold/1", "folds": folds, "results": listed})
-    write_text(out / "study.md", to_markdown(results, folds))
+    write_text(out / "study.md", to_markdown(results, folds, by_exams=bool(data.exam_score)))
     return results
 
 
@@ -325,7 +331,7 @@ def _measure(table: pd.DataFrame, contest: Contest, label: str, subset: str) -> 
     return Result(label, subset, tuple(models), tuple(measures))
 
 
-def to_markdown(results: Sequence[Result], folds: int) -> str:
+def to_markdown(results: Sequence[Result], folds: int, *, by_exams: bool = False) -> str:
     """Return the result as a Markdown table, intervals included."""
     first, *others = (name.replace("_", " ") for name in results[0].models)
     columns = [first, *others, *(f"{first} - {other}" for other in others)]
@@ -334,7 +340,7 @@ def to_markdown(results: Sequence[Result], folds: int) -> str:
         size = result.measures[0]
         row = [result.label, result.subset, str(size.n), str(size.n_patients)]
         cells.append([*row, *map(shown, result.measures)])
-    head = ("label", "subset", "images", "patients", *columns)
+    head = ("label", "subset", "exams" if by_exams else "images", "patients", *columns)
     lines = [
         f"{results[0].measures[0].name}: mean of {folds} patient-grouped folds; 95 % intervals by "
         "bootstrap of patients within folds, which holds the sampling of test patients and not the "

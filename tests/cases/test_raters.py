@@ -184,3 +184,35 @@ def test_what_means_nothing_to_a_quantity(data: dict[str, object]) -> None:
     stated = recipe(Path("cases.csv"), **data)
     with pytest.raises(RecipeError, match="regression"):
         parse_recipe({**stated, "task": {"kind": "regression", "unit": "%"}})
+
+
+def test_several_boxes_of_one_rater_are_taken_together(tmp_path: Path) -> None:
+    rows = [
+        "a.png,p1,R8,Effusion,10,20",
+        "a.png,p1,R8,Effusion,50,60",
+        "a.png,p1,R8,Mass,5,6",
+        "a.png,p1,R9,No finding,,",
+        "a.png,p1,R10,Mass,7,8",
+        "b.png,p2,R8,No finding,,",
+    ]
+    file = table(tmp_path, "image,patient_id,rad_id,class_name,x,y", *rows)
+    data = {
+        "target": ["Effusion", "Mass"],
+        "listed_in": "class_name",
+        "raters": "rad_id",
+        "consensus": "majority",
+    }
+    found = read_manifest(file, Columns.of(data), salt=b"s" * 32)
+    assert found.cases[0].readings == {
+        "R8": {"Effusion": "1", "Mass": "1"},
+        "R9": {"Effusion": "0", "Mass": "0"},
+        "R10": {"Effusion": "0", "Mass": "1"},
+    }
+    assert dict(found.cases[0].targets) == {"Effusion": "0", "Mass": "1"}
+    assert any("2 rows are further marks (boxes)" in note for note in found.notes)
+    # Labels of 0 and 1 that contradict each other stay a fault.
+    rows = ["a.png,p1,R8,1,10", "a.png,p1,R8,1,50", "a.png,p1,R8,0,60"]
+    file = table(tmp_path, "image,patient_id,rad_id,effusion,x", *rows)
+    columns = Columns(["effusion"], raters=["rad_id"], consensus="majority")
+    with pytest.raises(ManifestError, match="one rater labels the image again"):
+        read_manifest(file, columns, salt=b"s" * 32)

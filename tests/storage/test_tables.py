@@ -172,3 +172,59 @@ def test_damaged_and_huge_spreadsheets_are_refused(tmp_path: Path, monkeypatch) 
         parts.writestr("xl/worksheets/sheet1.xml", bytes(9 << 20))
     with pytest.raises(ManifestError, match="unpacks to 9 MiB"):
         read_table(bomb)
+
+
+TITLED = {
+    "title.csv": "Befunde Radiologie\n\nid;befund\n1;ja\n2;nein\n",
+    "title_with_a_comma.csv": "Radiologie, Klinik Nord\nid;befund\n1;ja\n2;nein\n",
+    "title_in_a_row_of_cells.csv": "Export vom 3. Mai,\nid,befund\n1,ja\n2,nein\n",
+    "two_lines.csv": "Befunde\nStand: Mai 2023\nid\tbefund\n1\tja\n2\tnein\n",
+}
+
+
+@pytest.mark.parametrize("name", TITLED)
+def test_a_title_above_the_header_is_left_out_and_said(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(TITLED[name])
+    table = read_table(tmp_path / name)
+    assert table.columns == ("id", "befund")
+    assert table.rows == (("1", "ja"), ("2", "nein"))
+    assert (
+        table.lines[0]
+        == TITLED[name]
+        .split("\n")
+        .index(next(line for line in TITLED[name].split("\n") if line.startswith("1")))
+        + 1
+    )
+    assert any("above the header, of one cell each" in note for note in table.notes)
+    assert read_columns(tmp_path / name) == ["id", "befund"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "image\na.png,1\nb.png,0\n",  # no title: a header that lacks a column
+        "id,befund\n1,ja,x\n2,nein,y\n",  # rows that are too long
+        "id,befund\n1,ja\n",
+    ],
+)
+def test_a_header_is_not_taken_for_a_title(text: str, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(text)
+    table = read_table(tmp_path / "t.csv")
+    assert table.columns == tuple(text.split("\n", maxsplit=1)[0].split(","))
+    assert not any("above the header" in note for note in table.notes)
+
+
+def test_a_title_in_a_spreadsheet(tmp_path: Path) -> None:
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    sheet = book.active
+    assert sheet is not None
+    for row in (["Befunde 2023"], [], ["id", "befund"], [1, "ja"], [2, None]):
+        sheet.append(row)
+    book.save(tmp_path / "t.xlsx")
+    table = read_table(tmp_path / "t.xlsx")
+    assert table.columns == ("id", "befund")
+    assert table.rows == (("1", "ja"), ("2", ""))
+    assert table.lines == (4, 5)
+    assert read_columns(tmp_path / "t.xlsx") == ["id", "befund"]

@@ -12,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 from tiny_study import RECIPE, write_tiny_study
 
 from medtl.errors import RunError
+from medtl.recipe.schema import Data
 from medtl.run.check import read_recipe
 from medtl.studies import kfold
 from medtl.studies.baseline import logistic_scores
@@ -200,3 +201,33 @@ def test_masks_are_refused_before_any_work(tmp_path):
     with pytest.raises(RunError, match="how to compare models of segmentation"):
         run_kfold(read_recipe(path), tmp_path / "out", folds=2)
     assert not (tmp_path / "out").exists()
+
+
+def test_exams_are_judged_where_the_recipe_combines_their_images(tmp_path):
+    draw = np.random.default_rng(0)
+    exams = pd.DataFrame({"exam_id": [f"e{n}" for n in range(40)], "fold": np.arange(40) % 2})
+    exams["patient_id"] = exams["exam_id"].str.replace("e", "p")
+    exams["y_true"] = (np.arange(40) // 2 % 2).astype(float)
+    images = pd.concat([exams.assign(case_id=exams["exam_id"] + view) for view in ("a", "b")])
+    tables = [
+        images.assign(
+            model=model,
+            label="effusion",
+            split="test",
+            site="north",
+            y_score=draw.normal(images["y_true"], 1.0),
+        )
+        for model in (FINE_TUNED, FROZEN)
+    ]
+    data = {"manifest": "m.csv", "target": "effusion"}
+    by_image = Data(**data)
+    by_exam = Data(**data, exam="exam_id", exam_score="mean")
+    (whole,) = kfold.summarise(tables, kfold.CONTESTS["auroc"], by_image, tmp_path)
+    assert whole.measures[0].n == 80
+    (judged,) = kfold.summarise(tables, kfold.CONTESTS["auroc"], by_exam, tmp_path)
+    assert judged.measures[0].n == judged.measures[0].n_patients == 40
+    means = tables[0].groupby(["exam_id", "fold", "y_true"])["y_score"].mean().reset_index()
+    by_fold = [roc_auc_score(r["y_true"], r["y_score"]) for _, r in means.groupby("fold")]
+    assert judged.measures[0].value == pytest.approx(np.mean(by_fold))
+    assert len(pd.read_csv(tmp_path / "predictions.csv")) == 160  # the images are kept
+    assert "| exams |" in (tmp_path / "study.md").read_text()

@@ -243,12 +243,27 @@ def _from_dicom(
             where=root.name,
             fix="Check the path",
         )
+    certain = [row["image"] not in scan.disputed for row in scan.rows]
+    if not any(certain):
+        raise ManifestError(
+            f"each of the {len(scan.rows)} images shares its SOP Instance UID with a different one",
+            expected="one object under one UID",
+            where=root.name,
+            fix="Ask for the files again, with UIDs; or take them as they are: `medtl manifest "
+            "scan`, add the labels, and give the table to init",
+        )
     notes = [f"{count} files left out: {cause}" for cause, count in _causes(scan.skipped)]
     notes += scan.notes
-    num_nameless = sum(not row["patient_id"] for row in scan.rows)
+    if scan.disputed:
+        notes.append(
+            f"{len(scan.disputed)} images left out: which of those under one UID is the right one "
+            "cannot be known (`medtl manifest scan` lists them all)"
+        )
+    rows = tuple(row for row, taken in zip(scan.rows, certain, strict=True) if taken)
+    called = tuple(names for names, taken in zip(scan.called, certain, strict=True) if taken)
+    num_nameless = sum(not row["patient_id"] for row in rows)
     if num_nameless:
         notes.append(f"{num_nameless} images have no patient id in their header: fill the column")
-    rows = scan.rows
     classes = _class_folders(rows)
     if classes:
         rows = tuple({**row, "label": row["image"].split("/")[0]} for row in rows)
@@ -256,7 +271,7 @@ def _from_dicom(
     else:
         notes.append("DICOM headers hold no labels: add a column and state it as `data.target`")
     target = "label" if classes else None
-    return Discovery("dicom", rows, root, target, classes, tuple(notes), called=scan.called)
+    return Discovery("dicom", rows, root, target, classes, tuple(notes), called=called)
 
 
 def _class_folders(rows: Sequence[Mapping[str, str]]) -> tuple[str, ...]:

@@ -83,6 +83,8 @@ class ScanResult:
         called: For each row, kind of id -> what the image is called by in headers and paths, to
             join a sheet; never written anywhere.
         notes: What is odd about the rows together.
+        disputed: Paths of different files that have one SOP Instance UID: which of them is the
+            object cannot be known.
     """
 
     rows: tuple[dict[str, str], ...]
@@ -90,6 +92,7 @@ class ScanResult:
     identities: dict[str, str] = field(repr=False)
     called: tuple[dict[str, list[str]], ...] = field(repr=False, default=())
     notes: tuple[str, ...] = ()
+    disputed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,7 @@ def scan_dicom(
             progress(len(files), len(paths))
     skipped += [(file.path, file.cause) for file in files if file.cause]
     images = [file for file in files if not file.cause]
-    notes = _shared_uids(root, images)
+    notes, disputed = _shared_uids(root, images)
     if per == "series":
         images, refused = _series(images)
         skipped += refused
@@ -145,11 +148,11 @@ def scan_dicom(
         {"image": file.path, **_pseudonyms(file, salt, identities), **file.row} for file in images
     ]
     called = tuple(_called(file) for file in images)
-    return ScanResult(tuple(rows), tuple(sorted(skipped)), identities, called, notes)
+    return ScanResult(tuple(rows), tuple(sorted(skipped)), identities, called, notes, disputed)
 
 
-def _shared_uids(root: Path, images: Sequence[_File]) -> tuple[str, ...]:
-    """Return notes about files that have one SOP Instance UID: copies, or different objects.
+def _shared_uids(root: Path, images: Sequence[_File]) -> tuple[tuple[str, ...], frozenset[str]]:
+    """Return notes about files that have one SOP Instance UID, and those that are no copies.
 
     Reference:
         PS3.3 C.12.1: the UID names one object; another under the same one is an error of whoever
@@ -177,7 +180,7 @@ def _shared_uids(root: Path, images: Sequence[_File]) -> tuple[str, ...]:
     if copies:
         first = ", ".join(image.path for image in copies[0][:2])
         notes.append(f"{len(copies)} images are there more than once, to the byte ({first})")
-    return tuple(notes)
+    return tuple(notes), frozenset(image.path for group in different for image in group)
 
 
 def _walk(root: Path) -> tuple[list[str], list[tuple[str, str]]]:

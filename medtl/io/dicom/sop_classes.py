@@ -1,8 +1,9 @@
 """Which DICOM objects are images of a patient, and which only look like ones.
 
 A report or a presentation state is refused by its SOP class, whatever else stands in it. A
-segmentation or a dose has pixels of its own: a file that is named is read and flagged, a folder is
-scanned without it. What was computed from other images or copied from a screen is read and flagged.
+segmentation or a dose has pixels of its own: it is read and flagged, but a folder is scanned
+without it, and no study takes it for an image. What was computed from other images or copied from
+a screen is read and flagged.
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ def run_shortcuts(
         tables += fold_tables(folders, name)
     images = control_images(recipe, manifest, progress=progress)
     tables += control_tables(images, contest, parts, list(CONTROLS))
-    results = summarise(tables, contest, recipe.data.strata, out)
+    results = summarise(tables, contest, recipe.data, out)
     found = judged(results)
     columns = metadata_names(images)
     write_json(

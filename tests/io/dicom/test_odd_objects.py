@@ -13,11 +13,15 @@ from PIL import Image as Pillow
 from pydicom import uid
 from pydicom.dataset import Dataset
 
+from medtl.cases.intake.discover import discover
 from medtl.cases.intake.scan import scan_dicom
-from medtl.errors import ImageError
+from medtl.data.reader import ImageReader
+from medtl.errors import ImageError, ManifestError
 from medtl.io.dicom.series import read_series
 from medtl.io.dicom.sop_classes import object_flags
 from medtl.io.read import read_image
+from medtl.preprocess.pipeline import Preprocessor
+from medtl.types import Case
 
 STORAGE = "1.2.840.10008.5.1.4.1.1."
 FILM = np.random.default_rng(0).integers(0, 255, (48, 50), dtype=np.uint8)
@@ -153,6 +157,35 @@ def test_two_objects_under_one_uid_are_said(patient: str, said: bool, tmp_path: 
     assert "1 SOP Instance UIDs stand in several different files" in found.notes[0]
     assert "a.dcm, b.dcm" in found.notes[0]
     assert ("in several patients" in found.notes[0]) is said
+
+
+def test_init_leaves_out_what_is_disputed(tmp_path: Path) -> None:
+    for number, (uid_, patient) in enumerate([("9", "P1"), ("9", "P2"), ("10", "P3")]):
+        pixels = FILM + np.uint8(number)
+        file = tmp_path / f"{number}.dcm"
+        write(file, pixels, SOPInstanceUID=f"1.2.{uid_}", PatientID=patient)
+    found = discover(tmp_path, has_sheet=True, salt=bytes(32))
+    assert [row["image"] for row in found.rows] == ["2.dcm"]
+    assert len(found.called) == 1
+    assert any(
+        note.startswith("2 images left out: which of those under one UID") for note in found.notes
+    )
+    (tmp_path / "2.dcm").unlink()
+    with pytest.raises(ManifestError, match="each of the 2 images shares its SOP Instance UID"):
+        discover(tmp_path, has_sheet=True, salt=bytes(32))
+
+
+@pytest.mark.parametrize(
+    ("modality", "what"), [("SEG", "segmentation not an image"), ("RTDOSE", "radiotherapy dose")]
+)
+def test_no_study_takes_what_shows_no_patient_for_an_image(
+    modality: str, what: str, tmp_path: Path
+) -> None:
+    write(tmp_path / "a.dcm", FILM, Modality=modality)
+    read_image(tmp_path / "a.dcm")  # who asks for it alone may look at it
+    reader = ImageReader(Preprocessor(size=32))
+    with pytest.raises(ImageError, match=rf"a\.dcm: {what}.*expected an image of a patient"):
+        reader.read(Case("c", "p", tmp_path / "a.dcm"))
 
 
 def test_copies_to_the_byte_are_said(tmp_path: Path) -> None:
