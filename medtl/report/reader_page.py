@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from medtl import __version__
 from medtl.report.language.numbers import cell
-from medtl.report.language.texts import speaking, spoken, translated
+from medtl.report.language.texts import plain, speaking, spoken, translated
 from medtl.report.page.finding import show
 from medtl.report.render import _asset, _environment, _policy
 from medtl.storage.atomic import write_text
@@ -45,7 +45,7 @@ def write_reader_page(
             "agreement": [(name, show(measure)) for name, measure in content["agreement"]],
             "single": [_readers(content, of) for of in figures],
             "components": {
-                of: {name: cell(value) for name, value in parts.items()}
+                of: {plain(f"rs.part.{name}"): cell(value) for name, value in parts.items()}
                 for of, parts in content["components"].items()
             },
         }

@@ -218,6 +218,7 @@ def _block(finding: view.Finding, metrics: Row, prevalence: float | None) -> dic
         "headline": headline.headline(finding),
         "thousand": thousand,
         "icons": icon,
+        "by_patient": bool(thousand and finding.size["n"] != finding.size["n_patients"]),
         "figures": drawn,
         "forests": drawings.forests(finding),
         "gaps": (gaps := drawings.gaps(finding)),
@@ -229,7 +230,7 @@ def _block(finding: view.Finding, metrics: Row, prevalence: float | None) -> dic
         "variants": models.variants_of(
             metrics, finding.label, finding.shown(("auroc", *view.AT_POINT[:2]))
         ),
-        "values": finding.shown(finding.measures),
+        "values": finding.shown(finding.main()),
         "at_point": finding.shown(view.AT_POINT),
         "discrimination": finding.shown(view.DISCRIMINATION),
         "calibration": finding.shown(view.CALIBRATION),

@@ -16,6 +16,10 @@ _DIGITS: Mapping[Kind, str] = {"score": ".3f", "mm": ".2f", "number": ".2f", "co
 """Format of a value without its unit, where it is not one decimal."""
 
 
+BARE = ("share", "score", "number", "count")
+"""Kinds of values that have no unit."""
+
+
 def describe(name: str) -> tuple[str, Kind]:
     """Reader's name and kind of a measure; an unknown name keeps its words and its unit."""
     of = entry(name)
@@ -89,13 +93,19 @@ def number(value: object) -> float | None:
 def value_text(value: float, kind: Kind) -> str:
     """One value in the form of its kind: "87%", "0.912", "6.1 months"."""
     digits = bare_text(value, kind)
-    return digits if kind in ("share", "score", "number", "count") else _with_unit(digits, kind)
+    return digits if kind in BARE else _with_unit(digits, kind)
 
 
 def _with_unit(digits: str, unit: str) -> str:
     """A number and its unit in the order of the language."""
     known = knows(f"value.{unit}")
     return plain(f"value.{unit}", n=digits) if known else f"{digits} {symbol(unit)}"
+
+
+def unit_words(name: str) -> str:
+    """The unit of a measure as it follows the name of an axis (", months"), or ""."""
+    kind = describe(name)[1]
+    return "" if kind in BARE else ", " + _with_unit("", kind).strip()
 
 
 def bare_text(value: float, kind: Kind) -> str:
@@ -185,7 +195,9 @@ def difference_text(row: Mapping[str, Any]) -> str:
     shown = signed(value)
     if low is not None and high is not None:
         shown += f" ({plain('interval', low=signed(low), high=signed(high))})"
-    return plain("value.points", n=shown) if kind == "share" else shown
+    if kind == "share":
+        return plain("value.points", n=shown)
+    return shown if kind in BARE else _with_unit(shown, kind)
 
 
 def sentence(text: str) -> str:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from medtl.report.language.numbers import number
+from medtl.report.language.numbers import number, unit_words
 from medtl.report.page.finding import CELLS, Finding, Row, base_of, group_sizes
 from medtl.report.svg import figures
 from medtl.report.svg.figures import Reading
@@ -25,6 +25,7 @@ def draw(finding: Finding, readers: Sequence[Reading] = ()) -> dict[str, Figure]
         readers: Name and (1 - specificity, sensitivity) of human readers, for the ROC.
     """
     on_roc, on_pr = _places(finding)
+    unit = unit_words(str(finding.named("mae").get("name", "")))
 
     def agreement(key: str, before: str = "", after: str = "") -> Callable[..., Plot]:
         """A plot of agreement with bias and limits, as far as they are known."""
@@ -32,6 +33,14 @@ def draw(finding: Finding, readers: Sequence[Reading] = ()) -> dict[str, Figure]
         lines = [number(row.get("value")) for row in rows]
         return partial(figures.bland_altman, key=key, lines=lines)
 
+    def of(name: str) -> Row:
+        """A stored curve, empty where there is none."""
+        return finding.curves.get(name, {})
+
+    mended = {
+        name: of(f"{name}_after_recalibration") for name in ("smooth_calibration", "decision")
+    }
+    smooth = {"smooth": of("smooth_calibration"), "mended": mended["smooth_calibration"]}
     histogram = partial(figures.histogram, finding=finding.name, threshold=finding.threshold)
     drawers: dict[str, tuple[str, Callable[..., Plot]]] = {
         "identity": ("bland_altman", figures.identity),
@@ -39,8 +48,8 @@ def draw(finding: Finding, readers: Sequence[Reading] = ()) -> dict[str, Figure]
         "roc": ("roc", partial(figures.roc, frozen=on_roc, readers=readers)),
         "pr": ("precision_recall", partial(figures.precision_recall, frozen=on_pr)),
         "hist": ("score_histogram", histogram),
-        "rel": ("reliability", figures.reliability),
-        "dec": ("decision", figures.decision),
+        "rel": ("reliability", partial(figures.reliability, **smooth)),
+        "dec": ("decision", partial(figures.decision, mended=mended["decision"])),
         "strip": ("dice_of_cases", partial(figures.strip, key="strip", top=1.0)),
         "hd95": ("hd95_mm_of_cases", partial(figures.strip, key="hd95")),
         "volume": ("volume_bland_altman", agreement("volume", "volume_", "_ml")),
@@ -48,9 +57,10 @@ def draw(finding: Finding, readers: Sequence[Reading] = ()) -> dict[str, Figure]
     }
     drawn: dict[str, Figure] = {}
     for key, (name, drawer) in drawers.items():
-        curve = finding.curves.get(name, {})
+        curve = of(name)
         if len(curve.get("truth" if key == "identity" else "x") or []) > 1:
-            drawn[key] = drawer(curve).draw(f"{finding.ident}-{key}", finding=finding.name)
+            words = {"finding": finding.name, "unit": unit}
+            drawn[key] = drawer(curve).draw(f"{finding.ident}-{key}", **words)
     return drawn
 
 

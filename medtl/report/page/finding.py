@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -37,7 +37,9 @@ AT_POINT = (
 CELLS = ("tp", "fp", "fn", "tn")
 """The four numbers of a 2x2 table."""
 DISCRIMINATION = ("auroc", "average_precision")
-CALIBRATION = ("brier", "ece", "calibration_slope", "calibration_in_the_large")
+CALIBRATION = ("brier", "ece", "ici", "calibration_slope", "calibration_in_the_large")
+QUARTILES = ("p05", "p25", "p75")
+"""Endings of measures over cases that only Dice and HD95 show on the page of a structure."""
 
 Row = Mapping[str, Any]
 Counts = dict[str, int]
@@ -100,7 +102,24 @@ class Finding:
 
     def shown(self, names: Iterable[str]) -> list[Shown]:
         """The measures of `names` that there are, as text."""
-        return [show(self.measures[name]) for name in names if name in self.measures]
+        return [self._shown(name) for name in names if name in self.measures]
+
+    def _shown(self, name: str) -> Shown:
+        """A measure as text; one that no interval fits, beside what chance would show."""
+        shown = show(self.measures[name])
+        chance = self.measures.get(f"{name}_if_calibrated")
+        if not chance or shown.status != "degenerate" or number(chance.get("low")) is None:
+            return shown
+        usual = interval_text(chance, describe(name)[1])
+        return replace(shown, reason=plain("by_chance", value=usual))
+
+    def main(self) -> list[str]:
+        """The names of the measures without the quartiles of lesser ones."""
+        return [
+            name
+            for name in self.measures
+            if not name.endswith(QUARTILES) or name.startswith(("dice", "hd95"))
+        ]
 
     @property
     def size(self) -> Row:

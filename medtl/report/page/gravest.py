@@ -125,7 +125,12 @@ def _missing(facts: Row, about: dict[str, str]) -> str:
 def _together(kind: str, rows: Sequence[Row]) -> str:
     """One line for a concern that many findings share."""
     each = [f"{finding_name(row['label'])} {_short(kind, row)}".strip() for row in rows]
-    return plain(f"concern.many.{kind}", n=len(rows), findings="; ".join(each))
+    measures = dict.fromkeys(describe(row.get("measure") or "auroc")[0] for row in rows)
+    goals = dict.fromkeys(
+        percent(of) for row in rows if (of := (row.get("facts") or {}).get("target"))
+    )
+    about = {"measure": " / ".join(measures), "target": " / ".join(goals)}
+    return plain(f"concern.many.{kind}", n=len(rows), findings="; ".join(each), **about)
 
 
 def _short(kind: str, row: Row) -> str:
@@ -134,4 +139,7 @@ def _short(kind: str, row: Row) -> str:
     if kind == "missing_scores":
         missing = facts["positives_missing"] + facts["negatives_missing"]
         return f"{missing}/{facts['positives'] + facts['negatives']}"
-    return "" if kind == "nothing_promised" else _with_interval(row)
+    if kind == "nothing_promised":
+        return ""
+    refuted = f", {plain('concern.refuted_short')}" if facts.get("refuted") else ""
+    return _with_interval(row) + refuted

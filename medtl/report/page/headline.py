@@ -114,12 +114,22 @@ def _value_headline(finding: Finding) -> list[dict[str, Markup]]:
             continue
         is_share = describe(shown.name)[1] == "share"  # "4.1 %" may be a value in percent
         value = of_100(float(row["value"])) if is_share else shown.value
-        parts = [fill("summary.tested", total=count_text(row["n"]))]
+        parts = [_tested(row, finding)]
         if shown.interval:
             level = level_text(row)
             parts.insert(0, fill("summary.interval", level=level, interval=shown.interval))
         sentences.append(_said(fill(key, n=value), Markup("; ").join(parts)))
     return [*sentences, *_agreement_sentence(finding)]
+
+
+def _tested(row: Row, finding: Finding) -> Markup:
+    """How many cases a measure rests on, of how many."""
+    n, total = count_text(row["n"]), count_text(finding.size["n"])
+    return (
+        fill("summary.tested", total=n)
+        if n == total
+        else fill("summary.tested_of", n=n, total=total)
+    )
 
 
 def _agreement_sentence(finding: Finding) -> list[dict[str, Markup]]:

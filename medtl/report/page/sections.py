@@ -11,7 +11,7 @@ from typing import Any
 
 from medtl.errors import RunError
 from medtl.report.language.numbers import count_text, finding_name, number, percent, threshold_text
-from medtl.report.language.texts import plain, translated
+from medtl.report.language.texts import knows, plain, translated
 from medtl.report.svg import panels
 from medtl.storage.atomic import read_json
 from medtl.types import SPLITS
@@ -213,7 +213,8 @@ def _characteristics(splits: Sequence[Row]) -> list[tuple[str, list[str]]]:
 
 def _free_rows(name: str, values: Sequence[Any]) -> list[tuple[str, list[str]]]:
     """Rows of any other characteristic: one, or one per level when it holds counts."""
-    title = name.replace("_", " ").capitalize()
+    key = f"cohort.{name}"
+    title = plain(key) if knows(key) else name.replace("_", " ").capitalize()
     if not any(isinstance(value, Mapping) for value in values):
         return [(title, ["–" if value is None else str(value) for value in values])]
     maps = [value if isinstance(value, Mapping) else {} for value in values]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from medtl.report.language.numbers import number
@@ -29,6 +30,7 @@ Reading = tuple[str, Point]
 
 Row = tuple[float | None, ...]
 Curve = Mapping[str, Any]
+NO_CURVE: Curve = MappingProxyType({})
 
 DIAGONAL = Line([(0.0, 0.0), (1.0, 1.0)], "line reference")
 ON_DIAGONAL = (0.62, 0.54)
@@ -98,22 +100,47 @@ def precision_recall(curve: Curve, *, frozen: Point | None) -> Plot:
     return Plot("pr", frame, marks, head, rows)
 
 
-def reliability(curve: Curve) -> Plot:
-    """Observed share against mean score, one mark and interval per bin."""
+def reliability(curve: Curve, *, smooth: Curve = NO_CURVE, mended: Curve = NO_CURVE) -> Plot:
+    """Observed share against mean score: a mark and interval per bin, and without bins by loess.
+
+    Args:
+        curve: By bins.
+        smooth: With its band; empty where there are too few rows.
+        mended: The smooth curve of the recalibrated probabilities, empty without any.
+    """
     rows = columns(curve, "x", "y", "low", "high", "count")
     marks: list[Mark] = [
         DIAGONAL,
         Words(ON_DIAGONAL, plain("fig.rel.perfect")),
-        Line(_points(rows), "line main thin"),
+        *(_with_band(columns(smooth, "x", "y", "low", "high")) if smooth else []),
         *(Line([(x, low), (x, high)], "whisker") for x, low, high in _known(rows, 0, 2, 3)),
         Marks(_points(rows), plot.dot(4.5), "dot"),
     ]
+    if mended:
+        marks.append(Line(_points(columns(mended, "x", "y")), "line train"))
+        marks += plot.legend([("train", plain("fig.mended"))], (-math.inf, math.inf), (8, 12))
     head = ("fig.rel.x", "fig.rel.y", "fig.low", "fig.high", "fig.rel.count")
     return Plot("rel", Frame(), marks, head, rows)
 
 
-def decision(curve: Curve) -> Plot:
-    """Net benefit of the network, of acting on everyone and of acting on nobody."""
+def _runs(points: Iterable[Point], low: float) -> list[list[Point]]:
+    """The parts of a line above a height: what plunges below it is not drawn along the floor."""
+    runs: list[list[Point]] = [[]]
+    for point in points:
+        if point[1] >= low:
+            runs[-1].append(point)
+        elif runs[-1]:
+            runs.append([])
+    return [run for run in runs if len(run) > 1]
+
+
+def decision(curve: Curve, *, mended: Curve = NO_CURVE) -> Plot:
+    """Net benefit of the network, of acting on everyone and of acting on nobody.
+
+    Args:
+        curve: As stored.
+        mended: That of the recalibrated probabilities, empty without any.
+    """
     rows = columns(curve, "x", "y", "low", "high", "treat_all")
     positive = [value for row in rows for value in row[1:] if value is not None and value > 0]
     xs, top = [x for x, _ in _points(rows)], max(positive or [0.1]) * 1.08
@@ -123,9 +150,14 @@ def decision(curve: Curve) -> Plot:
     marks: list[Mark] = [
         Line([(-math.inf, 0), (math.inf, 0)], "line nobody"),
         Line([(x, y) for x, y in _known(rows, 0, 4) if y >= frame.y_low], "line reference"),
-        *_with_band(rows),
-        *plot.legend([(css, plain(name)) for css, name in names.items()]),
+        *_with_band(rows)[:-1],
+        *(Line(run, "line main") for run in _runs(_points(rows), frame.y_low)),
     ]
+    if mended:
+        names["train"] = "fig.mended"
+        better = _points(columns(mended, "x", "y"))
+        marks += [Line(run, "line train") for run in _runs(better, frame.y_low)]
+    marks += plot.legend([(css, plain(name)) for css, name in names.items()], shift=(-124, 12))
     head = ("fig.dec.x", "fig.dec.model", "fig.low", "fig.high", "fig.dec.all")
     return Plot("dec", frame, marks, head, rows, y=plot.Axis("fig.dec.y"))
 
@@ -143,16 +175,17 @@ def histogram(curve: Curve, *, finding: str, threshold: float | None) -> Plot:
     )
     top = max([*up, *down, 1.0]) * 1.1
     head = ("fig.hist.x", "fig.hist.with", "fig.hist.without")
-    marks: list[Mark] = [
-        Words((math.inf, edge), plain(key, finding=finding), anchor="end", shift=(0, shift))
-        for key, edge, shift in ((head[1], math.inf, 12), (head[2], -math.inf, -6))
-    ]
+    marks: list[Mark] = []
     for left, right, above, below in zip(edges, edges[1:], up, down, strict=False):
         marks.append(plot.Bar((left, 0), (right, above), "bar with", gap=0.6))
         marks.append(plot.Bar((left, 0), (right, -below), "bar without", gap=0.6))
     if threshold is not None and math.isfinite(threshold):
         cut = [(threshold, math.inf), (threshold, -math.inf)]
         marks += [Line(cut, "cut"), Line(cut, "cut moving", moving=True)]
+    marks += [
+        Words((math.inf, edge), plain(key, finding=finding), anchor="end", shift=(0, shift))
+        for key, edge, shift in ((head[1], math.inf, 12), (head[2], -math.inf, -6))
+    ]
     frame, rows = (
         Frame(edges[0], edges[-1], -top, top),
         list(zip(edges, positive, negative, strict=False)),

@@ -18,6 +18,7 @@ from medtl.report.language.numbers import (
     shortened,
     subset_text,
     subset_words,
+    unit_words,
     value_text,
 )
 from medtl.report.language.texts import plain
@@ -96,6 +97,7 @@ def forest(
         ident: Unique id in the page.
     """
     title, kind = describe(name)
+    titled = title + (", %" if kind == "share" else unit_words(name))
     measured = [*([overall] if overall else []), *rows]
     marks: list[Mark] = []
     if overall and (centre := number(overall.get("value"))) is not None:
@@ -119,8 +121,8 @@ def forest(
     frame = Frame(low, high, place - 12 / 26, -12 / 26, height=26.0 * place + 44, **margins)
     head = ("sub.subgroup", "sub.n", title)
     table = [_forest_cells(row, kind, sizes[row["subset"]]) for row in measured]
-    x, y = plot.Axis(ticks=3), plot.Axis(ticks=0)
-    drawn = Plot("forest", frame, marks, head, table, x, y, title=title, most=len(table))
+    x, y = plot.Axis(ticks=3, factor=100 if kind == "share" else 1), plot.Axis(ticks=0)
+    drawn = Plot("forest", frame, marks, head, table, x, y, title=titled, most=len(table))
     return drawn.draw(ident, measure=title)
 
 

@@ -7,12 +7,12 @@ large as the text around them. Colours come from `report.css`; lines also differ
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup, escape
 
-from medtl.report.language.numbers import cell
+from medtl.report.language.numbers import cell, sentence
 from medtl.report.language.texts import knows, plain
 
 TABLE_ROWS = 21
@@ -162,17 +162,22 @@ class Axis:
         ticks: About how many numbers; 0 for none.
         grid: Whether lines go from the numbers through the plot.
         both_ways: Whether it counts away from 0 in both directions, so that no number is negative.
+        factor: Of the numbers that are written: 100 for shares in percent.
     """
 
     label: str = ""
     ticks: int = 5
     grid: bool = True
     both_ways: bool = False
+    factor: float = 1
 
     def numbers(self, low: float, high: float) -> list[tuple[float, str]]:
         """Places and texts of the numbers between two ends."""
         ticks = nice_ticks(low, high, self.ticks) if self.ticks else []
-        return [(tick, tick_text(abs(tick) if self.both_ways else tick)) for tick in ticks]
+        return [
+            (tick, tick_text(self.factor * (abs(tick) if self.both_ways else tick)))
+            for tick in ticks
+        ]
 
 
 @dataclass(frozen=True)
@@ -207,13 +212,15 @@ class Plot:
             ident: Unique in the page.
             words: What its texts name (`finding`).
         """
-        frame = self.frame
+        frame, words = self.frame, {"unit": "", **words}
         title, caption, *head = (
-            plain(key, **words) if knows(key) else key
+            worded(key, words)
             for key in (self.title or f"fig.{self.key}", f"fig.{self.key}.desc", *self.head)
         )
+        caption = sentence(caption)
         under, over = ("".join(m.svg(frame) for m in marks) for marks in (self.under, self.marks))
-        axes = _axes(frame, self.x or Axis(self.head[0]), self.y or Axis(self.head[1]))
+        names = (self.x or Axis(self.head[0]), self.y or Axis(self.head[1]))
+        axes = _axes(frame, *(replace(a, label=worded(a.label, words)) for a in names))
         svg = Markup(
             f'<svg class="figure" data-figure="{self.key}" data-left="{frame.left}" '
             f'data-bottom="{frame.height - frame.bottom}" '
@@ -227,6 +234,11 @@ class Plot:
         rows = [self.rows[index] for index in thin(len(self.rows), self.most)]
         cells = tuple(tuple(cell(row[i]) for i in keep) for row in rows)
         return Figure(svg, title, caption, tuple(head[i] for i in keep), cells, self.key)
+
+
+def worded(key: str, words: Mapping[str, str]) -> str:
+    """The text of a key, or the words themselves."""
+    return plain(key, **words) if knows(key) else key
 
 
 def _axes(frame: Frame, across: Axis, up: Axis) -> str:
@@ -244,9 +256,9 @@ def _axes(frame: Frame, across: Axis, up: Axis) -> str:
         parts.append(_text(frame.left - 6, y + 4, words, "tick", "end"))
     if across.label:
         middle = (frame.left + right) / 2
-        parts.append(_text(middle, frame.height - 10, plain(across.label), "axis", "middle"))
+        parts.append(_text(middle, frame.height - 10, across.label, "axis", "middle"))
     if up.label:
-        name = _text(0, 0, plain(up.label), "axis", "middle")
+        name = _text(0, 0, up.label, "axis", "middle")
         place = f"translate(12 {(frame.top + floor) / 2:.1f}) rotate(-90)"
         parts.append(f'<g transform="{place}">{name}</g>')
     return "".join(parts)
