@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 pytest.importorskip("highdicom")
 
 from medtl.errors import ImageError, MedtlError, PredictionsError, RunError
-from medtl.export.codes import finding_code, label_code, structure_code
+from medtl.export.codes import _findings, finding_code, label_code, structure_code
 from medtl.export.document import encapsulated_pdf
 from medtl.export.identity import RESEARCH_ONLY, stable_uid, write_object
 from medtl.export.objects import mask_on
@@ -197,6 +197,32 @@ def test_without_a_threshold_nothing_is_said_of_presence(source, tmp_path):
 def test_a_finding_has_the_code_that_is_stated_or_known(label, stated, code):
     found = finding_code(label, stated)
     assert (found.scheme_designator, found.value) == code
+
+
+def test_known_codes_mean_in_dicoms_own_dictionary_what_they_mean_here():
+    from pydicom.sr._concepts_dict import concepts
+
+    known = {
+        (scheme, value): {meaning}
+        for scheme in ("SCT", "DCM")
+        for codes in concepts[scheme].values()
+        for value, (meaning, _) in codes.items()
+    }
+    # SNOMED CT has more findings than DICOM's lists; each was found under this code in public maps.
+    beyond = {"pneumonia", "atelectasis", "cardiomegaly", "consolidation", "emphysema", "fracture",
+              "pulmonary fibrosis", "hiatal hernia", "pulmonary tuberculosis"}  # fmt: skip
+    unknown = set()
+    for name, code in _findings().items():
+        if (meant := known.get((code["scheme"], code["value"]))) is None:
+            unknown.add(name)
+        else:
+            assert code["meaning"] in meant, name
+    assert unknown == beyond
+
+
+@pytest.mark.parametrize(("word", "meaning"), [("effusion", "Effusion"), ("edema", "Edema")])
+def test_a_word_that_names_no_organ_is_not_coded_as_one_of_the_chest(word, meaning):
+    assert finding_code(word, {}).meaning == meaning
 
 
 @pytest.mark.parametrize("code", ["36118008", "SCT:", ":36118008"])

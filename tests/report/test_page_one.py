@@ -52,6 +52,14 @@ def test_a_gap_names_the_worse_group_first_whichever_way_it_is_stored() -> None:
     assert concern_lines({"concerns": [turned]}) == [line]
 
 
+def test_a_missed_target_of_many_findings_names_the_target_and_who_surely_missed_it() -> None:
+    low = {**TARGET, "facts": {**TARGET["facts"], "refuted": False}}
+    rows = [TARGET, {**low, "label": "mass"}, {**low, "label": "nodule"}]
+    (line,) = concern_lines({"concerns": rows})
+    assert "missed the target of the threshold, Sensitivity (found) 90%: pneumonia 74%" in line
+    assert line.count("even the upper end lies below it") == 1
+
+
 def test_a_gap_in_months_is_said_in_months() -> None:
     row = {**GAP, "label": "bone_age_months", "subset": "sex=F", "measure": "bias_months",
            "value": 11.0, "low": 8.0, "high": 14.0,

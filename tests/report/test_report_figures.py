@@ -105,3 +105,36 @@ def test_limits_of_agreement_have_digits_for_their_range(scale: float, shown: st
     lines = [0.0, -12.0 * scale, 12.0 * scale]
     figure = figures.bland_altman(curve, lines=lines).draw("a", finding="volume")
     assert f">{shown}<" in figure.svg
+
+
+def test_calibration_is_drawn_smooth_with_its_band_and_after_recalibration() -> None:
+    bins = {"x": [0.2, 0.8], "y": [0.1, 0.7], "low": [0.0, 0.5], "high": [0.3, 0.9]}
+    smooth = {"x": [0.1, 0.5, 0.9], "y": [0.1, 0.4, 0.8], "low": [0, 0.3, 0.7], "high": [0.2] * 3}
+    bare = figures.reliability(bins).draw("a", finding="x").svg
+    assert not re.search('class="(band|line main|line train)"', bare)
+    drawn = figures.reliability(bins, smooth=smooth, mended=smooth).draw("a", finding="x").svg
+    assert drawn.count('class="band"') == 1
+    assert drawn.count('class="line main"') == 1
+    assert ">recalibrated</text>" in drawn
+    frame = plot.Frame()
+    assert f"{frame.x(0.5):.1f},{frame.y(0.4):.1f}" in drawn
+
+
+def test_a_decision_curve_below_the_picture_does_not_run_along_its_floor() -> None:
+    curve = {"x": [0.1, 0.2, 0.3, 0.4, 0.5], "y": [0.1, 0.08, -3.0, 0.05, 0.04]}
+    svg = figures.decision(curve).draw("a", finding="x").svg
+    lines = re.findall(r'class="line main" d="M([^"]*)"', svg)
+    assert [len(line.split()) for line in lines if "," in line] == [2, 2]  # the third is the legend
+
+
+def test_axes_and_forests_name_their_unit() -> None:
+    curve = {"x": [10.0, 20.0], "y": [-1.0, 2.0]}
+    figure = figures.bland_altman(curve, lines=[0.0, None, None])
+    assert "reference, months</text>" in figure.draw("a", finding="x", unit=", months").svg
+    rows = [{"subset": "sex=F", "value": 0.5, "low": 0.4, "high": 0.6, "n": 90, "n_positive": 40}]
+    sizes = {"sex=F": rows[0]}
+    shares = panels.forest("sensitivity", None, rows, sizes=sizes, ident="a")
+    assert shares.title.endswith(", %")
+    assert ">100</text>" in shares.svg
+    months = panels.forest("mae_months", None, rows, sizes=sizes, ident="a")
+    assert months.title == "Mean absolute error, months"
