@@ -484,6 +484,36 @@ def audit(
 
 
 @app.command()
+def stress(
+    run: Annotated[Path, typer.Argument(help="a finished run")],
+    data: Annotated[Path, typer.Argument(help="its manifest, or new cases with truth")],
+    out: Out,
+    only: Annotated[str, typer.Option(help="families to try")] = "corruptions,probes,attacks",
+    quick: Annotated[
+        bool, typer.Option("--quick", help="fewer severities and images, attacks of one step")
+    ] = False,
+) -> None:
+    """Ask what breaks a model: corrupted images, attacks, images without shape or texture."""
+    from medtl.run.folder import Run
+    from medtl.studies.stress.robustness import FAMILIES, stress_run
+
+    families = [name.strip() for name in only.split(",")]
+    if unknown := sorted(set(families) - set(FAMILIES)):
+        raise typer.BadParameter(f"--only knows {', '.join(FAMILIES)}, not {', '.join(unknown)}")
+    with bars() as shown:
+        stress_run(
+            Run(run),
+            data,
+            out,
+            families=families,
+            quick=quick,
+            announce=print,
+            progress=shown.progress,
+        )
+    print((out / "robustness.md").read_text("utf-8"))
+
+
+@app.command()
 def doctor(
     seals: Annotated[
         Path | None, typer.Option(metavar="RUN", help="compare a run folder with its checksums")

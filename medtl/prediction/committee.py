@@ -41,7 +41,8 @@ class Committee(nn.Module):
 
     def forward(self, x: Tensor, extra: Tensor | None = None) -> Tensor:
         """Return the mean of the members' outputs for images `(B, C, *S)` and numbers `(B, E)`."""
-        return _mean([member(x, extra) for member in self.members])
+        given = (x,) if extra is None else (x, extra)
+        return _mean([member(*given) for member in self.members])
 
     def feature_map(self, x: Tensor) -> Tensor:
         """Return the last features of all members before pooling, `(B, members * F', h, w)`."""

@@ -65,7 +65,7 @@ def predict_images(
         RunError: When no image could be read, or masks have no place.
         ManifestError: When there is nothing to predict.
     """
-    manifest, is_own = _find_cases(own, data, trained)
+    manifest, is_own = find_cases(own, data, trained)
     reader = replace(trained.reader, root=manifest.root)
     store, records = decode_cases(
         manifest.cases, reader, progress=lambda done, total: progress("Reading", done, total)
@@ -147,8 +147,17 @@ def check_destination(out: Path) -> Path:
     return out
 
 
-def _find_cases(own: Path, data: Path, trained: Model) -> tuple[Manifest, bool]:
-    """The cases to predict, and whether they are the run's own."""
+def find_cases(own: Path, data: Path, trained: Model) -> tuple[Manifest, bool]:
+    """Return the cases to predict, and whether they are the run's own.
+
+    Args:
+        own: The run's `manifest.csv`.
+        data: A manifest, a folder of images, or one image.
+        trained: The model; it knows the hash of the manifest that it was made of.
+
+    Raises:
+        ManifestError: When there is nothing to predict.
+    """
     if data.suffix.lower() not in TABLES:
         return _manifest_of_files(data), False
     present = manifest_columns(data)

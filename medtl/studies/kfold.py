@@ -168,7 +168,7 @@ def started(recipe: Recipe, out: Path, *, resume: bool) -> tuple[Manifest, Task,
         )
     manifest = build_manifest(recipe)
     task = build_task(recipe, manifest.cases)
-    contest = _contest(recipe, task)
+    contest = contest_of(recipe, task)
     Run.start(recipe, out, resume=resume)
     return manifest, task, contest
 
@@ -216,8 +216,16 @@ def fold_tables(folders: Sequence[Path], model: str) -> list[pd.DataFrame]:
     return [t[t["split"] == "test"].assign(fold=number, model=model) for number, t in tables]
 
 
-def _contest(recipe: Recipe, task: Task) -> Contest:
-    """The comparison that fits a task."""
+def contest_of(recipe: Recipe, task: Task) -> Contest:
+    """Return the comparison that fits a task.
+
+    Args:
+        recipe: Names the kind, for the message.
+        task: Whose watched statistic decides.
+
+    Raises:
+        RunError: When models of such a task are not compared over folds.
+    """
     watched = entry(task.watched)
     contest = CONTESTS.get(watched.base)
     if contest is None:

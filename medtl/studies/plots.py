@@ -85,9 +85,46 @@ def draw_curves(
         axes.legend()
 
 
+def draw_levels(lines: Mapping[str, Sequence[Measure]], path: Path) -> None:
+    """Draw what is reached at level 0, 1, ... of each condition, with intervals as bands.
+
+    Args:
+        lines: Name of a condition -> its measures; level 0, the images as they are, comes first.
+        path: The SVG file.
+    """
+    names = list(lines)
+    with _panels((7.5, 1.9 * -(-len(names) // 3)), len(names), path) as panels:
+        for axes, name in zip(panels, names, strict=True):
+            drawn = [(level, m) for level, m in enumerate(lines[name]) if m.low is not None]
+            levels = [level for level, _ in drawn]
+            axes.plot(levels, [m.value for _, m in drawn], "-o", markersize=3, color="#0969da")
+            ends = [m.low for _, m in drawn], [m.high for _, m in drawn]
+            axes.fill_between(levels, *ends, color="#0969da", alpha=0.15)
+            axes.set_title(name.replace("_", " "), fontsize=9)
+            axes.xaxis.get_major_locator().set_params(integer=True)
+
+
+@contextmanager
+def _panels(size: tuple[float, float], number: int, path: Path) -> Iterator[list[Any]]:
+    """Axes in rows of three that share their vertical scale."""
+    with _figure(size, path) as figure:
+        rows = -(-number // 3)
+        grid = figure.subplots(rows, 3, sharey=True, squeeze=False).ravel()
+        for unused in grid[number:]:
+            unused.set_axis_off()
+        yield list(grid[:number])
+
+
 @contextmanager
 def _axes(size: tuple[float, float], path: Path) -> Iterator[Any]:
     """Axes whose drawing is written to an SVG file."""
+    with _figure(size, path) as figure:
+        yield figure.add_subplot()
+
+
+@contextmanager
+def _figure(size: tuple[float, float], path: Path) -> Iterator[Any]:
+    """A figure that is written to an SVG file."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -96,7 +133,7 @@ def _axes(size: tuple[float, float], path: Path) -> Iterator[Any]:
     with rc_context({"svg.hashsalt": "medtl", "svg.fonttype": "none"}):
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasSVG(figure)
-        yield figure.add_subplot()
+        yield figure
         with atomic_path(path) as temporary:
             figure.savefig(temporary, format="svg", metadata={"Date": None})
 

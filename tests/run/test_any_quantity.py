@@ -103,13 +103,13 @@ def test_a_table_from_elsewhere_is_evaluated_by_kind_and_unit(study, tmp_path):
 
 
 def test_new_images_and_cross_validation_know_the_unit(study, tmp_path):
-    from medtl.studies.kfold import CONTESTS, _contest
+    from medtl.studies.kfold import CONTESTS, contest_of
 
     data, run = study
     done = run.predict(data / "7.png")
     assert done.frame["label"].tolist() == ["ejection_fraction"]
     assert 0 < done.frame["y_score"].item() < 100
-    contest = _contest(run.recipe, run.trained.task)
+    contest = contest_of(run.recipe, run.trained.task)
     expected = CONTESTS["mae"]
     assert (contest.linear, contest.blind) == (expected.linear, expected.blind)
     measures = contest.measure([1.0, 2.0, 4.0], [[1.0, 2.0, 3.0]], [0, 0, 1])

@@ -177,7 +177,7 @@ def test_bone_ages_are_compared_by_their_mean_error(tmp_path):
 
 
 def test_errors_are_named_in_the_unit_of_the_task():
-    contest = kfold._contest(None, SimpleNamespace(watched="mae_percent"))
+    contest = kfold.contest_of(None, SimpleNamespace(watched="mae_percent"))
     cases = [(f"c{n}", f"p{n}", n % 2, name, 50.0 + n, 49.0) for n in range(8)
              for name in (FINE_TUNED, MEDIAN)]  # fmt: skip
     columns = ["case_id", "patient_id", "fold", "model", "y_true", "y_score"]

@@ -1,0 +1,342 @@
+"""What breaks a run's model: its test images under corruptions, probes and attacks, measured.
+
+Hendrycks and Dietterich 2019 (corruptions in severities), Geirhos et al. 2019 (shape and texture),
+Goodfellow et al. 2015 and Madry et al. 2018 (attacks), Finlayson et al. 2019 (medical images).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medtl.data.reader import decode_cases
+from medtl.data.store import ImageStore
+from medtl.errors import MedtlError, RunError
+from medtl.metrics.confusion import share_measures
+from medtl.metrics.paired_runs import mean_of_folds_mae
+from medtl.metrics.scores import Scores
+from medtl.prediction.sink import TrainedModel
+from medtl.run.files import refuse_existing
+from medtl.run.folder import Run
+from medtl.run.predict import find_cases
+from medtl.studies.kfold import contest_of
+from medtl.studies.stress.changed import Robustness, Row
+from medtl.studies.stress.corruptions import AlteredStore, Corruption, corruptions_of
+from medtl.studies.stress.robustness_files import write_robustness
+from medtl.types import Case, Measure, Progress, silent
+
+FAMILIES = ("corruptions", "probes", "attacks")
+
+EPSILONS = (0.002, 0.005, 0.01, 0.02, 0.05)
+"""Largest changes of intensity: half a grey level of 256 to thirteen of them."""
+
+PGD_STEPS = 10
+PATCH_SHARES = (0.05, 0.1, 0.15, 0.2, 0.25)
+"""Sides of the attacker's patch, of the picture's."""
+
+QUICK_SEVERITIES = (1, 3, 5)
+QUICK_CASES = 100
+"""Images of a quick look, drawn by seed 0."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One way in which all images are changed.
+
+    Attributes:
+        family: One of `FAMILIES`.
+        name: Of the corruption, probe or attack.
+        level: 1 to the number of strengths.
+        strength: Its parameter.
+        words: Language -> what happens.
+        store: From the images to the changed ones.
+    """
+
+    family: str
+    name: str
+    level: int
+    strength: float
+    words: Mapping[str, str]
+    store: Callable[[], ImageStore] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A trained model and the test images it is put to.
+
+    Attributes:
+        trained: The model.
+        cases: Read and with truth.
+        store: Their images.
+        thresholds: Label -> frozen threshold.
+    """
+
+    trained: TrainedModel[Any, Any]
+    cases: tuple[Case, ...]
+    store: ImageStore
+    thresholds: Mapping[str, float]
+
+    def numbers(self, store: ImageStore) -> NDArray[np.float64]:
+        """`(n, K)` scores, values or Dice of the images of a store."""
+        batches = self.trained.scores(store, self.cases)
+        if self.store.masks is None:
+            return np.concatenate(list(batches)).astype(np.float64).reshape(len(self.cases), -1)
+        found, rows = [], iter(self.store.rows(self.cases))
+        for batch in batches:
+            found += [self._dice(scores, int(next(rows))) for scores in batch]
+        return np.array(found)
+
+    def _dice(self, scores: NDArray[np.float32], row: int) -> list[float]:
+        """Dice of each structure on the network's grid; NaN where neither mask shows it."""
+        task, mask = self.trained.task, self.store.mask(row)
+        taken = scores.argmax(axis=0) if task.exclusive else scores >= 0.5
+        found = []
+        for number in range(len(task.labels)):
+            mine = taken == number + 1 if task.exclusive else taken[number]
+            truth = mask == number + 1 if task.exclusive else mask[number] == 1
+            size = int(mine.sum()) + int(truth.sum())
+            found.append(2 * int((mine & truth).sum()) / size if size else np.nan)
+        return found
+
+
+def stress_run(
+    run: Run,
+    data: str | PathLike[str],
+    out: str | PathLike[str],
+    *,
+    families: Sequence[str] = FAMILIES,
+    quick: bool = False,
+    announce: Callable[[str], None] = lambda _line: None,
+    progress: Progress = silent,
+) -> Robustness:
+    """Put a run's model to changed images; leave `robustness.json`, `.csv`, `.md` and pictures.
+
+    Args:
+        run: Finished, or at least evaluated.
+        data: The run's own manifest, of which the test cases are taken, or new cases with truth.
+        out: A new folder.
+        families: What to try, of `FAMILIES`.
+        quick: Three of five severities, at most `QUICK_CASES` images, attacks by one step alone.
+        announce: Told how long it will take, after the first pass.
+        progress: Told of reading and of each condition.
+
+    Raises:
+        RunError: When there are no cases with truth, or `out` exists.
+    """
+    refuse_existing(out := Path(out), resume=False)
+    subject = _subject(run, Path(data), quick=quick, progress=progress)
+    conditions, left_out = _conditions(subject, families, quick=quick)
+    found = _tested(subject, conditions, left_out, announce=announce, progress=progress)
+    out.mkdir(parents=True, exist_ok=True)
+    first = subject.store.unit(int(subject.store.rows(subject.cases[:1])[0]))
+    write_robustness(found, first, out)
+    return found
+
+
+def _subject(run: Run, data: Path, *, quick: bool, progress: Progress) -> Subject:
+    """Read the model and its test cases."""
+    trained = run.trained
+    manifest, is_own = find_cases(run.files.manifest, data, trained)
+    wanted = [case for case in manifest.cases if not is_own or case.split == "test"]
+    if quick and len(wanted) > QUICK_CASES:
+        drawn = np.random.default_rng(0).choice(len(wanted), QUICK_CASES, replace=False)
+        wanted = [wanted[number] for number in sorted(drawn)]
+    store, records = decode_cases(
+        wanted,
+        replace(trained.reader, root=manifest.root),
+        encode=trained.task.encode,
+        progress=lambda done, total: progress("Reading", done, total),
+    )
+    readable, told = set(store.case_ids), trained.task.inputs
+    cases = tuple(
+        told.completed(case, record.facts)
+        for case, record in zip(wanted, records, strict=True)
+        if case.case_id in readable
+    )
+    targets = trained.columns.targets
+    is_known = store.masks is not None or (
+        all(label in case.targets for case in cases for label in targets)
+        and not np.isnan(trained.task.truth_matrix(cases)).all()
+    )
+    if not (cases and is_known):
+        raise RunError(
+            "no test case could be read and has a truth",
+            where=data.name,
+            fix="Give the run's own manifest, or one with its target columns",
+        )
+    return Subject(trained, cases, store, run.thresholds)
+
+
+def _conditions(
+    subject: Subject, families: Sequence[str], *, quick: bool
+) -> tuple[list[Condition], list[str]]:
+    """What is tried, and what cannot be."""
+    modality = subject.trained.recipe.image.modality
+    found: list[Condition] = []
+    left_out: list[str] = []
+    for family in ("corruptions", "probes"):
+        if family in families:
+            for one in corruptions_of(modality, family[:-1]):
+                levels = range(1, len(one.strengths) + 1)
+                kept = [
+                    n for n in levels if not quick or n in QUICK_SEVERITIES or family == "probes"
+                ]
+                found += [_changed(subject.store, one, level, family) for level in kept]
+    if "attacks" in families:
+        try:
+            found += list(_attacks(subject, left_out, quick=quick))
+        except MedtlError as error:
+            left_out.append(f"attacks: {error}")
+    return found, left_out
+
+
+def _changed(store: ImageStore, one: Corruption, level: int, family: str) -> Condition:
+    """A line of the table of corruptions at a severity."""
+    altered = AlteredStore(
+        store.case_ids, store.units, store.masks, alter=lambda _row, unit: one(unit, level)
+    )
+    strength = one.strengths[level - 1]
+    return Condition(family, one.name, level, strength, one.words, lambda: altered)
+
+
+def _attacks(subject: Subject, left_out: list[str], *, quick: bool) -> Iterator[Condition]:
+    """White box (FGSM, PGD, a patch) and black box (from the public start weights)."""
+    from medtl.studies.stress.attacks import Attack, patch_of
+    from medtl.studies.stress.victims import Victim, start_network
+
+    victim = Victim.of(subject.trained, subject.cases, subject.store)
+    own = partial(victim.attacked, victim.own_loss)
+    for level, eps in enumerate(EPSILONS, start=1):
+        yield _attack("fgsm", level, eps, partial(own, Attack(eps)))
+    if quick:
+        return
+    for level, eps in enumerate(EPSILONS, start=1):
+        pgd = Attack(eps, steps=PGD_STEPS, random_start=True)
+        yield _attack("pgd", level, eps, partial(own, pgd))
+    shape = victim.shape[1:]
+    if len(shape) == 2:
+        for level, share in enumerate(PATCH_SHARES, start=1):
+            paint = Attack(1.0, steps=PGD_STEPS, random_start=True)
+            mask = patch_of((shape[0], shape[1]), share)
+            yield _attack("patch", level, share, partial(own, paint, mask=mask))
+    start = start_network(subject.trained)
+    if isinstance(start, str):
+        left_out.append(f"transfer from the start weights: {start}")
+        return
+    loss = partial(victim.feature_loss, start)
+    for level, eps in enumerate(EPSILONS, start=1):
+        pgd = Attack(eps, steps=PGD_STEPS, random_start=True)
+        yield _attack("transfer", level, eps, partial(victim.attacked, loss, pgd))
+
+
+def _attack(name: str, level: int, strength: float, store: Callable[[], ImageStore]) -> Condition:
+    """A condition of the family of attacks."""
+    return Condition("attacks", name, level, strength, ATTACK_WORDS[name], store)
+
+
+ATTACK_WORDS: Mapping[str, Mapping[str, str]] = {
+    "fgsm": {"en": "attack in one step, the model known", "ko": "모델을 아는 한 단계 공격"},
+    "pgd": {"en": f"attack in {PGD_STEPS} steps, the model known", "ko": "모델을 아는 반복 공격"},
+    "patch": {"en": "a painted square, the model known", "ko": "모델을 아는 사각형 조각 공격"},
+    "transfer": {
+        "en": "attack built from the public start weights alone",
+        "ko": "공개된 초기 가중치만으로 만든 공격",
+    },
+}
+
+
+def _tested(
+    subject: Subject,
+    conditions: Sequence[Condition],
+    left_out: Sequence[str],
+    *,
+    announce: Callable[[str], None],
+    progress: Progress,
+) -> Robustness:
+    """Score every condition and judge it."""
+    import time
+
+    trained, cases = subject.trained, subject.cases
+    started = time.monotonic()
+    numbers = [subject.numbers(subject.store)]
+    once = time.monotonic() - started
+    gradients = 3 * PGD_STEPS  # a step costs about three passes
+    passes = sum(
+        1 if one.family != "attacks" else 4 if one.name == "fgsm" else 1 + gradients
+        for one in conditions
+    )
+    announce(
+        f"{len(cases)} images, {len(conditions)} conditions: about "
+        f"{max(1, round(passes * once / 60))} minutes on this machine"
+    )
+    for done, one in enumerate(conditions):
+        progress("Conditions", done, len(conditions))
+        numbers.append(subject.numbers(one.store()))
+    progress("Conditions", len(conditions), len(conditions))
+    point = trained.recipe.study.operating_point
+    rows = _judged(subject, conditions, np.stack(numbers))
+    return Robustness(
+        rows=tuple(rows),
+        words={one.name: dict(one.words) for one in conditions},
+        modality=trained.recipe.image.modality,
+        images=len(cases),
+        patients=len({case.patient_id for case in cases}),
+        least_sensitivity=getattr(point, "sensitivity", None) if subject.thresholds else None,
+        left_out=tuple(left_out),
+    )
+
+
+def _judged(
+    subject: Subject, conditions: Sequence[Condition], numbers: NDArray[np.float64]
+) -> Iterator[Row]:
+    """Yield the measures of every condition, label by label; `numbers` is `(conditions, n, K)`."""
+    task = subject.trained.task
+    patients = np.array([case.patient_id for case in subject.cases])
+    is_mask = subject.store.masks is not None
+    truths = np.zeros(numbers.shape[1:]) if is_mask else task.truth_matrix(subject.cases)
+    for column, label in enumerate(task.labels):
+        mine = numbers[:, :, column]
+        known = ~np.isnan(truths[:, column]) & ~np.isnan(mine).any(axis=0)
+        truth, values, who = truths[known, column], mine[:, known], patients[known]
+        if is_mask:
+            measures = mean_of_folds_mae(truth, list(values), np.zeros(len(who)), patients=who)
+            measures = [replace(measure, name="dice") for measure in measures]
+        else:
+            contest = contest_of(subject.trained.recipe, task)
+            measures = contest.measure(truth, list(values), np.zeros(len(who)), patients=who)
+        measures = [replace(measure, label=label) for measure in measures]
+        reaches, drops = measures[: len(values)], [None, *measures[len(values) :]]
+        threshold = subject.thresholds.get(label)
+        for number, (reach, drop) in enumerate(zip(reaches, drops, strict=True)):
+            one = conditions[number - 1] if number else None
+            shares = {}
+            if threshold is not None:
+                shares = _shares(truth, values[number], values[0], threshold, who)
+            place = (
+                (one.family, one.name, one.level, one.strength)
+                if one
+                else ("clean",) * 2 + (0, 0.0)
+            )
+            yield Row(*place, label, reach, drop, shares)
+
+
+def _shares(
+    truth: NDArray[np.float64],
+    score: NDArray[np.float64],
+    clean: NDArray[np.float64],
+    threshold: float,
+    patients: NDArray[np.str_],
+) -> dict[str, Measure]:
+    """Sensitivity and specificity at the frozen threshold, and decisions unlike the clean ones."""
+    found = share_measures(truth, score, threshold, patients=patients)[:2]
+    flipped = (score >= threshold) != (clean >= threshold)
+    # The share of flips is a sensitivity among rows that are all positive: same intervals.
+    share = share_measures(Scores.of(np.ones(len(truth)), flipped.astype(float), patients))[0]
+    return {m.name: m for m in [*found, replace(share, name="flipped")]}

@@ -1,0 +1,173 @@
+"""The files of a stress test: numbers, tables, curves, and one image under every corruption."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medtl.storage.atomic import atomic_path, write_json, write_text
+from medtl.studies.judgement import markdown_table
+from medtl.studies.kfold import shown
+from medtl.studies.plots import draw_levels
+from medtl.studies.stress.changed import Robustness, Row
+from medtl.studies.stress.corruptions import corruptions_of
+from medtl.types import Measure
+
+COLUMNS = ("reaches", "drop", "sensitivity", "specificity", "flipped")
+"""Measures of a row, each a value and two ends."""
+
+CELL = 160
+"""Pixels of a picture in the grid."""
+
+
+def write_robustness(found: Robustness, first: NDArray[np.float32], out: Path) -> None:
+    """Write `robustness.json`, `.csv`, `.md`, `.svg` and `corruptions.png` into a folder.
+
+    Args:
+        found: The result.
+        first: A test image `(C, *S)` in [0, 1], shown where it is a picture.
+        out: The folder; it exists.
+    """
+    write_json(out / "robustness.json", found.to_json())
+    write_text(out / "robustness.csv", _csv(found.rows))
+    write_text(out / "robustness.md", robustness_markdown(found))
+    labels = list(dict.fromkeys(row.label for row in found.rows))
+    lines = {
+        name: [
+            row.reaches
+            for row in found.rows
+            if row.label == labels[0] and row.name in ("clean", name)
+        ]
+        for name in dict.fromkeys(row.name for row in found.rows if row.name != "clean")
+    }
+    draw_levels(lines, out / "robustness.svg")
+    if first.ndim == 3:
+        _draw_grid(first, found.modality, out / "corruptions.png")
+
+
+def robustness_markdown(found: Robustness) -> str:
+    """Return what breaks the model, first what breaks it first, as Markdown."""
+    clean = {row.label: row for row in found.rows if row.name == "clean"}
+    one = next(iter(clean.values())).reaches
+    lines = [
+        f"{found.images} images of {found.patients} patients; {one.name.replace('_', ' ')}, 95 % "
+        "intervals by bootstrap of patients, not adjusted for the number of conditions. Thresholds "
+        "are the run's, frozen.",
+        "",
+    ]
+    for label, own in clean.items():
+        cells = [_cells(row) for row in found.rows if row.label == label and row.name != "clean"]
+        head = (
+            "condition",
+            "level",
+            "strength",
+            "reaches",
+            "clean less this",
+            "sensitivity",
+            "specificity",
+            "flipped",
+        )
+        lines += [f"## {label}: {shown(own.reaches)} on the images as they are", ""]
+        lines += [f"- {said}" for said in verdicts(found, label)]
+        lines += ["", *markdown_table("lrrlllll", head, cells), ""]
+    lines += [f"Left out: {reason}." for reason in found.left_out]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def verdicts(found: Robustness, label: str) -> list[str]:
+    """Return, in words, from which level on each condition costs something.
+
+    Args:
+        found: The result.
+        label: Of whom.
+    """
+    said = []
+    for name in found.words:
+        rows = [row for row in found.rows if row.label == label and row.name == name]
+        worse = next((row for row in rows if _is_worse(row)), None)
+        title = found.words[name]["en"]
+        if worse is None:
+            said.append(f"{title}: no loss is shown up to level {rows[-1].level}")
+            continue
+        text = f"{title}: a loss from level {worse.level} on ({shown(worse.reaches)})"
+        below = next((row for row in rows if _breaks_promise(row, found.least_sensitivity)), None)
+        if below is not None:
+            text += (
+                f"; sensitivity is below {found.least_sensitivity:.2f} from level {below.level} on"
+            )
+        said.append(text)
+    return said
+
+
+def _is_worse(row: Row) -> bool:
+    """Whether the interval of the paired difference excludes 0 on the side of a loss."""
+    drop = row.drop
+    if drop is None or drop.low is None or drop.high is None:
+        return False
+    return drop.high < 0 if row.reaches.name.startswith("mae") else drop.low > 0
+
+
+def _breaks_promise(row: Row, least: float | None) -> bool:
+    """Whether the sensitivity is below what the operating point asks for."""
+    share = row.shares.get("sensitivity")
+    return least is not None and share is not None and (share.value or 0.0) < least
+
+
+def _cells(row: Row) -> list[str]:
+    """A row of the Markdown table."""
+    shares = [shown(row.shares[n]) if n in row.shares else "" for n in COLUMNS[2:]]
+    drop = "" if row.drop is None else shown(row.drop)
+    name = row.name.replace("_", " ")
+    return [name, str(row.level), f"{row.strength:g}", shown(row.reaches), drop, *shares]
+
+
+def _csv(rows: Sequence[Row]) -> str:
+    """Every number, one condition and label a line."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    ends = [f"{name}{end}" for name in COLUMNS for end in ("", "_low", "_high")]
+    writer.writerow(["family", "name", "level", "strength", "label", "measure", *ends])
+    for row in rows:
+        measures = [row.reaches, row.drop, *(row.shares.get(name) for name in COLUMNS[2:])]
+        place = [row.family, row.name, row.level, row.strength, row.label, row.reaches.name]
+        writer.writerow([*place, *(cell for measure in measures for cell in _ends(measure))])
+    return text.getvalue()
+
+
+def _ends(measure: Measure | None) -> tuple[float | str, ...]:
+    """Value and interval, empty where there is none."""
+    if measure is None:
+        return ("",) * 3
+    return tuple("" if x is None else x for x in (measure.value, measure.low, measure.high))
+
+
+def _draw_grid(unit: NDArray[np.float32], modality: str, path: Path) -> None:
+    """Draw an image as it is and under each corruption, severities left to right."""
+    import cv2
+
+    lines = []
+    for one in corruptions_of(modality):
+        cells = [_cell(one(unit, severity)) for severity in range(len(one.strengths) + 1)]
+        line = np.concatenate(cells, axis=1)
+        title = np.zeros((20, line.shape[1]), np.uint8)
+        cv2.putText(title, one.words["en"], (4, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.45, 255, 1)
+        lines += [title if line.ndim == 2 else np.repeat(title[..., None], 3, 2), line]
+    encoded = cv2.imencode(".png", np.concatenate(lines, axis=0))[1]
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(encoded.tobytes())
+
+
+def _cell(unit: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """A picture of the grid: `(CELL, w)` grey, or with blue, green, red last."""
+    import cv2
+
+    scale = CELL / unit.shape[1]
+    picture = np.rint(unit * 255).astype(np.uint8).transpose(1, 2, 0)[..., ::-1]
+    picture = picture[..., 0] if picture.shape[-1] == 1 else picture
+    size = (max(1, round(picture.shape[1] * scale)), CELL)
+    return np.asarray(cv2.resize(np.ascontiguousarray(picture), size, interpolation=cv2.INTER_AREA))
