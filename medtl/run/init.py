@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from medtl.cases.intake.discover import Discovery, discover
 from medtl.cases.intake.joining import join_sheet
 from medtl.cases.labels import FINDING_CELLS, listed_findings
 from medtl.cases.manifest import write_manifest
-from medtl.cases.polarity import meanings_of
+from medtl.cases.polarity import is_absence, meanings_of
 from medtl.cases.spellings import folded
 from medtl.errors import ManifestError, MedtlError, RunError
 from medtl.run.check import read_recipe
@@ -39,6 +40,9 @@ task: {{kind: classification}}
 
 NO_LABEL = frozenset({"nan", "na", "n/a", "#n/a", "null", "missing", "?", "unknown"})
 """Values that may say that there is no label."""
+
+_MEASURE = re.compile(r"[-+]?\d+([.,]\d+)?\s?%|[-+]?\d*[.,]\d*[1-9]\d*")
+"""A share in percent, or a number with a fraction."""
 
 _MOST_WORDS = 50
 """More different values of a target are numbers, or no labels."""
@@ -181,6 +185,7 @@ def _label_lines(found: Discovery, target: str, positive: str | None) -> list[st
             expected=f"one of {', '.join(values[:20])}",
             where=f"column {target!r}",
         )
+    _refuse_what_is_no_label(target, cells, values)
     values = _spelled_once(cells, positive)
     line = f"target: {scalar(target)}"
     if none_said := _plain_missing(values, positive):
@@ -199,7 +204,7 @@ def _label_lines(found: Discovery, target: str, positive: str | None) -> list[st
     if meanings is not None:
         pairs = ", ".join(f"{scalar(word)}: {value}" for word, value in meanings.items())
         return [line, f"labels: {{{pairs}}}    # 1 present, 0 absent, -1 uncertain"]
-    if len(values) > 2 and positive is None and not _have_a_gap(values):
+    if len(values) > 2 and positive is None and not (_have_a_gap(values) or _say_one_thing(values)):
         return [line, f"classes: [{', '.join(map(scalar, values))}]"]
     counts = ", ".join(f"{value!r} ({cells.count(value)})" for value in values)
     raise ManifestError(
@@ -211,6 +216,46 @@ def _label_lines(found: Discovery, target: str, positive: str | None) -> list[st
         f"{{{scalar(positive or values[-1])}: 1, ...}}, 1 present, 0 absent, -1 uncertain, "
         "'' no label; or data.classes, if each is a class",
     )
+
+
+def _refuse_what_is_no_label(target: str, cells: list[str], values: list[str]) -> None:
+    """Refuse a column that says nothing, one whose blanks may mean "absent", and measures."""
+    blank = sum(not cell for cell in cells)
+    where = f"column {target!r}"
+    if not values:
+        raise ManifestError(
+            f"empty in all {len(cells)} rows",
+            expected="labels",
+            where=where,
+            fix="Formulas have results only after the sheet was saved by a spreadsheet program",
+        )
+    if len(values) == 1 and blank:
+        only = scalar(values[0])
+        raise ManifestError(
+            f"{len(cells) - blank} cells say {values[0]!r} and {blank} say nothing, which may mean "
+            "that it is absent, or that nobody looked",
+            where=where,
+            fix=f"If empty means absent, write 0 into the empty cells (in a recipe of your own: "
+            f"data.labels: {{{only}: 1, '': 0}})",
+        )
+    if len(values) <= _MOST_WORDS and all(map(_MEASURE.fullmatch, values)):
+        raise ManifestError(
+            f"{len(values)} different numbers from {values[0]!r} to {values[-1]!r}, which are no "
+            "classes",
+            expected="words, or whole numbers that are grades",
+            where=where,
+            fix="For a quantity write a recipe with task: {kind: regression, unit: ...}; for "
+            "probabilities in [0, 1] state data.soft: true (percent are divided by 100)",
+        )
+
+
+def _say_one_thing(values: list[str]) -> bool:
+    """Whether several values may be one: "neg" and "negative", a remark, a question mark."""
+    words = [value.casefold().strip() for value in values]
+    longer = [(a, b) for a in words for b in words if a != b and b.startswith(a)]
+    remarked = any("(" in b[len(a) :] for a, b in longer)
+    shortened = any(is_absence(a) and is_absence(b) for a, b in longer)
+    return remarked or shortened or any("?" in word for word in words)
 
 
 def _spelled_once(cells: list[str], positive: str | None) -> list[str]:

@@ -74,6 +74,9 @@ _WESTERN = re.compile(
     r"[\x01-\x7fÀ-ÖØ-öø-ÿŒœŠšŽžŸƒ€‚„…†‡‰‹‘’“”•–—™›\xa0¡£§©ª«\xad®°±²³´µ¶·¸¹º»¼½¾¿×÷]*"
 )
 
+_SIGN_IN_A_WORD = re.compile(r"(?<=[^\W\d])[¡-¬®-¿×÷](?=[^\W\d])")
+"""Polish z\u0142amanie reads z\u00b3amanie in the Western code page: another one is meant."""
+
 _Record = tuple[int, list[str]]
 """Line number and cells of a row."""
 
@@ -234,6 +237,7 @@ def _read_bytes(path: Path, size: int = -1) -> bytes:
         raise ManifestError(found, fix="Check the path") from error
     if path.suffix.lower() == ".gz":
         data = _unzipped(data, MAX_BYTES if size < 0 else size)
+    _refuse_other_texts(data)
     if data.startswith(_SPREADSHEETS) and path.suffix.lower() not in ENDINGS:
         raise ManifestError(
             "a spreadsheet or an archive, whatever its name says",
@@ -241,6 +245,24 @@ def _read_bytes(path: Path, size: int = -1) -> bytes:
             fix="Give it the ending of what it is, or save the sheet as CSV UTF-8",
         )
     return data
+
+
+def _refuse_other_texts(data: bytes) -> None:
+    """Refuse what is a text and no table, by what it begins with."""
+    start = data[:200].removeprefix(codecs.BOM_UTF8).lstrip().lower()
+    kinds = {
+        (b"<html", b"<!doctype", b"<table", b"<?xml", b"<meta"): (
+            "an HTML or XML page, as some systems export it under the name of a table",
+            "Open it in a spreadsheet and save it as .xlsx or CSV UTF-8",
+        ),
+        (b'{"', b"[{", b"[\n"): (
+            "JSON, no table",
+            "Write it as CSV: pandas.read_json(FILE, lines=...).to_csv(index=False)",
+        ),
+    }
+    for beginnings, (found, fix) in kinds.items():
+        if start.startswith(beginnings):
+            raise ManifestError(found, expected="a table", fix=fix)
 
 
 def _unzipped(data: bytes, most: int) -> bytes:
@@ -329,7 +351,8 @@ def _legacy_encoding(data: bytes) -> str:
     is_single = all(len(run) <= 2 for run in runs)
     for name, fits, usual in (("cp949", is_pairs, _HANGUL), ("cp1252", is_single, _WESTERN)):
         with suppress(UnicodeDecodeError):
-            if runs and fits and usual.fullmatch(data.decode(name)):
+            text = data.decode(name)
+            if runs and fits and usual.fullmatch(text) and not _SIGN_IN_A_WORD.search(text):
                 return name
     return ""
 
@@ -363,8 +386,10 @@ def _untitled(records: list[_Record], said: list[str]) -> list[_Record]:
     for number, (_, row) in enumerate(records[: _MOST_TITLES + 1]):
         filled = [cell for cell in row if cell]
         if len(filled) > 1:
-            below = [any(cells[len(filled) :]) for _, cells in records[number + 1 : number + 3]]
-            if number and not any(map(looks_like_data, filled)) and not any(below):
+            below = [cells for _, cells in records[number + 1 : number + 3]]
+            pairs = [pair for cells in below for pair in zip(row, cells, strict=False)]
+            is_named = all(name or not cell for name, cell in pairs)
+            if number and is_named and not any(map(looks_like_data, filled)):
                 said.append(_TITLES.format(number))
                 return records[number:]
             break
@@ -421,6 +446,19 @@ def _framed(records: list[_Record], said: list[str]) -> tuple[tuple[str, ...], l
     if len(header) > 2 and not header[0] and all(cells[0].isdecimal() for _, cells in rows):
         said.append("the first column has no name, numbers the rows and is left out")
         header, rows = header[1:], [(line, cells[1:]) for line, cells in rows]
+    bare = [
+        i
+        for i, name in enumerate(header[:-1])
+        if not name and not any(cells[i] for _, cells in rows if len(cells) > i)
+    ]
+    if bare and any(header[max(bare) :]):
+        said.append(f"{len(bare)} columns have no name, are empty and are left out")
+        kept = [i for i in range(len(header)) if i not in bare]
+        header = [header[i] for i in kept]
+        rows = [
+            (line, [cells[i] for i in kept if i < len(cells)] + cells[max(kept) + 1 :])
+            for line, cells in rows
+        ]
     width = len(header)
     while width > 1 and not header[width - 1]:
         if any(len(cells) >= width and cells[width - 1] for _, cells in rows):

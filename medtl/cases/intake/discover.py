@@ -5,6 +5,7 @@ What cannot be known is not guessed: it becomes a note that asks the user.
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,11 @@ TABLES = frozenset({".csv", ".tsv", ".txt", ".parquet", *ENDINGS})
 RASTERS = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff"})
 TARGET_NAMES = ("target", "label", "class", "diagnosis", "finding", "boneage_months")
 """Columns of a table that are taken for the target, in this order."""
+
+_MASK_NAME = re.compile(
+    r"(.+?)[ _.-](?:masks?|seg|segmentation|label|gt|annotation)(?:[ _-]?\d+)?", re.IGNORECASE
+)
+"""The name of a mask that lies beside its image: the image's, and what it is."""
 
 MAX_CLASSES = 50
 """More folders than this are patients, not classes."""
@@ -94,6 +100,11 @@ def discover(
         tables = [path for path in here if _is_manifest(path, unusable)]
         if len(tables) == 1:
             return _from_table(tables[0])
+        if tables:
+            listed = ", ".join(path.name for path in tables[:8])
+            unusable.append(
+                f"{len(tables)} tables have a column 'image' ({listed}): give one of them"
+            )
     try:
         images = _images_below(data, has_sheet, salt, progress)
     except ManifestError as error:
@@ -115,15 +126,23 @@ def _images_below(
     progress: Callable[[int, int], None] | None,
 ) -> Discovery:
     """The images below a folder: class folders of pictures, or DICOM files, whichever are more."""
-    found = (path.relative_to(data) for path in data.rglob("*") if path.is_file())
-    files = sorted(path for path in found if not any(part[0] == "." for part in path.parts))
+    below = (path.relative_to(data) for path in data.rglob("*") if path.is_file())
+    files = sorted(path for path in below if not any(part[0] == "." for part in path.parts))
     rasters = [path for path in files if path.suffix.lower() in RASTERS]
+    stems = {path.with_suffix("") for path in rasters}
+    masks = [path for path in rasters if _named_for(path) in stems]
+    rasters = [path for path in rasters if _named_for(path) not in stems]
     num_dicom = sum(_is_dicom(data / path) for path in files) if rasters else 0
     if len(rasters) > num_dicom:
-        num_others = len(files) - len(rasters)
-        if has_sheet:
-            return _from_pictures(data, rasters, num_others)
-        return _from_class_folders(data, rasters, num_others)
+        num_others = len(files) - len(rasters) - len(masks)
+        make = _from_pictures if has_sheet else _from_class_folders
+        found = make(data, rasters, num_others)
+        if not masks:
+            return found
+        said = (
+            f"{len(masks)} files are named like masks of others ({masks[0].name}) and were left out"
+        )
+        return replace(found, notes=(*found.notes, said))
     if any(path.name.lower().endswith((".nii", ".nii.gz")) for path in files):
         raise ManifestError(
             "NIfTI files need a table that says which mask or label belongs to which image",
@@ -131,6 +150,12 @@ def _images_below(
             fix="Write a CSV with the columns image, patient_id and the mask or label",
         )
     return _from_dicom(data, salt, progress)
+
+
+def _named_for(mask: Path) -> Path | None:
+    """The image, without its ending, that a file named "IMAGE_mask.png" belongs to."""
+    found = _MASK_NAME.fullmatch(mask.stem)
+    return mask.with_name(found[1]) if found else None
 
 
 def _is_manifest(path: Path, unusable: list[str]) -> bool:

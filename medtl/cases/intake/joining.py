@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import PureWindowsPath
 
 from medtl.cases.spellings import folded, folded_id, is_rounded
 from medtl.errors import ManifestError
@@ -66,6 +67,11 @@ def join_sheet(
     tried = {kind: _rows_by(kind, row_of, images) for kind in kinds}
     counts = {kind: len({row for row in rows if row is not None}) for kind, rows in tried.items()}
     best = max(counts.values(), default=0)
+    names = [PureWindowsPath(key).name for key in keys]  # which knows both kinds of slashes
+    if best == 0 and names != [*keys] and match is None:
+        join = join_sheet(names, images, column=column, match="file name")
+        said = f"of '{column}' the last part alone was compared: its folders are not these"
+        return replace(join, notes=(*join.notes, said))
     if best == 0:
         raise ManifestError(
             f"none of the {len(row_of)} ids in column '{column}' belongs to one of "
