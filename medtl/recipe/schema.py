@@ -19,6 +19,7 @@ from medtl.errors import MedtlError, RecipeError
 from medtl.io.cost import DEFAULT_LIMITS, Limits
 from medtl.losses.given import GivenInPython
 from medtl.metrics.operating_point import SHARES, with_assurance
+from medtl.preprocess.safety import safety
 from medtl.recipe.faults import faults_of
 from medtl.recipe.finetune import Finetune
 from medtl.recipe.section import FromMapping, Section
@@ -419,10 +420,28 @@ class Recipe(Section):
         ):
             msg = f"exam_score {self.data.exam_score} means nothing to kind {kind}"
             raise ValueError(msg)
+        self._refuse_unsafe_mixtures()
         if self.data.sex is not None and kind not in QUANTITIES:
             msg = f"data.sex is an input of kind {' or '.join(QUANTITIES)}, not of {kind}"
             raise ValueError(msg)
         return self
+
+    def _refuse_unsafe_mixtures(self) -> None:
+        """Refuse to mix what has no mean, and what the safety table calls unsafe."""
+        mix, kind = self.finetune.mix, self.task.kind
+        if mix is None:
+            return
+        if kind in QUANTITIES:
+            msg = f"the quantity of a mixed image is not known: finetune.mix is not for {kind}"
+            raise ValueError(msg)
+        for name in mix.asked:
+            verdict = safety(name, self.image.modality)
+            is_known = name in self.augment.i_know
+            if (verdict.level == "UNSAFE" or kind in OF_MASKS) and not is_known:
+                reason = "masks of mixed images overlap" if kind in OF_MASKS else verdict.reason
+                msg = f"{name} on {self.image.modality}: {reason}; add {name} to augment.i_know if "
+                msg += "you know that it does no harm here"
+                raise ValueError(msg)
 
     def seed_of(self, source: Literal["split", "init", "order", "augment"]) -> int:
         """The seed of one source of randomness."""

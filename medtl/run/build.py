@@ -31,6 +31,7 @@ from medtl.recipe.schema import Recipe
 from medtl.run.kinds import KINDS
 from medtl.storage.cache import cache_folder
 from medtl.tasks.protocols import Task
+from medtl.training.objective import Mixed, Objective
 from medtl.training.options import ActivationCache, Options
 from medtl.training.stage import preset_stages
 from medtl.types import START, Case, Manifest, Stage
@@ -204,6 +205,12 @@ def build_options(recipe: Recipe) -> Options:
     names = {field.name for field in fields(Options)} & {*type(spec).model_fields}
     stated = {name: getattr(spec, name) for name in names}
     return Options(**stated, **stopping, seed=recipe.seed_of("order"), workers=recipe.run.workers)
+
+
+def build_objective(recipe: Recipe, task: Task) -> Objective | None:
+    """Return how the recipe learns, None for the task's own loss alone."""
+    mix = recipe.finetune.mix
+    return None if mix is None else Mixed(task.loss, mix)
 
 
 def build_cache(recipe: Recipe) -> ActivationCache | None:

@@ -23,6 +23,7 @@ from medtl.run import record
 from medtl.run.build import (
     build_cache,
     build_network,
+    build_objective,
     build_options,
     build_stages,
     build_surgery,
@@ -273,6 +274,7 @@ def build_training(
         options=build_options(recipe),
         runtime=runtime,
         folder=folder,
+        objective=build_objective(recipe, task),
         callbacks=callbacks,
         metric=metric,
         surgery=surgery,

@@ -17,6 +17,7 @@ from medtl.data.reader import ImageReader, ReadRecord, check_readable
 from medtl.data.store import ImageStore
 from medtl.networks.freeze import plan_table
 from medtl.preprocess.contact_sheet import contact_sheet as draw_contact_sheet
+from medtl.preprocess.safety import safety
 from medtl.recipe.schema import Recipe
 from medtl.run.build import Decode, build_augmenter, build_decoder, build_stages
 from medtl.run.chain import build_training
@@ -139,6 +140,9 @@ def _describe_cohort(prepared: Prepared) -> Iterator[str]:
 
 def _describe_augmentation(recipe: Recipe) -> Iterator[str]:
     """Each transform with its verdict for this modality."""
+    for name in () if recipe.finetune.mix is None else recipe.finetune.mix.asked:
+        verdict = safety(name, recipe.image.modality)
+        yield f"Batches are mixed, {name}: {verdict.level}, {verdict.reason}"
     policy = build_augmenter(recipe)
     if policy is None:
         yield "Augmentation: none"

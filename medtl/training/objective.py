@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from medtl.data.batches import Batch
 from medtl.errors import RunError
+from medtl.losses.mixing import Mix
 from medtl.losses.penalty import Penalty
 
 Forward = Callable[[Tensor, Tensor], Tensor]
@@ -46,6 +47,26 @@ class Supervised:
     def __call__(self, network: Forward, batch: Batch, /) -> Tensor:
         """Return the loss of a batch."""
         return self.loss(network(batch.images, batch.inputs), batch.targets)
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """The loss of mixtures of two images against both of their targets, in the same shares.
+
+    Attributes:
+        loss: As of `Supervised`.
+        mix: What is mixed, and how.
+    """
+
+    loss: Callable[[Tensor, Tensor], Tensor]
+    mix: Mix
+
+    def __call__(self, network: Forward, batch: Batch, /) -> Tensor:
+        """Return the loss of a batch whose images were mixed with each other."""
+        images, order, share = self.mix(batch.images)
+        outputs = network(images, share * batch.inputs + (1 - share) * batch.inputs[order])
+        first, second = self.loss(outputs, batch.targets), self.loss(outputs, batch.targets[order])
+        return share * first + (1 - share) * second
 
 
 @dataclass(frozen=True)
