@@ -69,7 +69,8 @@ class Mix:
         if name == "mixup":
             return share * images + (1 - share) * other, order, share
         part = (1 - share) ** (1 / (images.ndim - 2))
-        place = (..., *(_stretch(side, part) for side in images.shape[2:]))
+        box = tuple(_stretch(side, part) for side in images.shape[2:])
+        place = (slice(None), slice(None), *box)
         mixed = images.clone()
         mixed[place] = other[place]
         kept = 1 - mixed[place][0, 0].numel() / images[0, 0].numel()
