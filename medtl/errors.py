@@ -17,6 +17,7 @@ EXTRAS = {
         *("torch", "torchvision"),
     ),
     "volumes": ("monai",),
+    "keras": ("h5py",),
     "search": ("optuna",),
     "export": ("highdicom",),
     "tracking": ("mlflow",),

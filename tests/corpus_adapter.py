@@ -56,7 +56,7 @@ RECIPE: Mapping[str, dict[str, Any]] = {
     "study": {"question": "Which class?"},
     "data": {"target": "label"},
     "image": {"modality": "cxr", "size": 32},
-    "model": {"backbone": "test_resnet", "weights": "none"},
+    "model": {"backbone": "test_resnet", "weights": {"source": "none", "random_features": True}},
     "finetune": {"stages": [{"name": "all", "train": "all", "epochs": 1, "lr": 1e-3}]},
     "run": {"tensorboard": False, "device": "cpu"},
 }

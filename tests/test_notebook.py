@@ -20,7 +20,7 @@ RECIPE = """
 study: {question: "Is there an effusion?", synthetic: true}
 data: {manifest: data/manifest.csv, target: effusion, ids: pseudonymous}
 image: {modality: cxr, size: 96}
-model: {backbone: test_resnet, weights: none}
+model: {backbone: test_resnet, weights: {source: none, random_features: true}}
 finetune:
   batch_size: 16
   stages:

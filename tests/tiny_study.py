@@ -11,7 +11,7 @@ RECIPE = """
 study: {question: "Is the square bright?", operating_point: {sensitivity: 0.8}, prevalence: 0.1}
 data: {manifest: manifest.csv, target: bright, strata: [site]}
 image: {modality: cxr, size: 32}
-model: {backbone: test_resnet, weights: none}
+model: {backbone: test_resnet, weights: {source: none, random_features: true}}
 finetune:
   batch_size: 8
   stages:

@@ -27,6 +27,7 @@ from medtl.cli.shared_options import (
     there,
 )
 from medtl.cli.study_commands import study_app
+from medtl.cli.weights_commands import weights_app
 from medtl.errors import MedtlError, extras_named
 from medtl.storage.interrupt import Listener
 
@@ -44,6 +45,7 @@ app = typer.Typer(
 )
 app.add_typer(study_app, name="study")
 app.add_typer(manifest_app, name="manifest")
+app.add_typer(weights_app, name="weights")
 app.command()(validate)
 app.command()(readers)
 
@@ -525,9 +527,18 @@ def doctor(
         typer.FileText,
         typer.Option(help="one name, id or date a line; - reads a pipe"),
     ] = "-",  # type: ignore[assignment]
+    weights: Annotated[
+        bool, typer.Option("--weights", help="the bundled weights, and their known output")
+    ] = False,
 ) -> None:
-    """Show versions and hardware, or examine a run folder."""
+    """Show versions and hardware, examine a run folder, or prove the bundled weights."""
     from medtl.run.folder import Run
+
+    if weights:
+        from medtl.networks.pretrained.cards import bundled_cards
+        from medtl.networks.pretrained.reference import check_weights
+
+        print("\n".join(str(check_weights(None, backbone)) for backbone in bundled_cards()))
 
     broken: list[str] = []
     if seals is not None:
@@ -537,7 +548,7 @@ def doctor(
         traces = Run(privacy).traces(strings)
         print("\n".join(traces) or "None of the strings was found.")
         broken += traces
-    if seals is None and privacy is None:
+    if seals is None and privacy is None and not weights:
         from medtl.run.record import check_installation
 
         print("\n".join(check_installation()))

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from typing import Any, Literal, Self
 
@@ -32,7 +33,9 @@ from medtl.networks.weights import (
     InputContract,
     WeightsReport,
     WeightsSource,
+    adapt,
     create_backbone,
+    fill,
     load_tensors,
     verified_file,
 )
@@ -175,7 +178,8 @@ def build_segmenter(
     else:
         check_volume_network(backbone)
         make, stride = _VOLUMES[backbone.partition("_")[0]]
-        network = make(backbone, outputs, width)
+        norm = "group" if weights.known is None else weights.known.norm
+        network = make(backbone, outputs, width, norm)
         report = _load_volume(network, weights)
     return Segmenter(network, patch=patch, stride=stride, overlap=overlap), report
 
@@ -186,9 +190,10 @@ def _plane_network(
     """A decoder on a timm encoder, and what was loaded."""
     check_backbone(backbone)
     own = _own_checkpoint(weights)
-    source = WeightsSource("none") if own else weights
+    source = replace(weights, kind="none") if own else weights
     body, report = create_backbone(backbone, source)
     network = _decoder_on(backbone, decoder, outputs)
+    adapt(network.encoder, weights.known)
     report = _fill_encoder(network.encoder.model, body, report)
     return network, _load_own(network, weights, own, report.contract) if own else report
 
@@ -273,13 +278,14 @@ def _load_volume(network: nn.Module, weights: WeightsSource) -> WeightsReport:
         )
     if own := _own_checkpoint(weights):
         return _load_own(network, weights, own, VOLUME_CONTRACT)
-    path, sha256 = verified_file(weights)
-    origin = WeightsReport(f"file {path.name}", "", VOLUME_CONTRACT, sha256=sha256)
-    part = network.get_submodule("encoder") if hasattr(network, "encoder") else network
-    return load_tensors(part, read_tensors(path), origin, weights.allow_missing)
+    is_encoder = hasattr(network, "encoder")
+    part = network.get_submodule("encoder") if is_encoder else network
+    *_, head = layer_groups(network)
+    free = () if is_encoder or weights.known is None else (*head.parameters, *head.buffers)
+    return fill(part, weights, partial(WeightsReport, contract=VOLUME_CONTRACT), free)
 
 
-def _unet(_: str, outputs: int, width: int) -> nn.Module:
+def _unet(_: str, outputs: int, width: int, *__: str) -> nn.Module:
     """MONAI's residual 3D U-Net of four levels, instance norm."""
     from monai.networks.nets.unet import UNet
 
@@ -287,7 +293,7 @@ def _unet(_: str, outputs: int, width: int) -> nn.Module:
     return UNet(3, 1, outputs, channels, strides=(2, 2, 2), num_res_units=2)
 
 
-def _segresnet(_: str, outputs: int, width: int) -> nn.Module:
+def _segresnet(_: str, outputs: int, width: int, *__: str) -> nn.Module:
     """MONAI's SegResNet of four levels, group norm (Myronenko 2018)."""
     from monai.networks.nets.segresnet import SegResNet
 
@@ -295,18 +301,18 @@ def _segresnet(_: str, outputs: int, width: int) -> nn.Module:
     return SegResNet(3, width, 1, outputs, norm=("GROUP", {"num_groups": groups}))
 
 
-def _resnet(name: str, outputs: int, width: int) -> nn.Module:
-    """A 3D ResNet as the encoder of a U-Net."""
+def _resnet(name: str, outputs: int, width: int, norm: str) -> nn.Module:
+    """A 3D ResNet as the encoder of a U-Net; its norm is that of its weights, else group norm."""
     from monai.networks.nets.flexible_unet import FlexibleUNet
 
     channels = tuple(width * factor for factor in (16, 8, 4, 2, 1))
     backbone = name.removesuffix("_3d")
     network = FlexibleUNet(1, outputs, backbone, decoder_channels=channels, spatial_dims=3)
-    _replace_batch_norms(network)
+    _replace_batch_norms(network.decoder if norm == "batch" else network)
     return network
 
 
-_VOLUMES: dict[str, tuple[Callable[[str, int, int], nn.Module], int]] = {
+_VOLUMES: dict[str, tuple[Callable[[str, int, int, str], nn.Module], int]] = {
     "unet": (_unet, 8),
     "segresnet": (_segresnet, 8),
     **dict.fromkeys(("resnet10", "resnet18", "resnet34", "resnet50"), (_resnet, 32)),

@@ -46,8 +46,8 @@ def read_tensors(path: str | PathLike[str]) -> dict[str, Tensor]:
     """Return the named tensors of a weights file, on the CPU. Its content counts, not its name.
 
     A safetensors file, one that `torch.save` wrote (.pt, .pth, .ckpt, .bin, .pth.tar), or one of
-    Keras (.keras, .h5). Of one of our own checkpoints only the model is returned, after its digest was compared; of others the
-    moving average (EMA) where the file holds one, as `read_weights` says.
+    Keras (.keras, .h5). Of one of our own checkpoints only the model is returned, after its digest
+    was compared; of others the moving average (EMA) where there is one, as `read_weights` says.
 
     Raises:
         WeightsError: When the file is empty, a Git LFS pointer, cut, of another format, holds
@@ -198,8 +198,8 @@ def _read_torch(path: Path, notes: list[str]) -> dict[str, Tensor]:
             "refused: the file is a pickle that is not a plain checkpoint, and loading it could "
             "run code (unsafe)" + (f"; it names {named}" if named else ""),
             expected="tensors by name, nothing else",
-            fix="A pickled network: medtl weights convert FILE OUT.safetensors reads it without running "
-            "it; else, where the file is trusted, save its state_dict as .safetensors",
+            fix="Of a pickled network, medtl weights convert FILE OUT.safetensors reads the "
+            "tensors without running it; else save its state_dict where the file is trusted",
         ) from error
     if isinstance(content, Mapping):
         for key in (*AVERAGES, *CONTAINERS):

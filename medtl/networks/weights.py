@@ -6,7 +6,7 @@ Nothing is downloaded unless the source is "timm".
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from functools import partial
@@ -16,11 +16,13 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from medtl.errors import WeightsError
 from medtl.networks.batch_norm import evaluating
-from medtl.networks.names import BUNDLED, Bundled
-from medtl.networks.weight_files import read_tensors, read_weights
+from medtl.networks.pretrained.cards import NO_CARD, Card, bundled_cards, cards_of
+from medtl.networks.pretrained.key_rules import apply_rules
+from medtl.networks.weight_files import read_weights
 from medtl.storage.atomic import sha256_file
 
 SMALLEST_SHARE = 0.5
@@ -39,12 +41,20 @@ class WeightsSource:
         sha256: Its expected hash, or None when it is not to be checked.
         allow_missing: Names of the network's tensors (`*` for any letters) that a file need not
             hold in their shape; they stay random.
+        card: What is known of the weights, `NO_CARD` for a file in the names of a card that is
+            not of its kind, or None.
     """
 
     kind: WeightsKind = "bundled"
     path: Path | None = None
     sha256: str | None = None
     allow_missing: tuple[str, ...] = ()
+    card: Card | Literal["none"] | None = None
+
+    @property
+    def known(self) -> Card | None:
+        """The card, where there is one."""
+        return self.card if isinstance(self.card, Card) else None
 
 
 @dataclass(frozen=True)
@@ -102,25 +112,35 @@ class WeightsReport:
         return "\n".join(lines)
 
 
-def input_contract(backbone: str, *, channels: int = 3) -> InputContract:
-    """Return the input that a backbone's pretrained weights expect, as timm records it.
+def input_contract(backbone: str, *, channels: int = 3, card: Card | None = None) -> InputContract:
+    """Return the input that pretrained weights expect, as their card or else timm records it.
 
     For the bundled EfficientNet-Lites that is mean = std = 0.5, as for the TensorFlow original
     (127/255 and 128/255); it was checked on photographs (tests/networks/test_weights.py).
 
     Args:
         backbone: A timm name.
-        channels: Of the network; other than 3 gets the channel average for each of them.
+        channels: Of the network; other than the weights' own gets the channel average for each.
+        card: Of the weights.
     """
+    if card is not None:
+        return _for_channels(card.mean, card.std, channels, card.range)
     import timm
     from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
     known = timm.get_pretrained_cfg(backbone)
     mean = IMAGENET_DEFAULT_MEAN if known is None else known.mean
     std = IMAGENET_DEFAULT_STD if known is None else known.std
+    return _for_channels(mean, std, channels, (0.0, 1.0))
+
+
+def _for_channels(
+    mean: Sequence[float], std: Sequence[float], channels: int, value_range: tuple[float, float]
+) -> InputContract:
+    """A contract for a network's channels; the average where the weights have others."""
     if channels != len(mean):
         mean, std = (sum(mean) / len(mean),) * channels, (sum(std) / len(std),) * channels
-    return InputContract(tuple(mean), tuple(std), channels)
+    return InputContract(tuple(mean), tuple(std), channels, value_range)
 
 
 def create_backbone(
@@ -144,10 +164,16 @@ def create_backbone(
         WeightsError: When the source is missing, unsafe, altered, or of another network, or the
             network cannot take images of this size.
     """
+    card = bundled_card(name) if source.kind == "bundled" else source.known
     model, notes = _create(
-        name, pretrained=source.kind == "timm", in_channels=in_channels, image_size=image_size
+        name,
+        pretrained=source.kind == "timm",
+        in_channels=in_channels,
+        image_size=image_size,
+        options={} if card is None else card.options,
     )
-    contract = input_contract(name, channels=in_channels)
+    notes += adapt(model, card)
+    contract = input_contract(name, channels=in_channels, card=card)
     about = partial(WeightsReport, contract=contract, notes=notes)
     tensors = tuple(model.state_dict())
     if source.kind == "none":
@@ -157,14 +183,105 @@ def create_backbone(
         title = f"timm, from {cfg.get('hf_hub_id') or cfg.get('url') or 'its default'}"
         return model, about(title, cfg.get("license") or "", loaded=tensors)
     if source.kind == "bundled":
-        bundled = _bundled(name)
-        title = f"ImageNet weights of the package {bundled.package.replace('_', '-')}"
-        origin = about(title, "Apache-2.0", sha256=bundled.sha256)
-        return model, load_tensors(model, _bundled_tensors(bundled, model), origin)
+        assert card is not None
+        path = Path(str(files(card.package).joinpath(card.file)))
+        source = WeightsSource("file", path, card.sha256[0], card=card)
+    return model, fill(model, source, about)
+
+
+def fill(
+    part: nn.Module,
+    source: WeightsSource,
+    about: Callable[..., WeightsReport],
+    allow_missing: Sequence[str] = (),
+) -> WeightsReport:
+    """Fill a network from a file, by its card where it has one; say what of either is left.
+
+    Args:
+        part: The network, or the part of it that the file is of.
+        source: Of kind "file".
+        about: From title and licence to the report that is filled in.
+        allow_missing: As in `WeightsSource`, besides what that states.
+
+    Raises:
+        WeightsError: As `load_tensors`; or the file is in the names of a card that was not named.
+    """
     path, sha256 = verified_file(source)
     given, said = read_weights(path)
-    origin = about(f"file {path.name}", "", sha256=sha256, notes=(*notes, *said))
-    return model, load_tensors(model, given, origin, source.allow_missing)
+    card = source.known
+    title = f"file {path.name}" if card is None else f"{card.title} (card {card.name})"
+    origin = about(title, "" if card is None else card.licence, sha256=sha256)
+    origin = replace(origin, notes=(*origin.notes, *said))
+    network = part.state_dict()
+    fits = len(_fitting(_unprefixed(given, network)[0], network)) == len(network)
+    if card is None and source.card != NO_CARD:
+        _refuse_without_card(given, origin.contract, fits=fits, where=path.name)
+    if card is not None and not fits:
+        given = apply_rules(given, card.keys, network)
+    return load_tensors(part, given, origin, (*source.allow_missing, *allow_missing))
+
+
+def bundled_card(backbone: str) -> Card:
+    """Return the card of what comes with the installation for a backbone.
+
+    Raises:
+        WeightsError: When nothing does.
+    """
+    if (known := bundled_cards().get(backbone.partition(".")[0])) is None:
+        raise WeightsError(
+            f"no weights for {backbone} come with the installation",
+            expected=f"backbone {' or '.join(bundled_cards())} for weights: bundled",
+            where="model.weights",
+            fix="Write weights: timm (downloads), a file, or none",
+        )
+    return known
+
+
+def adapt(network: nn.Module, card: Card | None) -> tuple[str, ...]:
+    """Give a network what its weights need besides their values, in place; return it in words."""
+    wanted = {} if card is None else card.adapt or {}
+    notes = []
+    if "eps" in wanted:
+        for norm in (m for m in network.modules() if isinstance(m, _BatchNorm)):
+            norm.eps = wanted["eps"]
+        notes.append(f"eps of the batch norms is {wanted['eps']:g}")
+    if wanted.get("pooling") == "same":
+        from timm.layers.pool2d_same import MaxPool2dSame
+
+        for name, pool in [*network.named_modules()]:
+            if type(pool) is nn.MaxPool2d:
+                parent, _, last = name.rpartition(".")
+                same = MaxPool2dSame(pool.kernel_size, pool.stride)
+                setattr(network.get_submodule(parent), last, same)
+        notes.append("pooling pads as TensorFlow does")
+    return tuple(notes)
+
+
+def _refuse_without_card(
+    given: Mapping[str, Tensor], contract: InputContract, *, fits: bool, where: str
+) -> None:
+    """Refuse a file in the names of a card whose input, or whose names, are not this network's own.
+
+    Such a file loaded with the normalisation of other weights, or with a random first layer.
+    """
+    cards = cards_of({name: tuple(tensor.shape) for name, tensor in given.items()})
+    alike = [
+        card
+        for card in cards
+        if input_contract(card.backbone, channels=contract.channels, card=card) == contract
+    ]
+    if not cards or (fits and alike):
+        return
+    names = [card.name for card in cards]
+    inputs = "; ".join(f"{card.name}: {card.input_said}" for card in cards)
+    raise WeightsError(
+        f"the names in it are those of {cards[0].title}, and nothing here says what input it "
+        f"expects ({inputs})",
+        expected=f"the weights card {' or '.join(names)}",
+        where=where,
+        fix=f"Write model.weights: {{card: {names[0]}, path: {where}}}, whose backbone is "
+        f"{cards[0].backbone}; or card: none for other weights in these names",
+    )
 
 
 def load_tensors(
@@ -188,8 +305,7 @@ def load_tensors(
             missing, less than `SMALLEST_SHARE` of them fit, or one is not finite.
     """
     network = model.state_dict()
-    prefix = _best_prefix(tensors, network)
-    found = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+    found, prefix = _unprefixed(tensors, network)
     notes = [f"prefix '{prefix}' taken off"] if prefix else []
     notes += _adapt_channels(model, found)
     fitting = _fitting(found, network)
@@ -242,16 +358,22 @@ def load_tensors(
 
 
 def _create(
-    name: str, *, pretrained: bool, in_channels: int, image_size: tuple[int, ...]
+    name: str,
+    *,
+    pretrained: bool,
+    in_channels: int,
+    image_size: tuple[int, ...],
+    options: Mapping[str, Any],
 ) -> tuple[Any, tuple[str, ...]]:
     """A timm network without its classifier, for images of a size, and what is to be said of it."""
-    model = _made(name, pretrained=pretrained, in_chans=in_channels)
+    made = partial(_made, name, pretrained=pretrained, in_chans=in_channels, **options)
+    model = made()
     if not image_size or not (fault := _fault_of(model, in_channels, image_size)):
         return model, ()
     wanted = " x ".join(map(str, image_size))
     own = " x ".join(map(str, model.pretrained_cfg["input_size"][1:]))
     try:
-        model = _made(name, pretrained=pretrained, in_chans=in_channels, img_size=image_size)
+        model = made(img_size=image_size)
         fault = _fault_of(model, in_channels, image_size)
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:  # no such option or size
         fault = f"{fault}; {error}"
@@ -313,35 +435,6 @@ def _as_timm_reads(model: nn.Module, found: dict[str, Tensor]) -> dict[str, Tens
         return found
 
 
-def _bundled(backbone: str) -> Bundled:
-    """What comes with the installation for a backbone."""
-    if (known := BUNDLED.get(backbone.partition(".")[0])) is None:
-        raise WeightsError(
-            f"no weights for {backbone} come with the installation",
-            expected=f"backbone {' or '.join(BUNDLED)} for weights: bundled",
-            where="model.weights",
-            fix="Write weights: timm (downloads), a file, or none",
-        )
-    return known
-
-
-def _bundled_tensors(bundled: Bundled, model: nn.Module) -> dict[str, Tensor]:
-    """The bundled tensors under timm's names: both list them in the same order."""
-    path = Path(str(files(bundled.package).joinpath(bundled.file)))
-    verified_file(WeightsSource("file", path, bundled.sha256))
-    body = [(n, t) for n, t in read_tensors(path).items() if not n.startswith("_fc.")]
-    network = model.state_dict()
-    ends = [n.rpartition(".")[2] for n, _ in body]
-    if ends != [n.rpartition(".")[2] for n in network]:
-        raise WeightsError(
-            "the bundled weights do not stand in the order of timm's network",
-            expected="the timm version this program was tested with",
-            where="model.weights",
-            fix="Install the pinned versions (constraints.txt)",
-        )
-    return {name: tensor for name, (_, tensor) in zip(network, body, strict=True)}
-
-
 def verified_file(source: WeightsSource) -> tuple[Path, str]:
     """Return the weights file and its SHA-256.
 
@@ -364,6 +457,14 @@ def verified_file(source: WeightsSource) -> tuple[Path, str]:
             fix="The file is another one or was altered: get it again from its source",
         )
     return source.path, sha256
+
+
+def _unprefixed(
+    tensors: Mapping[str, Tensor], network: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], str]:
+    """The tensors without the prefix that most names share, and the prefix."""
+    prefix = _best_prefix(tensors, network)
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}, prefix
 
 
 def _best_prefix(tensors: Mapping[str, Tensor], network: Mapping[str, Tensor]) -> str:

@@ -15,10 +15,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from medtl.errors import MedtlError, RecipeError
+from medtl.errors import MedtlError, RecipeError, WeightsError
 from medtl.io.cost import DEFAULT_LIMITS, Limits
 from medtl.losses.given import GivenInPython
 from medtl.metrics.operating_point import SHARES, with_assurance
+from medtl.networks.pretrained.cards import NO_CARD, Card, find_card
 from medtl.preprocess.safety import safety
 from medtl.recipe.faults import faults_of
 from medtl.recipe.finetune import Finetune
@@ -304,13 +305,44 @@ class WeightsSpec(Section):
         description="for 'file': names (* for any letters) of the backbone's tensors that it need "
         "not hold; they stay random",
     )
+    card: str | None = Field(
+        None,
+        description="what is known of published weights, by name (medtl weights list); none: a "
+        "file is not of the card whose names it has",
+    )
+    random_features: Literal[True] | None = Field(
+        None,
+        description="for 'none': stages may freeze layers that stay random, as a control does",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_path_is_of_a_file(cls, given: Any) -> Any:
+        is_file = isinstance(given, Mapping) and "path" in given and "source" not in given
+        return {"source": "file", **given} if is_file else given
 
     @model_validator(mode="after")
     def _file_has_a_path(self) -> WeightsSpec:
         if (self.source == "file") != (self.path is not None):
             msg = "a path goes with source 'file', and only with it"
             raise ValueError(msg)
+        if self.card is not None and self.source in ("bundled", "timm"):
+            msg = f"a card belongs to a file: state its path, {{card: {self.card}, path: FILE}}"
+            raise ValueError(msg)
+        if self.random_features and self.source != "none":
+            msg = "random_features goes with source 'none', and only with it"
+            raise ValueError(msg)
         return self
+
+    @property
+    def known(self) -> Card | None:
+        """The weights card, where one is named."""
+        return None if self.card in (None, NO_CARD) else find_card(str(self.card))
+
+    @property
+    def random(self) -> WeightsSpec:
+        """No weights, for the network that these are of."""
+        return WeightsSpec(source="none", card=self.card, random_features=True)
 
 
 class Model(Section):
@@ -337,6 +369,23 @@ class Model(Section):
     )
 
     given: SkipJsonSchema[Callable[..., Any] | None] = Field(None, exclude=True, repr=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _architecture_of_the_card(cls, given: Any) -> Any:
+        weights = given.get("weights") if isinstance(given, Mapping) else None
+        name = weights.get("card") if isinstance(weights, Mapping) else None
+        if not isinstance(name, str) or name == NO_CARD:
+            return given
+        try:
+            card = find_card(name)
+        except WeightsError as error:
+            raise ValueError(str(error)) from error
+        stated = given.get("backbone", card.backbone)
+        if stated != card.backbone:
+            msg = f"the weights card {name} is of the backbone {card.backbone}, not {stated}"
+            raise ValueError(msg)
+        return {**given, "backbone": card.backbone}
 
     @field_validator("weights", mode="before")
     @classmethod

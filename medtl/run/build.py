@@ -27,6 +27,7 @@ from medtl.preprocess.augment_volume import VolumeAugmenter, volume_augmenter
 from medtl.preprocess.intensity import WINDOWS
 from medtl.preprocess.pipeline import Preprocessor
 from medtl.preprocess.volume import VolumePreprocessor
+from medtl.recipe.expected_input import COLOR_MODALITIES, expected_image
 from medtl.recipe.schema import Recipe
 from medtl.run.kinds import KINDS
 from medtl.storage.cache import cache_folder
@@ -42,15 +43,12 @@ LEAST_ADAPTED = 32
 Decode = Callable[..., tuple[ImageStore, list[ReadRecord]]]
 """`decode_cases`, or what shares its result between runs."""
 
-COLOR_MODALITIES = {"fundus", "derm", "histology"}
-"""Modalities read in colour; all others are grey."""
-
 VOLUME_STANDARDISATION: dict[str, Literal["centred", "z_score", "none"]] = {
     "weights": "centred",
     "z_score": "z_score",
     "none": "none",
 }
-"""How volumes are standardised; no pretrained 3D weights ask for anything else."""
+"""How volumes are standardised, where no weights card says otherwise."""
 
 
 def build_manifest(recipe: Recipe) -> Manifest:
@@ -77,7 +75,7 @@ def build_task(recipe: Recipe, cases: Sequence[Case]) -> Task:
 
 def build_reader(recipe: Recipe, contract: InputContract, root: Path | None) -> ImageReader:
     """Return how the files of this recipe become unit images, and their masks training masks."""
-    image = recipe.image
+    image = expected_image(recipe)
     scale = image.scale or ("window" if image.modality == "ct" else "percentile")
     window = WINDOWS[image.window] if isinstance(image.window, str) else image.window
     shared: dict[str, Any] = {
@@ -158,7 +156,7 @@ def build_contract(recipe: Recipe) -> InputContract:
     """Return the input that the recipe's initial weights were trained on."""
     if recipe.image.patch is not None:
         return VOLUME_CONTRACT
-    return input_contract(recipe.model.backbone)
+    return input_contract(recipe.model.backbone, card=recipe.model.weights.known)
 
 
 def build_stages(recipe: Recipe, groups: Sequence[str]) -> tuple[Stage, ...]:
@@ -170,7 +168,8 @@ def build_stages(recipe: Recipe, groups: Sequence[str]) -> tuple[Stage, ...]:
 
     Raises:
         RunError: When zero-gamma waits for a stage that the preset does not have, batch norm is to
-            follow small batches, or the first stage leaves the new head as it was drawn.
+            follow small batches, or the first stage leaves the new head, or a whole network
+            without weights, in part as it was drawn.
     """
     spec = recipe.finetune
     stages = spec.stages if spec.preset is None else preset_stages(spec.preset, groups)
@@ -189,14 +188,30 @@ def build_stages(recipe: Recipe, groups: Sequence[str]) -> tuple[Stage, ...]:
             where="finetune.stages",
             fix="Raise it, or state batch_norm: frozen_stats: scale and shift train all the same",
         )
-    if "head" in groups and "head" not in resolve(stages[0].train, groups):
-        raise RunError(
-            f"the first stage, {names[0]!r}, trains {stages[0].selector} below a head of random "
-            "weights, which it freezes",
-            where="finetune.stages.0.train",
-            fix=f"Write train: [head, {stages[0].selector.replace(',', ', ')}]",
-        )
+    _refuse_untrained(recipe, stages[0], groups)
     return stages
+
+
+def _refuse_untrained(recipe: Recipe, first: Stage, groups: Sequence[str]) -> None:
+    """Refuse a first stage that freezes what nobody trained: a new head, random layers."""
+    trained = resolve(first.train, groups) if groups else []
+    found = f"the first stage, {first.name!r}, trains {first.selector}"
+    weights = recipe.model.weights
+    is_random = weights.source == "none" and recipe.model.given is None
+    if is_random and not weights.random_features and len(trained) < len(groups):
+        raise RunError(
+            f"{found}, and freezes layers of random weights",
+            expected="a first stage that trains all layers, or weights",
+            where="finetune.stages.0.train",
+            fix="Write train: all, or weights: bundled; for a control of random features, "
+            "model.weights: {source: none, random_features: true}",
+        )
+    if "head" in groups and "head" not in trained:
+        raise RunError(
+            f"{found} below a head of random weights, which it freezes",
+            where="finetune.stages.0.train",
+            fix=f"Write train: [head, {first.selector.replace(',', ', ')}]",
+        )
 
 
 def build_options(recipe: Recipe) -> Options:

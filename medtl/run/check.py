@@ -12,7 +12,8 @@ from medtl.cases.columns import Columns
 from medtl.cases.labels import FINDING_CELLS, label_faults, meaning_faults, soft_faults
 from medtl.cases.manifest import manifest_columns, read_manifest
 from medtl.errors import ManifestError, MedtlError, RecipeError
-from medtl.networks.names import BUNDLED, VOLUME_NETWORKS, backbone_names
+from medtl.networks.names import VOLUME_NETWORKS, backbone_names
+from medtl.networks.pretrained.cards import all_cards, bundled_cards
 from medtl.preprocess.intensity import WINDOWS
 from medtl.preprocess.policy import policy_faults
 from medtl.recipe.overrides import read_data
@@ -177,10 +178,12 @@ def _name_faults(data: Mapping[str, Any]) -> list[MedtlError]:
     faults: list[MedtlError] = []
     section = data.get("model")
     model = section if isinstance(section, dict) else {}
-    first = next(iter(BUNDLED))
-    backbone = model.get("backbone", first)
+    first = next(iter(bundled_cards()))
     weights = model.get("weights", "bundled")
-    source = weights.get("source", "bundled") if isinstance(weights, dict) else weights
+    stated = weights if isinstance(weights, dict) else {"source": weights}
+    card = all_cards().get(str(stated.get("card")))
+    backbone = model.get("backbone", first if card is None else card.backbone)
+    source = stated.get("source", "file" if "path" in stated else "bundled")
     # "resnet50.a1_in1k" is an architecture with a tag of weights.
     architecture = backbone.partition(".")[0] if isinstance(backbone, str) else first
     image = data.get("image")
@@ -188,17 +191,17 @@ def _name_faults(data: Mapping[str, Any]) -> list[MedtlError]:
     names = VOLUME_NETWORKS if is_of_volumes else backbone_names()
     if architecture not in names:
         faults.append(_unknown(backbone, names, where="model.backbone", what="backbone"))
-    elif source == "bundled" and architecture not in BUNDLED:
+    elif source == "bundled" and architecture not in bundled_cards():
         faults.append(
             MedtlError(
                 f"no weights of {backbone} come with the installation",
-                expected=f"backbone {' or '.join(BUNDLED)}, or weights from elsewhere",
+                expected=f"backbone {' or '.join(bundled_cards())}, or weights from elsewhere",
                 where="model.weights",
                 fix="State weights: {source: file, path: ...}, timm (downloads them) or none",
             )
         )
-    if isinstance(weights, dict) and isinstance(weights.get("path"), str):
-        path = Path(weights["path"])
+    if isinstance(stated.get("path"), str):
+        path = Path(stated["path"])
         if not path.is_file():
             faults.append(MedtlError(f"no file {path.name!r}", where="model.weights.path"))
     window = image.get("window") if isinstance(image, dict) else None
@@ -208,8 +211,20 @@ def _name_faults(data: Mapping[str, Any]) -> list[MedtlError]:
 
 
 def _stage_faults(recipe: Recipe) -> list[MedtlError]:
-    """Stages that train layers below the head without a rate for them."""
-    return [
+    """Stages that train layers below the head without a rate, or freeze random ones."""
+    weights, stages = recipe.model.weights, recipe.finetune.stages
+    is_random = weights.source == "none" and not weights.random_features
+    frozen = [
+        MedtlError(
+            f"the first stage, {stages[0].name!r}, freezes layers of random weights",
+            expected="a first stage that trains all layers, or weights",
+            where="finetune.stages.0.train",
+            fix="Write train: all, or weights: bundled; for a control of random features, "
+            "model.weights: {source: none, random_features: true}",
+        )
+    ]
+    probes = recipe.finetune.preset is None and stages[0].selector == "head"
+    return frozen[: is_random and probes] + [
         MedtlError(
             "layers below the head train but lr.base is missing",
             where=f"finetune.stages.{number}.lr",

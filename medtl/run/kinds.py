@@ -6,7 +6,7 @@ No other code asks which kind it has: it takes the entry of `KINDS` and calls it
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,12 @@ from medtl.errors import RunError
 from medtl.losses.ordinal import Head
 from medtl.networks.backbones import Classifier, build_classifier
 from medtl.networks.heads import share_weights
+from medtl.networks.pretrained.cards import NO_CARD
 from medtl.networks.segmenter import Segmenter, build_segmenter
 from medtl.networks.weights import WeightsReport, WeightsSource
 from medtl.preprocess.augment import Augmenter
 from medtl.preprocess.augment_volume import VolumeAugmenter
+from medtl.recipe.expected_input import input_notes
 from medtl.recipe.schema import GIVEN, Recipe
 from medtl.tasks.classes import classification_task
 from medtl.tasks.protocols import Task
@@ -138,7 +140,7 @@ def classifier(recipe: Recipe, outputs: int, extra: int = 0) -> tuple[Classifier
     head: Head | None = getattr(recipe.task.loss, "head", None)
     if head is not None and head.shared:
         share_weights(model.head)
-    return model, loaded
+    return model, replace(loaded, notes=(*loaded.notes, *input_notes(recipe)))
 
 
 def segmenter(recipe: Recipe, outputs: int, extra: int = 0) -> tuple[Segmenter, WeightsReport]:
@@ -151,7 +153,7 @@ def segmenter(recipe: Recipe, outputs: int, extra: int = 0) -> tuple[Segmenter, 
     spec, image = recipe.model, recipe.image
     if spec.reuse_until is not None:
         raise RunError("a decoder needs the whole encoder", where="model.reuse_until")
-    return build_segmenter(
+    model, loaded = build_segmenter(
         spec.backbone,
         outputs=outputs,
         patch=image.patch or (image.size, image.size),
@@ -160,6 +162,7 @@ def segmenter(recipe: Recipe, outputs: int, extra: int = 0) -> tuple[Segmenter, 
         width=spec.width,
         overlap=spec.overlap,
     )
+    return model, replace(loaded, notes=(*loaded.notes, *input_notes(recipe)))
 
 
 def _seeded_weights(recipe: Recipe) -> WeightsSource:
@@ -168,7 +171,8 @@ def _seeded_weights(recipe: Recipe) -> WeightsSource:
     weights = recipe.model.weights
     path = None if weights.path is None else Path(weights.path)
     allowed = weights.allow_missing or ()
-    return WeightsSource(weights.source, path, weights.sha256, allowed)
+    card = weights.known or (None if weights.card is None else NO_CARD)
+    return WeightsSource(weights.source, path, weights.sha256, allowed, card)
 
 
 @dataclass(frozen=True)

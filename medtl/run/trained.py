@@ -14,7 +14,7 @@ from medtl.prediction.committee import Committee
 from medtl.prediction.sink import TrainedModel
 from medtl.preprocess.pipeline import Preprocessor
 from medtl.preprocess.volume import VolumePreprocessor
-from medtl.recipe.schema import Recipe, WeightsSpec, parse_recipe
+from medtl.recipe.schema import Recipe, parse_recipe
 from medtl.run.build import build_network, reader_around
 from medtl.tasks.stored import read_task
 from medtl.training.checkpoint import is_checkpoint, load_checkpoint, without_prefix
@@ -40,7 +40,7 @@ def load_trained(
     recipe = parse_recipe(meta["recipe"], where=path.name)
     task = read_task(meta["task"], recipe.task.loss)
     no_weights = recipe.model.model_copy(
-        update={"weights": WeightsSpec(source="none"), "given": backbone}
+        update={"weights": recipe.model.weights.random, "given": backbone}
     )
     untrained = recipe.model_copy(update={"model": no_weights})
     members = meta.get("members", [meta])

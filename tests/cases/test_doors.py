@@ -50,7 +50,8 @@ def faults(folder: Path, data: str) -> str:
     """What the first pass says of a recipe with this data section; "" when nothing."""
     (folder / "recipe.yaml").write_text(
         f"study: {{question: '?'}}\ndata: {{manifest: manifest.csv, {data}}}\n"
-        "image: {modality: cxr, size: 32}\nmodel: {backbone: test_resnet, weights: none}\n",
+        "image: {modality: cxr, size: 32}\n"
+        "model: {backbone: test_resnet, weights: {source: none, random_features: true}}\n",
         encoding="utf-8",
     )
     try:

@@ -36,7 +36,8 @@ FORBIDDEN_METHODS = {"extractall", "extract", "read_pickle", "to_pickle", "unpac
 """GHSA-x6ww-pf9m-m73m (CVE-2025-58755), GHSA-9rg3-9pvr-6p27: archives that leave their folder."""
 
 FORBIDDEN_MODULES = {"pickle", "joblib", "dill", "cloudpickle", "shelve", "marshal", "pynetdicom"}
-"""`pickle` is imported where its error is caught, and nowhere else. pynetdicom: issue 1086."""
+"""`pickle` is imported where its error is caught, where its reader is made one that looks nothing up,
+and nowhere else. pynetdicom: issue 1086."""
 
 
 def calls() -> Iterator[tuple[str, str, ast.Call]]:
@@ -90,7 +91,18 @@ def test_modules_that_unpickle_are_not_imported() -> None:
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             found |= {(path.name, n) for n in names if n.partition(".")[0] in FORBIDDEN_MODULES}
-    assert found <= {("weight_files.py", "pickle")}
+    assert found <= {("weight_files.py", "pickle"), ("pickled_module.py", "pickle")}
+
+
+def test_the_reader_of_pickled_networks_looks_no_name_up() -> None:
+    """Its `find_class` is its own and never asks that of `pickle`, which imports what is named."""
+    tree = ast.parse((ROOT / "medtl/networks/pretrained/pickled_module.py").read_text("utf-8"))
+    readers = [n for n in ast.walk(tree) if isinstance(n, ast.ClassDef) and n.name == "_Unpickler"]
+    own = {n.name for n in readers[0].body if isinstance(n, ast.FunctionDef)}
+    assert {"find_class", "persistent_load"} <= own
+    calls_in_it = [ast.unparse(n.func) for n in ast.walk(readers[0]) if isinstance(n, ast.Call)]
+    assert "super().find_class" not in calls_in_it
+    assert not {"getattr", "importlib.import_module"} & {*calls_in_it}
 
 
 def test_no_configuration_reaches_a_parser_of_expressions() -> None:

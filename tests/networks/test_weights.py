@@ -10,11 +10,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from medtl.errors import WeightsError
+from medtl.networks import weights as weights_module
 from medtl.networks.backbones import build_classifier
-from medtl.networks.names import BUNDLED
+from medtl.networks.pretrained.cards import bundled_cards
 from medtl.networks.weight_files import read_tensors
 from medtl.networks.weights import WeightsSource, create_backbone, input_contract
 
+BUNDLED = bundled_cards()
 LITE0, *_ = BUNDLED
 
 
@@ -77,7 +79,7 @@ def test_bundled_networks_give_what_those_of_their_authors_give(number, backbone
     theirs.load_state_dict(torch.load(path, weights_only=True))
     ours, _ = create_backbone(backbone, WeightsSource("bundled"))
     torch.manual_seed(number)
-    x = 2 * torch.rand(2, 3, known.side, known.side) - 1
+    x = 2 * torch.rand(2, 3, known.size, known.size) - 1
     with torch.no_grad():
         pooled = theirs.extract_features(x).mean((2, 3))
         torch.testing.assert_close(ours.eval()(x), pooled, rtol=0, atol=1e-5)
@@ -94,7 +96,7 @@ def test_bundled_weights_see_a_temple_and_a_daisy_through_their_contract(backbon
     model.load_state_dict(dict(zip(model.state_dict(), file.values(), strict=True)))
     contract = input_contract(backbone)
     palace, daisy = 698, 985
-    images = photographs(BUNDLED[backbone].side)
+    images = photographs(BUNDLED[backbone].size)
 
     def probabilities(mean, std) -> Tensor:
         mean, std = (torch.tensor(v)[:, None, None] for v in (mean, std))
@@ -141,7 +143,8 @@ def test_no_other_backbone_has_bundled_weights():
 
 
 def test_an_altered_bundled_file_is_refused(monkeypatch):
-    monkeypatch.setitem(BUNDLED, LITE0, replace(BUNDLED[LITE0], sha256="0" * 64))
+    other = {LITE0: replace(BUNDLED[LITE0], sha256=("0" * 64,))}
+    monkeypatch.setattr(weights_module, "bundled_cards", lambda: other)
     with pytest.raises(WeightsError, match=r"SHA-256 is 5793.*expected 0000"):
         create_backbone(LITE0, WeightsSource("bundled"))
 

@@ -126,6 +126,20 @@ def test_a_first_stage_that_freezes_the_new_head_is_refused_with_the_right_one(r
     assert build_stages(later, GROUPS)[1].train == "last:1"
 
 
+def test_random_layers_are_not_frozen_unless_the_recipe_says_that_it_means_to(recipe_file):
+    means_to = read_recipe(recipe_file, [])
+    assert means_to.model.weights.random_features
+    assert build_stages(means_to, GROUPS)
+    weights = means_to.model.weights.model_copy(update={"random_features": None})
+    model = means_to.model.model_copy(update={"weights": weights})
+    silent = means_to.model_copy(update={"model": model})
+    with pytest.raises(RunError, match="trains head, and freezes layers of random weights"):
+        build_stages(silent, GROUPS)
+    whole = replace(means_to.finetune.stages[1], name="whole")
+    trained = silent.finetune.model_copy(update={"stages": (whole, *silent.finetune.stages)})
+    assert len(build_stages(silent.model_copy(update={"finetune": trained}), GROUPS)) == 3
+
+
 def test_limits_of_the_recipe_are_those_of_the_reader(recipe_file):
     recipe = read_recipe(recipe_file, ["data.limits.pixels_per_frame=5"])
     assert recipe.data.limits == Limits(pixels_per_frame=5)

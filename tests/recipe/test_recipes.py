@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from medtl.networks.names import BUNDLED, check_backbone, check_volume_network
+from medtl.networks.names import check_backbone, check_volume_network
+from medtl.networks.pretrained.cards import bundled_cards
 from medtl.recipe.schema import Recipe, parse_recipe
 from medtl.run.build import build_augmenter, build_options, build_stages
 from medtl.storage.yaml import load_yaml
@@ -23,7 +24,7 @@ def test_recipe_validates_and_builds(path):
     recipe = parse_recipe(load_yaml(path), where=path.name)
     is_of_volumes = recipe.image.spacing is not None
     (check_volume_network if is_of_volumes else check_backbone)(recipe.model.backbone)
-    assert recipe.model.weights.source != "bundled" or recipe.model.backbone in BUNDLED
+    assert recipe.model.weights.source != "bundled" or recipe.model.backbone in bundled_cards()
     assert len(build_stages(recipe, ())) == len(recipe.finetune.stages)
     assert build_options(recipe).seed == recipe.run.seed
     build_augmenter(recipe)

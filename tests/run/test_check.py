@@ -46,6 +46,9 @@ def test_all_faults_of_all_kinds_at_once(tmp_path):
     assert "6 faults" in text
 
 
+NO_WEIGHTS = "weights: {source: none, random_features: true}"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -54,9 +57,9 @@ def test_all_faults_of_all_kinds_at_once(tmp_path):
         ("target: bright", "target: sex", "holds one value only"),
         ("target: bright", "target: bright, positive: bright", "data.positive: no value 'bright'"),
         ("target: bright", "target: bright, uncertain: {brit: ones}", "data.uncertain"),
-        ("test_resnet, weights: none", "resnet18", "no weights of resnet18 come with"),
+        (f"test_resnet, {NO_WEIGHTS}", "resnet18", "no weights of resnet18 come with"),
         (
-            "weights: none",
+            NO_WEIGHTS,
             "weights: {source: file, path: w.safetensors}",
             "model.weights.path: no file 'w.safetensors'",
         ),
@@ -67,7 +70,16 @@ def test_all_faults_of_all_kinds_at_once(tmp_path):
         ("name: full", "name: head", "stage names must differ"),
         ("operating_point: {sensitivity: 0.8}", "operating_point: {}", "exactly one rule"),
         ("size: 32}", "size: 32, percentiles: [99, 1]}", "0 <= low < high <= 100"),
-        ("weights: none", "weights: {source: file}", "a path goes with source 'file'"),
+        (NO_WEIGHTS, "weights: {source: file}", "a path goes with source 'file'"),
+        (NO_WEIGHTS, "weights: none", "'head', freezes layers of random weights"),
+        (NO_WEIGHTS, "weights: {source: timm, random_features: true}", "random_features goes with"),
+        (NO_WEIGHTS, "weights: {path: w.pt, card: xrv-densnet121}", "Did you mean xrv-densenet121"),
+        (
+            f"test_resnet, {NO_WEIGHTS}",
+            "resnet18, weights: {path: w.pt, card: xrv-resnet50}",
+            "50, not",
+        ),
+        (NO_WEIGHTS, "weights: {source: timm, card: xrv-resnet50}", "of the backbone resnet50"),
         ("question:", "question: [", "line"),
         ("strata: [site]", "strata: site", "data.strata: got 'site'; expected a list"),
         ("target: bright", "target: site", "positive: north or positive: south"),

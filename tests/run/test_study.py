@@ -11,7 +11,10 @@ from tiny_study import write_tiny_study
 from medtl.errors import ManifestError, RecipeError, RunError
 from medtl.run.study import Plan, Study
 
-TINY = {"image.size": 32, "model": {"backbone": "test_resnet", "weights": "none"}}
+TINY = {
+    "image.size": 32,
+    "model": {"backbone": "test_resnet", "weights": {"source": "none", "random_features": True}},
+}
 
 
 @pytest.fixture(scope="module")

@@ -195,7 +195,7 @@ def test_masks_are_refused_before_any_work(tmp_path):
         recipe=RECIPE.replace("target: bright", "mask: image")
         .replace("sensitivity: 0.8", "youden: true")
         .replace(", prevalence: 0.1", "")
-        .replace("weights: none", "weights: none, decoder: unet")
+        .replace("backbone: test_resnet", "backbone: test_resnet, decoder: unet")
         + "task: {kind: segmentation, structures: {square: 1}}\n",
     )
     with pytest.raises(RunError, match="how to compare models of segmentation"):

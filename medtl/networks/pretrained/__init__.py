@@ -1,1 +1,1 @@
-"""Weights that others published: what is known of each, and how their names become the network's."""
+"""Weights that others published: what is known of each, and how its names become the network's."""

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from medtl.errors import WeightsError
 from medtl.storage.yaml import load_yaml
 
-NO_CARD = "none"
+NO_CARD: Literal["none"] = "none"
 """The word by which a recipe says that a file has no card, although its names are those of one."""
 
 TRIED = {
@@ -51,13 +51,14 @@ class Card:
         size: Pixels a side of the training images; of volumes, None.
         spacing: mm per voxel of the training volumes; of planes, None.
         standardise: How volumes are standardised, a word of the recipe's `image.standardise`.
-        adapt: What else the weights need: `eps` of the batch norms, `pooling: same` as TensorFlow pads.
+        adapt: What else the weights need: `eps` of the batch norms, `pooling: same` (TensorFlow's).
         norm: The norm layers of a 3D encoder that the weights need: "batch", else "group".
         sha256: Of the published files, where that is public.
         package: Python package that carries the file; "" for all that must be fetched.
         file: Inside the package.
         megabytes: Of that file.
-        expected: First pooled features of the reference image, where the file was seen.
+        expected: Mean, sd and largest of the pooled features of the reference image
+            (`medtl.networks.pretrained.reference`), where the file was seen.
         note: What else a reader should know.
     """
 
@@ -111,9 +112,26 @@ class Card:
         return ", ".join(said)
 
     @property
+    def described(self) -> str:
+        """The whole card, for people."""
+        rows = {
+            "backbone": self.backbone,
+            "expects": self.input_said,
+            "from": self.source,
+            "licence": self.licence,
+            "paper": self.citation,
+            "SHA-256": ", ".join(self.sha256) or "not published here",
+            "tried here": TRIED[self.tried],
+            "note": self.note,
+            "recipe": self.recipe_lines,
+        }
+        lines = [f"  {word:<11} {text}" for word, text in rows.items() if text]
+        return "\n".join([f"{self.name}: {self.title}", *lines])
+
+    @property
     def recipe_lines(self) -> str:
         """What a recipe states to take the weights, ready to paste."""
-        if self.package and self.name in bundled_cards():
+        if self.package:
             return f"model: {{backbone: {self.backbone}, weights: bundled}}"
         return f"model: {{weights: {{card: {self.name}, path: FILE}}}}"
 
@@ -131,7 +149,7 @@ def all_cards() -> Mapping[str, Card]:
 
 @cache
 def bundled_cards() -> Mapping[str, Card]:
-    """Return backbone -> card of the weights that come with the installation, the smallest first."""
+    """Return backbone -> card of what comes with the installation, the smallest first."""
     carried = [card for card in all_cards().values() if card.tried == "weights" and card.megabytes]
     return {card.backbone: card for card in sorted(carried, key=lambda card: card.megabytes)}
 
@@ -232,3 +250,22 @@ def _each(value: Any, channels: int) -> tuple[float, ...]:
 def _numbers(values: Sequence[float]) -> str:
     """Equal numbers once, others each."""
     return ", ".join(f"{value:g}" for value in (values[:1] if len({*values}) == 1 else values))
+
+
+def cards_table() -> str:
+    """Return the cards as the manual shows them: a section each, from the YAML alone."""
+    sections = []
+    for card in all_cards().values():
+        rows = [
+            ("network", f"`{card.backbone}`"),
+            ("expects", card.input_said),
+            ("from", card.source),
+            ("licence", card.licence),
+            ("paper", card.citation),
+            ("tried here", TRIED[card.tried]),
+            ("in a recipe", f"`{card.recipe_lines}`"),
+        ]
+        table = "\n".join(f"| {word} | {text} |" for word, text in rows)
+        note = f"\n\n{card.note}" if card.note else ""
+        sections.append(f"### {card.name}\n\n{card.title}\n\n| | |\n|---|---|\n{table}{note}\n")
+    return "\n".join(sections)

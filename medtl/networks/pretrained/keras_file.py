@@ -1,7 +1,6 @@
-"""Weights that Keras wrote (.keras, .h5), by layer and in torch's layout. Keras itself is not needed.
+"""Weights that Keras wrote (.keras, .h5), by layer and in torch's layout; Keras is not needed.
 
-Layout of .keras: https://keras.io/guides/serialization_and_saving/ and `keras.src.saving.saving_lib`;
-of .h5: `keras.src.legacy.saving.legacy_h5_format`.
+Layout of .keras: `keras.src.saving.saving_lib`; of .h5: `keras.src.legacy.saving.legacy_h5_format`.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ _VARIABLES = {
     "SeparableConv2D": ("depthwise_kernel", "pointwise_kernel", "bias"),
     "DepthwiseConv2D": ("depthwise_kernel", "bias"),
 }
-"""Kind of layer -> its variables in the order in which Keras 3 numbers them; others: kernel, bias."""
+"""Kind of layer -> its variables as Keras 3 numbers them; of others, kernel and bias."""
 
 
 def is_keras_archive(path: Path) -> bool:
@@ -97,22 +96,26 @@ def read_keras(path: Path) -> dict[str, Tensor]:
 
 
 def _of_container(config: Mapping[str, Any], group: Any) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a model of Keras 3, whose groups are numbered by kind of layer."""
+    """The tensors of a model of Keras 3, whose groups are numbered by kind, or named."""
     seen: dict[str, int] = {}
+    kinds = {_snake(layer["class_name"]) for layer in config["layers"]}
+    # Newer files have the layers' own names; "conv2d" may be either, so the others decide.
+    is_named = any(re.sub(r"_\d+$", "", name) not in kinds for name in group["layers"])
     for layer in config["layers"]:
         kind, own = layer["class_name"], layer["config"]
         numbered = _snake(kind)
         count = seen[numbered] = seen.get(numbered, -1) + 1
         numbered += f"_{count}" if count else ""
         name = own.get("name", numbered)
-        place = group["layers"].get(name, group["layers"].get(numbered))
+        place = group["layers"].get(name if is_named else numbered)
         if place is None:
             continue
         if "layers" in own:
             yield from _of_container(own, place)
             continue
         variables = [place["vars"][key] for key in sorted(place.get("vars", {}), key=int)]
-        for word, variable in zip(_variables(kind, own) if variables else (), variables, strict=True):
+        words = _variables(kind, own) if variables else ()
+        for word, variable in zip(words, variables, strict=True):
             yield f"{name}.{_TORCH_NAMES.get(word, word)}", _as_torch(word, variable[()])
 
 

@@ -1,8 +1,8 @@
 """The tensors of a whole network that was pickled (`torch.save(model)`), without running its code.
 
-A pickle is a program. This reader looks no name up and calls nothing that the file names: classes of
-networks become empty shells, a few functions that put tensors together are replaced by our own, and
-all other names are refused. Format: PEP 307, and `torch.serialization` for its two containers.
+A pickle is a program. This reader looks no name up and calls nothing that the file names: classes
+of networks become empty shells, a few functions that put tensors together are replaced by our own,
+and all other names are refused. Format: PEP 307; `torch.serialization` for its two containers.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from medtl.data.store import ImageStore
 from medtl.preprocess.pipeline import Preprocessor
 from medtl.preprocess.volume import VolumePreprocessor
-from medtl.recipe.schema import Recipe, WeightsSpec
+from medtl.recipe.schema import Recipe
 from medtl.run.build import build_contract, build_decoder, build_reader
 from medtl.run.kinds import classifier
 from medtl.training.runtime import Runtime
@@ -99,7 +99,7 @@ def frozen_features(images: ControlImages) -> Features:
 
 def random_features(images: ControlImages) -> Features:
     """Return `(n, F)` pooled features of the same network with random weights, never trained."""
-    model = images.recipe.model.model_copy(update={"weights": WeightsSpec(source="none")})
+    model = images.recipe.model.model_copy(update={"weights": images.recipe.model.weights.random})
     return _pooled(images, images.recipe.model_copy(update={"model": model}), "Random features")
 
 

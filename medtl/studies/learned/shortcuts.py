@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from medtl.cases.splits import kfold
 from medtl.networks.groups import layer_groups
-from medtl.recipe.schema import Recipe, WeightsSpec
+from medtl.recipe.schema import Recipe
 from medtl.run.build import LEAST_ADAPTED, build_stages
 from medtl.run.kinds import classifier
 from medtl.storage.atomic import write_json, write_text
@@ -148,7 +148,7 @@ def random_start(recipe: Recipe, factor: int = 1) -> Recipe:
         recipe: What starts from pretrained weights.
         factor: Of its epochs.
     """
-    model = recipe.model.model_copy(update={"weights": WeightsSpec(source="none")})
+    model = recipe.model.model_copy(update={"weights": recipe.model.weights.random})
     start = recipe.model_copy(update={"model": model})
     groups = [group.name for group in layer_groups(classifier(start, outputs=1)[0])]
     epochs = factor * sum(stage.epochs for stage in build_stages(recipe, groups))
