@@ -5,14 +5,17 @@ Nothing is downloaded unless the source is "timm".
 
 from __future__ import annotations
 
+import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
+from urllib.request import getproxies
 
 import torch
 from torch import Tensor, nn
@@ -396,16 +399,40 @@ def _made(name: str, *, pretrained: bool, **options: Any) -> Any:
     """A network as timm makes it."""
     import timm
 
+    said = ""
     try:
-        return timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
+        if not pretrained:
+            return timm.create_model(name, num_classes=0, **options)
+        with _patience() as said:
+            return timm.create_model(name, pretrained=True, num_classes=0, **options)
     except Exception as error:  # timm passes on whatever its downloaders raise
         if not pretrained:
             raise
         raise WeightsError(
-            f"timm could not provide weights for {name} ({type(error).__name__})",
+            f"timm could not provide weights for {name} ({type(error).__name__}){said}",
             where="model.weights",
             fix="Without internet access, give a local file: weights: {source: file, path: ...}",
         ) from error
+
+
+@contextmanager
+def _patience() -> Iterator[str]:
+    """Where no server can be found, let timm look into its cache alone, at once; say so.
+
+    Its downloader tries five times, ever more slowly. Behind a proxy names are the proxy's to find.
+    """
+    from huggingface_hub import constants
+
+    before, said = constants.HF_HUB_OFFLINE, ""
+    if not before and not getproxies():
+        try:
+            socket.getaddrinfo("huggingface.co", 443)
+        except OSError:
+            constants.HF_HUB_OFFLINE, said = True, "; there is no network"
+    try:
+        yield said
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def _fault_of(model: nn.Module, channels: int, image_size: tuple[int, ...]) -> str:

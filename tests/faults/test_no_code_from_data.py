@@ -36,7 +36,7 @@ FORBIDDEN_METHODS = {"extractall", "extract", "read_pickle", "to_pickle", "unpac
 """GHSA-x6ww-pf9m-m73m (CVE-2025-58755), GHSA-9rg3-9pvr-6p27: archives that leave their folder."""
 
 FORBIDDEN_MODULES = {"pickle", "joblib", "dill", "cloudpickle", "shelve", "marshal", "pynetdicom"}
-"""`pickle` is imported where its error is caught, where its reader is made one that looks nothing up,
+"""`pickle` is imported where its error is caught, where its reader is made to look nothing up,
 and nowhere else. pynetdicom: issue 1086."""
 
 

@@ -383,7 +383,7 @@ def test_a_download_that_fails_says_how_to_go_on(monkeypatch):
 
     real = timm.create_model
 
-    def offline(name, *, pretrained, **kwargs):
+    def offline(name, *, pretrained=False, **kwargs):
         if pretrained:
             raise OSError("no route to host")
         return real(name, **kwargs)
@@ -394,13 +394,38 @@ def test_a_download_that_fails_says_how_to_go_on(monkeypatch):
     create_backbone("mobilenetv3_small_050", WeightsSource("none"))
 
 
+def test_without_a_network_timm_is_told_to_look_into_its_cache_alone(monkeypatch):
+    """Five tries, ever more slowly, took half a minute."""
+    import timm
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(weights_module, "getproxies", dict)
+
+    def nowhere(*_: object) -> None:
+        raise OSError("name or service not known")
+
+    monkeypatch.setattr(weights_module.socket, "getaddrinfo", nowhere)
+    seen = []
+
+    def asked(name, **kwargs):
+        seen.append(constants.HF_HUB_OFFLINE)
+        raise LookupError
+
+    monkeypatch.setattr(timm, "create_model", asked)
+    with pytest.raises(WeightsError, match=r"LookupError.; there is no network.*local file"):
+        create_backbone("mobilenetv3_small_050", WeightsSource("timm"))
+    assert seen == [True]
+    assert not constants.HF_HUB_OFFLINE
+
+
 def test_weights_that_timm_loaded_name_their_origin(monkeypatch):
     import timm
 
     real = timm.create_model
     asked = []
 
-    def downloaded(name, *, pretrained, **kwargs):
+    def downloaded(name, *, pretrained=False, **kwargs):
         asked.append(pretrained)
         return real(name, **kwargs)
 
