@@ -212,19 +212,20 @@ def _name_faults(data: Mapping[str, Any]) -> list[MedtlError]:
 
 def _stage_faults(recipe: Recipe) -> list[MedtlError]:
     """Stages that train layers below the head without a rate, or freeze random ones."""
-    weights, stages = recipe.model.weights, recipe.finetune.stages
+    spec, weights = recipe.finetune, recipe.model.weights
     is_random = weights.source == "none" and not weights.random_features
     frozen = [
         MedtlError(
-            f"the first stage, {stages[0].name!r}, freezes layers of random weights",
+            f"the first stage, {stage.name!r}, freezes layers of random weights",
             expected="a first stage that trains all layers, or weights",
             where="finetune.stages.0.train",
             fix="Write train: all, or weights: bundled; for a control of random features, "
             "model.weights: {source: none, random_features: true}",
         )
+        for stage in spec.stages[:1]
+        if is_random and spec.preset is None and stage.selector == "head"
     ]
-    probes = recipe.finetune.preset is None and stages[0].selector == "head"
-    return frozen[: is_random and probes] + [
+    return frozen + [
         MedtlError(
             "layers below the head train but lr.base is missing",
             where=f"finetune.stages.{number}.lr",
