@@ -57,9 +57,7 @@ def test_a_pickle_that_names_anything_else_is_refused_and_not_run(tmp_path, netw
     network.extra = Attack(canary)
     path = tmp_path / "model.pt"
     torch.save(network, path, _use_new_zipfile_serialization=is_archive)
-    with pytest.raises(
-        WeightsError, match=r"refused: the pickle names \S+, which is no part.*\(unsafe\)"
-    ):
+    with pytest.raises(WeightsError, match=r"refused: the pickle names \S+, .*\(unsafe\)"):
         read_pickled_module(path)
     assert not canary.exists()
     torch.load(path, weights_only=False)
