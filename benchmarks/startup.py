@@ -54,7 +54,7 @@ RECIPE = """
 study: {question: "Is there a finding?", operating_point: {sensitivity: 0.8}, prevalence: 0.1}
 data: {manifest: manifest.csv, target: finding}
 image: {modality: cxr, size: 64}
-model: {backbone: resnet18, weights: none}
+model: {backbone: resnet18, weights: {source: none, random_features: true}}
 finetune:
   stages:
     - {name: head, train: head, epochs: 1, lr: 1e-2}
