@@ -139,7 +139,7 @@ class Card:
 @cache
 def all_cards() -> Mapping[str, Card]:
     """Return the cards that come with the program, by name, in the order of their names."""
-    folder = files("medtl.networks.pretrained").joinpath("cards")
+    folder = files("medtl.networks.pretrained").joinpath("known")
     cards: dict[str, Card] = {}
     for file in folder.iterdir():
         if file.name.endswith(".yaml"):
