@@ -73,6 +73,34 @@ class OperatingPointRule(Section):
         return {name: value for name, value in self if value is not None}
 
 
+ReportingItem = Literal[
+    "paper",
+    "design",
+    "deidentification",
+    "acquisition",
+    "reference_rationale",
+    "agreement",
+    "sample_size",
+    "ensemble",
+    "users",
+    "blinding",
+    "severity",
+    "alternatives",
+    "interval",
+    "representative",
+    "adverse",
+    "conflicts",
+    "audit",
+    "inequalities",
+    "treatments",
+    "imbalance",
+    "involvement",
+    "next_steps",
+    "input_quality",
+]
+"""What reporting guidelines ask for beside the fields of `Study`."""
+
+
 class Study(Section):
     """What the study asks, for the first page of the report."""
 
@@ -91,6 +119,10 @@ class Study(Section):
     dates: str = Field("", description="first and last date of the data, setting")
     protocol: str = Field("", description="where the protocol can be read")
     availability: str = Field("", description="of code, model and data")
+    reporting: dict[ReportingItem, str] = Field(
+        {},
+        description="what reporting guidelines ask for besides: {acquisition: ..., blinding: ...}",
+    )
     operating_point: OperatingPointRule = OperatingPointRule(sensitivity=0.90)
     prevalence: Probability | dict[str, Probability] | None = Field(
         None, description="of the finding where it will be used, or of each: {hernia: 0.005}"
@@ -160,6 +192,9 @@ class Data(Section):
     )
     exam_score: Literal["max", "mean", "noisy_or"] | None = Field(
         None, description="how the scores of an exam's images become one, which is evaluated"
+    )
+    devices: bool = Field(
+        False, description="count makers, devices and years of the images from their DICOM headers"
     )
     duplicates: Literal["keep", "drop"] = Field(
         "keep", description="drop: of equal images with equal labels, the first alone is used"

@@ -14,7 +14,7 @@ from medtl.report.language.numbers import (
     subset_text,
 )
 from medtl.report.language.texts import plain, spoken
-from medtl.report.page.caveats import PERSON_FIELDS
+from medtl.report.page.caveats import stated
 from medtl.report.page.drawings import BY_SUBGROUP
 from medtl.report.page.finding import Finding, base_of, show
 
@@ -50,7 +50,7 @@ def model_card(
         "title": study.get("title") or None,
         "question": study.get("question") or None,
         "synthetic": study.get("synthetic") is True,
-        "stated_by_a_person": {name: study.get(name) or None for name in PERSON_FIELDS},
+        "stated_by_a_person": {name: words or None for name, words in stated(study)},
         "prevalence": study.get("prevalence"),
         "findings": [
             {
@@ -76,7 +76,8 @@ def measure_cells(row: Row) -> tuple[str, str, str]:
     if shown.interval:
         value += f" ({shown.interval})"
     if shown.status == "degenerate":
-        value += f"; {plain('degenerate', reason=shown.reason)}"
+        key = "degenerate" if shown.interval else "no_interval"
+        value += f"; {plain(key, reason=shown.reason)}"
     counts = [count_text(number(row[name])) for name in ("n", "n_positive", "n_patients")]
     subset = "" if row["subset"] == "all" else f", {subset_text(str(row['subset']))}"
     return shown.title + subset, value, " / ".join(counts)

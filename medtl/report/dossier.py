@@ -16,7 +16,7 @@ from xml.sax.saxutils import escape
 from medtl.report.language.texts import plain
 from medtl.storage.atomic import write_bytes
 
-COLUMNS = ("guideline", "no", "text", "words")
+COLUMNS = ("guideline", "no", "text", "words", "said")
 
 _MAIN = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
 _PACKAGE = "http://schemas.openxmlformats.org/package/2006"

@@ -194,9 +194,9 @@ def _content(metrics: Row, study: Row, given: Records, synthetic: bool) -> dict[
             synthetic=synthetic,
             openings=metrics.get("test_openings"),
         ),
-        "person_fields": limits.PERSON_FIELDS,
+        "stated": limits.stated(study),
         "checks": checklist(found, study=study, metrics=metrics, records=content),
-        "dossier": dossier(known),
+        "dossier": dossier(known, study),
         "guidelines": guidelines(),
         "slider_data": _slider_data(blocks),
     }

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from medtl.cases.exams import Combine, by_exam
 from medtl.cases.predictions import read_predictions
@@ -19,6 +19,7 @@ from medtl.evaluation.model_comparison import without_readers
 from medtl.evaluation.overlaps import overlap_table
 from medtl.evaluation.result import Evaluation, Kind
 from medtl.metrics.operating_point import YOUDEN, Rule, with_assurance
+from medtl.recipe.schema import ReportingItem
 from medtl.report.render import write_report
 from medtl.run.files import RunFiles
 from medtl.storage.atomic import write_json, write_text
@@ -38,7 +39,7 @@ OPENINGS = "test_openings.jsonl"
 STUDY_KEYS = (
     *("question", "title", "intended_use", "out_of_scope", "reference_standard"),
     *("sampling", "external", "endpoint", "funding", "synthetic"),
-    *("ethics", "registration", "annotators", "dates", "protocol", "availability"),
+    *("ethics", "registration", "annotators", "dates", "protocol", "availability", "reporting"),
 )
 """Keys of the `study` part of a table's sidecar."""
 
@@ -294,6 +295,14 @@ def _study_of(table: Path) -> dict[str, Any]:
         raise PredictionsError(
             f"study has the key {unknown[0]!r}",
             expected=f"some of {', '.join(STUDY_KEYS)}",
+            where=table.with_suffix(".yaml").name,
+        )
+    known, stated = get_args(ReportingItem), study.get("reporting") or {}
+    unknown = [key for key in stated if key not in known] if isinstance(stated, dict) else ["it"]
+    if unknown:
+        raise PredictionsError(
+            f"study.reporting has the key {unknown[0]!r}",
+            expected=f"some of {', '.join(known)}",
             where=table.with_suffix(".yaml").name,
         )
     return dict(study)

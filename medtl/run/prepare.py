@@ -229,5 +229,6 @@ def _write_study(prepared: Prepared, run: Run) -> None:
         manifest_sha256=prepared.hashes["manifest_sha256"],
         split_hash=prepared.hashes["split_sha256"],
         notes=prepared.manifest.notes,
+        devices=prepared.recipe.data.devices,
     )
     write_json(run.files.cohort, facts)

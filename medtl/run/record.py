@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import medtl
+from medtl.cases.intake.devices import device_facts
 from medtl.errors import MedtlError
 from medtl.types import SPLITS, Case
 
@@ -119,8 +120,9 @@ def cohort(
     manifest_sha256: str,
     split_hash: str,
     notes: Sequence[str],
+    devices: bool = False,
 ) -> dict[str, Any]:
-    """Return images, patients, labels, age and sex of each split.
+    """Return images, patients, labels, age, sex and other groups of each split.
 
     Args:
         cases: The cases that were used.
@@ -129,10 +131,11 @@ def cohort(
         manifest_sha256: Of the table.
         split_hash: Of the assignment of patients to splits.
         notes: What was decided while reading the manifest.
+        devices: Whether makers, devices and years are read from DICOM headers.
     """
     by_split = {name: [case for case in cases if case.split == name] for name in SPLITS}
     return {
-        "splits": {name: _describe(part, task) for name, part in by_split.items()},
+        "splits": {name: _describe(part, task, devices) for name, part in by_split.items()},
         "excluded": [{"reason": reason, "n": n} for reason, n in excluded.items()],
         "manifest_sha256": manifest_sha256,
         "split_hash": split_hash,
@@ -140,7 +143,11 @@ def cohort(
     }
 
 
-def _describe(cases: Sequence[Case], task: Task) -> dict[str, Any]:
+MOST_LEVELS = 12
+"""A column with more values than this is not counted value by value."""
+
+
+def _describe(cases: Sequence[Case], task: Task, devices: bool) -> dict[str, Any]:
     """One split in numbers."""
     facts: dict[str, Any] = {
         "images": len(cases),
@@ -155,4 +162,9 @@ def _describe(cases: Sequence[Case], task: Task) -> dict[str, Any]:
     sexes = Counter(case.strata.get("sex", "") or "unknown" for case in cases)
     if set(sexes) != {"unknown"}:
         facts["sex"] = dict(sorted(sexes.items()))
-    return facts
+    columns = dict.fromkeys(column for case in cases for column in case.strata)
+    for column in sorted(columns.keys() - {"age", "sex", *facts}):
+        levels = Counter(case.strata.get(column, "") or "unknown" for case in cases)
+        if set(levels) != {"unknown"} and len(levels) <= MOST_LEVELS:
+            facts[column] = dict(sorted(levels.items()))
+    return facts | (device_facts(case.image for case in cases) if devices else {})

@@ -6,15 +6,20 @@ import csv
 import json
 import zipfile
 from pathlib import Path
+from typing import get_args
 from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
 import pytest
 import report_example as example
+import table_examples as tables
 from test_report_html import written
 
-from medtl.report.page.checklist import dossier, guidelines
+from medtl.errors import PredictionsError
+from medtl.recipe.schema import ReportingItem
+from medtl.report.language.texts import LANGUAGES, texts_of
+from medtl.report.page.checklist import dossier, guidelines, known_content
 from medtl.run.evaluate import report_table
 from medtl.run.folder import Run
 
@@ -42,7 +47,7 @@ def test_one_class_without_age_or_sex_ticks_nothing_that_is_empty(tmp_path: Path
                  " reference", "Missing data and uncertain labels", "Subgroups and fairness",
                  "Flow of participants with exclusions and reasons"):  # fmt: skip
         assert states[item] == "absent", item
-    assert all(row["state"] in ("person", "absent") for row in dossier(frozenset()))
+    assert all(row["state"] in ("person", "absent") for row in dossier(frozenset(), {}))
 
 
 def test_a_complete_run_fills_what_software_can(tmp_path: Path) -> None:
@@ -64,6 +69,47 @@ def test_what_a_person_states_is_stated(tmp_path: Path, field: str) -> None:
     assert rows.count("stated by a person") == sum(
         item["needs"] == field for g in guidelines().values() for item in g["items"]
     )
+
+
+def test_other_items_of_the_guidelines_are_stated_by_name(tmp_path: Path) -> None:
+    asked = {i["needs"] for g in guidelines().values() for i in g["items"]}
+    for name in get_args(ReportingItem):
+        assert name in asked
+        assert all(f"person.{name}" in texts_of(language) for language in LANGUAGES)
+    page = written(tmp_path, example.single(), study={"reporting": {"blinding": "read twice <i>"}})
+    assert "read twice &lt;i&gt;" in page
+    with (tmp_path / "reporting_checklist.csv").open(encoding="utf-8-sig") as file:
+        rows = [row for row in csv.DictReader(file) if row["Stated"]]
+    assert {(row["No."], row["State"]) for row in rows} == {
+        ("17a", "stated by a person"), ("17b", "stated by a person"), ("8c", "stated by a person"),
+    }  # fmt: skip
+
+
+def test_items_of_a_table_that_no_guideline_asks_for_are_refused(tmp_path: Path) -> None:
+    table = tables.classification(tmp_path)
+    table.with_suffix(".yaml").write_text("study: {reporting: {colour: blue}}")
+    with pytest.raises(PredictionsError, match=r"study\.reporting has the key 'colour'.*blinding"):
+        report_table(table, tmp_path / "out")
+
+
+@pytest.mark.parametrize(("level", "state"), [("Acme Ray 1", "draft"), ("unknown", "person")])
+def test_devices_of_the_headers_draft_the_item_of_acquisition(level: str, state: str) -> None:
+    records = {"cohort": {"splits": {"test": {"images": 9, "device": {level: 9}}}}}
+    known = known_content([], study={}, metrics={}, records=records)
+    states = {
+        row["no"]: row["state"] for row in dossier(known, {}) if row["guideline"][:3] == "CLA"
+    }
+    assert states["13"] == state
+
+
+@pytest.mark.parametrize(("overlay", "state"), [("data:", "draft"), ("", "absent")])
+def test_pictures_without_a_heat_map_explain_nothing(overlay: str, state: str) -> None:
+    records = {"gallery": {"groups": [{"cases": [{"image": "data:", "overlay": overlay}]}]}}
+    known = known_content([], study={}, metrics={}, records=records)
+    states = {
+        row["no"]: row["state"] for row in dossier(known, {}) if row["guideline"][:3] == "CLA"
+    }
+    assert states["31"] == state
 
 
 def test_the_document_is_one_table_and_the_same_every_time(tmp_path: Path) -> None:

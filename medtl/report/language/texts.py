@@ -89,12 +89,43 @@ def _file(language: str) -> dict[str, dict[str, str]]:
 
 def fill(key: str, **values: object) -> Markup:
     """The text of `key` with `values` escaped into its braces."""
-    return Markup(texts_of(spoken())[key]).format(**values)
+    return Markup(particles(Markup(texts_of(spoken())[key]).format(**values)))
 
 
 def plain(key: str, **values: object) -> str:
     """The text of `key` as a plain string, not yet escaped, for places without markup."""
-    return texts_of(spoken())[key].format(**values)
+    return particles(texts_of(spoken())[key].format(**values))
+
+
+_PARTICLES = {"이(가)": ("이", "가"), "을(를)": ("을", "를"), "은(는)": ("은", "는")}
+"""Korean particle as a text writes it -> after a consonant, and after a vowel."""
+
+_OPEN_DIGITS = "2459"
+"""Digits whose Korean name ends in a vowel."""
+
+
+def particles(text: str) -> str:
+    """Return a text with its Korean particles chosen by the word before them.
+
+    What stands in brackets is not read aloud; after a Latin letter both forms stay.
+
+    >>> particles("편향(추정)이(가), 오차이(가), 75을(를), 40%을(를), Dice이(가)")
+    '편향(추정)이, 오차가, 75를, 40%를, Dice이(가)'
+    """
+
+    def chosen(found: re.Match[str]) -> str:
+        last, closed, open_ = found["last"], *_PARTICLES[found["particle"]]
+        if last.isascii() and last.isalpha():
+            return found[0]
+        is_closed = last not in _OPEN_DIGITS + "%" if last.isascii() else (ord(last) - 0xAC00) % 28
+        return found["last"] + found["aside"] + (closed if is_closed else open_)
+
+    return _BEFORE.sub(chosen, text)
+
+
+_BEFORE = re.compile(
+    r"(?P<last>[0-9A-Za-z%가-힣])(?P<aside>(?:\([^()]*\))?(?:</\w+>)?)(?P<particle>이\(가\)|을\(를\)|은\(는\))"
+)
 
 
 def knows(key: str) -> bool:

@@ -34,6 +34,12 @@ PERSON_FIELDS = (
 """Fields of `study` that no software can fill; empty ones are shown as not stated."""
 
 
+def stated(study: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What only a person can state, by name, "" where it is missing; then other items stated."""
+    fields = {name: str(study.get(name) or "") for name in PERSON_FIELDS}
+    return [*fields.items(), *(study.get("reporting") or {}).items()]
+
+
 def find_limits(
     findings: Sequence[Finding],
     *,

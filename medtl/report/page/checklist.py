@@ -93,6 +93,18 @@ ITEMS = (
     Item("comparison", "STARD-AI 18, TRIPOD+AI 12e", "software", ("comparison",), "models"),
     Item("limitations", "CLAIM 40, STARD-AI 33, TRIPOD+AI 26", "drafts", ("metrics",)),
     Item("interaction", "DECIDE-AI 2-17", "person"),
+    Item(
+        "acquisition",
+        "CLAIM 13, STARD-AI 13-14, TRIPOD+AI 5b",
+        "person",
+        ("acquisition",),
+        "cohort",
+    ),
+    Item("severity", "STARD-AI 26a-b", "person", ("severity",), "cohort"),
+    Item("ethics", "STARD-AI 6, TRIPOD+AI 17", "person", ("ethics",)),
+    Item("registration", "CLAIM 34, STARD-AI 36, TRIPOD+AI 18d", "person", ("registration",)),
+    Item("annotators", "CLAIM 16-17, STARD-AI 12, TRIPOD+AI 8b", "person", ("annotators",)),
+    Item("dates", "STARD-AI 9, TRIPOD+AI 5b", "person", ("dates",)),
     Item("funding", "CLAIM 44, STARD-AI 38-39, TRIPOD+AI 18a-b", "person", ("funding",)),
     Item("availability", "CLAIM 43, STARD-AI 40a, TRIPOD+AI 18e-f", "person", ("availability",)),
 )
@@ -134,11 +146,17 @@ def checklist(
     return rows
 
 
+DRAFTED = {"acquisition": "devices", "severity": "severities"}
+"""What a person states -> the facts from which software can draft it."""
+
+
 def _state(item: Item, known: frozenset[str]) -> State:
     """The state of an item."""
     filled: dict[str, State] = {"software": "filled", "drafts": "draft", "person": "stated"}
     if item.needs and known.issuperset(item.needs):
         return filled[item.who]
+    if any(DRAFTED.get(name) in known for name in item.needs):
+        return "draft"
     return "person" if item.who == "person" else "absent"
 
 
@@ -170,6 +188,8 @@ def known_content(
         "intervals": any(_has(row, "low") for row in rows),
         "cohort": any(number(split.get("images")) for split in cohort.get("splits", {}).values()),
         "demographics": _has_characteristics(cohort),
+        "devices": _has_levels(cohort, "device") or _has_levels(cohort, "manufacturer"),
+        "severities": _has_levels(cohort, "severity"),
         "flow": bool(cohort.get("excluded") or (cohort and records.get("data_quality"))),
         "cohort_excluded": bool(cohort.get("excluded")),
         "split": bool(cohort.get("split_hash")),
@@ -179,7 +199,8 @@ def known_content(
         "weights": "weights" in (records.get("recipe_text") or ""),
         "history": bool(records.get("history")),
         "environment": bool(records.get("environment")),
-        "gallery": bool(gallery),
+        # Pictures without a map of what raised the score explain nothing.
+        "gallery": any(case.get("overlay") for group in gallery or [] for case in group["cases"]),
         "threshold": any(finding.point for finding in findings),
         "counts": any(c["tp"] + c["fn"] and c["fp"] + c["tn"] for c in counted),
         # Brier and ECE exist for one class too, and say nothing there.
@@ -193,7 +214,8 @@ def known_content(
         "limitations": bool(findings),
         "comparison": bool(metrics.get("comparison") or metrics.get("readers")),
     }
-    return frozenset(str(name) for name, value in [*there.items(), *study.items()] if value)
+    said = {**study, **(study.get("reporting") or {})}
+    return frozenset(str(name) for name, value in [*there.items(), *said.items()] if value)
 
 
 CLUSTERS = ("site=", "scanner=", "hospital=")
@@ -203,6 +225,12 @@ CLUSTERS = ("site=", "scanner=", "hospital=")
 def _has(row: Row, part: str) -> bool:
     """Whether a measure has a value, or an end of its interval."""
     return number(row.get(part)) is not None
+
+
+def _has_levels(cohort: Row, column: str) -> bool:
+    """Whether some case of a part has a known value of a column."""
+    parts = (cohort.get("splits") or {}).values()
+    return any(set(map(str, part.get(column) or {})) - {"", "unknown"} for part in parts)
 
 
 def _has_characteristics(cohort: Row) -> bool:
@@ -222,17 +250,18 @@ def guidelines() -> dict[str, Any]:
     return dict(load_yaml(Path(__file__).with_name("guidelines.yaml")))
 
 
-def dossier(known: frozenset[str]) -> list[dict[str, str]]:
+def dossier(known: frozenset[str], study: Row) -> list[dict[str, str]]:
     """Every item of every guideline, with its own number and its state.
 
     Args:
         known: Of `known_content`.
+        study: What a person stated; it stands beside its item.
 
-    >>> rows = dossier(frozenset({"intervals"}))
+    >>> rows = dossier(frozenset({"intervals"}), {})
     >>> [(row["no"], row["state"]) for row in rows if row["guideline"] == "CLAIM 2024"][28]
     ('29', 'filled')
     """
-    rows = []
+    rows, said = [], {**study, **(study.get("reporting") or {})}
     for name, guideline in guidelines().items():
         for item in guideline["items"]:
             state = _state(Item("", "", item["who"], (item["needs"],)), known)
@@ -240,6 +269,7 @@ def dossier(known: frozenset[str]) -> list[dict[str, str]]:
                 {
                     **{"guideline": name, "no": item["no"], "text": item["text"]},
                     **{"state": state, "words": plain(f"check.state.{state}")},
+                    "said": str(said.get(item["needs"]) or ""),
                 }
             )
     return rows

@@ -139,7 +139,7 @@ def _case(entry: Row) -> dict[str, Any]:
     shown = "–" if score is None else f"{score:.3f}" if 0 <= score <= 1 else f"{score:g}"
     scores = plain("cases.score_only", score=shown)
     if entry.get("value"):
-        scores = str(entry["value"])
+        scores = translated(entry["value"]).replace("(-", "(−")
     if threshold is not None:
         scores = plain("cases.score", score=shown, threshold=threshold_text(threshold))
     return {
