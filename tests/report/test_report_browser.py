@@ -236,6 +236,32 @@ def test_everything_is_reached_by_keyboard_and_has_a_name(opened: Any) -> None:
     assert view.page.evaluate("document.activeElement.className") == "skip"
 
 
+BARE_HEADINGS = """
+() => [...document.querySelectorAll('h2, h3')].filter((h) => h.checkVisibility()).filter((h) => {
+  for (let e = h.nextElementSibling; e; e = e.nextElementSibling) {
+    if (/^H[23]$/.test(e.tagName)) return e.tagName <= h.tagName;
+    if (e.checkVisibility() && e.getBoundingClientRect().height > 1) return false;
+  }
+  return h.nextElementSibling !== null;
+}).map((h) => h.textContent)
+"""
+
+CUT_OFF = """
+() => [...document.querySelectorAll('.finding .legend dd, .finding .legend dt')].filter((e) => {
+  const box = e.closest('.thousand-block').getBoundingClientRect();
+  return e.checkVisibility() && e.getBoundingClientRect().right > box.right + 1;
+}).map((e) => e.textContent)
+"""
+
+
+@pytest.mark.parametrize("kind", ["several", "bone_age"])
+def test_a_print_has_no_heading_without_content_and_nothing_cut(opened: Any, kind: str) -> None:
+    view = opened(kind, viewport={"width": 688, "height": 1000})
+    view.page.emulate_media(media="print")
+    assert view.page.evaluate(BARE_HEADINGS) == []
+    assert view.page.evaluate(CUT_OFF) == []
+
+
 @pytest.mark.parametrize("size", ["A4", "Letter"])
 def test_prints_light_with_page_one_on_one_page(opened: Any, tmp_path: Path, size: str) -> None:
     view = opened("single", color_scheme="dark")
