@@ -50,6 +50,20 @@ def test_one_class_without_age_or_sex_ticks_nothing_that_is_empty(tmp_path: Path
     assert all(row["state"] in ("person", "absent") for row in dossier(frozenset(), {}))
 
 
+def test_a_single_group_or_part_is_no_comparison(tmp_path: Path) -> None:
+    rows = {"case_id": [f"c{i}" for i in range(60)], "patient_id": [f"p{i}" for i in range(60)],
+            "label": "pneumonia", "y_true": [0, 1] * 30, "sex": "F", "site": "Seoul",
+            "y_score": np.linspace(0.01, 0.9, 60)}  # fmt: skip
+    pd.DataFrame(rows).to_csv(tmp_path / "t.csv", index=False)
+    page = report_table(tmp_path / "t.csv", tmp_path / "out")
+    with page.with_name("reporting_checklist.csv").open(encoding="utf-8-sig") as file:
+        states = {(r["Guideline"][:5], r["No."]): r["State"] for r in csv.DictReader(file)}
+    for item in (("STARD", "23"), ("STARD", "25"), ("TRIPO", "14"), ("TRIPO", "20c"),
+                 ("TRIPO", "23b")):  # fmt: skip
+        assert states[item] == "not recorded here", item
+    assert states["CLAIM", "36"] == "filled in by software"
+
+
 def test_a_complete_run_fills_what_software_can(tmp_path: Path) -> None:
     page = Run(example.write_run(tmp_path / "run")).report()
     with page.with_name("reporting_checklist.csv").open(encoding="utf-8-sig") as file:

@@ -5,6 +5,7 @@ A state comes from content: a record that is there and empty fills nothing.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -174,6 +175,7 @@ def known_content(
     cohort = records.get("cohort") or {}
     rows = [row for finding in findings for row in finding.measures.values()]
     groups = [row for finding in findings for row in finding.subsets if _has(row, "value")]
+    compared = _compared(groups)
     labels = [
         counts
         for split in (cohort.get("splits") or {}).values()
@@ -190,6 +192,7 @@ def known_content(
         "demographics": _has_characteristics(cohort),
         "devices": _has_levels(cohort, "device") or _has_levels(cohort, "manufacturer"),
         "severities": _has_levels(cohort, "severity"),
+        "parts": _has_characteristics(cohort) and len(cohort["splits"]) > 1,
         "flow": bool(cohort.get("excluded") or (cohort and records.get("data_quality"))),
         "cohort_excluded": bool(cohort.get("excluded")),
         "split": bool(cohort.get("split_hash")),
@@ -205,8 +208,8 @@ def known_content(
         "counts": any(c["tp"] + c["fn"] and c["fp"] + c["tn"] for c in counted),
         # Brier and ECE exist for one class too, and say nothing there.
         "calibration": any(_has(f.named("calibration_slope"), "value") for f in findings),
-        "subgroups": bool(groups),
-        "clusters": any(str(row["subset"]).startswith(CLUSTERS) for row in groups),
+        "subgroups": bool(compared),
+        "clusters": bool(compared & CLUSTERS),
         "recalibration": bool(metrics.get("recalibrations")),
         "variants": bool(metrics.get("variants")),
         "worst": bool(metrics.get("worst") or gallery),
@@ -218,8 +221,15 @@ def known_content(
     return frozenset(str(name) for name, value in [*there.items(), *said.items()] if value)
 
 
-CLUSTERS = ("site=", "scanner=", "hospital=")
-"""Beginnings of subsets that are places, between which results may differ."""
+CLUSTERS = frozenset({"site", "scanner", "hospital"})
+"""Columns whose groups are places, between which results may differ."""
+
+
+def _compared(groups: Sequence[Row]) -> set[str]:
+    """The columns with more than one group that has a result; one group compares nothing."""
+    subsets = {str(row["subset"]) for row in groups}
+    columns = Counter(subset.partition("=")[0] for subset in subsets)
+    return {column for column, n in columns.items() if n > 1}
 
 
 def _has(row: Row, part: str) -> bool:
