@@ -291,6 +291,7 @@ def predict(
     if (data is None) == (dicomweb is None) or (dicomweb is None) != (study is None):
         raise MedtlError("nothing to predict", expected="DATA, or --dicomweb URL with --study UID")
     from medtl.run.folder import Run
+    from medtl.run.use.calibration import probability_lines
 
     run = Run(run_folder)
     with bars() as shown:
@@ -301,6 +302,8 @@ def predict(
     if done.left_out:
         print(f"{done.left_out} objects of the study are no images and were left out")
     print(f"{done.images} images predicted: {out}")
+    if run.files.metrics.is_file():
+        print("\n".join(probability_lines(run.recalibrations, run.metrics)))
     for flag, count in done.unknown.items():
         print(f"{count} of them: {flag.replace('_', ' ')}, so the network was told nothing of it")
     if done.flagged or done.quarantined:

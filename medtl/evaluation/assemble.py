@@ -16,7 +16,7 @@ from medtl.evaluation.bands import band_strata
 from medtl.evaluation.classification import LabelRows
 from medtl.evaluation.cohort import describe_table
 from medtl.evaluation.curves import Curve, label_curves
-from medtl.evaluation.exclusive import exclusive_classes
+from medtl.evaluation.exclusive import choice_measures, choices
 from medtl.evaluation.finding_rows import label_rows, refuse_mixtures, with_defaults, worst_cases
 from medtl.evaluation.own import NO_METRICS, OwnMetric, own_measures
 from medtl.evaluation.result import Evaluation, Kind, storable
@@ -59,6 +59,7 @@ def evaluate(  # noqa: PLR0913 - one call states a whole evaluation
     unit: str = "",
     model: str | None = None,
     metrics: Mapping[str, OwnMetric] = NO_METRICS,
+    recalibrations: Sequence[Recalibrated] | None = None,
     ci: CI = CI95,
 ) -> Evaluation:
     """Return every measure of one model's predictions on its test rows.
@@ -81,6 +82,7 @@ def evaluate(  # noqa: PLR0913 - one call states a whole evaluation
             with it on the same cases. Its rows may be joined by those of human `reader`s.
         metrics: Own measures by name, each a function of truth and score of the test rows, `(n,)`
             and `(n,)`, that returns a number; their intervals are bootstrapped over patients.
+        recalibrations: Kept with a model; None fits where the validation rows call for one.
         ci: Level and bootstrap of the intervals.
 
     Raises:
@@ -113,13 +115,15 @@ def evaluate(  # noqa: PLR0913 - one call states a whole evaluation
         points, unset = _operating_points(names, labels, rule, operating_points)
         read, missing = models.reader_points(readings, ci)
         tests = [labels["test", name] for name in names]
+        kept = recalibrations and [one for one in recalibrations if {*one.labels} <= {*names}]
         vals = [labels.get(("val", name)) for name in names]
         found = _evaluate_classification(
-            table[table["split"] == "test"],
+            table,
             list(zip(tests, vals, strict=True)),
             points,
             _of_each(names, prevalence),
             bool(classes),
+            kept,
             ci,
         )
         notes = [*notes, *left_out, *missing, *unset, *found.notes]
@@ -154,16 +158,19 @@ def _kind_of(table: pd.DataFrame) -> Kind:
 
 
 def _evaluate_classification(
-    on_test: pd.DataFrame,
+    table: pd.DataFrame,
     labels: Sequence[tuple[LabelRows, LabelRows | None]],
     points: Mapping[str, OperatingPoint],
     prevalences: Mapping[str, float],
     ordered: bool,
+    mended: Sequence[Recalibrated] | None,
     ci: CI,
 ) -> Evaluation:
     """Evaluate every label on test, beside validation; then what belongs to all of them."""
+    on_test, on_val = (table[table["split"] == split] for split in ("test", "val"))
     thresholds = {label: point.threshold for label, point in points.items()}
     tests = [test for test, _ in labels]
+    names = [rows.label for rows in tests]
     measures: list[Measure] = []
     curves: list[Curve] = []
     notes: list[str] = []
@@ -180,17 +187,16 @@ def _evaluate_classification(
         absent = [rows.label for rows in tests if rows.scores.one_class]
         if absent:
             notes.append(f"left out of the macro means, one class only: {', '.join(absent)}")
-        names = [rows.label for rows in tests]
-        exclusive, matrix = exclusive_classes(on_test, names, ci, ordered=ordered)
-        measures += exclusive
-        if matrix is not None and not ordered:
-            notes.append("no quadratic kappa: the classes have no stated order")
-    mended: list[Recalibrated] = []
-    for test, val in labels if matrix is None else ():  # else the probabilities sum to 1
-        if (done := fit_where_needed(test, val, ci)) is None:
-            continue
-        after, drawn = after_recalibration(test, done, prevalences.get(test.label), ci)
-        mended, measures, curves = [*mended, done], [*measures, *after], [*curves, *drawn]
+        if (chosen := choices(on_test, names)) is not None:
+            of_choice, matrix = choice_measures(chosen, names, ci, ordered=ordered)
+            measures += of_choice
+            if not ordered:
+                notes.append("no quadratic kappa: the classes have no stated order")
+    if mended is None:
+        vals, of_classes = {v.label: v for _, v in labels if v}, choices(on_val, names)
+        mended = fit_where_needed(tests, vals, of_classes, ci, exclusive=matrix is not None)
+    after, drawn = after_recalibration(on_test, mended, prevalences, ci)
+    measures, curves = [*measures, *after], [*curves, *drawn]
     measures += _subgroups(tests, thresholds, ci)
     promised = promises(tuple(points.values()), measures)
     missing = missing_scores(on_test, thresholds, ci)

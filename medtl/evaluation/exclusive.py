@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,24 +20,27 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def exclusive_classes(
-    table: pd.DataFrame, classes: Sequence[str], ci: CI, *, ordered: bool = False
-) -> tuple[list[Measure], dict[str, Any] | None]:
-    """Return the measures of a choice among classes and its matrix, if the labels exclude another.
+@dataclass(frozen=True)
+class Choices:
+    """Cases of which exactly one class is true: its number `(n,)`, scores `(n, K)`, patients."""
 
-    They do if every case has one row per class, one truth of 1, and scores that sum to 1. The
-    predicted class is the one of the highest score (the first of equals).
+    truth: IntArray
+    scores: FloatArray
+    patients: IntArray
+
+
+def choices(table: pd.DataFrame, classes: Sequence[str]) -> Choices | None:
+    """Return the cases as choices among the labels, None for labels that may occur together.
+
+    They exclude each other if every case has one row per class, one truth of 1, and scores that
+    sum to 1.
 
     Args:
-        table: Test rows with `case_id`, `patient_id`, `label`, `y_true`, `y_score`.
-        classes: Labels in the order of the matrix.
-        ci: Level and bootstrap of the intervals.
-        ordered: Whether that order means something; the quadratic kappa needs it.
-
-    Returns:
-        Measures (label "overall", and of each class the share that was called it) and {"classes",
-        "matrix"}; nothing and None for labels that may occur together.
+        table: Rows of one split with `case_id`, `patient_id`, `label`, `y_true`, `y_score`.
+        classes: Labels in the order of the scores.
     """
+    if len(classes) < 2 or not {*classes} <= {*table["label"]}:
+        return None
     wide = table.pivot(index="case_id", columns="label", values=["y_true", "y_score"])
     truths = wide["y_true"][list(classes)].to_numpy(float)
     scores = wide["y_score"][list(classes)].to_numpy(float)
@@ -45,13 +48,33 @@ def exclusive_classes(
     truths, scores = truths[complete], scores[complete]
     one_truth = bool((truths.sum(axis=1) == 1).all())
     if not (complete.any() and one_truth and np.allclose(scores.sum(axis=1), 1, atol=1e-3)):
-        return [], None
-    truth, called = truths.argmax(axis=1), scores.argmax(axis=1)
+        return None
     owners = table.drop_duplicates("case_id").set_index("case_id")["patient_id"]
     patients = np.unique(owners.loc[wide.index[complete]].to_numpy(), return_inverse=True)[1]
+    return Choices(truths.argmax(axis=1), scores, patients)
+
+
+def choice_measures(
+    rows: Choices, classes: Sequence[str], ci: CI, *, ordered: bool = False
+) -> tuple[list[Measure], dict[str, Any]]:
+    """Return the measures of a choice among classes and its matrix.
+
+    The predicted class is the one of the highest score (the first of equals).
+
+    Args:
+        rows: Test cases.
+        classes: Labels in the order of the matrix.
+        ci: Level and bootstrap of the intervals.
+        ordered: Whether that order means something; the quadratic kappa needs it.
+
+    Returns:
+        Measures (label "overall", and of each class the share that was called it) and {"classes",
+        "matrix"}.
+    """
+    truth, patients, called = rows.truth, rows.patients, rows.scores.argmax(axis=1)
     accuracy = proportion_of_rows("accuracy", truth == called, patients=patients, ci=ci)
     blank = ci.blank("", accuracy.n, patients=accuracy.n_patients)
-    statistics = _statistics(truth, called, scores)
+    statistics = _statistics(truth, called, rows.scores)
     names = [*CLASS_SUMMARIES, "auroc_hand_till"]
     reason = "fewer than two classes occur"
     few = ci.affordable(truth.size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,7 @@ class RunResults:
         pictures: The entries of its list.
         environment: What the run was made with; may be empty.
         checkpoint: The best model; it may be gone.
+        probabilities: (case, label) of `predictions` -> mended probability, where there is one.
     """
 
     folder: Path
@@ -67,6 +68,7 @@ class RunResults:
     pictures: Sequence[Mapping[str, Any]]
     environment: Mapping[str, Any]
     checkpoint: Path
+    probabilities: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
 
 def read_results(run: RunResults, table: Path | None = None) -> list[Result]:
@@ -99,7 +101,8 @@ def read_results(run: RunResults, table: Path | None = None) -> list[Result]:
                 where=source.name,
                 fix="Predict the images again with this version",
             )
-        findings = _findings(rows, run.thresholds, source.name)
+        mended = run.probabilities if table is None else {}
+        findings = _findings(rows, run.thresholds, mended, source.name)
         masks = tuple(_mask(row["prediction"], source) for row in rows if row.get("prediction"))
         results.append(Result(case_id, content, findings, masks, tuple(pictures.get(case_id, ()))))
     return results
@@ -127,7 +130,12 @@ def read_algorithm(run: RunResults, made: Path) -> Algorithm:
     )
 
 
-def _findings(rows: list[Row], thresholds: Mapping[str, float], where: str) -> tuple[Finding, ...]:
+def _findings(
+    rows: list[Row],
+    thresholds: Mapping[str, float],
+    probabilities: Mapping[tuple[str, str], float],
+    where: str,
+) -> tuple[Finding, ...]:
     """The scores of one case; rows without a score are left out."""
     found = []
     for row in rows:
@@ -139,9 +147,9 @@ def _findings(rows: list[Row], thresholds: Mapping[str, float], where: str) -> t
         except ValueError:
             raise PredictionsError("y_score is not a number", where=where) from None
         if math.isfinite(score):
-            probability = row.get("probability") or ""
-            mended = float(probability) if probability else None
-            found.append(Finding(label, score, thresholds.get(label), mended))
+            written = row.get("probability") or probabilities.get((row["case_id"], label))
+            probability = None if written is None else float(written)
+            found.append(Finding(label, score, thresholds.get(label), probability))
     if len({finding.label for finding in found}) < len(found):
         raise PredictionsError(
             "several scores of one case and label", expected="the table of one model", where=where

@@ -32,7 +32,7 @@ __all__, __getattr__, __dir__ = lazily(
         "resampling": "bootstrap_function",
         "scores": "CI Readings Scores certain_truth usable_rows",
         "subgroups": "gaps mean_gaps",
-        "temperature": "fit_recalibration",
+        "temperature": "fit_class_temperature fit_recalibration",
         "transfer.random_effects": "random_effects",
         "transfer.shift": "difference_between standardised_difference",
         "transfer.updating": "advise_update updating_ladder",

@@ -6,17 +6,36 @@ And the logistic regression of a truth on a logit, which is the arithmetic under
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from medtl.errors import PredictionsError
-from medtl.metrics.scores import Scores, Truth, Values, probabilities
+from medtl.metrics.scores import (
+    Ids,
+    Scores,
+    Truth,
+    Values,
+    is_clustered,
+    num_patients,
+    patient_codes,
+    probabilities,
+)
 from medtl.types import BoolArray, FloatArray
 
 CLIP = 1e-12
 """Nearest that a probability comes to 0 or 1 before its logit is taken."""
+
+
+SLOPES = (0.8, 1.25)
+"""Calibration slopes that need no recalibration (and no warning)."""
+
+IN_THE_LARGE = (-math.log(1.25), math.log(1.25))
+"""Errors of the mean logit that need none: odds that are right but for a quarter."""
+
+FLATTEST, STEEPEST = 1e-3, 100.0
+"""Slopes between which one of several classes is looked for; 100 is a temperature of 0.01."""
 
 
 def logit(probability: FloatArray) -> FloatArray:
@@ -27,6 +46,16 @@ def logit(probability: FloatArray) -> FloatArray:
     """
     clipped = np.clip(probability, CLIP, 1 - CLIP)
     return np.asarray(np.log(clipped) - np.log1p(-clipped))
+
+
+def outside(interval: tuple[float | None, float | None], bounds: tuple[float, float]) -> bool:
+    """Return whether a whole interval, if there is one, lies outside two bounds.
+
+    >>> outside((0.25, 0.41), SLOPES), outside((None, None), SLOPES)
+    (True, False)
+    """
+    low, high = interval
+    return low is not None and high is not None and (high < bounds[0] or low > bounds[1])
 
 
 def separates(truth: BoolArray, values: FloatArray) -> bool:
@@ -119,6 +148,11 @@ class Recalibration:
         score = probabilities(np.asarray(y_score, dtype=float))
         return expit(self.intercept + self.slope * logit(score))
 
+    def jointly(self, y_score: ArrayLike) -> FloatArray:
+        """Return the probabilities of classes that exclude each other, `(n, K)`: they sum to 1."""
+        raised = np.clip(np.asarray(y_score, dtype=float), CLIP, 1) ** self.slope
+        return np.asarray(raised / raised.sum(axis=1, keepdims=True))
+
 
 def fit_recalibration(
     y_true: Truth, y_score: Values = None, *, method: str = "temperature", fitted_on: str = "val"
@@ -162,3 +196,51 @@ def fit_recalibration(
             expected="both classes, not separated by the score, and a score that ranks them",
         )
     return Recalibration(method, slope, intercept, fitted_on, truth.size, error)
+
+
+def fit_class_temperature(
+    y_class: ArrayLike, y_score: ArrayLike, *, patients: Ids = None, fitted_on: str = "val"
+) -> Recalibration:
+    """Return the one temperature of classes that exclude each other, by maximum likelihood.
+
+    Args:
+        y_class: `(n,)` number of the true class.
+        y_score: `(n, K)` probabilities that sum to 1.
+        patients: `(n,)` identifiers, or None for one row per patient: the error is over patients.
+        fitted_on: Name of the split, for the record.
+
+    Raises:
+        PredictionsError: If there is no finite, positive slope.
+
+    Reference:
+        Guo et al., ICML 2017, section 4.2: softmax(z / T), here of z = log p.
+
+    >>> sharp = [[0.9, 0.05, 0.05], [0.05, 0.9, 0.05], [0.05, 0.05, 0.9]]
+    >>> round(fit_class_temperature([0, 1, 1], sharp).temperature, 3)  # log(18) / log(4)
+    2.085
+    """
+    from scipy.optimize import brentq
+
+    scores = np.asarray(y_score, dtype=float)
+    values = np.log(np.clip(scores, CLIP, 1))
+    right = values[np.arange(len(values)), np.asarray(y_class, dtype=np.int64)]
+    at = Recalibration("temperature", 1, 0, fitted_on, len(values), 0)
+
+    def lacking(slope: float) -> FloatArray:
+        return np.asarray(right - (replace(at, slope=slope).jointly(scores) * values).sum(axis=1))
+
+    if not (lacking(FLATTEST).sum() > 0 > lacking(STEEPEST).sum()):
+        raise PredictionsError(
+            f"no finite, positive slope for temperature scaling on the {fitted_on} rows",
+            expected="true classes that are mostly, and not always, those of the highest score",
+        )
+    slope = brentq(lambda slope: float(lacking(slope).sum()), FLATTEST, STEEPEST, xtol=1e-12)
+    mended = replace(at, slope=slope).jointly(scores)
+    mean = (mended * values).sum(axis=1, keepdims=True)
+    information = float((mended * (values - mean) ** 2).sum())
+    codes = patient_codes(patients, len(values))
+    spread = information
+    if is_clustered(codes):
+        sums, clusters = np.bincount(codes, lacking(slope)), num_patients(codes)
+        spread = float(sums @ sums) * clusters / max(clusters - 1, 1)
+    return replace(at, slope=slope, slope_error=math.sqrt(spread) / information)

@@ -27,6 +27,7 @@ from medtl.report.page import finding as view
 from medtl.report.page import sections as records
 from medtl.report.page.checklist import checklist, dossier, guidelines, known_content
 from medtl.report.page.gravest import concern_lines
+from medtl.report.page.probability import answers
 from medtl.report.svg import panels
 from medtl.storage.atomic import write_json, write_text
 
@@ -234,6 +235,7 @@ def _block(finding: view.Finding, metrics: Row, prevalence: float | None) -> dic
         "at_point": finding.shown(view.AT_POINT),
         "discrimination": finding.shown(view.DISCRIMINATION),
         "calibration": finding.shown(view.CALIBRATION),
+        "probability": answers(finding, metrics) if finding.classified else None,
         "transfer": [(row.get("split"), view.show(row)) for row in finding.transfer],
     }
 

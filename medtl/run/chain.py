@@ -31,6 +31,7 @@ from medtl.run.build import (
 from medtl.run.files import RunFiles, portable
 from medtl.run.folder import Run
 from medtl.run.prepare import Prepared, prepare, read_study
+from medtl.run.use.calibration import keep_recalibrations
 from medtl.storage.atomic import write_json
 from medtl.training import fit as loop
 from medtl.training.callbacks import (
@@ -80,7 +81,7 @@ def run_study(
         prepared = prepare(recipe, run, manifest=manifest, progress=progress)
         fit(prepared, run, resume=resume, callbacks=callbacks, metric=metric)
         predict(prepared, run, progress=progress)
-        run.evaluate()
+        keep_recalibrations(run.files.best, run.evaluate().recalibrations)
         illustrate(prepared, run, progress=progress)
         run.report()
         run.seal()

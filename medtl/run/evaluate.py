@@ -30,6 +30,8 @@ from medtl.types import OperatingPoint
 if TYPE_CHECKING:
     import pandas as pd
 
+    from medtl.evaluation.statements.recalibrated import Recalibrated
+
 KNOWN_STRATA = ("age", "sex", "view", "site", "scanner")
 """Columns that a foreign table is broken down by when the user names none."""
 
@@ -91,6 +93,7 @@ def evaluate_rows(  # noqa: PLR0913 - one call states a whole evaluation
     classes: Sequence[str] = (),
     unit: str = "",
     exams: Combine | None = None,
+    recalibrations: Sequence[Recalibrated] | None = None,
 ) -> Evaluation:
     """Return the statistics of a run's predictions.
 
@@ -103,6 +106,7 @@ def evaluate_rows(  # noqa: PLR0913 - one call states a whole evaluation
         classes: Of the recipe, in its order; it counts where they are the labels.
         unit: Of a regression ("%"), "" for other kinds of study and for bone age.
         exams: How the scores of an exam's images become one; None judges images.
+        recalibrations: That its checkpoint keeps; None fits where validation calls for one.
     """
     rows = with_overlaps(rows, files.predictions, files.overlaps)
     rows, combined = by_exam(rows, exams) if exams else (rows, [])
@@ -115,6 +119,7 @@ def evaluate_rows(  # noqa: PLR0913 - one call states a whole evaluation
         strata=present,
         classes=classes if labels <= {*classes} else (),
         unit=unit,
+        recalibrations=recalibrations,
     )
     result = _said_by("run", result)
     openings = count_openings(files.folder.resolve().parent / OPENINGS, rows, "")

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 from medtl.cases.predictions import read_predictions
 from medtl.cases.splits import split_hash
 from medtl.errors import MedtlError, RunError
-from medtl.evaluation.result import Evaluation, built
-from medtl.evaluation.statements.recalibrated import Recalibrated
+from medtl.evaluation.result import Evaluation
 from medtl.recipe.schema import Recipe, parse_recipe
 from medtl.run.files import UNSEALED, RunFiles, portable, refuse_existing
+from medtl.run.use.calibration import kept_recalibrations, own_probabilities, recalibrations_of
 from medtl.storage.atomic import read_json, remove_leftovers, sha256_file, write_json, write_text
 from medtl.storage.lock import locked
 from medtl.storage.traces import SHORTEST_BYTES, find_traces
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from torch import nn
 
+    from medtl.evaluation.statements.recalibrated import Recalibrated
     from medtl.export.objects import Exported
-    from medtl.metrics.temperature import Recalibration
     from medtl.prediction.sink import TrainedModel
     from medtl.run.evaluate import TableOptions
     from medtl.run.predicted import Predictions
@@ -194,11 +194,9 @@ class Run:
         return {point["label"]: float(point["threshold"]) for point in points}
 
     @property
-    def recalibrations(self) -> dict[str, Recalibration]:
-        """Label -> what mends its probabilities, where validation called for it."""
-        metrics = self.metrics if self.files.metrics.is_file() else {}
-        found = built(tuple[Recalibrated, ...], metrics.get("recalibrations", ()))
-        return {done.label: done.fit for done in found}
+    def recalibrations(self) -> tuple[Recalibrated, ...]:
+        """What mends its probabilities, where validation called for it."""
+        return recalibrations_of(self.files)
 
     @property
     def gallery(self) -> list[dict[str, Any]]:
@@ -251,6 +249,7 @@ class Run:
             classes=recipe["data"].get("classes", ()),
             unit=recipe.get("task", {}).get("unit") or "",
             exams=recipe["data"].get("exam_score"),
+            recalibrations=kept_recalibrations(self.files.best),
         )
         write_json(self.files.metrics, found.to_json())
         return found
@@ -407,6 +406,7 @@ class Run:
         files = self.files
         for file in (files.recipe, files.manifest, files.predictions):
             self._reached(file, "its end")
+        exams = (self.stored_recipe.get("data") or {}).get("exam_score")
         results = RunResults(
             folder=self.path,
             recipe=self.stored_recipe,
@@ -417,6 +417,7 @@ class Run:
             gallery=files.gallery,
             environment=self.environment if files.environment.is_file() else {},
             checkpoint=files.best,
+            probabilities=own_probabilities(self.predictions, self.recalibrations, exams),
         )
         return export_results(
             results,

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from medtl.cases.manifest import manifest_columns, read_manifest
@@ -18,11 +17,11 @@ from medtl.cases.pseudonyms import load_salt, pseudonym
 from medtl.data.reader import ReadRecord, decode_cases
 from medtl.errors import ManifestError, RunError
 from medtl.io.dicom.web import Server, fetch_study
-from medtl.metrics.temperature import Recalibration
 from medtl.prediction.likeness import unlike_training
 from medtl.prediction.mask_writer import sink_of
 from medtl.prediction.sink import Model
 from medtl.run.predicted import Predictions
+from medtl.run.use.calibration import add_probabilities, judged_score
 from medtl.storage.atomic import write_json
 from medtl.storage.tables import read_table
 from medtl.types import Case, Manifest, Progress, silent
@@ -30,11 +29,11 @@ from medtl.types import Case, Manifest, Progress, silent
 if TYPE_CHECKING:
     import pandas as pd
 
+    from medtl.evaluation.statements.recalibrated import Recalibrated
+
 TABLES = {".csv", ".parquet"}
 """Endings of a manifest; anything else is an image or a folder of images."""
 
-
-NO_RECALIBRATION: Mapping[str, Recalibration] = MappingProxyType({})
 
 TEXTS = TABLES | {".yaml", ".yml", ".json", ".txt", ".md"}
 """Endings of what lies beside images and is none."""
@@ -47,7 +46,7 @@ def predict_images(
     *,
     own: Path,
     thresholds: Mapping[str, float],
-    recalibrations: Mapping[str, Recalibration] = NO_RECALIBRATION,
+    recalibrations: Sequence[Recalibrated] = (),
     progress: Progress = silent,
 ) -> Predictions:
     """Predict images, and write the table if it has a place; see `Run.predict`.
@@ -58,7 +57,7 @@ def predict_images(
         out: Where the table goes, checked; None writes nothing.
         own: The run's `manifest.csv`, read when `data` is the manifest that the run was made of.
         thresholds: Label -> frozen threshold.
-        recalibrations: Label -> what mends its probabilities; they stand beside the scores.
+        recalibrations: What mends the probabilities; they stand beside the scores.
         progress: Told of reading and predicting.
 
     Raises:
@@ -86,9 +85,10 @@ def predict_images(
     table = sink.predict(trained, scores, cases, reader, folder)
     unlike = {r.case_id: unlike_training(r.facts, trained.meta["profile"]) for r in records}
     if not is_own:
-        _add_columns(table, cases, manifest.root, thresholds)
+        judged = judged_score(table, trained.recipe.data.exam_score)
+        _add_columns(table, cases, manifest.root, thresholds, judged)
         if recalibrations:
-            add_probabilities(table, recalibrations)
+            add_probabilities(table, recalibrations, judged)
         hashes = {r.case_id: r.sha256 for r in records}  # `medtl export` finds the images by them
         table["content_sha256"] = table["case_id"].map(hashes)
         table["unlike_training"] = table["case_id"].map(lambda c: "; ".join(unlike[c]))
@@ -211,40 +211,22 @@ def _manifest_of_files(data: Path) -> Manifest:
 
 
 def _add_columns(
-    table: pd.DataFrame, cases: Sequence[Case], root: Path, thresholds: Mapping[str, float]
+    table: pd.DataFrame,
+    cases: Sequence[Case],
+    root: Path,
+    thresholds: Mapping[str, float],
+    judged: str,
 ) -> None:
     """Add the file, its frame and, where a threshold was frozen, the decision (1 positive)."""
     if thresholds:
         table["threshold"] = table["label"].map(thresholds)
         known = table["threshold"].notna()
-        decision = (table["y_score"] >= table["threshold"]).where(known)
+        decision = (table[judged] >= table["threshold"]).where(known)
         table["decision"] = decision.astype("Int64")
     files = {case.case_id: _relative(case.image, root) for case in cases}
     table["file"] = table["case_id"].map(files)
     if any(case.frame is not None for case in cases):
         table["frame"] = table["case_id"].map({case.case_id: case.frame for case in cases})
-
-
-def add_probabilities(table: pd.DataFrame, recalibrations: Mapping[str, Recalibration]) -> None:
-    """Add the mended probability, and the threshold on its scale where there is one.
-
-    Scores and decisions stay as they are: a recalibration keeps the order of the scores. A finding
-    that needs none has its score as probability.
-
-    Args:
-        table: With `label` and `y_score` and, where thresholds were frozen, `threshold`.
-        recalibrations: Label -> fitted on validation.
-    """
-    table["probability"] = table["y_score"].astype(float)
-    if "threshold" in table:
-        table["probability_threshold"] = table["threshold"].astype(float)
-    for label, fit in recalibrations.items():
-        mine = table["label"] == label
-        table.loc[mine, "probability"] = fit(table.loc[mine, "y_score"])
-        if "threshold" in table:
-            cuts = table.loc[mine, "threshold"]
-            known = cuts[(cuts >= 0) & (cuts <= 1)]  # infinity flags nobody on any scale
-            table.loc[known.index, "probability_threshold"] = fit(known)
 
 
 def _relative(path: Path, root: Path) -> str:

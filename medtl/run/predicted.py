@@ -22,7 +22,8 @@ class Predictions:
         frame: The predictions, as `medtl.cases.predictions.read_predictions` returns them, and for
             new images `file`, `threshold`, `decision`, `content_sha256` and `unlike_training`;
             where validation called for a recalibration also `probability`, the mended score, and
-            `probability_threshold` on its scale.
+            `probability_threshold` on its scale; where exams are judged `exam_score`, of which
+            `decision` and `probability` then are.
         images: Images predicted.
         flagged: Of them, unlike the training images or odd, with what was seen.
         quarantined: Images that could not be read, with the cause.

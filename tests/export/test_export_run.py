@@ -423,3 +423,18 @@ def test_importing_the_export_loads_no_heavy_library():
     code = f"import sys, medtl.export.objects; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_what_the_run_keeps_makes_a_probability_of_its_scores(run, images, tmp_path):
+    fit = {"method": "temperature", "slope": 0.5, "intercept": 0.0, "fitted_on": "val", "n": 9,
+           "slope_error": 0.1}  # fmt: skip
+    why = {"name": "calibration_slope", "value": 0.5}
+    metrics = json.loads((run / "metrics.json").read_text())
+    write_json(run / "metrics.json", {**metrics, "recalibrations": [
+        {"label": "pneumonia", "fit": fit, "why": why}]})  # fmt: skip
+    Run(run).export(tmp_path / "out", images=images)
+    said = {entry["case_id"]: dcmread(tmp_path / "out" / entry["file"]).to_json()
+            for entry in listed(tmp_path / "out") if entry["kind"] == "SR"}  # fmt: skip
+    assert '"Probability"' in said[FIRST]
+    assert "0.75" in said[FIRST]  # 0.9 at a temperature of 2
+    assert "0.333" in said[SECOND]

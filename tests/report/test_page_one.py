@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import report_example as example
 from test_report_html import text_of, written
 
@@ -134,3 +135,63 @@ def test_who_fixed_the_threshold_is_said_only_where_it_is_known(tmp_path: Path) 
     assert "fixed on validation before the test set was opened" in written(tmp_path, metrics)
     metrics["operating_points"][0]["chosen_on"] = "given"
     assert "stated by the user; where it comes from is not recorded" in written(tmp_path, metrics)
+
+
+def line(slope: tuple[float, float], large: tuple[float, float], ending: str = "") -> list[Any]:
+    """Rows of the two measures of calibration with these intervals."""
+    rows = []
+    for name, (low, high) in (("slope", slope), ("in_the_large", large)):
+        rows.append({
+            **example.single()["measures"][0], "name": f"calibration_{name}{ending}",
+            "split": "test", "subset": "all", "status": "ok", "reason": "",
+            "value": (low + high) / 2, "low": low, "high": high,
+        })  # fmt: skip
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("slope", "large", "said"),
+    [
+        ((0.9, 1.1), (-0.1, 0.1), ["Yes, as far as this test set", "slope 1.00 (0.90 to 1.10)"]),
+        ((0.2, 0.5), (-0.1, 0.1), ["No: calibration slope 0.35", "too extreme"]),
+        ((1.5, 2.5), (-0.1, 0.1), ["No: calibration slope 2.00", "too timid"]),
+        ((0.9, 1.1), (0.5, 0.9), ["No: calibration slope 1.00", "too low throughout"]),
+        ((0.9, 1.1), (-0.9, -0.5), ["too high throughout"]),
+        ((0.7, 1.6), (-0.1, 0.1), ["Not shown either way"]),
+    ],
+)
+def test_whether_30_percent_is_3_in_10_is_answered_whatever_the_slope(
+    tmp_path: Path, slope: tuple[float, float], large: tuple[float, float], said: list[str]
+) -> None:
+    metrics = example.single()
+    kept = [row for row in metrics["measures"] if not row["name"].startswith("calibration_")]
+    page = text_of(written(tmp_path, {**metrics, "measures": kept + line(slope, large)}))
+    for words in said:
+        assert words in page
+    bare = text_of(written(tmp_path, {**metrics, "measures": kept}))
+    assert "It cannot be said: the scores are not between 0 and 1" in bare
+
+
+@pytest.mark.parametrize(
+    ("then", "short", "concern"),
+    [
+        ((0.9, 1.1), "no; mended: yes", "mends it; the mended probabilities are those to use"),
+        ((0.3, 0.6), "no; mended: no", "fitted on validation, does not mend it. Mended, the slope"),
+    ],
+)
+def test_page_one_speaks_of_the_mended_probabilities(
+    tmp_path: Path, then: tuple[float, float], short: str, concern: str
+) -> None:
+    metrics = example.single()
+    kept = [row for row in metrics["measures"] if not row["name"].startswith("calibration_")]
+    calm = (-0.1, 0.1)
+    after = line(then, calm, "_after_recalibration")
+    fit = {"label": after[0]["label"], "fit": {"method": "platt"}, "classes": []}
+    facts = {"harmful": None, "mended_by": "platt", "after": after[0]}
+    content = {**metrics, "measures": [*kept, *line((0.2, 0.5), calm), *after],
+               "recalibrations": [fit], "concerns": [{**CALIBRATION, "facts": facts}]}  # fmt: skip
+    page = text_of(written(tmp_path, content))
+    one = page.split("Intended use", 1)[0]
+    assert short in one
+    assert concern in one
+    assert "Platt scaling was fitted there" in page

@@ -22,7 +22,14 @@ from medtl.metrics.temperature import Recalibration
 from medtl.run.chain import run_study
 from medtl.run.check import read_recipe
 from medtl.run.folder import Run
-from medtl.training.checkpoint import load_checkpoint
+from medtl.run.use.calibration import (
+    add_probabilities,
+    judged_score,
+    keep_recalibrations,
+    kept_recalibrations,
+    own_probabilities,
+)
+from medtl.training.checkpoint import load_checkpoint, save_checkpoint
 from medtl.types import Measure
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "tiny_run.json"
@@ -390,17 +397,24 @@ def test_an_earlier_run_keeps_its_threshold(study, tmp_path):
     assert point.source == "run"
 
 
-def test_new_images_get_the_mended_probability_beside_the_score(study, tmp_path):
+@pytest.mark.parametrize("earlier", [False, True])
+def test_new_images_get_the_mended_probability_beside_the_score(study, tmp_path, earlier):
     recipe, run = study
     images = recipe.parent / "images"
     plain = Run(run).predict(images).frame
     assert "probability" not in plain
     copy = Run(shutil.copytree(run, tmp_path / "mended"))
-    metrics = copy.metrics
     fit = Recalibration("platt", 0.5, -0.2, "val", 6, 0.1)
     why = Measure("calibration_slope", 0.5, label="bright", split="val", low=0.4, high=0.6, n=6)
-    metrics["recalibrations"] = [plain_json(Recalibrated("bright", fit, why))]
-    copy.files.metrics.write_text(json.dumps(metrics), "utf-8")
+    if earlier:  # it said so in metrics.json alone
+        tensors, meta = load_checkpoint(copy.checkpoint)
+        assert meta.pop("recalibrations") == []  # of this run: nothing was called for
+        save_checkpoint(copy.checkpoint, tensors, meta)
+        done = [plain_json(Recalibrated("bright", fit, why))]
+        copy.files.metrics.write_text(json.dumps({**copy.metrics, "recalibrations": done}), "utf-8")
+    else:
+        keep_recalibrations(copy.checkpoint, [Recalibrated("bright", fit, why)])
+        assert copy.evaluate().recalibrations == (Recalibrated("bright", fit, why),)
     found = copy.predict(images, tmp_path / "new.csv").frame
     assert found["y_score"].tolist() == plain["y_score"].tolist()
     assert found["decision"].tolist() == plain["decision"].tolist()
@@ -412,3 +426,36 @@ def test_new_images_get_the_mended_probability_beside_the_score(study, tmp_path)
     out = tmp_path / "own.csv"
     copy.predict(recipe.parent / "manifest.csv", out)
     assert out.read_bytes() == copy.files.predictions.read_bytes()
+
+
+def test_what_mends_is_in_the_checkpoint_and_nowhere_else_is_asked(study, tmp_path):
+    _, run = study
+    copy = Run(shutil.copytree(run, tmp_path / "kept"))
+    before = copy.checkpoint.read_bytes()
+    assert kept_recalibrations(copy.checkpoint) == copy.recalibrations == ()
+    keep_recalibrations(copy.checkpoint, ())
+    assert copy.checkpoint.read_bytes() == before  # written only where it says something else
+    metrics = {**copy.metrics, "recalibrations": [{"label": "nonsense"}]}
+    copy.files.metrics.write_text(json.dumps(metrics), "utf-8")
+    assert copy.recalibrations == ()
+    copy.checkpoint.write_bytes(before[:5])
+    assert kept_recalibrations(copy.checkpoint) is None
+
+
+def test_an_exam_has_one_decision_and_one_probability():
+    rows = {"case_id": ["a", "b", "c"], "patient_id": ["p", "p", "q"], "split": "test",
+            "label": "x", "exam_id": ["e", "e", ""], "y_score": [0.2, 0.8, 0.3]}  # fmt: skip
+    table = pd.DataFrame(rows)
+    assert judged_score(table, None) == "y_score"
+    assert judged_score(table, "mean") == "exam_score"
+    assert table["exam_score"].tolist() == [0.5, 0.5, 0.3]
+    alone = table.drop(columns=["exam_id", "exam_score"])
+    judged_score(alone, "max")
+    assert alone["exam_score"].tolist() == [0.2, 0.8, 0.3]
+    fit = Recalibration("temperature", 0.5, 0.0, "val", 9, 0.1)
+    add_probabilities(table, [Recalibrated("x", fit, Measure("calibration_slope", 0.5))],
+                      "exam_score")  # fmt: skip
+    assert table["probability"].tolist() == fit(table["exam_score"]).tolist()
+    done = [Recalibrated("x", fit, Measure("calibration_slope", 0.5))]
+    assert own_probabilities(pd.DataFrame(rows), done, None)["b", "x"] == fit([0.8])[0]
+    assert own_probabilities(pd.DataFrame(rows), (), None) == {}

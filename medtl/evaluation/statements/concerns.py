@@ -13,7 +13,8 @@ from typing import Any, Literal, get_args
 from medtl.evaluation.curves import Curve
 from medtl.evaluation.statements.missing_scores import MissingScores
 from medtl.evaluation.statements.promises import Promise
-from medtl.evaluation.statements.recalibrated import SLOPES, Recalibrated, outside
+from medtl.evaluation.statements.recalibrated import Recalibrated
+from medtl.metrics.temperature import SLOPES, outside
 from medtl.types import Measure
 
 Kind = Literal[
@@ -50,8 +51,9 @@ class Concern:
         facts: What else is known, by kind. gap: `group` and `group_value`, `reference` and
             `reference_value`. target_missed: `target`, `assurance`, `refuted`. miscalibrated:
             `harmful`, threshold probabilities [from, to] at which the model is worse than acting on
-            all or on nobody, or None; `mended_by`, "temperature", "platt" or None. missing_scores:
-            `positives`, `positives_missing`, `negatives`, `negatives_missing`, and `worst` and
+            all or on nobody, or None; `mended_by`, "temperature", "platt" or None; `after`, the
+            slope then. missing_scores: `positives`, `positives_missing`, `negatives`,
+            `negatives_missing`, and `worst` and
             `best` of each measure. nothing_promised: `target`, `reason`.
     """
 
@@ -86,7 +88,7 @@ def concerns(
     ['scores_reversed']
     """
     known = {(m.label, m.subset, m.name): m for m in measures if m.split == "test"}
-    by_label = {done.label: done.fit.method for done in mended}
+    by_label = {label: done.fit.method for done in mended for label in done.labels}
     found = [
         *_reversed(measures),
         *_gaps(known),
@@ -153,8 +155,10 @@ def _miscalibrated(
         if (subset, name) != ("all", "calibration_slope"):
             continue
         harm = harmful.get(label)
-        if harm or outside(slope, SLOPES):
-            facts = {"harmful": harm, "mended_by": mended.get(label)}
+        if harm or outside((slope.low, slope.high), SLOPES):
+            facts: dict[str, Any] = {"harmful": harm, "mended_by": mended.get(label)}
+            if after := known.get((label, subset, f"{name}_after_recalibration")):
+                facts["after"] = {"value": after.value, "low": after.low, "high": after.high}
             at = slope.value, slope.low, slope.high
             yield Concern("miscalibrated", label, "all", name, *at, facts=facts)
 

@@ -3,85 +3,134 @@
 The rule: it is needed where the 95 % interval of the calibration slope of the validation rows lies
 wholly outside 0.8 to 1.25, or that of calibration in the large wholly beyond odds that are off by a
 quarter. Temperature scaling mends it, or Platt scaling where after a temperature calibration in the
-large is still not 0. Both are monotone: decisions at a threshold stay as they are.
+large is still not 0. Both are monotone: decisions at a threshold stay as they are. Classes that
+exclude each other share one temperature, whose inverse is their slope: the class of the highest
+score stays the same, and a probability has no threshold of its own.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from medtl.errors import PredictionsError
 from medtl.evaluation.classification import LabelRows, calibration_measures
 from medtl.evaluation.curves import Curve, probability_curves
+from medtl.evaluation.exclusive import Choices
+from medtl.evaluation.finding_rows import label_rows
 from medtl.metrics.calibration import calibration_line
-from medtl.metrics.scores import CI, Scores
-from medtl.metrics.temperature import Recalibration, fit_recalibration
-from medtl.types import Measure
+from medtl.metrics.intervals import normal_quantile, t_quantile
+from medtl.metrics.scores import CI, Scores, is_clustered, num_patients
+from medtl.metrics.temperature import (
+    IN_THE_LARGE,
+    SLOPES,
+    Recalibration,
+    fit_class_temperature,
+    fit_recalibration,
+    outside,
+)
+from medtl.types import FloatArray, Measure
 
-SLOPES = (0.8, 1.25)
-"""Slopes that need no recalibration (and no warning)."""
+if TYPE_CHECKING:
+    import pandas as pd
 
-IN_THE_LARGE = (-math.log(1.25), math.log(1.25))
-"""Errors of the mean logit that need none: odds that are right but for a quarter."""
+OVERALL = "overall"
+"""Label of what belongs to all of the classes together."""
 
 
 @dataclass(frozen=True)
 class Recalibrated:
-    """A recalibration of the scores of one finding, kept with the run.
+    """A recalibration of the scores of one finding, or of classes, kept with the run.
 
     Attributes:
-        label: The finding.
+        label: The finding; "overall" of classes.
         fit: Fitted on validation rows alone.
         why: The measure of the validation rows that called for it, with its interval.
+        classes: Those that exclude each other and are mended together; () of a finding.
     """
 
     label: str
     fit: Recalibration
     why: Measure
+    classes: tuple[str, ...] = ()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels whose scores it mends."""
+        return self.classes or (self.label,)
 
 
-def outside(measure: Measure, bounds: tuple[float, float]) -> bool:
-    """Return whether the whole interval of a measure lies outside two bounds.
-
-    >>> outside(Measure("calibration_slope", 0.33, low=0.25, high=0.41), SLOPES)
-    True
-    """
-    if measure.low is None or measure.high is None:
-        return False
-    return measure.high < bounds[0] or measure.low > bounds[1]
-
-
-def fit_where_needed(test: LabelRows, val: LabelRows | None, ci: CI) -> Recalibrated | None:
-    """Return the recalibration of a finding's probabilities, None where none is called for.
+def fit_where_needed(
+    tests: Sequence[LabelRows],
+    vals: Mapping[str, LabelRows],
+    of_classes: Choices | None,
+    ci: CI,
+    *,
+    exclusive: bool = False,
+) -> list[Recalibrated]:
+    """Return the recalibrations that the validation rows call for.
 
     Args:
-        test: Test rows, of which it is asked alone whether they are probabilities too.
-        val: Validation or out-of-fold rows, which decide and are fitted; None for none.
+        tests: Test rows, of which it is asked alone whether they are probabilities too.
+        vals: Label -> validation or out-of-fold rows, which decide and are fitted.
+        of_classes: The same rows as choices among classes, in the order of `tests`.
         ci: Level of the intervals of the rule.
+        exclusive: Whether the labels are classes that exclude each other.
 
     >>> rows = Scores.of([1, 1, 0, 1, 0, 0] * 40, [0.99, 0.99, 0.99, 0.01, 0.01, 0.01] * 40)
     >>> val = LabelRows("x", "val", rows, rows.patients)
-    >>> found = fit_where_needed(replace(val, split="test"), val, CI(resamples=9))
+    >>> (found,) = fit_where_needed([val], {"x": val}, None, CI(resamples=9))
     >>> found.fit.method, round(found.fit.slope, 2), found.why.name
     ('temperature', 0.15, 'calibration_slope')
     """
-    if val is None or val.scores.one_class or not val.scores.are_probabilities:
-        return None
-    if not test.scores.are_probabilities:
+    if exclusive:
+        labels = [rows.label for rows in tests]
+        fitted = [None if of_classes is None else _of_classes(of_classes, labels, ci)]
+    else:
+        fitted = [
+            _of_finding(vals[test.label], ci)
+            for test in tests
+            if test.label in vals and test.scores.are_probabilities
+        ]
+    return [done for done in fitted if done is not None]
+
+
+def _of_finding(val: LabelRows, ci: CI) -> Recalibrated | None:
+    """Return the recalibration of a finding, None where none is called for."""
+    if val.scores.one_class or not val.scores.are_probabilities:
         return None
     slope, large = _line(val.scores, ci)
-    needed = [m for m, b in ((slope, SLOPES), (large, IN_THE_LARGE)) if outside(m, b)]
+    needed = [m for m, b in ((slope, SLOPES), (large, IN_THE_LARGE)) if outside((m.low, m.high), b)]
     if not needed:
         return None
     try:
         fit = fit_recalibration(val.scores)
         left = _line(replace(val.scores, score=fit(val.scores.score)), ci)[1]
-        if outside(left, (0, 0)):
+        if outside((left.low, left.high), (0, 0)):
             fit = fit_recalibration(val.scores, method="platt")
     except PredictionsError:
         return None
     return Recalibrated(val.label, fit, replace(needed[0], label=val.label, split="val"))
+
+
+def _of_classes(val: Choices, labels: Sequence[str], ci: CI) -> Recalibrated | None:
+    """Return the common temperature of classes, None where none is called for."""
+    try:
+        fit = fit_class_temperature(val.truth, val.scores, patients=val.patients)
+    except PredictionsError:
+        return None
+    method, reach = "Wald", normal_quantile(ci.level)
+    patients = num_patients(val.patients)
+    if is_clustered(val.patients):
+        method, reach = "t, sandwich over patients", t_quantile(max(patients - 1, 1), ci.level)
+    ends = fit.slope - reach * fit.slope_error, fit.slope + reach * fit.slope_error
+    slope = ci.blank("calibration_slope", fit.n, patients=patients).ok(fit.slope, ends, method)
+    if not outside(ends, SLOPES):
+        return None
+    return Recalibrated(OVERALL, fit, replace(slope, label=OVERALL, split="val"), tuple(labels))
 
 
 def _line(rows: Scores, ci: CI) -> tuple[Measure, Measure]:
@@ -90,21 +139,60 @@ def _line(rows: Scores, ci: CI) -> tuple[Measure, Measure]:
     return found["calibration_slope"], found["calibration_in_the_large"]
 
 
-def after_recalibration(
-    test: LabelRows, done: Recalibrated, prevalence: float | None, ci: CI
-) -> tuple[list[Measure], list[Curve]]:
-    """Return what the recalibration does to the test rows: measures and curves, so named.
+def mended(done: Sequence[Recalibrated], table: pd.DataFrame) -> FloatArray:
+    """Return the probability of every row; a finding that needs no mending keeps its score.
 
     Args:
-        test: Test rows of the finding, probabilities.
+        done: What was fitted on validation.
+        table: With `case_id`, `label` and `y_score`, a row for each case and label.
+
+    Returns:
+        `(n,)`; NaN where a case lacks one of the classes that exclude each other.
+
+    >>> import pandas as pd
+    >>> rows = pd.DataFrame({"case_id": ["a", "a"], "label": ["x", "y"], "y_score": [0.9, 0.5]})
+    >>> fit = Recalibration("temperature", 0.5, 0.0, "val", 9, 0.1)
+    >>> mended([Recalibrated("x", fit, Measure("calibration_slope", 0.5))], rows)
+    array([0.75, 0.5 ])
+    """
+    found = table["y_score"].to_numpy(dtype=float, copy=True)
+    label, case = table["label"].to_numpy(), table["case_id"].to_numpy()
+    for one in done:
+        mine = np.isin(label, one.labels)
+        if not one.classes:
+            known = mine & np.isfinite(found)
+            found[known] = one.fit(found[known])
+            continue
+        cases, row = np.unique(case[mine], return_inverse=True)
+        column = [one.classes.index(name) for name in label[mine]]
+        wide = np.full((cases.size, len(one.classes)), np.nan)
+        wide[row, column] = found[mine]
+        found[mine] = one.fit.jointly(wide)[row, column]
+    return found
+
+
+def after_recalibration(
+    test: pd.DataFrame, done: Sequence[Recalibrated], prevalences: Mapping[str, float], ci: CI
+) -> tuple[list[Measure], list[Curve]]:
+    """Return what recalibration does to the test rows: measures and curves, so named.
+
+    Args:
+        test: Test rows of the table.
         done: Fitted on validation.
-        prevalence: Of the clinic, for the decision curve.
+        prevalences: Label -> of the clinic, for the decision curve.
         ci: Level and bootstrap of the intervals.
     """
-    rows = replace(test, scores=replace(test.scores, score=done.fit(test.scores.score)))
-    named = [
-        replace(measure, name=f"{measure.name}_after_recalibration", label=test.label)
-        for measure in calibration_measures(rows.scores, ci)
-    ]
-    curves = probability_curves(rows, prevalence, ci)
-    return named, [{**c, "name": f"{c['name']}_after_recalibration"} for c in curves]
+    names = [name for one in done for name in one.labels]
+    table = test[test["label"].isin(names)].reset_index(drop=True)
+    found = label_rows(table.assign(y_score=mended(done, table)), [])[0]
+    measures: list[Measure] = []
+    curves: list[Curve] = []
+    for name in names:
+        rows = found["test", name]
+        measures += [replace(m, label=name) for m in calibration_measures(rows.scores, ci)]
+        curves += probability_curves(rows, prevalences.get(name), ci)
+    after = "after_recalibration"
+    return (
+        [replace(measure, name=f"{measure.name}_{after}") for measure in measures],
+        [{**curve, "name": f"{curve['name']}_{after}"} for curve in curves],
+    )

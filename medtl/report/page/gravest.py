@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from medtl.metrics.temperature import SLOPES, outside
 from medtl.report.language.numbers import (
     describe,
     difference_text,
@@ -18,6 +19,7 @@ from medtl.report.language.numbers import (
     value_text,
 )
 from medtl.report.language.texts import plain, translated
+from medtl.report.page.probability import method_name, with_interval
 
 Row = Mapping[str, Any]
 
@@ -75,9 +77,22 @@ def _line(row: Row) -> str:
         ends = [percent(end) for end in facts["harmful"]]
         line += " " + plain("concern.harmful", low=ends[0], high=ends[1])
     if kind == "miscalibrated":
-        key = "mended" if facts.get("mended_by") else "not_mended"
-        line += " " + plain(f"concern.{key}", method=str(facts.get("mended_by")).capitalize())
+        line += " " + " ".join(_mended(facts))
     return line
+
+
+def _mended(facts: Row) -> Iterator[str]:
+    """What would mend the scores, and what the test set then showed."""
+    after = facts.get("after") or {}
+    if facts.get("mended_by"):
+        method = method_name(facts["mended_by"]).capitalize()
+        short = outside((number(after.get("low")), number(after.get("high"))), SLOPES)
+        yield plain("concern.mended_in_part" if short else "concern.mended", method=method)
+        if number(after.get("value")) is not None:
+            yield plain("concern.after", value=with_interval(after))
+        if not short:
+            return
+    yield plain("concern.not_mended")
 
 
 def _with_interval(row: Row) -> str:
