@@ -85,7 +85,7 @@ def predict_images(
     table = sink.predict(trained, scores, cases, reader, folder)
     unlike = {r.case_id: unlike_training(r.facts, trained.meta["profile"]) for r in records}
     if not is_own:
-        judged = judged_score(table, trained.recipe.data.exam_score)
+        judged = judged_score(table, trained.meta["recipe"]["data"].get("exam_score"))
         _add_columns(table, cases, manifest.root, thresholds, judged)
         if recalibrations:
             add_probabilities(table, recalibrations, judged)
