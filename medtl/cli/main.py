@@ -291,7 +291,7 @@ def predict(
     if (data is None) == (dicomweb is None) or (dicomweb is None) != (study is None):
         raise MedtlError("nothing to predict", expected="DATA, or --dicomweb URL with --study UID")
     from medtl.run.folder import Run
-    from medtl.run.use.calibration import probability_lines
+    from medtl.run.use.mending import probability_lines
 
     run = Run(run_folder)
     with bars() as shown:

@@ -170,6 +170,13 @@ class Stated:
         typer.Option(help="how the scores of an exam's images become one"),
     ] = None
     question: Annotated[str, typer.Option(help="the clinical question, for the report")] = ""
+    margin: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="what --model may lose to another one and be no worse, fixed before the results: "
+            "sensitivity=0.05; repeatable"
+        ),
+    ] = None
 
     def refuse_for_run(self) -> None:
         """Refuse to overlook what was stated: a run is evaluated by its own recipe."""
@@ -189,9 +196,21 @@ class Stated:
             "threshold": _of_labels(self.threshold or [], "--threshold"),
             "prevalence": _of_labels(self.prevalence or [], "--prevalence"),
             "rule": self._rule(),
+            "margins": self._margins(),
         }
-        del stated["assurance"]
+        del stated["assurance"], stated["margin"]
         return stated
+
+    def _margins(self) -> dict[str, float]:
+        """Measure -> margin."""
+        found = _of_labels(self.margin or [], "--margin")
+        if isinstance(found, float):
+            raise MedtlError(
+                "a margin is stated without its measure",
+                expected="one or more of sensitivity, specificity, auroc, mae_months, dice, ...",
+                fix=f"State --margin sensitivity={found:g}",
+            )
+        return found or {}
 
     def _rule(self) -> dict[str, float | bool] | None:
         """The rule with its number and its assurance."""

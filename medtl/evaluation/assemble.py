@@ -58,6 +58,7 @@ def evaluate(  # noqa: PLR0913 - one call states a whole evaluation
     kind: Kind | None = None,
     unit: str = "",
     model: str | None = None,
+    margins: Mapping[str, float] = models.NO_MARGINS,
     metrics: Mapping[str, OwnMetric] = NO_METRICS,
     recalibrations: Sequence[Recalibrated] | None = None,
     ci: CI = CI95,
@@ -80,6 +81,8 @@ def evaluate(  # noqa: PLR0913 - one call states a whole evaluation
         unit: Of a regression ("%"); months without one.
         model: The one to report in full when the table holds several: the others are compared
             with it on the same cases. Its rows may be joined by those of human `reader`s.
+        margins: Measure -> how much of it `model` may lose to another one and still count as no
+            worse (non-inferiority), as it was stated before the results were known.
         metrics: Own measures by name, each a function of truth and score of the test rows, `(n,)`
             and `(n,)`, that returns a number; their intervals are bootstrapped over patients.
         recalibrations: Kept with a model; None fits where the validation rows call for one.
@@ -102,7 +105,7 @@ def evaluate(  # noqa: PLR0913 - one call states a whole evaluation
     if model is not None:
         value = {"classification": "", "regression": f"mae_{word}", "segmentation": "dice"}[kind]
         comparison = models.compare(
-            table, model, value=value, rule=rule, given=operating_points, ci=ci
+            table, model, value=value, rule=rule, given=operating_points, margins=margins, ci=ci
         )
         table = table[table["model"] == model]
     table = table.reset_index(drop=True)

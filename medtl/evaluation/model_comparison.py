@@ -12,12 +12,13 @@ import numpy as np
 
 from medtl.errors import PredictionsError
 from medtl.evaluation.classification import headline_measures
-from medtl.metrics.comparison import PairedTest, holm, paired_auroc, paired_t
+from medtl.metrics.catalogue import entry
+from medtl.metrics.comparison import PairedTest, holm, paired_auroc, paired_t, where_known
 from medtl.metrics.confusion import share_measures
 from medtl.metrics.operating_point import Rule, choose_operating_point
 from medtl.metrics.overlap import casewise_measures
 from medtl.metrics.ranking import rank
-from medtl.metrics.readers.paired_shares import paired_share
+from medtl.metrics.readers.paired_shares import Noninferiority, noninferiority, paired_share
 from medtl.metrics.scores import CI, CI95, PAIR, Scores, usable_rows
 from medtl.types import FloatArray, Measure, OperatingPoint
 
@@ -62,6 +63,8 @@ class ModelComparison:
         test: First minus second; its name says in what ("sensitivity_difference").
         p_holm: p adjusted within all pairs and labels compared in the same measure.
         dropped: Rows that only one of the two has, or without a truth or score.
+        noninferior: Whether the shown model is no worse than the other by a stated margin; None
+            without a margin, and where neither of the two is the shown one.
     """
 
     label: str
@@ -70,6 +73,7 @@ class ModelComparison:
     test: PairedTest
     p_holm: float | None
     dropped: int
+    noninferior: Noninferiority | None = None
 
 
 @dataclass(frozen=True)
@@ -140,6 +144,9 @@ def reader_points(readings: pd.DataFrame, ci: CI) -> tuple[list[ReaderPoint], li
     return points, notes
 
 
+NO_MARGINS: Mapping[str, float] = MappingProxyType({})
+
+
 def compare(
     table: pd.DataFrame,
     shown: str,
@@ -147,6 +154,7 @@ def compare(
     value: str = "",
     rule: Rule | None = None,
     given: Sequence[OperatingPoint] = (),
+    margins: Mapping[str, float] = NO_MARGINS,
     ci: CI = CI95,
 ) -> Comparison:
     """Return the models of a table side by side on the same test cases, and paired tests.
@@ -158,10 +166,12 @@ def compare(
             classifiers, compared by AUROC, sensitivity and specificity.
         rule: How a classifier's threshold is chosen, on its own validation rows.
         given: Thresholds that were stated.
+        margins: Measure -> loss that was said to be acceptable before the results were known.
         ci: Level and bootstrap of the intervals.
 
     Raises:
-        PredictionsError: If no model is called so, or models disagree about a truth.
+        PredictionsError: If no model is called so, models disagree about a truth, or a margin is
+            one of a measure that is not compared or is no share.
     """
     names = sorted(map(str, table["model"].unique())) if "model" in table else []
     if shown not in names:
@@ -170,7 +180,8 @@ def compare(
         )
     if value:
         rows, tests = _compare_values(table, names, value, ci)
-        return Comparison(tuple(names), shown, tuple(rows), tuple(_with_holm(tests)))
+        tests = _with_margins(_with_holm(tests), shown, margins)
+        return Comparison(tuple(names), shown, tuple(rows), tuple(tests))
     stated = {point.label: point.threshold for point in given}
     found, curves = [], []
     thresholds: dict[tuple[str, str], float] = {}
@@ -187,7 +198,7 @@ def compare(
                 for measure in headline_measures(scores, threshold, ci)
             ]
             curves += _roc_curve(scores, name, str(label))
-    tests = compare_models(table, thresholds=thresholds, ci=ci)
+    tests = _with_margins(compare_models(table, thresholds=thresholds, ci=ci), shown, margins)
     return Comparison(tuple(names), shown, tuple(found), tuple(tests), tuple(curves))
 
 
@@ -313,15 +324,44 @@ def _absolute_error(rows: pd.DataFrame) -> FloatArray:
 
 def _with_holm(tests: Sequence[ModelComparison]) -> list[ModelComparison]:
     """Return the tests with p adjusted over all of the same measure."""
-    families: dict[str, list[float]] = {}
+    families: dict[str, list[float | None]] = {}
     for one in tests:
-        if one.test.p is not None:
-            families.setdefault(one.test.difference.name, []).append(one.test.p)
-    adjusted = {name: iter(holm(p_values)) for name, p_values in families.items()}
-    return [
-        one if one.test.p is None else replace(one, p_holm=next(adjusted[one.test.difference.name]))
-        for one in tests
-    ]
+        families.setdefault(one.test.difference.name, []).append(one.test.p)
+    adjusted = {name: iter(where_known(holm, p_values)) for name, p_values in families.items()}
+    return [replace(one, p_holm=next(adjusted[one.test.difference.name])) for one in tests]
+
+
+def _with_margins(
+    tests: Sequence[ModelComparison], shown: str, margins: Mapping[str, float]
+) -> list[ModelComparison]:
+    """Return the tests, those of the shown model judged by the margin of their measure."""
+    compared = [one.test.difference.name.removesuffix("_difference") for one in tests]
+    for name, margin in margins.items():
+        if name not in compared:
+            raise PredictionsError(
+                f"a margin is stated for {name!r}",
+                expected=f"one of {', '.join(dict.fromkeys(compared))}",
+            )
+        if not entry(name).unit and margin >= 1:
+            raise PredictionsError(
+                f"a margin of {margin:g} of {name}",
+                expected="a share below 1: 5 points of 100 are 0.05",
+            )
+    return [_judged(one, shown, margins) for one in tests]
+
+
+def _judged(one: ModelComparison, shown: str, margins: Mapping[str, float]) -> ModelComparison:
+    """Return the comparison of the shown model with its margin; another one as it is."""
+    found = one.test.difference
+    name = found.name.removesuffix("_difference")
+    if name not in margins or shown not in (one.first, one.second):
+        return one
+    if shown == one.second and found.value is not None:
+        low, high = (None if end is None else -end for end in (found.high, found.low))
+        found = replace(found, value=-found.value, low=low, high=high)
+    higher = entry(name).better != "lower"
+    judged = noninferiority(found, margins[name], higher_is_better=higher)
+    return replace(one, noninferior=judged)
 
 
 def _chosen(val: pd.DataFrame, rule: Rule | None) -> float | None:

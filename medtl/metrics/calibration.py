@@ -397,7 +397,10 @@ def fitted_line(
     if design.shape[1] > 1 and separates(truth, design[:, 0]):
         return "the score separates the classes completely, so there is no finite estimate"
     coefficients, information = logistic(truth, design, offset)
-    inverse = np.linalg.inv(information)
+    try:
+        inverse = np.linalg.inv(information)
+    except np.linalg.LinAlgError:
+        return "the probabilities are so near to 0 and 1 that there is no finite estimate"
     if not rows.clustered:
         return coefficients, inverse
     clusters = rows.num_patients

@@ -31,7 +31,7 @@ from medtl.run.build import (
 from medtl.run.files import RunFiles, portable
 from medtl.run.folder import Run
 from medtl.run.prepare import Prepared, prepare, read_study
-from medtl.run.use.calibration import keep_recalibrations
+from medtl.run.use.mending import keep_recalibrations
 from medtl.storage.atomic import write_json
 from medtl.training import fit as loop
 from medtl.training.callbacks import (

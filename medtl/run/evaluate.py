@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -64,6 +64,7 @@ class TableOptions:
         exam: Column of the examination that an image is of; "" judges images.
         combine: How the scores of an exam's images become one.
         question: Of the report's first page, in place of what a file beside the table says.
+        margins: Measure -> loss against the other models that `model` is allowed (non-inferiority).
 
     Example:
         >>> TableOptions(threshold=0.5, strata=["sex"]).threshold
@@ -81,6 +82,7 @@ class TableOptions:
     exam: str = ""
     combine: Combine | None = None
     question: str = ""
+    margins: Mapping[str, float] = field(default_factory=dict)
 
 
 def evaluate_rows(  # noqa: PLR0913 - one call states a whole evaluation
@@ -219,6 +221,13 @@ def _write_metrics(rows: pd.DataFrame, table: Path, out: Path, options: TableOpt
     of_models, _ = without_readers(rows)
     has_val = bool((rows["split"] == "val").any())
     names = sorted(map(str, of_models["model"].unique())) if "model" in of_models else []
+    if options.margins and (len(names) < 2 or not options.model):
+        raise PredictionsError(
+            "a margin is stated" + (", and not which model is the new one" if names[1:] else ""),
+            expected="a table with a column model, and the name of the new model",
+            where=table.name,
+            fix=f"Say which: --model {(names or ['NAME'])[0]}",
+        )
     model = options.model or (names[0] if len(names) > 1 else None)
     result = evaluate(
         rows,
@@ -230,6 +239,7 @@ def _write_metrics(rows: pd.DataFrame, table: Path, out: Path, options: TableOpt
         kind=options.kind,
         unit=options.unit,
         model=model,
+        margins=options.margins,
     )
     openings = count_openings(table.resolve().parent / OPENINGS, of_models, model or "")
     notes = (*combined, *result.notes)
@@ -388,4 +398,9 @@ def summarise(found: Evaluation) -> Iterator[str]:
             interval = f" [{measure.low:.3f}, {measure.high:.3f}]"
         flag = f" ({measure.reason})" if measure.status == "degenerate" else ""
         yield f"{name}: {measure.value:.3f}{interval}, n = {measure.n}{flag}"
+    for one in found.comparison.tests if found.comparison else ():
+        p = "no test" if one.test.p is None else f"p = {one.test.p:.4f} ({one.test.method})"
+        yield f"{one.label} {one.first} minus {one.second}, {one.test.difference!r}, {p}".strip()
+        if one.noninferior is not None:
+            yield f"  {found.comparison.shown if found.comparison else ''} {one.noninferior}"
     yield from found.notes

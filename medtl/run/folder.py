@@ -21,7 +21,7 @@ from medtl.errors import MedtlError, RunError
 from medtl.evaluation.result import Evaluation
 from medtl.recipe.schema import Recipe, parse_recipe
 from medtl.run.files import UNSEALED, RunFiles, portable, refuse_existing
-from medtl.run.use.calibration import kept_recalibrations, own_probabilities, recalibrations_of
+from medtl.run.use.mending import kept_recalibrations, own_probabilities, recalibrations_of
 from medtl.storage.atomic import read_json, remove_leftovers, sha256_file, write_json, write_text
 from medtl.storage.lock import locked
 from medtl.storage.traces import SHORTEST_BYTES, find_traces

@@ -21,7 +21,7 @@ from medtl.prediction.likeness import unlike_training
 from medtl.prediction.mask_writer import sink_of
 from medtl.prediction.sink import Model
 from medtl.run.predicted import Predictions
-from medtl.run.use.calibration import add_probabilities, judged_score
+from medtl.run.use.mending import add_probabilities, judged_score
 from medtl.storage.atomic import write_json
 from medtl.storage.tables import read_table
 from medtl.types import Case, Manifest, Progress, silent

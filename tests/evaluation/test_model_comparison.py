@@ -1,6 +1,7 @@
 """Several models, readers, other choices, and gaps of a mean."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,8 +15,10 @@ from medtl.metrics.comparison import paired_auroc
 from medtl.metrics.confusion import count
 from medtl.metrics.overlap import case_overlaps
 from medtl.metrics.ranking import auroc
+from medtl.metrics.readers.paired_shares import newcombe_paired
 from medtl.metrics.scores import CI
 from medtl.metrics.subgroups import mean_gaps
+from medtl.types import OperatingPoint
 
 
 def scores(n: int = 80) -> pd.DataFrame:
@@ -210,3 +213,87 @@ def test_precision_recall_has_a_band_around_it() -> None:
                                                       strict=True)]  # fmt: skip
     assert np.mean(inside) > 0.95
     assert replace(run(table), notes=()).kind == "classification"
+
+
+def decided(first: list[int], second: list[int]) -> pd.DataFrame:
+    """Positives of which two models call these; their thresholds are stated as 0.5."""
+    rows = pd.DataFrame({"case_id": [f"c{i}" for i in range(len(first))], "y_true": 1})
+    healthy = pd.DataFrame({"case_id": ["h"], "y_true": [0], "y_score": [0]})
+    parts = [
+        pd.concat([rows.assign(y_score=called), healthy]).assign(model=name)
+        for name, called in (("a", first), ("b", second))
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+@pytest.mark.parametrize(("margin", "shown"), [(0.05, True), (0.04, False)])
+@pytest.mark.parametrize("new", ["a", "b"])
+def test_the_new_model_is_no_worse_whatever_the_names(new: str, margin: float, shown: bool) -> None:
+    old_calls, new_calls = [1] * 60 + [0] * 40, [1] * 58 + [0] * 2 + [1] * 2 + [0] * 38
+    old = "b" if new == "a" else "a"
+    calls = {old: old_calls, new: new_calls}
+    table = decided(calls["a"], calls["b"])
+    points = [OperatingPoint("", 0.5, "given", "given", 0, 0)]
+    margins = {"sensitivity": margin}
+    found = run(table, model=new, operating_points=points, margins=margins).comparison
+    assert found is not None
+    (judged,) = (one for one in found.tests if one.noninferior is not None)
+    low, high = newcombe_paired([[58, 2], [2, 38]])
+    assert judged.test.difference.name == "sensitivity_difference"
+    assert judged.noninferior is not None
+    assert judged.noninferior.bound == pytest.approx(low)
+    assert low == pytest.approx(-high)
+    assert judged.noninferior.shown is shown
+    assert str(judged.noninferior).startswith(f"not worse by {margin:g}: ")
+    worse = decided(*([1] * 60 + [0] * 40, [0] * 100)[:: 1 if new == "b" else -1])
+    lost = run(worse, model=new, operating_points=points, margins=margins).comparison
+    assert lost is not None
+    assert [one.noninferior.shown for one in lost.tests if one.noninferior] == [False]
+
+
+def test_errors_may_grow_by_the_margin() -> None:
+    ages = pd.DataFrame({"case_id": [f"c{i}" for i in range(30)], "label": "bone_age_months",
+                         "y_true": 100.0, "y_score": 100.0 + np.arange(30) % 3})  # fmt: skip
+    more = 1.0 + np.arange(30) % 2
+    table = pd.concat([ages.assign(model="old"),
+                       ages.assign(model="new", y_score=ages["y_score"] + more)])  # fmt: skip
+    for margin, shown in ((2.5, True), (1.2, False)):
+        found = run(table, model="new", margins={"mae_months": margin}).comparison
+        assert found is not None
+        assert [one.noninferior and one.noninferior.shown for one in found.tests] == [shown]
+
+
+@pytest.mark.parametrize(
+    ("margins", "said"),
+    [({"sensitivty": 0.1}, "a margin is stated for 'sensitivty'"),
+     ({"auroc": 5}, "a margin of 5 of auroc"), ({"auroc": -0.1}, "a margin of -0.1")],
+)  # fmt: skip
+def test_a_margin_that_cannot_be_meant_is_refused(margins: dict[str, float], said: str) -> None:
+    table = decided([1, 0, 1], [0, 1, 1])
+    with pytest.raises(PredictionsError, match=said):
+        run(table, model="a", margins=margins)
+
+
+def test_two_models_of_the_known_table_are_compared_whole() -> None:
+    file = Path(__file__).parents[2] / "../shared/oracles2/two.csv"
+    if not file.is_file():
+        pytest.skip("the table is not here")
+    table = pd.read_csv(file)
+    margins = {"specificity": 0.05}
+    found = run(table, model="B", rule={"youden": True}, margins=margins).comparison
+    assert found is not None
+    p = {one.test.difference.name: one.test.p for one in found.tests}
+    assert p["sensitivity_difference"] == pytest.approx(0.6271, abs=5e-5)
+    assert p["specificity_difference"] == pytest.approx(0.0006428, abs=5e-8)
+    judged = found.tests[2].noninferior
+    assert judged is not None
+    assert judged.shown is False
+    assert judged.bound == pytest.approx(-(found.tests[2].test.difference.high or 0))
+
+
+def test_decisions_as_scores_have_no_calibration_in_the_large() -> None:
+    hard = decided([1] * 60 + [0] * 40, [1] * 100)
+    found = run(hard[hard["model"] == "a"].drop(columns="model"))
+    large = found.measure("calibration_in_the_large")
+    assert (large.value, large.status) == (None, "undefined")
+    assert "near to 0 and 1" in large.reason

@@ -22,7 +22,7 @@ from medtl.metrics.temperature import Recalibration
 from medtl.run.chain import run_study
 from medtl.run.check import read_recipe
 from medtl.run.folder import Run
-from medtl.run.use.calibration import (
+from medtl.run.use.mending import (
     add_probabilities,
     judged_score,
     keep_recalibrations,

@@ -11,9 +11,11 @@ from typer.testing import CliRunner
 
 from medtl.cli.main import app
 from medtl.errors import MedtlError, PredictionsError
+from medtl.evaluation.statements.recalibrated import Recalibrated
 from medtl.metrics.temperature import Recalibration
 from medtl.run.evaluate import TableOptions, evaluate_table
-from medtl.run.predict import add_probabilities
+from medtl.run.use.mending import add_probabilities
+from medtl.types import Measure
 
 
 def write(folder: Path, *, val: int = 120, labels: tuple[str, ...] = ("x",)) -> Path:
@@ -85,6 +87,8 @@ def test_thresholds_and_prevalences_by_label(tmp_path: Path) -> None:
         (["--rule", "sensitivty=0.9"], "the rule is {'sensitivty': 0.9}"),
         (["--threshold", "w=0.3"], "an operating point is given for 'w'"),
         (["--prevalence", "x=1.5"], "a prevalence of 1.5"),
+        (["--margin", "0.05"], "a margin is stated without its measure"),
+        (["--margin", "auroc=0.05"], "a margin is stated"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(tmp_path: Path, options: list[str], said: str) -> None:
@@ -123,7 +127,10 @@ def test_mended_probabilities_stand_beside_scores_and_keep_decisions() -> None:
     scores = [0.1, 0.5, 0.50001, 0.99]
     table = pd.DataFrame({"label": ["x"] * 4 + ["y"], "y_score": [*scores, 0.7]})
     table["threshold"] = [0.5] * 4 + [np.inf]
-    add_probabilities(table, {"x": Recalibration("platt", 0.4, -0.3, "val", 90, 0.1)})
+    table["case_id"] = list("abcda")
+    fit = Recalibration("platt", 0.4, -0.3, "val", 90, 0.1)
+    done = Recalibrated("x", fit, Measure("calibration_slope", 0.4))
+    add_probabilities(table, [done], "y_score")
     assert table["y_score"].tolist() == [*scores, 0.7]
     assert table["probability"].iloc[-1] == 0.7
     mended = table[table["label"] == "x"]

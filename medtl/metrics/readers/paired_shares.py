@@ -124,6 +124,10 @@ class Noninferiority:
     alpha: float
     shown: bool | None
 
+    def __str__(self) -> str:
+        said = {True: "shown", False: "not shown", None: "cannot be said"}[self.shown]
+        return f"not worse by {self.margin:g}: {said}; the margin must be older"
+
 
 def noninferiority(
     difference: Measure, margin: float, *, higher_is_better: bool = True

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from medtl.report.language.numbers import finding_name, number
+from medtl.report.language.numbers import describe, finding_name, number, value_text
+from medtl.report.language.texts import plain
 from medtl.report.page.finding import Shown, show
 from medtl.report.svg.figures import roc_of_models
 
@@ -34,7 +35,23 @@ def comparison_view(metrics: Row) -> dict[str, Any] | None:
         if len(curves) > 1:
             plot = roc_of_models(curves)
             figures.append(plot.draw(f"models-{index}", finding=finding_name(label)))
-    return {**comparison, "tables": tables, "figures": figures}
+    judged = [_noninferior(row, comparison["shown"]) for row in comparison["tests"]]
+    return {**comparison, "tables": tables, "figures": figures, "judged": judged}
+
+
+def _noninferior(row: Row, shown: str) -> str:
+    """Whether the shown model is no worse than the other of a pair, in words; "" unasked."""
+    found = row.get("noninferior")
+    if not found:
+        return ""
+    name = row["test"]["difference"]["name"]
+    kind, other = describe(name)[1], row["second"] if row["first"] == shown else row["first"]
+    margin, bound = number(found["margin"]), number(found.get("bound"))
+    state = plain(f"rs.shown.{str(found['shown']).lower()}", margin=value_text(margin or 0, kind))
+    line = plain("models.against", first=shown, second=other, state=state)
+    if bound is None:
+        return line
+    return f"{line}; {plain('models.bound', bound=value_text(bound, kind))}"
 
 
 def readers_of(metrics: Row, label: str) -> list[dict[str, Any]]:

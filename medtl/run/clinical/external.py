@@ -115,9 +115,9 @@ def evaluate_external(
         PredictionsError: If labels, scores or patients do not fit an external validation.
     """
     options = options or TableOptions()
-    if options.threshold is not None or options.kind is not None or options.unit:
+    if options.threshold is not None or options.kind or options.unit or options.margins:
         raise PredictionsError(
-            "a threshold, a kind or a unit is stated beside a run",
+            "a threshold, a kind, a unit or a margin is stated beside a run",
             expected="those of the run, which are frozen",
             fix="Leave them out, or leave out --from",
         )

@@ -318,8 +318,6 @@ def summarise_readers(found: ReaderResults) -> Iterator[str]:
         p = "no test" if test.p is None else f"p = {test.p:.4f}"
         yield f"{one.first} minus {one.second}, {test.difference!r}, {p}"
         if one.noninferior is not None:
-            shown = {True: "shown", False: "not shown", None: "cannot be said"}
-            state = shown[one.noninferior.shown]
-            yield f"  not worse by {one.noninferior.margin:g}: {state}; the margin must be older"
+            yield f"  {one.noninferior}"
     for name, measure in found.agreement:
         yield f"{name} {measure!r}"
