@@ -83,6 +83,8 @@ def predict_images(
     sink, folder = sink_of(trained.task), None if out is None else out.parent
     scores = trained.scores(store, cases, progress)
     table = sink.predict(trained, scores, cases, reader, folder)
+    if absent := _without_column(trained, cases[0]):
+        table.loc[table["label"].isin(absent), ["y_true", "y_true_raw"]] = None
     unlike = {r.case_id: unlike_training(r.facts, trained.meta["profile"]) for r in records}
     if not is_own:
         judged = judged_score(table, trained.meta["recipe"]["data"].get("exam_score"))
@@ -163,17 +165,28 @@ def find_cases(own: Path, data: Path, trained: Model) -> tuple[Manifest, bool]:
     present = manifest_columns(data)
     columns = trained.columns
     known = columns.within(present).described_by(present)
+    is_whole = len(known.targets) == len(columns.targets)
+    of_findings = len(columns.targets) == len(trained.task.labels)  # each has its own column
     manifest = read_manifest(
         data,
         replace(
             known,
-            targets=known.targets if len(known.targets) == len(columns.targets) else (),
+            targets=known.targets if is_whole or of_findings else (),
             one_image_per_patient=known.one_image_per_patient or "patient_id" not in present,
         ),
     )
     if manifest.sha256 != trained.meta["manifest_sha256"]:
         return manifest, False
     return _own_cases(own, manifest), True
+
+
+def _without_column(trained: Model, case: Case) -> list[str]:
+    """The findings whose column the manifest lacks, while it has those of others."""
+    columns = trained.columns.targets
+    if not case.targets or len(columns) != len(trained.task.labels):
+        return []
+    pairs = zip(trained.task.labels, columns, strict=True)
+    return [label for label, column in pairs if column not in case.targets]
 
 
 def _own_cases(own: Path, manifest: Manifest) -> Manifest:

@@ -6,19 +6,27 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from medtl.cases.columns import Columns
 from medtl.cases.pseudonyms import load_salt, pseudonym
 from medtl.errors import PredictionsError, RunError
-from medtl.evaluation.result import Evaluation
+from medtl.evaluation.result import Evaluation, plain
+from medtl.evaluation.statements.recalibrated import Recalibrated
 from medtl.metrics.ranking import auroc
+from medtl.metrics.temperature import Recalibration
 from medtl.run.clinical.external_tables import summarise_external
 from medtl.run.evaluate import TableOptions, report_table
 from medtl.run.folder import Run
+from medtl.run.predict import _find_cases, _without_column
+from medtl.types import Measure
 
 
 def made_up(
@@ -318,3 +326,61 @@ def test_the_command(source: Path, tmp_path: Path) -> None:
     assert "nodule auroc:" in done.stdout
     assert "over 3 sites" in done.stdout
     assert Evaluation.from_json(out) == Evaluation.from_json(out.with_name("metrics.json"))
+
+
+def test_a_prevalence_stated_for_one_label_leaves_the_others_as_the_run_froze_them(
+    source: Path, tmp_path: Path
+) -> None:
+    table = pd.concat([made_up(120, seed=1, label=label) for label in ("nodule", "effusion")])
+    done = judged(table, source, tmp_path, TableOptions(prevalence={"nodule": 0.2}))
+    shown = {row["label"]: row["prevalence"] for row in done.per_1000}
+    assert shown == {"nodule": 0.2, "effusion": 0.05}
+    with pytest.raises(PredictionsError, match="a prevalence is stated for 'nodul'"):
+        judged(table, source, tmp_path, TableOptions(prevalence={"nodul": 0.2}))
+
+
+def test_a_label_without_any_truth_is_left_out_and_named(source: Path, tmp_path: Path) -> None:
+    known, silent = (made_up(120, seed=1, label=label) for label in ("nodule", "effusion"))
+    done = judged(pd.concat([known, silent.assign(y_true=np.nan)]), source, tmp_path)
+    assert done.labels == ("nodule",)
+    assert done.external is not None
+    assert "no row of 'effusion' has a truth: it is not judged" in done.external.notes
+    with pytest.raises(PredictionsError, match="no row has a truth"):
+        judged(known.assign(y_true=np.nan), source, tmp_path)
+
+
+def test_what_mends_the_run_goes_with_it(source: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(source, tmp_path / "mended"))
+    fit = Recalibration("platt", 0.5, -1.0, "val", 100, 0.1)
+    metrics = json.loads((run / "metrics.json").read_text())
+    done = Recalibrated("nodule", fit, Measure("calibration_slope", 0.5, low=0.4, high=0.6))
+    metrics["recalibrations"] = [plain(done)]
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    table = made_up(400, seed=1, slope=0.5, shift=-1.0)
+    found = judged(table, run, tmp_path)
+    slope = found.measure("calibration_slope_after_recalibration").value
+    assert slope == pytest.approx(1, abs=0.2)
+    assert found.external is not None
+    (ladder,) = found.external.ladders
+    assert ladder.advice is not None
+    assert ladder.advice.step == "none"  # the scores as they are would ask for an update
+    as_delivered = {m.name: m.value for m in ladder.steps[0].measures}
+    assert as_delivered["calibration_slope"] == pytest.approx(slope)
+    for name in ("sensitivity", "specificity"):
+        assert as_delivered[name] == pytest.approx(found.measure(name).value)
+    assert any("mends" in note for note in found.external.notes)
+
+
+def test_a_manifest_that_lacks_the_column_of_one_finding_judges_the_others(tmp_path: Path) -> None:
+    (tmp_path / "new.csv").write_text("image,patient_id,nodule\na.png,p,1\nb.png,q,0\n")
+    trained: Any = SimpleNamespace(
+        columns=Columns(targets=("nodule", "effusion")),
+        task=SimpleNamespace(labels=("nodule", "effusion")),
+        meta={"manifest_sha256": ""},
+    )
+    manifest, is_own = _find_cases(tmp_path / "own.csv", tmp_path / "new.csv", trained)
+    assert not is_own
+    assert [dict(case.targets) for case in manifest.cases] == [{"nodule": "1"}, {"nodule": "0"}]
+    assert _without_column(trained, manifest.cases[0]) == ["effusion"]
+    whole = replace(manifest.cases[0], targets={"nodule": "1", "effusion": "0"})
+    assert _without_column(trained, whole) == []

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COMPARED = ("prevalence", "auroc", "sensitivity", "specificity", "calibration_slope",
-            "calibration_intercept", "calibration_in_the_large", "brier")  # fmt: skip
+            "calibration_intercept", "calibration_in_the_large", "brier",
+            "calibration_slope_after_recalibration",
+            "calibration_in_the_large_after_recalibration")  # fmt: skip
 """Measures of a classifier that stand beside each other; of other studies, the headlines."""
 
 FEW = 10

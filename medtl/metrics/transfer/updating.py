@@ -196,6 +196,8 @@ def _step(
 
     def fit(others: Scores) -> Update:
         intercept, slope = update(others)
+        if name == "none":  # as it stands: at the threshold, the last bit counts
+            return lambda score: score
         return lambda score: expit(intercept + slope * logit(score))
 
     def decide(others: Scores) -> Update:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from medtl.evaluation.assemble import evaluate
 from medtl.evaluation.finding_rows import label_rows
 from medtl.evaluation.model_comparison import without_readers
 from medtl.evaluation.result import Evaluation
+from medtl.evaluation.statements.recalibrated import Recalibrated, mended
 from medtl.evaluation.transfer.source_target import (
     External,
     Ladder,
@@ -34,6 +35,7 @@ from medtl.run.evaluate import (
     with_overlaps,
 )
 from medtl.run.files import RunFiles
+from medtl.run.use.mending import recalibrations_of
 from medtl.storage.tables import nearest, read_columns
 from medtl.storage.yaml import load_yaml
 from medtl.types import OperatingPoint
@@ -57,12 +59,14 @@ class Source:
         recipe: As stored; empty for a folder that has none.
         patients: Case, patient, split and what else the run knows of its cases, as text; None
             where it has no list.
+        recalibrations: What mends its probabilities.
     """
 
     path: Path
     evaluation: Evaluation
     recipe: Mapping[str, Any]
     patients: pd.DataFrame | None
+    recalibrations: tuple[Recalibrated, ...] = ()
 
     @classmethod
     def of(cls, files: RunFiles, evaluation: Evaluation) -> Source:
@@ -72,7 +76,7 @@ class Source:
         recipe = load_yaml(files.recipe) if files.recipe.is_file() else {}
         lists = [file for file in (files.manifest, files.predictions) if file.is_file()]
         known = pd.read_csv(lists[0], dtype=str, keep_default_na=False) if lists else None
-        return cls(files.folder, evaluation, recipe, known)
+        return cls(files.folder, evaluation, recipe, known, recalibrations_of(files))
 
     @property
     def study(self) -> Mapping[str, Any]:
@@ -137,7 +141,7 @@ def evaluate_external(
         "external": f"patients of {table.name}, a model of {source.path.name}",
     }
     if options.prevalence is not None:
-        study["prevalence"] = options.prevalence
+        study["prevalence"] = _prevalences(source, options, found.labels)
     found.report(out / RunFiles(out).report.name, study=study, language=language)
     return found
 
@@ -195,6 +199,8 @@ def _fitting(
         rows = rows[~elsewhere]
     rows, said = _with_labels(rows, source)
     notes += said
+    rows, unjudged = _with_truth(rows, table)
+    notes += unjudged
     _refuse_other_scale(rows, source)
     rows, said = _without_shared(rows, source, without_known, table)
     return rows.reset_index(drop=True), [*notes, *said]
@@ -240,6 +246,20 @@ def _with_labels(rows: pd.DataFrame, source: Source) -> tuple[pd.DataFrame, list
     notes = [f"the run knows no label {', '.join(map(repr, unknown))}: left out"] * bool(unknown)
     notes += [f"the table has no rows of {', '.join(map(repr, absent))}"] * bool(absent)
     return rows[rows["label"].isin(known)], notes
+
+
+def _with_truth(rows: pd.DataFrame, table: Path) -> tuple[pd.DataFrame, list[str]]:
+    """Return the rows of labels of which some truth is known; where none is, that is said."""
+    if "y_true" not in rows:
+        return rows, []
+    known = rows["y_true"].notna().groupby(rows["label"]).any()
+    silent = [str(label) for label in known.index[~known]]
+    if len(silent) == len(known):
+        raise PredictionsError(
+            "no row has a truth", expected="y_true of 0 or 1 in some", where=table.name
+        )
+    notes = [f"no row of {label!r} has a truth: it is not judged" for label in silent]
+    return rows[~rows["label"].isin(silent)], notes
 
 
 def _is_scored(evaluation: Evaluation) -> bool:
@@ -341,19 +361,17 @@ def _judged(
     own = source.evaluation
     present = set(rows["label"])
     points = [point for point in own.operating_points if point.label in present]
-    prevalence = options.prevalence or source.study.get("prevalence")
-    if isinstance(prevalence, Mapping):
-        prevalence = {name: share for name, share in prevalence.items() if name in present}
     classes = (source.recipe.get("data") or {}).get("classes") or ()
     strata = list(options.strata) or [name for name in KNOWN_STRATA if name in rows]
     found = evaluate(
         rows,
         operating_points=points,
-        prevalence=prevalence,
+        prevalence=_prevalences(source, options, present),
         strata=strata,
         classes=classes if present <= {*classes} else (),
         kind=own.kind,
         unit=own.unit,
+        recalibrations=source.recalibrations,
     )
     is_scored = _is_scored(own)
     if is_scored:
@@ -364,7 +382,11 @@ def _judged(
                 "no sensitivity and no specificity"
             )
         notes = [*_reversed(found), *notes]
-    ladders = _ladders(rows, own, points, source) if is_scored else []
+    if found.confusion is not None:
+        notes.append("updates are of each class alone: the updated ones need not sum to 1")
+    if found.recalibrations:
+        notes.append("updates start from the probabilities that the run's recalibration mends")
+    ladders = _ladders(rows, own, points, found.recalibrations, source) if is_scored else []
     known = source.patients
     shifted = []
     if known is not None:
@@ -382,12 +404,36 @@ def _judged(
     return replace(found, external=external, notes=(*notes, *found.notes))
 
 
+def _prevalences(
+    source: Source, options: TableOptions, labels: Collection[str]
+) -> dict[str, float]:
+    """Return label -> prevalence: what is stated here comes before what the run states."""
+    frozen, stated = source.study.get("prevalence"), options.prevalence
+    if isinstance(frozen, Mapping):
+        found = {name: share for name, share in frozen.items() if name in labels}
+    else:
+        found = {} if frozen is None else dict.fromkeys(labels, frozen)
+    if isinstance(stated, Mapping):  # an unknown label is refused by the evaluation
+        return {**found, **stated}
+    return found if stated is None else dict.fromkeys(labels, stated)
+
+
 def _ladders(
-    rows: pd.DataFrame, own: Evaluation, points: Sequence[OperatingPoint], source: Source
+    rows: pd.DataFrame,
+    own: Evaluation,
+    points: Sequence[OperatingPoint],
+    done: Sequence[Recalibrated],
+    source: Source,
 ) -> list[Ladder]:
-    """Return the updating ladder of every label."""
-    labels, _ = label_rows(rows, [])
+    """Return the updating ladder of every label, on the scale of the probabilities in use."""
+    labels, _ = label_rows(rows.assign(y_score=mended(done, rows)) if done else rows, [])
     by_label = {point.label: point for point in points}
+    for one in done:
+        for name in {*one.labels} & {*by_label}:
+            point = by_label.pop(name)
+            if not one.classes and 0 <= point.threshold <= 1:  # of classes there is none
+                moved = float(one.fit([point.threshold])[0])
+                by_label[name] = replace(point, threshold=moved)
     rule = source.study.get("operating_point")
     prevalence = {
         m.label: m.value
