@@ -373,6 +373,8 @@ def test_what_mends_the_run_goes_with_it(source: Path, tmp_path: Path) -> None:
 
 def test_a_manifest_that_lacks_the_column_of_one_finding_judges_the_others(tmp_path: Path) -> None:
     (tmp_path / "new.csv").write_text("image,patient_id,nodule\na.png,p,1\nb.png,q,0\n")
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).touch()
     trained: Any = SimpleNamespace(
         columns=Columns(targets=("nodule", "effusion")),
         task=SimpleNamespace(labels=("nodule", "effusion")),
