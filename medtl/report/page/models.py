@@ -6,7 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from medtl.report.language.numbers import describe, finding_name, number, value_text
+from medtl.report.language.numbers import (
+    describe,
+    difference_text,
+    finding_name,
+    number,
+    value_text,
+)
 from medtl.report.language.texts import plain
 from medtl.report.page.finding import Shown, show
 from medtl.report.svg.figures import roc_of_models
@@ -44,14 +50,15 @@ def _noninferior(row: Row, shown: str) -> str:
     found = row.get("noninferior")
     if not found:
         return ""
-    name = row["test"]["difference"]["name"]
+    name = row["test"]["difference"]["name"].removesuffix("_difference")
     kind, other = describe(name)[1], row["second"] if row["first"] == shown else row["first"]
     margin, bound = number(found["margin"]), number(found.get("bound"))
     state = plain(f"rs.shown.{str(found['shown']).lower()}", margin=value_text(margin or 0, kind))
     line = plain("models.against", first=shown, second=other, state=state)
     if bound is None:
         return line
-    return f"{line}; {plain('models.bound', bound=value_text(bound, kind))}"
+    worst = difference_text({"name": f"{name}_difference", "value": bound})
+    return f"{line}; {plain('models.bound', bound=worst)}"
 
 
 def readers_of(metrics: Row, label: str) -> list[dict[str, Any]]:
