@@ -110,6 +110,43 @@ def test_an_nnunet_folder_has_its_own_test_set_and_folds(tmp_path):
     assert any('"whole": [1, 2]' in n and '"overlapping": true' in n for n in found.notes)
 
 
+@pytest.mark.parametrize("layout", ["nnunet_v1", "nnunet"])
+def test_an_nnunet_folder_of_version_1_says_modality_and_values(tmp_path, layout):
+    folder = tmp_path / "Task004_Hippocampus"
+    cases(folder, ["hip_001", "hip_002"], "_0000")
+    told = {
+        "name": "Hippocampus",
+        "description": "left and right hippocampus",
+        "reference": "Vanderbilt University",
+        "licence": "CC-BY-SA 4.0",
+        "relase": "1.0 04/05/2018",  # as nnU-Net's own documentation spells it
+        "tensorImageSize": "3D",
+        "modality": {"0": "MRI"},
+        "labels": LABEL_NAMES,
+        "numTraining": 2,
+        "numTest": 0,
+        "training": [
+            {"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"}
+            for name in ("hip_001", "hip_002")
+        ],
+        "test": [],
+    }
+    (folder / "dataset.json").write_text(json.dumps(told))
+    manifest = imported(folder, layout)
+    assert [case.image.name for case in manifest.cases] == [
+        "hip_001_0000.nii.gz",
+        "hip_002_0000.nii.gz",
+    ]
+    assert [case.mask.name for case in manifest.cases] == ["hip_001.nii.gz", "hip_002.nii.gz"]
+    assert manifest.meanings["1"] == "anterior"
+    assert manifest.licence == "CC-BY-SA 4.0"
+    notes = " ".join(import_layout(folder, layout).notes)
+    assert '"structures": {"anterior": 1, "posterior": 2}' in notes
+    (folder / "dataset.json").write_text(json.dumps({**told, "modality": {"0": "T2", "1": "ADC"}}))
+    with pytest.raises(ManifestError, match="2 channels in separate files"):
+        import_layout(folder, layout)
+
+
 def test_an_nnunet_folder_without_splits_makes_none(tmp_path):
     folder = tmp_path / "Dataset004"
     cases(folder, ["a"], "_0000")
