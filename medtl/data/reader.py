@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -178,6 +179,31 @@ def decode_cases(
             if progress is not None:
                 progress(len(records), len(cases))
     return ImageStore(tuple(readable), units.rows(), masks.rows() if has_masks else None), records
+
+
+def read_in_parts(
+    cases: Sequence[Case], reader: ImageReader, size: int
+) -> Iterator[tuple[ImageStore, list[ReadRecord]]]:
+    """Yield what `decode_cases` returns for a few cases after the other, and keep none of them.
+
+    Args:
+        cases: Any number.
+        reader: How they are read; a volume is a part of its own.
+        size: Most cases of a part; parts differ by one at most, as `EpochBatches` does.
+    """
+    threads = _cores()
+    number = len(cases) if reader.dimensions == 3 else -(-len(cases) // size)
+    with ThreadPoolExecutor(threads) as pool:
+        ahead = 2 if reader.dimensions == 3 else 2 * size + threads
+        read = in_order(pool, lambda case: _decode(case, reader, None), cases, ahead=ahead)
+        for part in np.array_split(np.arange(len(cases)), number):
+            units, records = RowWriter(np.uint16), list[ReadRecord]()
+            for unit, _, record in islice(read, len(part)):
+                records.append(record)
+                if unit is not None:
+                    units.append(levels(unit))
+            readable = tuple(record.case_id for record in records if not record.cause)
+            yield ImageStore(readable, units.rows()), records
 
 
 def in_order(

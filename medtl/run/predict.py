@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from medtl.cases.manifest import manifest_columns, read_manifest
 from medtl.cases.pseudonyms import load_salt, pseudonym
-from medtl.data.reader import ReadRecord, decode_cases
+from medtl.data.reader import ReadRecord, read_in_parts
 from medtl.errors import ManifestError, RunError
 from medtl.io.dicom.web import Server, fetch_study
 from medtl.prediction.likeness import unlike_training
 from medtl.prediction.mask_writer import sink_of
-from medtl.prediction.sink import Model
+from medtl.prediction.sink import PREDICT_BATCH, Model
 from medtl.run.predicted import Predictions
 from medtl.run.use.mending import add_probabilities, judged_score
 from medtl.storage.atomic import write_json
@@ -64,28 +64,33 @@ def predict_images(
         RunError: When no image could be read, or masks have no place.
         ManifestError: When there is nothing to predict.
     """
+    import pandas as pd
+
     manifest, is_own = find_cases(own, data, trained)
     reader = replace(trained.reader, root=manifest.root)
-    store, records = decode_cases(
-        manifest.cases, reader, progress=lambda done, total: progress("Reading", done, total)
-    )
-    readable = set(store.case_ids)
-    told = trained.task.inputs
-    cases = [
-        told.completed(case, record.facts)
-        for case, record in zip(manifest.cases, records, strict=True)
-        if case.case_id in readable
-    ]
+    sink, folder = sink_of(trained.task), None if out is None else out.parent
+    told, profile = trained.task.inputs, trained.meta["profile"]
+    tables, cases, records = [], list[Case](), list[ReadRecord]()
+    flags_of, unlike = dict[str, Sequence[str]](), dict[str, Sequence[str]]()
+    for store, read in read_in_parts(manifest.cases, reader, PREDICT_BATCH):
+        by_id = {case.case_id: case for case in manifest.cases[len(records) :][: len(read)]}
+        facts_of = {record.case_id: record.facts for record in read}
+        part = [told.completed(by_id[name], facts_of[name]) for name in store.case_ids]
+        flags_of |= {case.case_id: told.unknown(case) for case in part}
+        unlike |= {name: unlike_training(facts, profile) for name, facts in facts_of.items()}
+        if part:
+            tables.append(sink.predict(trained, trained.scores(store, part), part, reader, folder))
+        cases += part
+        # Of many images little may stay: not the pixels, and not what the headers say.
+        records += [
+            replace(r, facts={}, flags=(*r.flags, *flags_of.get(r.case_id, ()))) for r in read
+        ]
+        progress("Predicting", len(records), len(manifest.cases))
     if not cases:
         raise RunError("no image could be read", where=data.name, fix=records[0].cause)
-    flags_of = {case.case_id: told.unknown(case) for case in cases}
-    records = [replace(r, flags=(*r.flags, *flags_of.get(r.case_id, ()))) for r in records]
-    sink, folder = sink_of(trained.task), None if out is None else out.parent
-    scores = trained.scores(store, cases, progress)
-    table = sink.predict(trained, scores, cases, reader, folder)
+    table = pd.concat(tables, ignore_index=True)
     if absent := _without_column(trained, cases[0]):
         table.loc[table["label"].isin(absent), ["y_true", "y_true_raw"]] = None
-    unlike = {r.case_id: unlike_training(r.facts, trained.meta["profile"]) for r in records}
     if not is_own:
         judged = judged_score(table, trained.meta["recipe"]["data"].get("exam_score"))
         _add_columns(table, cases, manifest.root, thresholds, judged)

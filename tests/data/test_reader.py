@@ -1,3 +1,4 @@
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,8 @@ from medtl.data.reader import (
     ReadRecord,
     check_readable,
     decode_cases,
+    in_order,
+    read_in_parts,
 )
 from medtl.data.store import LEVELS
 from medtl.errors import ImageError, RunError
@@ -89,3 +92,33 @@ def test_too_many_unreadable():
     check_readable(records, 0.5)
     with pytest.raises(RunError, match=r"1 of 2 images could not be read \(b\.png: cut\)"):
         check_readable(records, 0.4)
+
+
+@pytest.mark.parametrize(
+    ("number", "sizes"), [(5, [3, 2]), (6, [3, 3]), (1, [1]), (10, [3, 3, 2, 2])]
+)
+def test_parts_are_what_all_at_once_is_and_few_wait_in_memory(tmp_path, number, sizes):
+    found = cases(tmp_path, number)
+    found[0].image.write_bytes(b"not an image")
+    store, records = decode_cases(found, READER)
+    parts = list(read_in_parts(found, READER, 3))
+    assert [len(read) for _, read in parts] == sizes
+    assert [record for _, read in parts for record in read] == records
+    units = [part.units[row] for part, _ in parts for row in range(len(part.case_ids))]
+    assert [case_id for part, _ in parts for case_id in part.case_ids] == [*store.case_ids]
+    for row, unit in enumerate(units):
+        np.testing.assert_array_equal(unit, store.units[row])
+
+
+def test_images_are_begun_only_when_they_are_near():
+    begun, most = [], 0
+
+    def call(item):
+        begun.append(item)
+        return item
+
+    with ThreadPoolExecutor(3) as pool:
+        for taken, item in enumerate(in_order(pool, call, range(500), ahead=12)):
+            assert item == taken
+            most = max(most, len(begun) - taken)
+    assert (len(begun), most <= 12) == (500, True)
