@@ -149,7 +149,7 @@ def _to_unit(array: FloatArray) -> FloatArray:
     return np.asarray((array - low) / ((high - low) or 1.0))
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, slots=True)
 class Case:
     """One row of a manifest.
 

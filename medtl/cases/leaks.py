@@ -36,9 +36,12 @@ def check_patients(manifest: Manifest) -> None:
 
 def patient_faults(cases: Iterable[Case]) -> list[LeakError]:
     """Return one fault for each patient who is in more than one split."""
+    cases = [case for case in cases if case.split]
+    first: dict[str, str] = {}
+    apart = {c.patient_id for c in cases if first.setdefault(c.patient_id, c.split) != c.split}
     rows: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for case in cases:
-        if case.split:
+        if case.patient_id in apart:
             rows[case.patient_id][case.split].append(case.row)
     return [
         LeakError(

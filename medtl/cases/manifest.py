@@ -6,11 +6,14 @@ Ids leave this module as pseudonyms, and no message quotes a cell but a relative
 
 from __future__ import annotations
 
+import gc
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
@@ -60,6 +63,12 @@ _NUMBER = re.compile(r"[-+]?\d{1,9}(\.\d*)?")
 _OLDEST_YEARS = 130
 
 _MARKUP = re.compile(r"<\s*[/!a-zA-Z]|&[#a-zA-Z0-9]+;")
+
+_ACTIVE = re.compile(r"^'*[=+\-@\t\r]|[<&]", re.MULTILINE)
+"""In the lines of a row's cells: what may be a formula or markup. Most rows hold none."""
+
+_known_unit = lru_cache(4096)(age_unit)
+"""Ages come again and again."""
 
 _FEW = 3
 """Faults of one cause that are told one by one are fewer."""
@@ -117,9 +126,10 @@ def read_manifest(
     names = _Names(columns.ids, load_salt() if salt is None else salt)
     root = (path.resolve().parent / sidecar["images"]).resolve()
     builder = _CaseBuilder(table, columns, root, names)
-    cases, split_opinions, read = with_consensus(builder.with_readings(), columns)
-    faults += [*_together(builder.faults), *leaks.patient_faults(cases), *builder.id_faults()]
-    faults += [*builder.age_faults(), *split_opinions, *exam_faults(cases)]
+    with _nothing_to_collect():
+        cases, split_opinions, read = with_consensus(builder.with_readings(), columns)
+        faults += [*_together(builder.faults), *leaks.patient_faults(cases), *builder.id_faults()]
+        faults += [*builder.age_faults(), *split_opinions, *exam_faults(cases)]
     raise_together([*faults, *sidecar_faults], path.name)
     if salt is None:
         remember(names.made.items())
@@ -141,12 +151,25 @@ def read_manifest(
     )
 
 
+@contextmanager
+def _nothing_to_collect() -> Iterator[None]:
+    """Let the garbage collector rest: a million cases that all stay cost it a third of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
 def _active_notes(table: Table) -> list[str]:
     """Say which cells a spreadsheet or a browser would run."""
     rows = [
         line
         for line, row in zip(table.lines, table.rows, strict=True)
-        if any(is_formula(cell) or _MARKUP.search(cell) for cell in row)
+        if _ACTIVE.search("\n".join(row))
+        and any(is_formula(cell) or _MARKUP.search(cell) for cell in row)
     ]
     if not rows:
         return []
@@ -235,12 +258,14 @@ class _CaseBuilder:
         self.table = table
         self.wanted = wanted
         self.root = root
+        self.root_length = len(str(root).rstrip(os.sep)) + 1
         self.names = names
         self.faults: list[MedtlError] = []
         self.duplicates: list[int] = []
         self.boxes = 0
-        self.readings: dict[tuple[Path, int | None], dict[str, dict[str, str]]] = {}
+        self.readings: dict[tuple[str, int | None], dict[str, dict[str, str]]] = {}
         self.renamed: set[str] = set()
+        self.alike: dict[tuple[tuple[str, str], ...], Mapping[str, str]] = {}
         self.spelled: list[str] = []
         self.where = Where.parse(wanted.where) if wanted.where else None
         self.passed_over: Counter[str] = Counter()
@@ -258,11 +283,11 @@ class _CaseBuilder:
         cases = list(self.cases())
         if not self.wanted.raters:
             return cases
-        return [replace(c, readings=self.readings.get((c.image, c.frame), {})) for c in cases]
+        return [replace(c, readings=self.readings.get((str(c.image), c.frame), {})) for c in cases]
 
     def cases(self) -> Iterator[Case]:
         """Yield the case of each row; rows that repeat an earlier one are left out."""
-        seen: dict[tuple[Path, int | None], tuple[int, tuple[str, ...]]] = {}
+        seen: dict[tuple[str, int | None], tuple[int, tuple[str, ...]]] = {}
         for line, row in zip(self.table.lines, self.table.rows, strict=True):
             if self.where is not None:
                 cell = self._cell(row, self.where.column)
@@ -274,8 +299,10 @@ class _CaseBuilder:
             if image is None:  # the rest of the row is checked all the same
                 yield self._case(row, line, self.root, frame)
                 continue
-            first_line, first_row = seen.setdefault((image, frame), (line, row))
-            self._read(row, line, (image, frame))
+            key = str(image), frame
+            first_line, first_row = seen.setdefault(key, (line, row))
+            if self.wanted.raters or self.wanted.reader is not None:
+                self._read(row, line, key)
             if first_line != line:
                 self._repeated(first_line, first_row, line, row)
                 continue
@@ -346,7 +373,7 @@ class _CaseBuilder:
 
     def _case(self, row: tuple[str, ...], line: int, image: Path, frame: int | None) -> Case:
         """Return the case of a row whose image is there."""
-        relative = image.relative_to(self.root).as_posix()
+        relative = str(image)[self.root_length :].replace(os.sep, "/") or "."
         name = relative if frame is None else f"{relative}#{frame}"
         self._check_age(row, line)
         given = self._cell(row, "case_id")
@@ -358,7 +385,7 @@ class _CaseBuilder:
             case_id=case_id,
             patient_id=self._patient(row, line, case_id, split),
             image=image,
-            targets=MappingProxyType(self.vocabulary.targets(partial(self._cell, row))),
+            targets=self._shared(self.vocabulary.targets(partial(self._cell, row))),
             strata=self._strata(row),
             split=split,
             mask=self._mask(row, line),
@@ -391,7 +418,7 @@ class _CaseBuilder:
     def _check_age(self, row: tuple[str, ...], line: int) -> None:
         """Note an age that nobody has: a code for "unknown", or an error of typing."""
         given = self._cell(row, "age")
-        unit = age_unit(given)
+        unit = _known_unit(given)
         self.ages["unread" if unit is None and re.search(r"\d", given) else unit].append(line)
         if _NUMBER.fullmatch(given) and not 0 <= float(given) <= _OLDEST_YEARS:
             fix = "Write years, and leave the cell empty when the age is not known"
@@ -445,7 +472,7 @@ class _CaseBuilder:
         self._fault(line, f"{column}: {found[0]}", found[1])
         return None
 
-    def _read(self, row: tuple[str, ...], line: int, image: tuple[Path, int | None]) -> None:
+    def _read(self, row: tuple[str, ...], line: int, image: tuple[str, int | None]) -> None:
         """Keep what the rater, or the raters, of a row said; note a row that names none."""
         said = self.vocabulary.readings(partial(self._cell, row))
         known = self.readings.setdefault(image, {})
@@ -489,7 +516,11 @@ class _CaseBuilder:
         """Return the cells of the strata, ages above 89 as one band."""
         cells = {name: self._cell(row, name) for name in self.wanted.about}
         ages = {name: band_age(cell) for name, cell in cells.items() if name.casefold() == "age"}
-        return MappingProxyType({**cells, **ages})
+        return self._shared({**cells, **ages})
+
+    def _shared(self, cells: dict[str, str]) -> Mapping[str, str]:
+        """The same cells as one object, in however many rows they stand."""
+        return self.alike.setdefault(tuple(cells.items()), MappingProxyType(cells))
 
     def _cell(self, row: tuple[str, ...], column: str) -> str:
         """Return a cell, "" if the table lacks the column."""

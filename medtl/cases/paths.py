@@ -7,6 +7,7 @@ import os
 import stat
 import unicodedata
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path, PureWindowsPath
 
 _IMAGE_ENDINGS = (".dcm", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".nii", ".nii.gz")
@@ -25,9 +26,13 @@ def locator(root: Path, respelled: list[str]) -> Callable[[str], Path | tuple[st
     real_folder = functools.cache(lambda folder: folder.resolve())
     names_in = functools.cache(_names_in)  # of this reading: files come and go between two
 
+    as_written = _plain_files(root)
+
     def locate(cell: str) -> Path | tuple[str, str]:
         if not cell:
             return "no path", "Fill the cell or delete the row"
+        if (plain := as_written(cell)) is not None:
+            return plain
         path = root / cell
         try:
             path = path.resolve() if path.is_symlink() else real_folder(path.parent) / path.name
@@ -47,6 +52,27 @@ def locator(root: Path, respelled: list[str]) -> Callable[[str], Path | tuple[st
         return path
 
     return locate
+
+
+def _plain_files(root: Path) -> Callable[[str], Path | None]:
+    """Return a quick function for most cells: to the plain file below `root` of that very name."""
+
+    @functools.cache
+    def folder_of(part: str) -> str | None:
+        real = (root / part).resolve()
+        return f"{real}{os.sep}" if real.is_dir() and real.is_relative_to(root) else None
+
+    def as_written(cell: str) -> Path | None:
+        part, _, name = cell.rpartition("/")
+        if name in ("", ".", "..") or "\\" in cell:
+            return None
+        with suppress(OSError, ValueError, RuntimeError):
+            folder = folder_of(part)
+            if folder is not None and stat.S_ISREG(os.lstat(folder + name).st_mode):
+                return Path(folder + name)
+        return None
+
+    return as_written
 
 
 def _meant(cell: str, root: Path, names_in: Callable[[Path], tuple[str, ...]]) -> str | None:

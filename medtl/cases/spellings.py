@@ -21,6 +21,10 @@ def folded(text: str) -> str:
     >>> folded("Pneumonia\u200b") == folded("pneumonia"), folded("1.0"), folded("P\u00a03")
     (True, '1', 'p3')
     """
+    if text.isascii() and text.isprintable():  # most cells: the same, sooner
+        seen = text.casefold().replace(" ", "")
+        whole = _WHOLE.fullmatch(seen)
+        return whole[1] if whole else seen
     seen = "".join(
         sign
         for sign in unicodedata.normalize("NFKC", text).casefold()

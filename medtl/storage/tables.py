@@ -515,7 +515,8 @@ def _checked_rows(
     """Return the rows that fit the header, their lines, and the faults of the others."""
     rows, lines, faults = [], [], []
     for line, cells in records:
-        if any("\0" in cell for cell in cells):
+        whole = "".join(cells)
+        if "\0" in whole:
             faults.append(ManifestError("holds NUL bytes", where=f"row {line}", fix=_NUL_FIX))
         elif len(cells) != num_columns:
             faults.append(
@@ -527,7 +528,7 @@ def _checked_rows(
                 )
             )
         else:
-            rows.append(tuple(undefuse(cell) for cell in cells))
+            rows.append(tuple(undefuse(cell) for cell in cells) if "'" in whole else tuple(cells))
             lines.append(line)
     return tuple(rows), tuple(lines), faults
 

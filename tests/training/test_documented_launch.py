@@ -36,7 +36,7 @@ def test_a_documented_line_starts_two_processes(tmp_path, line):
     line = line.replace("29500", str(free_port()))
     hosts = 2 if "--nnodes 2" in line else 1
     running = [start(line, tmp_path, FIRST_HOST="127.0.0.1") for _ in range(hosts)]
-    said = [process.communicate(timeout=400)[1] for process in running]
+    said = [process.communicate(timeout=1500)[1] for process in running]
     assert [process.returncode for process in running] == [0] * hosts, said
     assert (tmp_path / "runs/chest/report.html").is_file()
     assert "2 processes" in (tmp_path / "runs/chest/log.txt").read_text()
@@ -47,7 +47,7 @@ def test_a_launcher_that_starts_one_of_two_is_found_out(tmp_path):
     write_tiny_study(tmp_path)
     line = "accelerate launch --cpu --num_processes 2 $(which medtl) run recipe.yaml --out runs/one"
     process = start(line, tmp_path)
-    assert "2 processes were asked for and 1 trains" in process.communicate(timeout=400)[1]
+    assert "2 processes were asked for and 1 trains" in process.communicate(timeout=1500)[1]
     assert process.returncode
     assert not (tmp_path / "runs/one").exists()
 
