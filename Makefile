@@ -11,7 +11,7 @@ PYTEST_ARGS ?= -n auto --maxprocesses 4 --dist loadfile
 # Workers times threads must not exceed the cores, and no number may depend on how many there are.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 
-.PHONY: help setup demo test test-all lint fix bench coverage docs clean
+.PHONY: help setup demo test test-all lint fix bench gpu-check coverage docs clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -46,6 +46,9 @@ fix: $(STAMP)  ## what ruff can mend by itself
 bench:  ## the benchmarks against the peers, in an environment of their own (BENCH_ARGS="ingest")
 	@MEDTL_VENV=.tools/bench .ci/setup all,bench
 	.tools/bench/bin/python -m benchmarks.run $(BENCH_ARGS)
+
+gpu-check: $(STAMP)  ## does the GPU here compute what the CPU does, how fast, in what memory (ten minutes)
+	$(BIN)/python -m benchmarks.gpu $(GPU_ARGS)
 
 coverage: $(STAMP)  ## how often each interval holds the truth, to reports/coverage.md (minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.coverage
