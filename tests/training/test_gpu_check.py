@@ -8,6 +8,7 @@ import torch
 from benchmarks import gpu
 
 
+@pytest.mark.slow
 def test_the_rehearsal_holds(capsys):
     assert gpu.main(["--device", "cpu"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -19,6 +20,7 @@ def test_the_rehearsal_holds(capsys):
     ]
 
 
+@pytest.mark.slow
 def test_other_numbers_fail(capsys, monkeypatch):
     monkeypatch.setattr(gpu, "LOGITS", -1.0)
     monkeypatch.setattr(gpu, "LOSSES", {"fp32": -1.0})
