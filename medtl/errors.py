@@ -20,6 +20,8 @@ EXTRAS = {
     "keras": ("h5py",),
     "search": ("optuna",),
     "export": ("highdicom",),
+    "onnx": ("onnxruntime",),
+    "edge": ("onnx", "onnxscript"),
     "tracking": ("mlflow",),
 }
 """Extra of pyproject.toml -> the libraries it brings and that the core does without."""

@@ -39,7 +39,7 @@ SEES_THE_RECIPE = ("__init__", "recipe", "run", "studies", "demo", "cli")
 TORCH_FREE = (
     *("types", "errors", "storage", "io", "metrics", "cases", "recipe", "evaluation", "report"),
     *("export", "cli", "tasks", "run/check", "run/clinical", "run/evaluate", "run/files"),
-    *("run/folder", "run/predict"),
+    *("run/folder", "run/predict", "run/edge/choice", "prediction/portable"),
 )
 """They answer before torch could have been loaded, or where it is not installed."""
 

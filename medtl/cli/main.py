@@ -14,6 +14,7 @@ from medtl.cli.bars import bars
 from medtl.cli.clinical_commands import From, WithoutKnown, evaluate_from, readers, validate
 from medtl.cli.manifest_commands import manifest_app
 from medtl.cli.plan_size import Expected, describe_size
+from medtl.cli.service_commands import serve, watch
 from medtl.cli.shared_options import (
     Language,
     Out,
@@ -48,6 +49,8 @@ app.add_typer(manifest_app, name="manifest")
 app.add_typer(weights_app, name="weights")
 app.command()(validate)
 app.command()(readers)
+app.command()(serve)
+app.command()(watch)
 
 INTERRUPTED = 130
 """Status that typer returns after Ctrl-C (128 + SIGINT)."""
@@ -427,12 +430,25 @@ def monitor(
 @app.command()
 def export(
     run_folder: RunFolder,
-    out: Annotated[Path, typer.Option("--out", help="new folder for the DICOM files")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="new folder; --onnx: default RUN/onnx")
+    ] = None,
     images: Annotated[
-        Path,
-        typer.Option(callback=there, help="the DICOM images the run read: manifest or folder"),
-    ],
+        Path | None,
+        typer.Option(callback=there, help="the images the run read: manifest or folder"),
+    ] = None,
     dicom: Annotated[bool, typer.Option("--dicom", help="as DICOM: SR, SEG, SC, PDF")] = False,
+    onnx: Annotated[
+        bool, typer.Option("--onnx", help="the model, to predict with onnxruntime alone")
+    ] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="--onnx: in 8 bits; needs --images")] = False,
+    prune: Annotated[
+        float,
+        typer.Option(min=0.0, max=0.9, help="--onnx: share of inner channels to remove"),
+    ] = 0.0,
+    margin: Annotated[
+        float, typer.Option(min=1e-6, help="--onnx: loss that would be acceptable")
+    ] = 0.02,
     predictions: Annotated[
         Path | None,
         typer.Option(callback=there, help="what `medtl predict` wrote; default the test cases"),
@@ -445,11 +461,22 @@ def export(
         str | None, typer.Option(help="send the objects to this DICOMweb server too (STOW-RS)")
     ] = None,
 ) -> None:
-    """Write results as DICOM objects of the patients and studies the images are from."""
-    if not dicom:
-        raise MedtlError("no format is asked for", fix="Add --dicom")
+    """Write results as DICOM objects of the patients they are about, or the model as ONNX."""
+    if dicom == onnx:
+        raise MedtlError("one format is to be asked for", fix="Add --dicom or --onnx")
     from medtl.run.folder import Run
 
+    if onnx:
+        from medtl.run.edge.compress import Smaller
+        from medtl.run.edge.write import export_graph
+
+        asked = Smaller(int8=int8, prune=prune, images=images, margin=margin)
+        with bars() as shown:
+            folder = export_graph(Run(run_folder), out, asked, progress=shown.progress)
+        print(f"Predict with it: medtl predict {folder if out else run_folder} IMAGES --out CSV")
+        return
+    if out is None or images is None:
+        raise MedtlError("--dicom needs a place and images", fix="Add --out DIR --images IMAGES")
     with bars() as shown:
         done = Run(run_folder).export(
             out,

@@ -119,7 +119,7 @@ def write_gallery(
             picture = _grey_to_rgb(unit_of(entry.case_id))
             heat = heat_of(entry.case_id, entry.label)
             said = {**asdict(entry), "nothing_raised_the_score": not heat.any()}
-            yield said, picture, _overlay(picture, heat) if heat.any() else None
+            yield said, picture, overlay(picture, heat) if heat.any() else None
 
     write_pictures(folder, drawn(), ending="cam")
 
@@ -176,7 +176,7 @@ def _grey_to_rgb(unit: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.ascontiguousarray(np.moveaxis(channels, 0, -1))
 
 
-def _overlay(picture: NDArray[np.float32], heat: NDArray[np.float32]) -> NDArray[np.float32]:
+def overlay(picture: NDArray[np.float32], heat: NDArray[np.float32]) -> NDArray[np.float32]:
     """Lay the heat map over the picture: transparent where 0, orange to yellow where 1.
 
     The scale at the right edge runs from 0 below to 1, the strongest place of this picture, above.

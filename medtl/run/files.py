@@ -40,6 +40,8 @@ class RunFiles:
         self.checksums = folder / "checksums.json"
         self.tensorboard = folder / "tensorboard"
         self.cache = folder / "cache"
+        self.portable = folder / "onnx"
+        self.contract = folder / "contract.json"
 
     def member(self, number: int) -> RunFiles:
         """The files of one network of several; the history of number 0 is the run's."""

@@ -310,11 +310,12 @@ class Run:
             RunError: When the run has no checkpoint, or no image could be read.
             ManifestError: When there is nothing to predict.
         """
+        from medtl.run.edge.choice import model_of
         from medtl.run.predict import check_destination, predict_images
 
         target = None if out is None else check_destination(Path(out))
         return predict_images(
-            self.trained,
+            model_of(self.files, lambda: self.trained),
             Path(data),
             target,
             own=self.files.manifest,

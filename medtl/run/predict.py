@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -154,16 +154,19 @@ def check_destination(out: Path) -> Path:
     return out
 
 
-def find_cases(own: Path, data: Path, trained: Model) -> tuple[Manifest, bool]:
+def find_cases(
+    own: Path, data: Path, trained: Model, splits: Collection[str] = ("val", "test")
+) -> tuple[Manifest, bool]:
     """Return the cases to predict, and whether they are the run's own.
 
     Args:
         own: The run's `manifest.csv`.
         data: A manifest, a folder of images, or one image.
-        trained: The model; it knows the hash of the manifest that it was made of.
+        trained: Knows the columns, and the hash of the run's manifest.
+        splits: Of the run's own cases.
 
     Raises:
-        ManifestError: When there is nothing to predict.
+        ManifestError: When there is nothing to predict, or the manifest has faults.
     """
     if data.suffix.lower() not in TABLES:
         return _manifest_of_files(data), False
@@ -180,9 +183,9 @@ def find_cases(own: Path, data: Path, trained: Model) -> tuple[Manifest, bool]:
             one_image_per_patient=known.one_image_per_patient or "patient_id" not in present,
         ),
     )
-    if manifest.sha256 != trained.meta["manifest_sha256"]:
+    if manifest.sha256 != trained.meta["manifest_sha256"] or not own.is_file():
         return manifest, False
-    return _own_cases(own, manifest), True
+    return _own_cases(own, manifest, splits), True
 
 
 def _without_column(trained: Model, case: Case) -> list[str]:
@@ -194,8 +197,8 @@ def _without_column(trained: Model, case: Case) -> list[str]:
     return [label for label, column in pairs if column not in case.targets]
 
 
-def _own_cases(own: Path, manifest: Manifest) -> Manifest:
-    """The run's validation and test cases, with the ids and splits that the run gave them.
+def _own_cases(own: Path, manifest: Manifest, splits: Collection[str]) -> Manifest:
+    """The run's cases of some splits, with the ids and splits that the run gave them.
 
     Rows are matched by position: the hash says that the file is the same, and ids are pseudonyms
     that another machine's salt would make different.
@@ -205,7 +208,7 @@ def _own_cases(own: Path, manifest: Manifest) -> Manifest:
     cases = [
         replace(case, case_id=row["case_id"], patient_id=row["patient_id"], split=row["split"])
         for case, row in zip(manifest.cases, rows, strict=True)
-        if row["split"] in ("val", "test") and row["content_sha256"]
+        if row["split"] in splits and row["content_sha256"]
     ]
     return replace(manifest, cases=tuple(cases))
 

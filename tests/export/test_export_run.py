@@ -393,7 +393,7 @@ def test_without_highdicom_it_says_what_to_install(run, images, tmp_path, monkey
 def test_the_command(run, images, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
     arguments = ["export", str(run), "--out", str(out), "--images", str(images)]
-    with pytest.raises(MedtlError, match="no format is asked for"):
+    with pytest.raises(MedtlError, match="one format is to be asked for"):
         CliRunner().invoke(app, arguments, catch_exceptions=False)
     result = CliRunner().invoke(app, [*arguments, "--dicom"], catch_exceptions=False)
     assert result.exit_code == 0

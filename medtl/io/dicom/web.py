@@ -14,13 +14,14 @@ import base64
 import contextlib
 import http.client
 import ipaddress
+import json
 import logging
 import mmap
 import netrc
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -129,6 +130,46 @@ def fetch_study(server: Server, study: str, folder: str | PathLike[str]) -> Fetc
         body.unlink(missing_ok=True)
 
 
+def find_studies(server: Server, query: str = "") -> list[tuple[str, int]]:
+    """Ask which studies a server has: (Study Instance UID, number of its instances).
+
+    Args:
+        server: Where to ask.
+        query: QIDO-RS parameters ("ModalitiesInStudy=CR&StudyDate=20260101-"); "" for all.
+
+    Raises:
+        MedtlError: When the server cannot be reached, refuses, or answers with something else.
+
+    Reference:
+        PS3.18 10.6 (Search Transaction); Number of Study Related Instances is (0020,1208).
+
+    >>> find_studies(Server("pacs.example"))
+    Traceback (most recent call last):
+    medtl.errors.MedtlError: --dicomweb: not the address of a server; expected http(s)://host/path.
+    """
+    address = checked(server.url)
+    asked = "&".join(filter(None, [query, "includefield=00201208"]))
+    with located(str(address.hostname)), contextlib.closing(_connected(server, address)) as line:
+        headers = {"Accept": "application/dicom+json", **authorization(address)}
+        answer = _asked(line, f"{address.path.rstrip('/')}/studies?{asked}", headers)
+        _refuse_status(answer.status)
+        body = b"".join(_chunks(answer, server))
+        try:
+            found = json.loads(body or b"[]")
+            return [
+                (
+                    str(one["0020000D"]["Value"][0]),
+                    int(one.get("00201208", {}).get("Value", [0])[0]),
+                )
+                for one in found
+            ]
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+            raise MedtlError(
+                "the answer is no list of studies", expected="application/dicom+json",
+                fix="Check the address: it often ends in /dicom-web or /dicomweb",
+            ) from error  # fmt: skip
+
+
 def checked(url: str) -> SplitResult:
     """Return the parts of an address.
 
@@ -159,31 +200,37 @@ def checked(url: str) -> SplitResult:
 
 def _download(server: Server, address: SplitResult, study: str, path: Path) -> bytes:
     """Store the body of the answer in a file; return its multipart boundary, b"" without a body."""
-    secure = address.scheme == "https"
-    kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
     headers = {"Accept": ACCEPT, **authorization(address)}
-    connection = kind(str(address.hostname), address.port, timeout=server.timeout_s)
-    with contextlib.closing(connection):
-        try:
-            target = f"{address.path.rstrip('/')}/studies/{study}"
-            connection.request("GET", target, headers=headers)
-            answer = connection.getresponse()
-        except (OSError, http.client.HTTPException) as error:
-            raise unreachable(error) from None
+    with contextlib.closing(_connected(server, address)) as connection:
+        answer = _asked(connection, f"{address.path.rstrip('/')}/studies/{study}", headers)
         boundary = _boundary(answer)
         with path.open("wb") as file:
             file.writelines(_chunks(answer, server))
         return boundary
 
 
+def _connected(server: Server, address: SplitResult) -> http.client.HTTPConnection:
+    """Return a connection that is not open yet."""
+    secure = address.scheme == "https"
+    kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+    return kind(str(address.hostname), address.port, timeout=server.timeout_s)
+
+
+def _asked(
+    connection: http.client.HTTPConnection, target: str, headers: Mapping[str, str]
+) -> http.client.HTTPResponse:
+    """Return the answer to a GET."""
+    try:
+        connection.request("GET", target, headers=dict(headers))
+        return connection.getresponse()
+    except (OSError, http.client.HTTPException) as error:
+        raise unreachable(error) from None
+
+
 def _boundary(answer: http.client.HTTPResponse) -> bytes:
     """Return the boundary of a multipart/related answer, b"" if the study is known and empty."""
     status = answer.status
-    if not 200 <= status < 300:
-        found, fix = REASONS.get(status, (f"the server answers with status {status}", ""))
-        if 300 <= status < 400:
-            found, fix = "the server redirects to another address", "State that address"
-        raise MedtlError(found, fix=fix)
+    _refuse_status(status)
     boundary = answer.headers.get_boundary("")
     if status != 204 and (answer.headers.get_content_type() != "multipart/related" or not boundary):
         raise MedtlError(
@@ -192,6 +239,15 @@ def _boundary(answer: http.client.HTTPResponse) -> bytes:
             fix="Check the address: it often ends in /dicom-web or /dicomweb",
         )
     return b"" if status == 204 else boundary.encode("latin-1")
+
+
+def _refuse_status(status: int) -> None:
+    """Say what an answer that is none means."""
+    if not 200 <= status < 300:
+        found, fix = REASONS.get(status, (f"the server answers with status {status}", ""))
+        if 300 <= status < 400:
+            found, fix = "the server redirects to another address", "State that address"
+        raise MedtlError(found, fix=fix)
 
 
 def _chunks(answer: http.client.HTTPResponse, server: Server) -> Iterator[bytes]:

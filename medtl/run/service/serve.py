@@ -1,0 +1,171 @@
+"""`medtl serve`: drop a film on a page of this machine, see what the model says of it."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import math
+import threading
+from collections.abc import Callable, Mapping
+from functools import partial
+from http.server import ThreadingHTTPServer
+from importlib import resources
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medtl.data.reader import ImageReader
+from medtl.errors import MedtlError, RunError
+from medtl.prediction.sink import Model
+from medtl.run.edge.choice import model_of
+from medtl.run.predict import predict_images
+from medtl.run.service.loopback import Answer, Pages, make_server
+from medtl.storage.atomic import write_json
+from medtl.types import Case
+
+if TYPE_CHECKING:
+    from medtl.run.folder import Run
+
+SHOWN = ("label", "y_score", "threshold", "decision", "probability", "outside_training_range")
+"""Columns of a prediction that the page shows."""
+
+PART = {"/page.css": "text/css", "/page.js": "text/javascript"}
+
+
+class Desk:
+    """A model at a desk, one film at a time; nothing of a film stays.
+
+    Args:
+        run: A finished run, or an exported folder.
+        keep: Folder for the results, one file a film, named by its content; None keeps nothing.
+
+    Raises:
+        RunError: When the run predicts masks, which a page of scores cannot show.
+    """
+
+    def __init__(self, run: Run, keep: Path | None = None) -> None:
+        explains = run.files.best.is_file() and find_spec("torch") is not None
+        self.model: Model = run.trained if explains else model_of(run.files, lambda: run.trained)
+        if self.model.task.encode is not None:
+            raise RunError("the run predicts masks", fix="Use medtl predict, or medtl watch")
+        self.explains, self.run, self.keep = explains, run, keep
+        self.cuts, self.mended = run.thresholds, run.recalibrations
+        self.lock = threading.Lock()
+
+    def look(self, film: Path) -> Answer:
+        """Answer with what the model says of one film."""
+        try:
+            with self.lock:
+                return Answer.of(self._seen(film))
+        except MedtlError as error:
+            return Answer.of({"error": str(error)}, 422)
+
+    def _seen(self, film: Path) -> dict[str, Any]:
+        """Scores, thresholds, likeness, the picture and where the network looked."""
+        done = predict_images(
+            self.model, film, None, own=self.run.files.manifest, thresholds=self.cuts,
+            recalibrations=self.mended,
+        )  # fmt: skip
+        rows = [
+            {name: _plain(row[name]) for name in SHOWN if name in row}
+            for row in done.frame.to_dict("records")
+        ]
+        flags = [word for one in done.flagged for word in (*one["flags"], *one["unlike_training"])]
+        unit = _unit(self.model.reader, film)
+        found = {"rows": rows, "flags": flags, "status": "Research use only. Not a medical device."}
+        if self.keep is not None:
+            self.keep.mkdir(parents=True, exist_ok=True)
+            name = str(done.frame["content_sha256"].iloc[0])[:32]
+            write_json(self.keep / f"{name}.json", found)
+        picture = np.moveaxis(np.repeat(unit, 3, axis=0) if len(unit) == 1 else unit, 0, -1)
+        found["picture"] = _png(picture)
+        for row in rows:
+            row["heat"] = self._heat(film, unit, picture, str(row["label"]))
+        return found
+
+    def _heat(
+        self, film: Path, unit: NDArray[np.float32], picture: NDArray[np.float32], label: str
+    ) -> str:
+        """The picture with Grad-CAM laid over it; "" where there is none."""
+        if not self.explains:
+            return ""
+        import torch
+
+        from medtl.prediction.gallery import overlay
+        from medtl.prediction.gradcam import grad_cam
+
+        model: Any = self.model
+        extra = torch.from_numpy(model.task.inputs([Case("film", "film", film)]))
+        image = torch.from_numpy(model.reader.preprocessor.standardise(unit))[None]
+        with contextlib.suppress(ValueError):  # a network without a map of features
+            heat = grad_cam(model.model, image, lambda out: model.task.explain(out, label), extra)
+            if heat.any():
+                return _png(overlay(picture, heat))
+        return ""
+
+
+def serve(
+    run: Run, *, host: str, port: int, token: str = "", keep: Path | None = None
+) -> ThreadingHTTPServer:
+    """Return the server of a run's page.
+
+    Args:
+        run: A finished run, or an exported folder.
+        host: Address to listen at.
+        port: 0 takes a free one.
+        token: Asked of every request; needed where others can reach the address.
+        keep: Where results stay, if they are to.
+
+    Raises:
+        MedtlError: As `make_server` and `Desk`.
+    """
+    desk = Desk(run, keep)
+    from jinja2 import Template
+
+    text = _part("/page.html.j2").decode()
+    page = Template(text, autoescape=True).render(
+        title=_title(desk.model.meta), stored=keep is not None, explains=desk.explains
+    )
+    get: dict[str, Callable[[], Answer]] = {"/": lambda: Answer(page.encode())}
+    for name, kind in PART.items():
+        get[name] = partial(Answer, _part(name), f"{kind}; charset=utf-8")
+    pages = Pages(get, {"/look": desk.look})
+    return make_server(pages, host=host, port=port, token=token)
+
+
+def _title(meta: Mapping[str, Any]) -> str:
+    """What the run is called."""
+    study = meta["recipe"].get("study") or {}
+    return str(study.get("title") or study.get("question") or "A model")
+
+
+def _part(name: str) -> bytes:
+    """A file of the page."""
+    return resources.files("medtl.run.service").joinpath(name.lstrip("/")).read_bytes()
+
+
+def _unit(reader: ImageReader, film: Path) -> NDArray[np.float32]:
+    """The film as the network sees it, in [0, 1]."""
+    return reader.preprocessor.to_unit(reader.read(Case("film", "film", film)))
+
+
+def _png(picture: NDArray[np.float32]) -> str:
+    """A picture `(H, W, 3)` in [0, 1] as a data address."""
+    from PIL import Image
+
+    body = io.BytesIO()
+    Image.fromarray(np.rint(picture * 255).astype(np.uint8)).save(body, "PNG")
+    return "data:image/png;base64," + base64.b64encode(body.getvalue()).decode()
+
+
+def _plain(value: Any) -> Any:
+    """A cell as JSON knows it."""
+    if isinstance(value, str):
+        return value
+    if value is None or not math.isfinite(float(value)):
+        return None
+    return float(value)

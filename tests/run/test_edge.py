@@ -1,0 +1,113 @@
+"""Real exports: networks of every kind against their graphs, and a run that predicts by its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_study import RECIPE, write_tiny_study
+
+pytest.importorskip("onnxscript")
+
+from medtl.cases.columns import Columns
+from medtl.errors import RunError
+from medtl.prediction.sink import TrainedModel
+from medtl.recipe.schema import parse_recipe
+from medtl.run.build import build_contract, build_network, build_reader
+from medtl.run.chain import run_study
+from medtl.run.check import read_recipe
+from medtl.run.edge.compress import Smaller
+from medtl.run.edge.write import ALLOWED, _write_exact, compare_with, export_graph
+from medtl.run.files import RunFiles
+from medtl.run.folder import Run
+from medtl.storage.yaml import loads
+from medtl.tasks.regression import BONE_AGE, Regression
+from medtl.tasks.structures import Structures
+
+HAND = """
+study: {question: "How old?"}
+data: {manifest: m.csv, target: age, sex: male}
+image: {modality: hand, size: 64}
+model: {backbone: test_resnet, weights: none}
+task: {kind: bone_age, loss: corn}
+"""
+PLANE = """
+study: {question: "Where?"}
+data: {manifest: m.csv, mask: mask}
+image: {modality: cxr, size: 64}
+model: {backbone: test_resnet, weights: none}
+task: {kind: segmentation, structures: {lung: 1}}
+"""
+VOLUME = """
+study: {question: "Where?"}
+data: {manifest: m.csv, mask: mask}
+image: {modality: ct, window: [40, 400], spacing: [2, 2, 2], patch: [16, 16, 16]}
+model: {backbone: unet_3d, weights: none, width: 4}
+task: {kind: segmentation, structures: {liver: 1, spleen: 2}}
+"""
+TASKS = {
+    HAND: lambda loss: Regression(
+        "age", BONE_AGE, "male", loss, 12.0, mean=120.0, sd=40.0, lowest=12.0, highest=216.0
+    ),
+    PLANE: lambda _: Structures(("lung",), ((1,),)),
+    VOLUME: lambda _: Structures(("liver", "spleen"), ((1,), (2,)), exclusive=False),
+}
+
+
+def untrained(text: str) -> TrainedModel[Any, Any]:
+    """A network of random weights, as a run would hold it."""
+    recipe = parse_recipe(loads(text, "recipe.yaml"))
+    task = TASKS[text](recipe.task.loss)
+    model, _ = build_network(recipe, task.outputs, extra=task.inputs.width)
+    reader = build_reader(recipe, build_contract(recipe), None)
+    columns, meta = (
+        Columns.of(dict(recipe.data)),
+        {"profile": {}, "manifest_sha256": "", "recipe": {}},
+    )
+    return TrainedModel(model, task, reader, columns, "cpu", "fp32", recipe, meta)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", TASKS, ids=["bone age", "plane", "volume"])
+def test_the_graph_says_what_the_network_says(text: str, tmp_path: Path) -> None:
+    files = RunFiles(tmp_path / "run")
+    files.checkpoints.mkdir(parents=True)
+    files.best.write_bytes(b"weights")
+    (tmp_path / "edge").mkdir()
+    trained = untrained(text)
+    exact = _write_exact(trained, SimpleNamespace(files=files, path=files.folder), tmp_path / "edge", {})  # type: ignore[arg-type]  # fmt: skip  # noqa: E501
+    agreement = compare_with(trained, exact)
+    assert agreement["largest_difference"] <= ALLOWED
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished tiny run."""
+    folder = tmp_path_factory.mktemp("edge")
+    recipe = write_tiny_study(folder / "data", recipe=RECIPE)
+    return run_study(read_recipe(recipe), folder / "run")
+
+
+@pytest.mark.slow
+def test_a_run_predicts_by_its_graph_as_by_its_network(run: Run, tmp_path: Path) -> None:
+    images = run.path.parent / "data" / "images"
+    before = run.predict(images).frame
+    assert export_graph(run) == run.files.portable
+    after = run.predict(images).frame
+    np.testing.assert_allclose(after["y_score"], before["y_score"], atol=ALLOWED)
+    assert (after["y_score"] != before["y_score"]).any()  # it is another program
+    assert after.drop(columns="y_score").equals(before.drop(columns="y_score"))
+    with pytest.raises(RunError, match="a smaller graph gives other scores"):
+        export_graph(run, smaller=Smaller(int8=True))
+    manifest = run.path.parent / "data" / "manifest.csv"
+    folder = export_graph(run, tmp_path / "small", Smaller(int8=True, prune=0.3, images=manifest))
+    page = (folder / "edge.md").read_text()
+    assert "| bright | auroc_difference |" in page
+    exact, small = (path / "model.onnx" for path in (run.files.portable, folder))
+    assert small.stat().st_size < 0.5 * exact.stat().st_size
+    assert Run(folder).predict(images).images == len(after)
+    with pytest.raises(RunError, match="not the images of the run"):
+        export_graph(run, tmp_path / "other", Smaller(int8=True, images=images))

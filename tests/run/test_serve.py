@@ -1,0 +1,156 @@
+"""The page of a run: what it says of a film, what it keeps, and whom it refuses."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import tempfile
+import threading
+from collections.abc import Iterator
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from make_dicom import write
+from PIL import Image
+from portable_folder import film, write_folder
+
+from medtl.errors import MedtlError, RunError
+from medtl.run.folder import Run
+from medtl.run.service.loopback import Answer, Pages, make_server
+from medtl.run.service.serve import serve
+
+OURS = {"X-Medtl": "1"}
+
+
+def png(value: int) -> bytes:
+    body = io.BytesIO()
+    Image.fromarray(film(value)).save(body, "PNG")
+    return body.getvalue()
+
+
+def started(server: Any) -> Any:
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
+
+
+@pytest.fixture
+def port(tmp_path: Path) -> Iterator[int]:
+    """The port of a page of a model that finds bright films."""
+    folder = write_folder(tmp_path / "edge")
+    with started(serve(Run(folder), host="127.0.0.1", port=0)) as server:
+        yield server.server_address[1]
+        server.shutdown()
+
+
+def ask(
+    port: int, path: str, body: bytes | None = None, **headers: str
+) -> tuple[int, dict[str, str], bytes]:
+    line = HTTPConnection("127.0.0.1", port, timeout=60)
+    named = {name.replace("_", "-"): text for name, text in headers.items()}
+    line.request("GET" if body is None else "POST", path, body, named)
+    answer = line.getresponse()
+    return answer.status, dict(answer.getheaders()), answer.read()
+
+
+def test_a_film_gets_score_threshold_decision_and_likeness(port: int, tmp_path: Path) -> None:
+    status, headers, page = ask(port, "/")
+    assert status == 200
+    assert b"Not a medical device" in page
+    assert b"Nothing is stored" in page
+    assert b"<h1>Is it bright?</h1>" in page
+    assert headers["Content-Security-Policy"].startswith("default-src 'none'")
+    write(tmp_path / "film.dcm", film(240), Modality="MR")
+    before = sorted(Path(tempfile.gettempdir()).glob("medtl-film-*"))
+    status, headers, body = ask(port, "/look", (tmp_path / "film.dcm").read_bytes(), X_Medtl="1")
+    found = json.loads(body)
+    assert status == 200, found
+    (row,) = found["rows"]
+    assert (row["label"], row["threshold"], row["decision"]) == ("bright", 0.5, 1.0)
+    assert row["y_score"] > 0.5
+    assert "modality not seen in training" in found["flags"]
+    picture = Image.open(io.BytesIO(base64.b64decode(found["picture"].split(",")[1])))
+    assert np.asarray(picture).mean() == pytest.approx(240, abs=1)
+    assert sorted(Path(tempfile.gettempdir()).glob("medtl-film-*")) == before
+    assert headers["Cache-Control"] == "no-store"
+    status, _, body = ask(port, "/look", png(20), X_Medtl="1")
+    assert json.loads(body)["rows"][0]["decision"] == 0.0
+
+
+def test_what_is_no_film_is_said(port: int) -> None:
+    status, _, body = ask(port, "/look", b"no film", X_Medtl="1")
+    assert status == 422
+    assert "no image could be read" in json.loads(body)["error"]
+    assert ask(port, "/nothing")[0] == 404
+    assert ask(port, "/nothing", b"x", X_Medtl="1")[0] == 404
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example", **OURS},
+        {"Origin": "null", **OURS},
+        {"Sec-Fetch-Site": "cross-site", **OURS},
+        {"Host": "evil.example", **OURS},
+        {},  # a form of elsewhere sends no header of its own, and old browsers no Origin
+    ],
+)
+def test_another_origin_is_refused(port: int, headers: dict[str, str]) -> None:
+    status, _, body = ask(port, "/look", png(20), **headers)
+    assert (status, json.loads(body)) == (
+        403,
+        {"error": "a request from another origin is refused"},
+    )
+    own = f"http://127.0.0.1:{port}"  # control: the page itself
+    assert ask(port, "/look", png(20), Origin=own, Sec_Fetch_Site="same-origin")[0] == 200
+
+
+def test_other_machines_need_a_token() -> None:
+    pages = Pages({"/": lambda: Answer(b"in")}, {})
+    with pytest.raises(MedtlError, match=r"other machines could reach 0\.0\.0\.0"):
+        make_server(pages, host="0.0.0.0")
+    with pytest.raises(MedtlError, match="could reach"):
+        make_server(pages, host="0.0.0.0", token="short")
+    token = "a token of this test"
+    with started(make_server(pages, token=token)) as server:
+        port = server.server_address[1]
+        assert ask(port, "/")[0] == 401
+        assert ask(port, "/?token=another")[0] == 401
+        assert ask(port, "/", Authorization=f"Bearer {token}")[2] == b"in"
+        status, headers, _ = ask(port, f"/?token={token.replace(' ', '%20')}")
+        assert (status, headers["Location"]) == (303, "/")
+        assert "HttpOnly; SameSite=Strict" in headers["Set-Cookie"]
+        assert ask(port, "/", Cookie=headers["Set-Cookie"].partition(";")[0])[2] == b"in"
+        with pytest.raises(MedtlError, match="cannot listen"):
+            make_server(pages, port=port)
+        server.shutdown()
+
+
+def test_results_are_kept_when_asked(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "edge")
+    with started(serve(Run(folder), host="127.0.0.1", port=0, keep=tmp_path / "kept")) as server:
+        for _ in range(2):
+            assert ask(server.server_address[1], "/look", png(20), X_Medtl="1")[0] == 200
+        server.shutdown()
+    (kept,) = (tmp_path / "kept").iterdir()
+    assert set(json.loads(kept.read_text())) == {"rows", "flags", "status"}
+
+
+def test_masks_are_not_for_a_page(tmp_path: Path) -> None:
+    task = {"kind": "structures", "labels": ["lung"], "values": [[1]]}
+    with pytest.raises(RunError, match="predicts masks"):
+        serve(Run(write_folder(tmp_path / "edge", task=task)), host="127.0.0.1", port=0)
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_over_200_uploads(port: int) -> None:
+    sizes = []
+    for number in range(200):
+        assert ask(port, "/look", png(number), X_Medtl="1")[0] == 200
+        if number in (50, 199):
+            sizes.append(psutil.Process().memory_info().rss)
+    assert sizes[1] - sizes[0] < 20 << 20
