@@ -58,7 +58,7 @@ def _noninferior(row: Row, shown: str) -> str:
     if bound is None:
         return line
     worst = difference_text({"name": f"{name}_difference", "value": bound})
-    return f"{line}; {plain('models.bound', bound=worst)}"
+    return line + "; " + plain("models.bound", bound=worst)
 
 
 def readers_of(metrics: Row, label: str) -> list[dict[str, Any]]:
