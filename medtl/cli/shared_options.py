@@ -152,6 +152,13 @@ class Stated:
         list[str] | None,
         typer.Option(help="where it will be used: 0.1, or LABEL=0.01; repeatable"),
     ] = None
+    acting: Annotated[
+        str,
+        typer.Option(
+            help="lowest and highest probability at which somebody would act: 0.05,0.30; the range "
+            "of the decision curves"
+        ),
+    ] = ""
     strata: Annotated[
         str, typer.Option(help="columns to break results by, a,b,c; default age, sex, view, ...")
     ] = ""
@@ -197,6 +204,7 @@ class Stated:
             "prevalence": _of_labels(self.prevalence or [], "--prevalence"),
             "rule": self._rule(),
             "margins": self._margins(),
+            "acting": _range(self.acting),
         }
         del stated["assurance"], stated["margin"]
         return stated
@@ -236,6 +244,18 @@ def _of_labels(given: list[str], option: str) -> float | dict[str, float] | None
             fix=f"State {option} LABEL=NUMBER for each label",
         )
     return numbers.pop("") if "" in numbers else numbers or None
+
+
+def _range(text: str) -> tuple[float, float] | None:
+    """The two ends that --acting states; None without it."""
+    if not text:
+        return None
+    low, comma, high = text.partition(",")
+    if not comma:
+        raise MedtlError(
+            f"--acting is {text!r}", expected="two probabilities", fix="State --acting 0.05,0.30"
+        )
+    return _number(low, "--acting"), _number(high, "--acting")
 
 
 def _number(text: str, option: str) -> float:

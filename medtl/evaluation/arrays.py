@@ -13,6 +13,7 @@ from medtl.errors import PredictionsError
 from medtl.evaluation.assemble import OfLabels, evaluate
 from medtl.evaluation.own import NO_METRICS, OwnMetric
 from medtl.evaluation.result import Evaluation, Kind
+from medtl.metrics.curves.decision_curve import Range
 from medtl.metrics.operating_point import Rule, with_assurance
 from medtl.metrics.scores import CI, CI95
 from medtl.types import FloatArray, OperatingPoint
@@ -34,6 +35,7 @@ def evaluate_arrays(  # noqa: PLR0913 - one call states a whole evaluation
     split: ArrayLike = "test",
     rule: Rule | None = None,
     prevalence: OfLabels | None = None,
+    acting: Range | None = None,
     kind: Kind | None = None,
     unit: str = "",
     metrics: Mapping[str, OwnMetric] = NO_METRICS,
@@ -55,6 +57,8 @@ def evaluate_arrays(  # noqa: PLR0913 - one call states a whole evaluation
             a certainty of 0.9 where no "assurance" is stated.
         prevalence: Of the clinic, for predictive values, in (0, 1): of every label, or label -> its
             own.
+        acting: Lowest and highest probability at which somebody would act: the range of the decision
+            curves.
         kind: "classification" unless a unit is given.
         unit: Of a regression ("months", "%").
         metrics: Own measures by name; see `evaluate`.
@@ -99,6 +103,7 @@ def evaluate_arrays(  # noqa: PLR0913 - one call states a whole evaluation
         rule=None if rule is None else with_assurance(rule),
         operating_points=points,
         prevalence=prevalence,
+        acting=acting,
         strata=list(groups),
         kind=kind or ("regression" if unit else "classification"),
         unit=unit,

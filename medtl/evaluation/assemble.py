@@ -33,6 +33,7 @@ from medtl.evaluation.variants import variants
 from medtl.metrics import subgroups
 from medtl.metrics.catalogue import unit_word
 from medtl.metrics.confusion import counts_of, natural_frequencies
+from medtl.metrics.curves.decision_curve import Range
 from medtl.metrics.operating_point import Rule, choose_operating_point, describe_rule
 from medtl.metrics.scores import CI, CI95
 from medtl.types import Measure, OperatingPoint
@@ -53,6 +54,7 @@ def evaluate(  # noqa: PLR0913 - one call states a whole evaluation
     rule: Rule | None = None,
     operating_points: Sequence[OperatingPoint] = (),
     prevalence: OfLabels | None = None,
+    acting: Range | None = None,
     strata: Sequence[str] = (),
     classes: Sequence[str] = (),
     kind: Kind | None = None,
@@ -75,6 +77,8 @@ def evaluate(  # noqa: PLR0913 - one call states a whole evaluation
         rule: How to choose the threshold, such as {"sensitivity": 0.9}.
         operating_points: Given thresholds; they come before the rule.
         prevalence: Of the clinic, for predictive values, in (0, 1); one, or label -> its own.
+        acting: Lowest and highest probability at which somebody would act, inside (0, 1): the range
+            of the decision curves; None draws 0.01 to 0.99.
         strata: Columns to report by.
         classes: Labels in an order that means something (none, mild, severe); empty for none.
         kind: Of study; None is a regression where a unit is given, and else found from the table.
@@ -128,6 +132,7 @@ def evaluate(  # noqa: PLR0913 - one call states a whole evaluation
             bool(classes),
             kept,
             ci,
+            acting,
         )
         notes = [*notes, *left_out, *missing, *unset, *found.notes]
         found = replace(found, comparison=comparison, readers=tuple(read), notes=tuple(notes))
@@ -147,6 +152,9 @@ def evaluate(  # noqa: PLR0913 - one call states a whole evaluation
             comparison=comparison,
             concerns=tuple(concerns(values.measures)),
         )
+        if prevalence is not None or acting is not None:
+            stray = "a prevalence and a range of thresholds belong to findings, and were not used"
+            found = replace(found, notes=(*found.notes, stray))
     own = own_measures(table, metrics, kind, ci)
     return replace(found, measures=(*found.measures, *own), cohort=cohort)
 
@@ -160,7 +168,7 @@ def _kind_of(table: pd.DataFrame) -> Kind:
     return "classification"
 
 
-def _evaluate_classification(
+def _evaluate_classification(  # noqa: PLR0913 - what is stated of a whole evaluation
     table: pd.DataFrame,
     labels: Sequence[tuple[LabelRows, LabelRows | None]],
     points: Mapping[str, OperatingPoint],
@@ -168,6 +176,7 @@ def _evaluate_classification(
     ordered: bool,
     mended: Sequence[Recalibrated] | None,
     ci: CI,
+    acting: Range | None,
 ) -> Evaluation:
     """Evaluate every label on test, beside validation; then what belongs to all of them."""
     on_test, on_val = (table[table["split"] == split] for split in ("test", "val"))
@@ -182,7 +191,7 @@ def _evaluate_classification(
         found, label_notes = _evaluate_label(test, val, points.get(test.label), stated, ci)
         measures += found
         notes += label_notes
-        curves += label_curves(test, stated, ci)
+        curves += label_curves(test, stated, ci, acting)
     matrix = None
     if len(tests) > 1:
         measures += classification.macro_measures(tests, thresholds, ci)
@@ -198,7 +207,7 @@ def _evaluate_classification(
     if mended is None:
         vals, of_classes = {v.label: v for _, v in labels if v}, choices(on_val, names)
         mended = fit_where_needed(tests, vals, of_classes, ci, exclusive=matrix is not None)
-    after, drawn = after_recalibration(on_test, mended, prevalences, ci)
+    after, drawn = after_recalibration(on_test, mended, prevalences, ci, acting)
     measures, curves = [*measures, *after], [*curves, *drawn]
     measures += _subgroups(tests, thresholds, ci)
     promised = promises(tuple(points.values()), measures)

@@ -11,7 +11,12 @@ import numpy as np
 from medtl.errors import PredictionsError
 from medtl.evaluation.classification import LabelRows
 from medtl.metrics.calibration import reliability
-from medtl.metrics.curves.decision_curve import decision_curve, decision_draws
+from medtl.metrics.curves.decision_curve import (
+    Range,
+    decision_curve,
+    decision_draws,
+    thresholds_of,
+)
 from medtl.metrics.curves.smooth_calibration import smooth_calibration
 from medtl.metrics.ranking import Ranking, coarsen, rank
 from medtl.metrics.resampling import ROUNDING, FromCounts, bootstrap_counts
@@ -30,7 +35,9 @@ BAND_RESAMPLES = 500
 Curve = dict[str, Any]
 
 
-def label_curves(rows: LabelRows, prevalence: float | None, ci: CI) -> list[Curve]:
+def label_curves(
+    rows: LabelRows, prevalence: float | None, ci: CI, acting: Range | None = None
+) -> list[Curve]:
     """Return ROC, precision-recall, reliability, decision, histogram and threshold table.
 
     Those that need both classes, or probabilities, are left out where they do not exist.
@@ -43,19 +50,23 @@ def label_curves(rows: LabelRows, prevalence: float | None, ci: CI) -> list[Curv
     curves: dict[str, Curve] = {}
     if not scores.one_class:
         curves |= {"roc": _roc(ranking, few), "precision_recall": _precision_recall(ranking, few)}
-    of_probabilities = probability_curves(rows, prevalence, ci) if scores.are_probabilities else []
+    of_probabilities = (
+        probability_curves(rows, prevalence, ci, acting) if scores.are_probabilities else []
+    )
     last = {"score_histogram": _histogram(scores), "threshold_table": _threshold_table(ranking)}
     return [*_placed(rows, curves), *of_probabilities, *_placed(rows, last)]
 
 
-def probability_curves(rows: LabelRows, prevalence: float | None, ci: CI) -> list[Curve]:
+def probability_curves(
+    rows: LabelRows, prevalence: float | None, ci: CI, acting: Range | None = None
+) -> list[Curve]:
     """Return the curves of scores that are probabilities: reliability, smooth too, and decision."""
     few = replace(ci, resamples=min(ci.resamples, BAND_RESAMPLES))
     stated = None if rows.scores.one_class else prevalence
     curves = {
         "reliability": _reliability(rows.scores, ci),
         **_smooth(rows.scores, ci),
-        "decision": _decision(rows.scores, stated, few),
+        "decision": _decision(rows.scores, stated, few, acting),
     }
     return _placed(rows, curves)
 
@@ -199,15 +210,17 @@ def _smooth(rows: Scores, ci: CI) -> dict[str, Curve]:
     return {"smooth_calibration": columns}
 
 
-def _decision(rows: Scores, prevalence: float | None, ci: CI) -> Curve:
-    """Return net benefit at threshold probabilities 0.01 to 0.99 with a bootstrap band."""
-    curve = decision_curve(rows, prevalence=prevalence)
-    draws = decision_draws(rows, prevalence=prevalence, ci=ci)
+def _decision(rows: Scores, prevalence: float | None, ci: CI, acting: Range | None) -> Curve:
+    """Return net benefit at the thresholds at which somebody would act, with a bootstrap band."""
+    at = thresholds_of(acting)
+    curve = decision_curve(rows, thresholds=at, prevalence=prevalence)
+    draws = decision_draws(rows, thresholds=at, prevalence=prevalence, ci=ci)
     low, high = np.nanquantile(draws, _tails(ci), axis=0)
     columns = _columns(
         x=curve.threshold, y=curve.model, low=low, high=high, treat_all=curve.treat_all
     )
-    return {**columns, "prevalence": prevalence}
+    stated = {"acting": list(acting)} if acting else {}
+    return {**columns, "prevalence": prevalence, **stated}
 
 
 def _histogram(rows: Scores) -> Curve:

@@ -127,7 +127,20 @@ class Study(Section):
     prevalence: Probability | dict[str, Probability] | None = Field(
         None, description="of the finding where it will be used, or of each: {hernia: 0.005}"
     )
+    acting: tuple[Probability, Probability] | None = Field(
+        None,
+        description="lowest and highest probability of the finding at which a clinician would "
+        "act, [0.05, 0.30]: the range of the decision curve",
+    )
     synthetic: bool = Field(False, description="the images are drawn, not taken")
+
+    @field_validator("acting")
+    @classmethod
+    def _ascending(cls, given: tuple[float, float] | None) -> tuple[float, float] | None:
+        if given and given[0] >= given[1]:
+            msg = "state the lower probability first, [0.05, 0.30]"
+            raise ValueError(msg)
+        return given
 
 
 class SplitSpec(Section):

@@ -18,6 +18,7 @@ from medtl.evaluation.assemble import OfLabels, evaluate
 from medtl.evaluation.model_comparison import without_readers
 from medtl.evaluation.overlaps import overlap_table
 from medtl.evaluation.result import Evaluation, Kind
+from medtl.metrics.curves.decision_curve import Range, thresholds_of
 from medtl.metrics.operating_point import YOUDEN, Rule, with_assurance
 from medtl.recipe.schema import ReportingItem
 from medtl.report.render import write_report
@@ -56,6 +57,8 @@ class TableOptions:
         rule: How it is chosen there, {"sensitivity": 0.9} with an "assurance" or that of 0.9;
             Youden's without one.
         prevalence: Where the model would be used, in (0, 1): of every label, or label -> its own.
+        acting: Lowest and highest probability at which somebody would act, inside (0, 1): the range
+            of the decision curves.
         strata: Columns to break the results by; empty for those of `KNOWN_STRATA` it has.
         one_image_per_patient: Stated for a table without `patient_id`.
         model: The one to report in full when the table holds several; "" is the first by name.
@@ -74,6 +77,7 @@ class TableOptions:
     threshold: OfLabels | None = None
     rule: Rule | None = None
     prevalence: OfLabels | None = None
+    acting: Range | None = None
     strata: Sequence[str] = ()
     one_image_per_patient: bool = False
     model: str = ""
@@ -91,6 +95,7 @@ def evaluate_rows(  # noqa: PLR0913 - one call states a whole evaluation
     *,
     rule: Rule,
     prevalence: OfLabels | None,
+    acting: Range | None = None,
     strata: Sequence[str],
     classes: Sequence[str] = (),
     unit: str = "",
@@ -104,6 +109,7 @@ def evaluate_rows(  # noqa: PLR0913 - one call states a whole evaluation
         files: Of the run.
         rule: How to choose the threshold, on validation rows.
         prevalence: Where the model would be used, in (0, 1): of every label, or label -> its own.
+        acting: Lowest and highest probability at which somebody would act.
         strata: Columns to break the results by, as far as they are there.
         classes: Of the recipe, in its order; it counts where they are the labels.
         unit: Of a regression ("%"), "" for other kinds of study and for bone age.
@@ -118,6 +124,7 @@ def evaluate_rows(  # noqa: PLR0913 - one call states a whole evaluation
         rows,
         rule=rule,
         prevalence=prevalence,
+        acting=acting,
         strata=present,
         classes=classes if labels <= {*classes} else (),
         unit=unit,
@@ -234,6 +241,7 @@ def _write_metrics(rows: pd.DataFrame, table: Path, out: Path, options: TableOpt
         rule=with_assurance(options.rule or YOUDEN) if has_val else None,
         operating_points=_given_points(of_models, options.threshold),
         prevalence=options.prevalence,
+        acting=options.acting,
         strata=options.strata or [name for name in KNOWN_STRATA if name in rows],
         classes=_beside(table).get("classes") or (),
         kind=options.kind,
@@ -282,6 +290,7 @@ def check_options(rows: pd.DataFrame, table: Path, options: TableOptions) -> Non
             where=table.name,
             fix="Add validation or out-of-fold scores as split val, or state the threshold",
         )
+    thresholds_of(options.acting)
     for share in _values(options.prevalence):
         if not 0 < share < 1:
             raise PredictionsError(f"a prevalence of {share:g}", expected="a share between 0 and 1")

@@ -245,6 +245,7 @@ class Run:
             self.files,
             rule=study["operating_point"],
             prevalence=study.get("prevalence"),
+            acting=study.get("acting"),
             strata=recipe["data"]["strata"],
             classes=recipe["data"].get("classes", ()),
             unit=recipe.get("task", {}).get("unit") or "",

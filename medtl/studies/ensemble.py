@@ -165,6 +165,7 @@ def _metrics(table: pd.DataFrame, recipe: dict[str, Any]) -> dict[str, Any]:
         table,
         rule=study["operating_point"],
         prevalence=study.get("prevalence"),
+        acting=study.get("acting"),
         strata=[name for name in recipe["data"]["strata"] if name in table],
     ).to_json()
 

@@ -181,7 +181,12 @@ def test_a_foreign_table_becomes_statistics(tmp_path):
 
 @pytest.mark.parametrize(
     ("option", "message"),
-    [("--threshold=nan", "threshold is not a number"), ("--prevalence=5", "a prevalence of 5")],
+    [
+        ("--threshold=nan", "threshold is not a number"),
+        ("--prevalence=5", "a prevalence of 5"),
+        ("--acting=0.3", "two probabilities"),
+        ("--acting=0.3,0.1", "from 0.3 to 0.1"),
+    ],
 )
 def test_numbers_that_cannot_be(monkeypatch, capsys, tmp_path, option, message):
     table = tmp_path / "t.csv"

@@ -291,6 +291,29 @@ def test_a_model_that_is_worse_than_none_over_a_stretch_is_a_limit(
     assert [concern.facts["harmful"] for concern in found] == ([said] if said else [])
 
 
+def test_the_range_of_the_decision_curve_is_the_users() -> None:
+    found = evaluated(rows(200), acting=(0.02, 0.06))
+    (curve,) = [c for c in found.curves if c["name"] == "decision"]
+    assert (curve["x"][0], curve["x"][-1], len(curve["x"])) == (0.02, 0.06, 101)
+    assert curve["acting"] == [0.02, 0.06]
+    (whole,) = [c for c in evaluated(rows(200)).curves if c["name"] == "decision"]
+    assert (whole["x"][0], whole["x"][-1], "acting" in whole) == (0.01, 0.99, False)
+    with pytest.raises(PredictionsError, match="a range of thresholds from 0.5 to 0.1"):
+        evaluated(rows(60), acting=(0.5, 0.1))
+
+
+def test_harm_is_looked_for_in_the_range_that_is_stated() -> None:
+    at = np.linspace(0.02, 0.06, 101)
+    curve = {"name": "decision", "label": "x", "x": at.tolist(), "high": [-0.01] * 101,
+             "treat_all": [-1.0] * 101, "acting": [0.02, 0.06]}  # fmt: skip
+    slope = Measure("calibration_slope", 1.0, label="x", low=0.9, high=1.1)
+    (found,) = concerns([slope], [curve])
+    assert found.facts["harmful"] == [0.02, 0.06]
+    assert not concerns([slope], [{**curve, "high": [0.01] * 101}])
+    short = [*[-0.01] * 20, *[0.01] * 81]  # 0.008 of 0.04
+    assert not concerns([slope], [{**curve, "high": short}])
+
+
 def test_targets_missed_beyond_chance_come_before_others() -> None:
     points = [
         OperatingPoint(name, 0.4, "sensitivity >= 0.90", "val", 90, 40, 0.9, 40, 0.9)

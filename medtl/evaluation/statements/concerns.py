@@ -166,9 +166,10 @@ def _miscalibrated(
 def _harmful(curve: Curve) -> list[float] | None:
     """Return the ends of the thresholds at which even the band lies below all or nobody.
 
-    The band is one of single thresholds: a stretch that is shorter than `STRETCH` may be chance.
+    The band is one of single thresholds: a stretch that is shorter than `STRETCH`, or than a quarter
+    of a narrower range of use, may be chance.
     """
-    low, high = RANGE_OF_USE
+    low, high = curve.get("acting") or RANGE_OF_USE
     worse = [
         (x, low <= x <= high and top is not None and top < max(everybody, 0))
         for x, top, everybody in zip(curve["x"], curve["high"], curve["treat_all"], strict=True)
@@ -176,7 +177,8 @@ def _harmful(curve: Curve) -> list[float] | None:
     runs = [[x for x, _ in run] for is_worse, run in groupby(worse, lambda of: of[1]) if is_worse]
     longest = max(runs, key=len, default=[0.0])
     ends = [longest[0], longest[-1]]
-    return ends if ends[1] - ends[0] >= STRETCH else None
+    least = min(STRETCH, (high - low) / 4)
+    return ends if longest[-1] and ends[1] - ends[0] >= least else None
 
 
 def _missing(of: MissingScores) -> Concern:

@@ -22,6 +22,7 @@ from medtl.evaluation.curves import Curve, probability_curves
 from medtl.evaluation.exclusive import Choices
 from medtl.evaluation.finding_rows import label_rows
 from medtl.metrics.calibration import calibration_line
+from medtl.metrics.curves.decision_curve import Range
 from medtl.metrics.intervals import normal_quantile, t_quantile
 from medtl.metrics.scores import CI, Scores, is_clustered, num_patients
 from medtl.metrics.temperature import (
@@ -172,7 +173,11 @@ def mended(done: Sequence[Recalibrated], table: pd.DataFrame) -> FloatArray:
 
 
 def after_recalibration(
-    test: pd.DataFrame, done: Sequence[Recalibrated], prevalences: Mapping[str, float], ci: CI
+    test: pd.DataFrame,
+    done: Sequence[Recalibrated],
+    prevalences: Mapping[str, float],
+    ci: CI,
+    acting: Range | None = None,
 ) -> tuple[list[Measure], list[Curve]]:
     """Return what recalibration does to the test rows: measures and curves, so named.
 
@@ -181,6 +186,7 @@ def after_recalibration(
         done: Fitted on validation.
         prevalences: Label -> of the clinic, for the decision curve.
         ci: Level and bootstrap of the intervals.
+        acting: Range of its thresholds.
     """
     names = [name for one in done for name in one.labels]
     table = test[test["label"].isin(names)].reset_index(drop=True)
@@ -190,7 +196,7 @@ def after_recalibration(
     for name in names:
         rows = found["test", name]
         measures += [replace(m, label=name) for m in calibration_measures(rows.scores, ci)]
-        curves += probability_curves(rows, prevalences.get(name), ci)
+        curves += probability_curves(rows, prevalences.get(name), ci, acting)
     after = "after_recalibration"
     return (
         [replace(measure, name=f"{measure.name}_{after}") for measure in measures],

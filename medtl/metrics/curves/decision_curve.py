@@ -27,6 +27,36 @@ from medtl.types import FloatArray, IntArray
 HUNDREDTHS = np.arange(1, 100) / 100
 """Threshold probabilities 0.01 to 0.99."""
 
+Range = tuple[float, float]
+"""Lowest and highest probability at which somebody would act."""
+
+
+def thresholds_of(acting: Range | None) -> FloatArray:
+    """Return the threshold probabilities to draw, `(t,)`: the range that is stated, or 1 to 99 %.
+
+    Args:
+        acting: Lowest and highest probability at which somebody would act, inside (0, 1).
+
+    Raises:
+        PredictionsError: If it is no such range.
+
+    Reference:
+        The range is the user's: Vickers, van Calster and Steyerberg, Diagn Progn Res 2019;3:18.
+
+    >>> thresholds_of((0.05, 0.3))[[0, 1, -1]].round(4)
+    array([0.05  , 0.0525, 0.3   ])
+    """
+    if acting is None:
+        return HUNDREDTHS
+    low, high = acting
+    if not 0 < low < high < 1:
+        raise PredictionsError(
+            f"a range of thresholds from {low:g} to {high:g}",
+            expected="two probabilities inside (0, 1), the lower one first",
+            fix="State between which probabilities of the finding a clinician would act: 0.05,0.3",
+        )
+    return np.linspace(low, high, 101)
+
 
 @dataclass(frozen=True)
 class DecisionCurve:

@@ -367,6 +367,7 @@ def _judged(
         rows,
         operating_points=points,
         prevalence=_prevalences(source, options, present),
+        acting=options.acting or source.study.get("acting"),
         strata=strata,
         classes=classes if present <= {*classes} else (),
         kind=own.kind,
