@@ -1,1 +1,1 @@
-"""How often the intervals of `medtl` hold the truth: `make coverage` writes `reports/coverage.md`."""
+"""How often the intervals hold the truth: `make coverage` writes `reports/coverage.md`."""

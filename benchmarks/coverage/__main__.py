@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import textwrap
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -17,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.coverage import findings, others
-from benchmarks.coverage.cell import Cell, Tally, counted
+from benchmarks.coverage.cell import DRAWS, Cell, Tally, counted
 
 ROOT = Path(__file__).parents[2]
 SEED = 20261129
@@ -49,8 +50,8 @@ PARTS: dict[str, Sequence[Builder]] = {
     ],
     "Bands of the figures": [
         (findings.bands, size)
-        for size in ((5, 25, 0.75), (15, 15, 0.9), (30, 70, 0.75), (60, 240, 0.9), (15, 15, 0.75, 3),
-                     (30, 70, 0.9, 3))
+        for size in ((5, 25, 0.75), (15, 15, 0.9), (30, 70, 0.75), (60, 240, 0.9),
+                     (15, 15, 0.75, 3), (30, 70, 0.9, 3))
     ],
     "Quantities": [(others.quantity, (n,)) for n in (30, 100)],
     "Quantities, several images of a patient": [(others.quantity, (n, 3)) for n in (30, 60)],
@@ -72,6 +73,8 @@ PARTS: dict[str, Sequence[Builder]] = {
 
 SLOW = ("Bands of the figures", "Quantities, several images of a patient", "Exclusive classes")
 """Parts of which every fourth lot is drawn."""
+
+SLOW_NAMES = ", ".join(name[0].lower() + name[1:] for name in SLOW)
 
 Task = tuple[str, int, int, int]
 """Part, place of the cell in it, number of the lot, samples."""
@@ -129,18 +132,18 @@ def summed(rows: list[dict]) -> dict[str, dict[str, dict[str, Tally]]]:  # type:
 
 def page(found: dict[str, dict[str, dict[str, Tally]]], sets: int, seed: int) -> list[str]:
     """Return the lines of the report."""
-    lines = [
-        "# Do the intervals hold the truth?",
-        "",
-        f"`make coverage` draws {sets} samples a cell (seed {seed}, on which nothing was chosen; 300",
-        "resamples where an interval needs the bootstrap) and writes which share of the 95 percent",
-        "intervals hold the truth, and after the sign ± the standard error of that share. Decisions",
-        "at a threshold are counted, not drawn: every table with its probability. Entries below",
-        f"{LEAST} are marked `<`, and `<<` where they are by more than twice their error; in brackets",
-        "is the share of samples that have an interval, where that is not all; `-` is fewer than one",
-        "in twenty. Scores are binormal with calibrated probabilities and fixed class sizes.",
-        "",
-    ]
+    about = (
+        f"`make coverage` draws {sets} samples a cell, a quarter of them in the slow parts "
+        f"({SLOW_NAMES}), with seed {seed}, on which nothing was chosen; {DRAWS.resamples} "
+        "resamples where an interval needs the bootstrap. An entry is the share of the 95 percent "
+        "intervals that hold the truth, and after ± the standard error that it has from the number "
+        "of samples. Decisions at a threshold are counted, not drawn: every table with its "
+        f"probability. Entries below {LEAST} are marked `<`, and `<<` where they are by more than "
+        "twice their error. In brackets is the share of samples that have an interval, where that "
+        "is not all; `-` is fewer than one in twenty. Scores are binormal, their probabilities "
+        "calibrated, class sizes fixed."
+    )
+    lines = ["# Do the intervals hold the truth?", "", *textwrap.wrap(about, 100), ""]
     below = []
     for part, cells in found.items():
         if not cells:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import product
 
 import numpy as np
@@ -165,39 +165,32 @@ def _points(
 ) -> Iterator[Measure]:
     """Yield the band of every curve at the point that is nearest to each place, less its truth."""
 
-    def bounds(of: str, place: float, name: str, truth: object) -> Iterator[Measure]:
-        if of in curves:
-            columns = {k: np.array(curves[of][k], float) for k in ("x", "low", "high")}
-            at = int(np.argmin(abs(columns["x"] - place)))
-            if np.isfinite([columns["low"][at], columns["high"][at]]).all():
-                low, high = float(columns["low"][at]), float(columns["high"][at])
-                yield against(Measure(name, 0.0, low=low, high=high), name, truth(columns["x"][at]))
-
     def tpr(x: float) -> float:
         return float(ndtr(model.shift + ndtri(x)))
 
     def precision(recall: float) -> float:
-        fpr = float(ndtr(ndtri(recall) - model.shift))
         hits = model.prevalence * recall
-        return hits / (hits + (1 - model.prevalence) * fpr)
+        return hits / (hits + (1 - model.prevalence) * float(ndtr(ndtri(recall) - model.shift)))
 
     def benefit(t: float) -> float:
         x = (logit(t) - logit(model.prevalence) + model.shift**2 / 2) / model.shift
         hits = model.prevalence * float(ndtr(model.shift - x))
         return hits - (1 - model.prevalence) * float(ndtr(-x)) * t / (1 - t)
 
-    for x in FALSE_ALARMS:
-        yield from bounds("roc", x, f"ROC at specificity {1 - x:g}", tpr)
-    for y in RECALLS:
-        yield from bounds("precision_recall", y, f"precision at recall {y:g}", precision)
-    for t in ACTING:
-        yield from bounds("decision", t, f"net benefit at {t:g}", benefit)
-    for q in QUANTILES:
-        place = float(np.quantile(rows.score, q))
-        name = f"smooth calibration, {q:g} quantile"
-        yield from bounds("smooth_calibration", place, name, float)
-    for x in curves["reliability"]["x"]:
-        yield from bounds("reliability", x, "reliability bars", float)
+    places: list[tuple[str, float, str, Callable[[float], float]]] = [
+        *(("roc", x, f"ROC at specificity {1 - x:g}", tpr) for x in FALSE_ALARMS),
+        *(("precision_recall", y, f"precision at recall {y:g}", precision) for y in RECALLS),
+        *(("decision", t, f"net benefit at {t:g}", benefit) for t in ACTING),
+        *(("smooth_calibration", float(np.quantile(rows.score, q)),
+           f"smooth calibration, {q:g} quantile", float) for q in QUANTILES),
+        *(("reliability", x, "reliability bars", float) for x in curves["reliability"]["x"]),
+    ]  # fmt: skip
+    for of, place, name, truth in places:
+        if of in curves:
+            columns = {key: np.array(curves[of][key], float) for key in ("x", "low", "high")}
+            x, low, high = (float(v[abs(columns["x"] - place).argmin()]) for v in columns.values())
+            if np.isfinite([low, high]).all():
+                yield against(Measure(name, 0.0, low=low, high=high), name, truth(x))
 
 
 def classes(number: int) -> Cell:

@@ -57,8 +57,7 @@ def evaluate_arrays(  # noqa: PLR0913 - one call states a whole evaluation
             a certainty of 0.9 where no "assurance" is stated.
         prevalence: Of the clinic, for predictive values, in (0, 1): of every label, or label -> its
             own.
-        acting: Lowest and highest probability at which somebody would act: the range of the decision
-            curves.
+        acting: Lowest and highest probability at which somebody would act, of the decision curves.
         kind: "classification" unless a unit is given.
         unit: Of a regression ("months", "%").
         metrics: Own measures by name; see `evaluate`.

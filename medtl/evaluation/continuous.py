@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -14,9 +15,8 @@ from medtl.evaluation.bands import CHILDHOOD, as_groups, bands_of
 from medtl.evaluation.classification import gap_measures, without_interval_of_one
 from medtl.evaluation.curves import Curve, numbers, thin
 from medtl.metrics import agreement
-from medtl.metrics.intervals import proportion_of_rows
+from medtl.metrics.intervals import proportion_of_rows, t_quantile
 from medtl.metrics.overlap import casewise_measures
-from medtl.metrics.resampling import bootstrap, with_percentiles
 from medtl.metrics.scores import CI, PAIR, Readings, usable_rows
 from medtl.metrics.subgroups import mean_gaps
 from medtl.types import FloatArray, IntArray, Measure
@@ -191,19 +191,42 @@ def _correlations(rows: pd.DataFrame, ci: CI) -> list[Measure]:
         return measures
 
     # The closed intervals take rows as independent; here some patients have several.
-    def values_of(weights: IntArray) -> FloatArray:
-        drawn = [measures_of(np.repeat(np.arange(truth.size), row)) for row in weights]
-        return np.array([[m.value for m in row] for row in drawn], dtype=float)
-
-    few = replace(ci, resamples=min(ci.resamples, DRAWN))
-    draws = bootstrap(values_of, pair.patients, few)
-    blank = pair.blank(ci)
+    people = pair.num_patients
+    parts = min(people, LEFT_OUT)
+    # Groups of patients in the order of their reference, for names must not reach a number.
+    order = np.argsort(
+        np.bincount(pair.patients, truth) / np.bincount(pair.patients), kind="stable"
+    )
+    part = np.empty(people, dtype=np.int64)
+    part[order] = np.arange(people) % parts
+    kept = (np.flatnonzero(part[pair.patients] != left) for left in range(parts))
+    without = np.array([[m.value for m in measures_of(rows)] for rows in kept], dtype=float)
     return [
-        with_percentiles(replace(blank, name=measure.name, value=measure.value), column)
-        if measure.status == "ok"
+        _jackknifed(replace(pair.blank(ci), name=measure.name), measure.value, column)
+        if measure.status == "ok" and measure.value is not None
         else measure
-        for measure, column in zip(measures, draws.T, strict=True)
+        for measure, column in zip(measures, without.T, strict=True)
     ]
+
+
+LEFT_OUT = 500
+"""Patients, or equal groups of them, that are left out one after the other at most."""
+
+
+def _jackknifed(blank: Measure, value: float, without: FloatArray) -> Measure:
+    """Fill in a value with the interval of the jackknife over patients; correlations on Fisher's z.
+
+    Reference:
+        Efron and Tibshirani 1993, chapter 11; t with groups - 1.
+    """
+    to, back = (np.asarray, np.asarray) if "slope" in blank.name else (np.arctanh, np.tanh)
+    if not np.isfinite(without).all():
+        return blank.weak(value, "it has no value without one of the patients")
+    moved = to(without)
+    groups, squares = moved.size, float(((moved - moved.mean()) ** 2).sum())
+    half = t_quantile(groups - 1, blank.confidence) * math.sqrt((groups - 1) / groups * squares)
+    low, high = (float(back(to(value) + side * half)) for side in (-1, 1))
+    return blank.ok(value, (low, high), "jackknife of patients, t")
 
 
 def _bland_altman_points(rows: pd.DataFrame, label: str, name: str = "bland_altman") -> Curve:

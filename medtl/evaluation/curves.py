@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,13 +12,13 @@ from medtl.evaluation.classification import LabelRows
 from medtl.metrics.calibration import reliability
 from medtl.metrics.curves.decision_curve import (
     Range,
+    decision_band,
     decision_curve,
-    decision_draws,
     thresholds_of,
 )
 from medtl.metrics.curves.smooth_calibration import smooth_calibration
-from medtl.metrics.ranking import Ranking, coarsen, rank
-from medtl.metrics.resampling import ROUNDING, FromCounts, bootstrap_counts
+from medtl.metrics.discrimination import precision_band, roc_band
+from medtl.metrics.ranking import Ranking, rank
 from medtl.metrics.scores import CI, Scores
 from medtl.types import FloatArray, IntArray
 
@@ -28,9 +27,6 @@ POINTS = 200
 
 BINS = 20
 """Bins of the score histogram."""
-
-BAND_RESAMPLES = 500
-"""Resamples of a band at most."""
 
 Curve = dict[str, Any]
 
@@ -45,11 +41,13 @@ def label_curves(
     scores = rows.scores
     if not scores.truth.size:
         return []
-    few = replace(ci, resamples=min(ci.resamples, BAND_RESAMPLES))
     ranking = rank(scores)
     curves: dict[str, Curve] = {}
     if not scores.one_class:
-        curves |= {"roc": _roc(ranking, few), "precision_recall": _precision_recall(ranking, few)}
+        curves = {
+            "roc": _roc(scores, ranking, ci),
+            "precision_recall": _precision_recall(scores, ranking, ci),
+        }
     of_probabilities = (
         probability_curves(rows, prevalence, ci, acting) if scores.are_probabilities else []
     )
@@ -61,12 +59,11 @@ def probability_curves(
     rows: LabelRows, prevalence: float | None, ci: CI, acting: Range | None = None
 ) -> list[Curve]:
     """Return the curves of scores that are probabilities: reliability, smooth too, and decision."""
-    few = replace(ci, resamples=min(ci.resamples, BAND_RESAMPLES))
     stated = None if rows.scores.one_class else prevalence
     curves = {
         "reliability": _reliability(rows.scores, ci),
         **_smooth(rows.scores, ci),
-        "decision": _decision(rows.scores, stated, few, acting),
+        "decision": _decision(rows.scores, stated, ci, acting),
     }
     return _placed(rows, curves)
 
@@ -110,30 +107,14 @@ def numbers(values: FloatArray | IntArray) -> list[float | int | str | None]:
     ]
 
 
-def _drawn(ranking: Ranking, values: FromCounts, ci: CI) -> FloatArray:
-    """Return the values in every resample, `(B, k)`."""
-    (draws,) = bootstrap_counts(coarsen(ranking), [values], ci)
-    return draws.reshape(len(draws), -1)
-
-
-def _roc(ranking: Ranking, ci: CI) -> Curve:
-    """Return the ROC with a vertical bootstrap band over patients."""
+def _roc(rows: Scores, ranking: Ranking, ci: CI) -> Curve:
+    """Return the ROC with its pointwise band."""
     at = _spread(ranking)
     x = np.concatenate([[0.0], ranking.fp[at] / ranking.num_negative])
     y = np.concatenate([[0.0], ranking.tp[at] / ranking.num_positive])
-
-    def heights(tp: IntArray, fp: IntArray) -> FloatArray:
-        return np.stack([_height(hits, alarms, x) for hits, alarms in zip(tp, fp, strict=True)])
-
-    low, high = np.nanquantile(_drawn(ranking, heights, ci), _tails(ci), axis=0)
     threshold = np.concatenate([[np.inf], ranking.thresholds[at]])
+    low, high = roc_band(rows, threshold, ci)
     return _columns(x=x, y=y, low=low, high=high, threshold=threshold)
-
-
-def _tails(ci: CI) -> tuple[float, float]:
-    """Return the levels of the two ends of a band."""
-    tail = (1 - ci.level) / 2
-    return tail, 1 - tail
 
 
 def _columns(**values: FloatArray | IntArray) -> Curve:
@@ -141,55 +122,14 @@ def _columns(**values: FloatArray | IntArray) -> Curve:
     return {name: numbers(column) for name, column in values.items()}
 
 
-def _height(tp: IntArray, fp: IntArray, x: FloatArray) -> FloatArray:
-    """Return the sensitivity of one resampled ROC at false positive rates x, straight lines."""
-    positives, negatives = int(tp[-1]), int(fp[-1])
-    if not (positives and negatives):
-        return np.full(x.size, np.nan)
-    # Of several points at one rate the highest counts: the curve may rise straight up.
-    last = np.flatnonzero(np.append(fp[1:] != fp[:-1], True))
-    start = 0 if fp[last[0]] == 0 else None
-    xs = fp[last] / negatives if start == 0 else np.append(0.0, fp[last] / negatives)
-    ys = tp[last] / positives if start == 0 else np.append(0.0, tp[last] / positives)
-    return np.interp(x, xs, ys)
-
-
-def _precision_recall(ranking: Ranking, ci: CI) -> Curve:
-    """Return precision against recall with its bootstrap band, and the prevalence as baseline."""
+def _precision_recall(rows: Scores, ranking: Ranking, ci: CI) -> Curve:
+    """Return precision against recall with its pointwise band, and the prevalence as baseline."""
     at = _spread(ranking)
     tp, flagged = ranking.tp[at], ranking.tp[at] + ranking.fp[at]
-    recall = tp / ranking.num_positive
-
-    def precisions(tp: IntArray, fp: IntArray) -> FloatArray:
-        rows = zip(tp, fp, strict=True)
-        return np.stack(
-            [np.concatenate(_precisions(hits, alarms, recall)) for hits, alarms in rows]
-        )
-
-    tail, top = _tails(ci)
-    best, worst = np.split(_drawn(ranking, precisions, ci), 2, axis=1)
-    low, high = np.nanquantile(worst, tail, axis=0), np.nanquantile(best, top, axis=0)
-    threshold = ranking.thresholds[at]
+    recall, threshold = tp / ranking.num_positive, ranking.thresholds[at]
+    low, high = precision_band(rows, threshold, ci)
     columns = _columns(x=recall, y=tp / flagged, low=low, high=high, threshold=threshold)
     return {**columns, "baseline": ranking.num_positive / ranking.positive.size}
-
-
-def _precisions(tp: IntArray, fp: IntArray, recall: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return the best and the worst precision of one resample at each recall.
-
-    While only false alarms are added, precision falls at an unchanged recall: the curve has a
-    vertical piece there, from the first threshold with that recall to the last.
-    """
-    positives = int(tp[-1])
-    if not positives:
-        nothing = np.full(recall.size, np.nan)
-        return nothing, nothing
-    # At recall 0 the first threshold that flags anybody is meant.
-    wanted = np.clip(np.ceil(recall * positives - ROUNDING), 1, positives)
-    first = np.searchsorted(tp, wanted)
-    last = np.maximum(np.searchsorted(tp, tp[first], side="right") - 1, first)
-    best, worst = (tp[at] / (tp[at] + fp[at]) for at in (first, last))
-    return np.where(recall > 0, best, 1.0), np.where(recall > 0, worst, 0.0)
 
 
 def _reliability(rows: Scores, ci: CI) -> Curve:
@@ -211,11 +151,10 @@ def _smooth(rows: Scores, ci: CI) -> dict[str, Curve]:
 
 
 def _decision(rows: Scores, prevalence: float | None, ci: CI, acting: Range | None) -> Curve:
-    """Return net benefit at the thresholds at which somebody would act, with a bootstrap band."""
+    """Return net benefit at the thresholds at which somebody would act, with its band."""
     at = thresholds_of(acting)
     curve = decision_curve(rows, thresholds=at, prevalence=prevalence)
-    draws = decision_draws(rows, thresholds=at, prevalence=prevalence, ci=ci)
-    low, high = np.nanquantile(draws, _tails(ci), axis=0)
+    low, high = decision_band(rows, thresholds=at, prevalence=prevalence, ci=ci)
     columns = _columns(
         x=curve.threshold, y=curve.model, low=low, high=high, treat_all=curve.treat_all
     )

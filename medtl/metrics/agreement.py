@@ -113,8 +113,10 @@ def quantile_measure(
     value = float(np.quantile(ascending, level))
     below = np.asarray(values, dtype=float) <= value
     number = math.floor(effective_number(below, patients, blank.confidence))
+    # Rows of a patient may stand for more than one patient, but a tail needs the patients.
+    people = min(number, num_patients(patients))
     ranks = quantile_ranks(level, number, blank.confidence)
-    if ranks is None:
+    if ranks is None or quantile_ranks(level, people, blank.confidence) is None:
         needed = next(n for n in count(1) if quantile_ranks(level, n, blank.confidence))
         return blank.weak(value, f"an interval needs {needed} patients")
     low, high = (math.ceil(place * ascending.size / number - 1e-9) - 1 for place in ranks)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from medtl.metrics.intervals import normal_quantile, wald
-from medtl.metrics.ranking import NO_VARIANCE, auc_covariance
-from medtl.metrics.scores import CI, CI95, ONE_CLASS, Ids, Scores, finite_vector
+from medtl.metrics.intervals import normal_quantile, t_quantile
+from medtl.metrics.ranking import FEW, NO_VARIANCE, auc_covariance, auc_influence
+from medtl.metrics.scores import CI, CI95, ONE_CLASS, Ids, Scores, finite_vector, num_patients
 from medtl.types import FloatArray, IntArray, Measure
 
 
@@ -72,8 +72,9 @@ def paired_auroc(
 ) -> PairedTest:
     """Return the difference of two AUCs on the same rows with DeLong's z test.
 
-    Undefined with one class only or fewer than two patients of a class. Identical rankings have a
-    difference of 0 without variance: degenerate, p = 1.
+    With fewer than `FEW` patients in the smaller class interval and test are t's, with the freedom
+    of the two classes' variances. Undefined with one class only or fewer than two patients of a
+    class. Identical rankings have a difference of 0 without variance: degenerate, p = 1.
 
     Args:
         y_true: `(n,)`, 0 or 1.
@@ -83,7 +84,7 @@ def paired_auroc(
         ci: Level of the interval.
 
     Reference:
-        DeLong et al., Biometrics 1988;44:837; clustered, Obuchowski 1997.
+        DeLong et al., Biometrics 1988;44:837; clustered, Obuchowski 1997. Freedom: Welch 1947.
 
     >>> test = paired_auroc([0, 0, 0, 1, 1, 1], [1, 2, 5, 3, 4, 6], [2, 5, 6, 1, 3, 4])
     >>> round(test.difference.value, 3), round(test.p, 3)
@@ -105,10 +106,25 @@ def paired_auroc(
         reason = "the difference does not vary between patients"
         same = blank.ok(value, (value, value), method).weak(value, reason)
         return PairedTest(same, None, 1.0 if abs(value) < 1e-12 else None, method)
-    error = math.sqrt(variance)
-    difference = blank.ok(value, wald(value, error, ci.level), method)
+    error, freedom = math.sqrt(variance), math.inf
+    people = [num_patients(rows.patients[of]) for of in (rows.truth, ~rows.truth)]
+    if min(people) < FEW:
+        moved = auc_influence(rows.truth, first) - auc_influence(rows.truth, second)
+        freedom, method = _welch_freedom(moved, rows, people), f"{method}, t"
+    half = t_quantile(freedom, ci.level) * error
+    difference = blank.ok(value, (value - half, value + half), method)
+    from scipy.special import stdtr
+
+    z, p = value / error, 2 * float(stdtr(freedom, -abs(value) / error))
     detectable = minimum_detectable_difference(error)
-    return PairedTest(difference, value / error, two_sided_p(value / error), method, detectable)
+    return PairedTest(difference, z, p, method, detectable)
+
+
+def _welch_freedom(moved: FloatArray, rows: Scores, people: Sequence[int]) -> float:
+    """Return the degrees of freedom of a sum over both classes from how much each row moves it."""
+    sums = [np.bincount(rows.patients[of], moved[of]) for of in (rows.truth, ~rows.truth)]
+    parts = [k / (k - 1) * float(s @ s) for k, s in zip(people, sums, strict=True)]
+    return sum(parts) ** 2 / sum(part**2 / (k - 1) for k, part in zip(people, parts, strict=True))
 
 
 @dataclass(frozen=True)

@@ -324,7 +324,8 @@ def _odds_ratio(blank: Measure, se: Bounded, sp: Bounded) -> Measure:
         return blank.undefined("a cell that it divides by is 0")
     if 0 in (se[0], sp[0]):
         return blank.weak(0.0, "a cell is 0, so the interval on the log scale does not exist")
-    low, high = mover_sum(*(tuple(logit(np.array(share)).tolist()) for share in (se, sp)))
+    first, second = (tuple(logit(np.array(share)).tolist()) for share in (se, sp))
+    low, high = mover_sum(first, second)
     value = se[0] * sp[0] / ((1 - se[0]) * (1 - sp[0]))
     return blank.ok(value, (math.exp(low), math.exp(high)), f"{blank.method}, log scale")
 

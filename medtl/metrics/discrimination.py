@@ -7,11 +7,15 @@ one is chosen on validation (`operating_point`).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from medtl.metrics.intervals import (
+    Interval,
     effective_number,
     normal_quantile,
     proportion_of_rows,
@@ -259,27 +263,91 @@ def _at_share(rows: Scores, name: str, value: float, share: float, ci: CI) -> Me
     above a known threshold. Each gives a distance from the value to either side. A bootstrap of
     both covers 0.5 to 0.9, for the threshold is an extreme of few rows.
     """
-    blank = rows.blank(name, ci)
     threshold = threshold_at_specificity(rank(rows), share)
-    negative, positive = np.sort(rows.score[~rows.truth]), rows.score[rows.truth]
-    left, codes = rows.score[~rows.truth] < threshold, rows.patients[~rows.truth]
-    # Wilson's interval holds the share for these numbers of negatives below the threshold.
-    number = effective_number(left, codes, ci.level)
-    reach = normal_quantile(ci.level) * math.sqrt(share * (1 - share) / number)
-    fewest = max(math.ceil((share - reach) * negative.size - ROUNDING), 0)
-    most = min(math.floor((share + reach) * negative.size + ROUNDING), negative.size)
+    bounds = _bounds_of_curve(rows, ci)(value, threshold, share)
+    method = "MOVER on the threshold's quantile and the share"
+    return rows.blank(name, ci).ok(value, bounds, method)
+
+
+def _bounds_of_curve(rows: Scores, ci: CI) -> Callable[[float, float, float], Interval]:
+    """Return the function from (sensitivity, its threshold, specificity) to the interval."""
+    healthy, owners = rows.score[~rows.truth], rows.patients[~rows.truth]
+    diseased, theirs = rows.score[rows.truth], rows.patients[rows.truth]
+    negative, positive = np.sort(healthy), np.sort(diseased)
     ends = np.concatenate([[-math.inf], negative, [math.inf]])
-    worst = float((positive >= ends[most + 1]).mean())
-    best = float((positive > ends[fewest]).mean())
-    of_positives = proportion_of_rows(
-        name, positive >= threshold, patients=rows.patients[rows.truth], ci=ci
-    )
-    low, high = of_positives.low or 0.0, 1.0 if of_positives.high is None else of_positives.high
-    bounds = (
-        max(value - math.hypot(max(value - worst, 0), value - low), 0.0),
-        min(value + math.hypot(max(best - value, 0), high - value), 1.0),
-    )
-    return blank.ok(value, bounds, "MOVER on the threshold's quantile and the share")
+
+    def at_least(end: float, side: Literal["left", "right"]) -> float:
+        return 1 - float(np.searchsorted(positive, end, side)) / positive.size
+
+    def bounds(value: float, threshold: float, share: float) -> Interval:
+        # Wilson's interval holds the share for these numbers of negatives below the threshold.
+        number = effective_number(healthy < threshold, owners, ci.level)
+        reach = normal_quantile(ci.level) * math.sqrt(share * (1 - share) / number)
+        fewest = max(math.ceil((share - reach) * negative.size - ROUNDING), 0)
+        most = min(math.floor((share + reach) * negative.size + ROUNDING), negative.size)
+        worst, best = at_least(ends[most + 1], "left"), at_least(ends[fewest], "right")
+        of_positives = proportion_of_rows("", diseased >= threshold, patients=theirs, ci=ci)
+        low, high = of_positives.low or 0.0, 1.0 if of_positives.high is None else of_positives.high
+        return (
+            max(value - math.hypot(max(value - worst, 0), value - low), 0.0),
+            min(value + math.hypot(max(best - value, 0), high - value), 1.0),
+        )
+
+    return bounds
+
+
+def roc_band(rows: Scores, thresholds: ArrayLike, ci: CI = CI95) -> tuple[FloatArray, FloatArray]:
+    """Return the band of the sensitivity along the ROC curve, low and high, `(k,)` each.
+
+    It is pointwise: at each specificity it is the interval of `sensitivity_at_specificity`.
+
+    Args:
+        rows: Both classes.
+        thresholds: `(k,)`; infinity flags nobody.
+        ci: Level.
+
+    >>> low, high = roc_band(Scores.of([0, 0, 0, 1, 1, 1], [1, 2, 4, 3, 5, 6]), [3.0, 5.0])
+    >>> low.round(2), high.round(2)
+    (array([0.33, 0.12]), array([1.  , 0.96]))
+    """
+    bounds, healthy, diseased = _bounds_of_curve(rows, ci), ~rows.truth, rows.truth
+    found = [
+        bounds(
+            float((rows.score[diseased] >= at).mean()), at, float((rows.score[healthy] < at).mean())
+        )
+        for at in np.asarray(thresholds, dtype=float).tolist()
+    ]
+    low, high = np.array(found).reshape(-1, 2).T
+    return low, high
+
+
+def precision_band(
+    rows: Scores, thresholds: ArrayLike, ci: CI = CI95
+) -> tuple[FloatArray, FloatArray]:
+    """Return the band of the precision along its curve, low and high, `(k,)` each.
+
+    Pointwise: at each recall that of the specificity (`roc_band` seen from the other side), turned
+    into the precision at the prevalence of the rows.
+
+    Args:
+        rows: Both classes.
+        thresholds: `(k,)` scores at which somebody with the finding is flagged.
+        ci: Level.
+
+    >>> low, high = precision_band(Scores.of([0, 0, 0, 1, 1, 1], [1, 2, 4, 3, 5, 6]), [3.0])
+    >>> low.round(2), high.round(2)
+    (array([0.5]), array([0.94]))
+    """
+    at = np.asarray(thresholds, dtype=float)
+    other = Scores.of(~rows.truth, -rows.score, rows.patients)
+    specificity = roc_band(other, np.nextafter(-at, math.inf), ci)
+    found = rows.score[rows.truth] >= at[:, None]
+    hits = found.sum(axis=1)
+    healthy = rows.truth.size - rows.positives
+    with np.errstate(invalid="ignore"):
+        low, high = (hits / (hits + healthy * (1 - end)) for end in specificity)
+    # Where nobody with the finding is flagged yet, any precision may be.
+    return np.where(hits > 0, low, 0.0), np.where(hits > 0, high, 1.0)
 
 
 def percent(share: float) -> str:

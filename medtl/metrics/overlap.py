@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from medtl.errors import PredictionsError
 from medtl.metrics.agreement import quantile_measure
-from medtl.metrics.intervals import linearised_error, t_quantile
+from medtl.metrics.intervals import skewed_mean
 from medtl.metrics.scores import CI, CI95, Ids, num_patients, patient_codes
 from medtl.types import BoolArray, FloatArray, IntArray, Measure
 
@@ -251,7 +251,8 @@ def casewise_measures(
     """Return mean, median, 5th percentile and quartiles of a value per case.
 
     Never of pooled voxels. Undefined cases are left out; `n` counts the others. The mean has t's
-    interval, quantiles have that of order statistics: the 5th percentile none below 59 patients.
+    interval for skewed values, quantiles have that of order statistics: the 5th percentile none
+    below 59 patients.
 
     Args:
         name: Of the value ("dice", "hd95_mm"); the measures are "dice_mean", "dice_median", ...
@@ -285,10 +286,10 @@ def casewise_measures(
 
 
 def _mean(blank: Measure, values: FloatArray, codes: IntArray) -> Measure:
-    """Fill in the mean of values that are never negative, with t's interval over patients."""
-    value, error = float(values.mean()), linearised_error(values, codes)
-    if not error > 0:
+    """Fill in the mean of values that are never negative, with its interval over patients."""
+    value, bounds = float(values.mean()), skewed_mean(values, codes, blank.confidence)
+    if bounds is None:
         return blank.weak(value, "it does not vary between patients, or there is one patient only")
-    half = t_quantile(num_patients(codes) - 1, blank.confidence) * error
     most = 1.0 if blank.name.startswith(SHARES) else np.inf
-    return blank.ok(value, (max(value - half, 0.0), min(value + half, most)), "t over patients")
+    low, high = max(bounds[0], 0.0), min(bounds[1], most)
+    return blank.ok(value, (low, high), "t over patients, for skewed values")

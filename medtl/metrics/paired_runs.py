@@ -248,7 +248,8 @@ def mean_of_folds_auroc(
         value = np.array([area_under_roc(r.tp, r.fp) for r in rankings], dtype=float)
         strata = patient_strata(truth[part], own)
         of_fold = replace(ci, seed=ci.seed + k)
-        drawn.append((value, bootstrap(statistic, own, of_fold, strata=strata)))
+        draws = bootstrap(statistic, own, of_fold, strata=strata)
+        drawn.append((value, _widened(draws, value, int(np.bincount(strata).min()))))
     return _mean_over_folds(blanks, drawn)
 
 
@@ -300,7 +301,10 @@ def mean_of_folds_mae(
         def statistic(weights: IntArray, mine: FloatArray = errors[part]) -> FloatArray:
             return np.asarray(weights @ mine / weights.sum(axis=1, keepdims=True))
 
-        drawn.append((errors[part].mean(axis=0), bootstrap(statistic, own, of_fold)))
+        value = errors[part].mean(axis=0)
+        drawn.append(
+            (value, _widened(bootstrap(statistic, own, of_fold), value, num_patients(own)))
+        )
     return _mean_over_folds(blanks, drawn)
 
 
@@ -323,6 +327,19 @@ def _blanks(name: str, models: int, blank: Measure, codes: IntArray) -> list[Mea
     endings = ["mean_of_folds"] * models + ["difference"] * (models - 1)
     blank = replace(blank, n_patients=num_patients(codes))
     return [replace(blank, name=f"{name}_{ending}") for ending in endings]
+
+
+def _widened(draws: FloatArray, value: FloatArray, patients: int) -> FloatArray:
+    """Return draws around the value that vary as much as it does, `(b, m)`.
+
+    A resample of k patients varies by (k - 1) / k too little, and the folds are small.
+
+    Reference:
+        Rescaled bootstrap: Rao and Wu, JASA 1988;83:231, section 2.
+    """
+    if patients < 2:
+        return draws
+    return np.asarray(value + (draws - value) * math.sqrt(patients / (patients - 1)))
 
 
 def _mean_over_folds(

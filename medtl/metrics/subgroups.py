@@ -19,11 +19,16 @@ from medtl.metrics.comparison import (
     fisher_exact,
     holm,
     minimum_detectable_difference,
-    two_sided_p,
     where_known,
 )
-from medtl.metrics.intervals import newcombe_difference, ratio_influence, wald
-from medtl.metrics.ranking import area_under_roc, auc_influence, rank
+from medtl.metrics.intervals import (
+    correlation_of,
+    mover_sum,
+    proportion_of_rows,
+    ratio_influence,
+    t_quantile,
+)
+from medtl.metrics.ranking import auc_influence, auroc
 from medtl.metrics.scores import (
     CI,
     CI95,
@@ -48,7 +53,7 @@ SMALLEST_POSITIVES = 10
 """Positives below which a group is shown but not judged."""
 
 
-ONE_ROW = "a group has one row for it"
+ONE_PATIENT = "a group has one patient for it"
 """Why a gap has neither interval nor test."""
 
 Rows = tuple[BoolArray, BoolArray]
@@ -114,8 +119,9 @@ def gaps(
 ) -> list[Gap]:
     """Return the gaps of every group in AUC and, at the threshold, sensitivity and specificity.
 
-    Shares: Newcombe's interval and Fisher's test; with several rows per patient a Wald interval and
-    z test over patients instead. AUC: Wald over patients, no test.
+    The interval joins the two groups' own (MOVER), with the correlation that patients in both give
+    them; of shares with one row per patient it is Newcombe's. Shares have Fisher's test, with
+    several rows per patient a t test over patients. The AUC has no test.
 
     Args:
         y_true: `(n,)`, 0 or 1, or a `Scores`.
@@ -130,7 +136,7 @@ def gaps(
         PredictionsError: If a reference group does not occur.
 
     Reference:
-        Newcombe 1998 method 10; Fisher 1935; DeLong 1988 and Obuchowski 1997 linearised.
+        Newcombe 1998 method 10; Zou and Donner, Stat Med 2008;27:1693; Fisher 1935.
 
     >>> truth, score = [1, 1, 1, 1, 0, 0], [0.9, 0.8, 0.2, 0.7, 0.1, 0.6]
     >>> found = gaps(truth, score, {"sex": ["F", "F", "M", "M", "F", "M"]}, threshold=0.5)
@@ -162,13 +168,16 @@ def mean_gaps(
     patients: Ids = None,
     ci: CI = CI95,
 ) -> list[Gap]:
-    """Return the gaps of every group in the mean of a value per row, with a z test over patients.
+    """Return the gaps of every group in the mean of a value per row, with a t test over patients.
 
     Args:
         values: Name of the measure -> `(n,)` value of each row; NaN rows are left out.
         groups: Column -> `(n,)` values; the largest group is the reference.
         patients: `(n,)` identifiers, or None for one row per patient.
-        ci: Level of the Wald intervals.
+        ci: Level of the intervals.
+
+    Reference:
+        Welch, Biometrika 1947;34:28, with the patients of both groups.
 
     >>> (gap,) = mean_gaps({"dice": [0.8, 0.9, 0.5, 0.6]}, {"site": ["a", "a", "b", "b"]})
     >>> gap.group, round(gap.difference.value, 3)
@@ -200,12 +209,9 @@ def _pairs(
 
 def _mean_gap(gap: Gap, values: FloatArray, rows: Rows, codes: IntArray) -> Gap:
     """Fill in the gap of a mean."""
-    parts = [ratio_influence(values[mask], codes[mask]) for mask in rows]
-    error = _error(_difference_influence(parts, int(codes.max()) + 1), codes, rows)
     value = float(values[rows[0]].mean() - values[rows[1]].mean())
-    if min(mask.sum() for mask in rows) == 1:
-        return replace(gap, difference=gap.difference.weak(value, ONE_ROW))
-    return _wald_gap(gap, value, error, test=True)
+    moved = [ratio_influence(values[mask], codes[mask]) for mask in rows]
+    return _welch(gap, value, _Spread.of(moved, codes, rows))
 
 
 def _about(gap: Gap, of: str) -> Gap:
@@ -232,64 +238,95 @@ def _share_gap(gap: Gap, hits: BoolArray, rows: Rows, codes: IntArray) -> Gap:
         return replace(gap, difference=gap.difference.undefined(reason))
     counts = tuple(int(hits[mask].sum()) for mask in rows)
     value = counts[0] / totals[0] - counts[1] / totals[1]
-    influence = _difference_influence(
-        [ratio_influence(hits[mask], codes[mask]) for mask in rows], int(codes.max()) + 1
-    )
-    error = _error(influence, codes, rows)
-    if min(totals) == 1:
-        return replace(gap, difference=gap.difference.weak(value, ONE_ROW))
+    moved = [ratio_influence(hits[mask], codes[mask]) for mask in rows]
+    spread = _Spread.of(moved, codes, rows)
+    if spread.fewest == 1:
+        return replace(gap, difference=gap.difference.weak(value, ONE_PATIENT))
+    level = CI(gap.difference.confidence)
+    of = [proportion_of_rows("", hits[mask], patients=codes[mask], ci=level) for mask in rows]
+    found = replace(gap, difference=_joined(gap, of, spread), detectable=spread.detectable)
     if is_clustered(codes):
-        return _wald_gap(gap, value, error, test=True)
+        return replace(found, p=spread.p(value))
+    method = f"Newcombe method 10, against {gap.reference}"
     pairs = ((counts[0], totals[0]), (counts[1], totals[1]))
-    bounds = newcombe_difference(*pairs, gap.difference.confidence)
-    return replace(
-        gap,
-        difference=gap.difference.ok(value, bounds, f"Newcombe method 10, against {gap.reference}"),
-        p=fisher_exact(*pairs),
-        detectable=minimum_detectable_difference(error) if error > 0 else None,
-    )
+    difference = replace(found.difference, method=method)
+    return replace(found, difference=difference, p=fisher_exact(*pairs))
 
 
 def _auc_gap(gap: Gap, truth: BoolArray, score: FloatArray, rows: Rows, codes: IntArray) -> Gap:
     """Fill in the gap of the AUC, without a test."""
     if any(truth[mask].all() or not truth[mask].any() for mask in rows):
         return replace(gap, difference=gap.difference.undefined(ONE_CLASS))
-    rankings = [rank(truth[mask], score[mask]) for mask in rows]
-    aucs = [float(area_under_roc(ranking.tp, ranking.fp)) for ranking in rankings]
+    level = CI(gap.difference.confidence)
+    of = [auroc(truth[mask], score[mask], patients=codes[mask], ci=level) for mask in rows]
     moved = [
         np.bincount(codes[mask], auc_influence(truth[mask], score[mask])).astype(float)
         for mask in rows
     ]
-    error = _error(_difference_influence(moved, int(codes.max()) + 1), codes, rows)
-    return _wald_gap(gap, aucs[0] - aucs[1], error, test=False)
+    spread = _Spread.of(moved, codes, rows)
+    return replace(gap, difference=_joined(gap, of, spread), detectable=spread.detectable)
 
 
-def _difference_influence(moved: Sequence[FloatArray], patients: int) -> FloatArray:
-    """Return per patient the influence on group minus reference; a patient may be in both."""
-    padded = [np.pad(values, (0, patients - values.size)) for values in moved]
-    return np.asarray(padded[0] - padded[1])
+@dataclass(frozen=True)
+class _Spread:
+    """How much the patients move a difference: its error, Welch's freedom, their correlation."""
+
+    error: float
+    freedom: float
+    correlation: float
+    fewest: int
+
+    @classmethod
+    def of(cls, moved: Sequence[FloatArray], codes: IntArray, rows: Rows) -> _Spread:
+        """Return it from the influence of each patient on the group and on its reference."""
+        patients = int(codes.max()) + 1
+        group, base = (np.pad(values, (0, patients - values.size)) for values in moved)
+        numbers = [num_patients(codes[mask]) for mask in rows]
+        clusters = num_patients(codes[rows[0] | rows[1]])
+        if min(numbers) < 2:
+            return cls(math.nan, math.nan, 0.0, min(numbers))
+        parts = [k / (k - 1) * x @ x for k, x in zip(numbers, (group, base), strict=True)]
+        below = sum(part**2 / (k - 1) for k, part in zip(numbers, parts, strict=True))
+        freedom = float(sum(parts) ** 2 / below) if below > 0 else math.nan
+        shared = clusters / (clusters - 1) * float(group @ base)
+        error = math.sqrt(max(float(sum(parts)) - 2 * shared, 0.0))
+        return cls(error, freedom, correlation_of(group, base), min(numbers))
+
+    @property
+    def detectable(self) -> float | None:
+        """Smallest true gap found with 80 percent power."""
+        return minimum_detectable_difference(self.error) if self.error > 0 else None
+
+    def p(self, value: float) -> float | None:
+        """Two-sided p of the t test; None where nothing varies."""
+        from scipy.special import stdtr
+
+        return 2 * float(stdtr(self.freedom, -abs(value) / self.error)) if self.error > 0 else None
 
 
-def _error(influence: FloatArray, codes: IntArray, rows: Rows) -> float:
-    """Return the standard error over the patients of both groups; NaN below two."""
-    clusters = num_patients(codes[rows[0] | rows[1]])
-    if clusters < 2:
-        return math.nan
-    return math.sqrt(clusters / (clusters - 1) * float(influence @ influence))
+def _joined(gap: Gap, of: Sequence[Measure], spread: _Spread) -> Measure:
+    """Return group minus reference with the interval that joins the two of their own."""
+    (value, low, high), (base, base_low, base_high) = ((m.value, m.low, m.high) for m in of)
+    difference = (value or 0.0) - (base or 0.0)
+    if low is None or high is None or base_low is None or base_high is None:
+        return gap.difference.weak(difference, next(m.reason for m in of if m.low is None))
+    bounds = mover_sum(
+        (value or 0.0, low, high), (-(base or 0.0), -base_high, -base_low), -spread.correlation
+    )
+    return gap.difference.ok(difference, bounds, f"MOVER over patients, against {gap.reference}")
 
 
-def _wald_gap(gap: Gap, value: float, error: float, *, test: bool) -> Gap:
-    """Fill in a gap with a Wald interval over patients and, if asked, its z test."""
-    if not error > 0:
+def _welch(gap: Gap, value: float, spread: _Spread) -> Gap:
+    """Fill in a gap of means with Welch's interval and test over patients."""
+    if spread.fewest == 1:
+        return replace(gap, difference=gap.difference.weak(value, ONE_PATIENT))
+    if not spread.error > 0:
         reason = "the difference does not vary between patients"
         return replace(gap, difference=gap.difference.weak(value, reason))
-    bounds = wald(value, error, gap.difference.confidence)
-    return replace(
-        gap,
-        difference=gap.difference.ok(value, bounds, f"Wald over patients, against {gap.reference}"),
-        p=two_sided_p(value / error) if test else None,
-        detectable=minimum_detectable_difference(error),
-    )
+    half = t_quantile(spread.freedom, gap.difference.confidence) * spread.error
+    method = f"Welch's t over patients, against {gap.reference}"
+    difference = gap.difference.ok(value, (value - half, value + half), method)
+    return replace(gap, difference=difference, p=spread.p(value), detectable=spread.detectable)
 
 
 def adjust_for_multiplicity(found: Sequence[Gap]) -> list[Gap]:

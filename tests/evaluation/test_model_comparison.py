@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import t
 
 from medtl.errors import PredictionsError
 from medtl.evaluation.assemble import evaluate
@@ -164,10 +165,10 @@ def test_a_gap_of_means_by_hand() -> None:
     (gap,) = mean_gaps({"mae_months": values}, {"sex": groups})
     assert gap.difference.value == pytest.approx(2 - 9)
     assert (gap.group, gap.reference, gap.difference.subset) == ("a", "b", "sex=a")
-    error = np.sqrt(
-        7 / 6 * (((values[:3] - 2) ** 2).sum() / 9 + ((values[3:] - 9) ** 2).sum() / 16)
-    )
-    assert gap.difference.high == pytest.approx(-7 + 1.959964 * error)
+    # Welch: variances of the means 1 / 3 and 2 / 3 / 4, freedom 2 and 3.
+    parts = 1 / 3, 2 / 3 / 4
+    freedom = sum(parts) ** 2 / (parts[0] ** 2 / 2 + parts[1] ** 2 / 3)
+    assert gap.difference.high == pytest.approx(-7 + t.ppf(0.975, freedom) * sum(parts) ** 0.5)
     (same,) = mean_gaps({"mae_months": np.ones(4)}, {"sex": ["a", "a", "b", "b"]})
     assert same.difference.status == "degenerate"
 

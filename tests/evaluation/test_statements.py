@@ -298,7 +298,7 @@ def test_the_range_of_the_decision_curve_is_the_users() -> None:
     assert curve["acting"] == [0.02, 0.06]
     (whole,) = [c for c in evaluated(rows(200)).curves if c["name"] == "decision"]
     assert (whole["x"][0], whole["x"][-1], "acting" in whole) == (0.01, 0.99, False)
-    with pytest.raises(PredictionsError, match="a range of thresholds from 0.5 to 0.1"):
+    with pytest.raises(PredictionsError, match=r"a range of thresholds from 0\.5 to 0\.1"):
         evaluated(rows(60), acting=(0.5, 0.1))
 
 

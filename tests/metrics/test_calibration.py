@@ -7,7 +7,8 @@ import pytest
 
 from medtl.errors import PredictionsError
 from medtl.metrics import calibration, temperature
-from medtl.metrics.curves.decision_curve import decision_curve, decision_draws
+from medtl.metrics.curves.decision_curve import decision_band, decision_curve, thresholds_of
+from medtl.metrics.intervals import wilson
 from medtl.metrics.scores import CI
 from medtl.metrics.temperature import logit
 
@@ -175,10 +176,39 @@ def test_net_benefit_at_another_prevalence() -> None:
 def test_net_benefit_band_holds_the_curve() -> None:
     truth, score = calibrated(300)
     at = [0.2, 0.5]
-    draws = decision_draws(truth, score, at, ci=CI(resamples=300))
-    low, high = np.quantile(draws, [0.025, 0.975], axis=0)
-    model = decision_curve(truth, score, at).model
-    assert ((low < model) & (model < high)).all()
+    for prevalence in (None, 0.1):
+        low, high = decision_band(truth, score, at, prevalence=prevalence)
+        model = decision_curve(truth, score, at, prevalence=prevalence).model
+        assert ((low < model) & (model < high)).all()
+
+
+def test_net_benefit_band_by_hand() -> None:
+    # Of 8 rows 3 are found and 1 is a false alarm; at 0.5 a false alarm costs a find. Wilson of
+    # 3 of 8 and 1 of 8; the two shares of one sample are correlated by -sqrt(3/5 x 1/7).
+    truth, score = [1, 1, 1, 1, 0, 0, 0, 0], [0.9, 0.9, 0.9, 0.1, 0.9, 0.1, 0.1, 0.1]
+    (low,), (high,) = decision_band(truth, score, [0.5])
+    (la, ua), (lb, ub) = wilson(3, 8), wilson(1, 8)
+    r = math.sqrt(3 / 5 * 1 / 7)
+    below, above = (3 / 8 - la, ub - 1 / 8), (ua - 3 / 8, 1 / 8 - lb)
+    reach = [math.sqrt(a * a + b * b + 2 * r * a * b) for a, b in (below, above)]
+    assert (low, high) == pytest.approx((2 / 8 - reach[0], 2 / 8 + reach[1]))
+
+
+def test_copies_of_a_patient_leave_the_net_benefit_band_about_where_it_is() -> None:
+    truth, score = calibrated(200)
+    once = decision_band(truth, score, [0.3])
+    again = decision_band(
+        np.tile(truth, 3), np.tile(score, 3), [0.3], patients=np.tile(np.arange(200), 3)
+    )
+    assert again[1] - again[0] == pytest.approx(once[1] - once[0], rel=0.05)
+    naive = decision_band(np.tile(truth, 3), np.tile(score, 3), [0.3])
+    assert naive[1] - naive[0] < 0.7 * (again[1] - again[0])
+
+
+@pytest.mark.parametrize("acting", [(0.3, 0.1), (0.0, 0.5), (0.2, 1.0), (0.2, 0.2)])
+def test_a_range_that_is_none_is_refused(acting: tuple[float, float]) -> None:
+    with pytest.raises(PredictionsError, match="a range of thresholds"):
+        thresholds_of(acting)
 
 
 @pytest.mark.parametrize(

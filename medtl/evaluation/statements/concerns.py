@@ -166,8 +166,8 @@ def _miscalibrated(
 def _harmful(curve: Curve) -> list[float] | None:
     """Return the ends of the thresholds at which even the band lies below all or nobody.
 
-    The band is one of single thresholds: a stretch that is shorter than `STRETCH`, or than a quarter
-    of a narrower range of use, may be chance.
+    The band is one of single thresholds: a stretch that is shorter than `STRETCH`, or than a
+    quarter of a narrower range of use, may be chance.
     """
     low, high = curve.get("acting") or RANGE_OF_USE
     worse = [

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from medtl.errors import PredictionsError
-from medtl.metrics.ranking import Ranking, coarsen, rank
-from medtl.metrics.resampling import FromCounts, bootstrap_counts
+from medtl.metrics.intervals import (
+    Interval,
+    correlation_of,
+    mover_sum,
+    proportion_of_rows,
+    ratio_influence,
+)
+from medtl.metrics.ranking import Ranking, rank
 from medtl.metrics.scores import (
     CI,
     CI95,
@@ -22,7 +29,7 @@ from medtl.metrics.scores import (
     probabilities,
 )
 from medtl.metrics.temperature import expit, logit
-from medtl.types import FloatArray, IntArray
+from medtl.types import BoolArray, FloatArray, IntArray
 
 HUNDREDTHS = np.arange(1, 100) / 100
 """Threshold probabilities 0.01 to 0.99."""
@@ -105,13 +112,15 @@ def decision_curve(
     >>> decision_curve([1, 0, 0, 1], [0.5, 0.2, 0.1, 0.1], [0.2, 0.5]).model
     array([0.1875, 0.25  ])
     """
-    ranking = _ranked(Scores.of(y_true, y_score), prevalence)
+    ranking = rank(_moved(Scores.of(y_true, y_score), prevalence))
     at = np.atleast_1d(np.asarray(thresholds, dtype=float))
     _check(ranking, at, prevalence)
     odds = at / (1 - at)
-    model = _benefit(ranking, at, prevalence)(ranking.tp, ranking.fp)
-    positives, negatives = ranking.tp[-1:], ranking.fp[-1:]
-    treat_all = _net(positives, negatives, positives, negatives, odds, prevalence)
+    # How many distinct scores are at least the threshold: 0 means that nobody is flagged.
+    reached = np.searchsorted(-ranking.thresholds, -at, side="right")
+    hits, alarms = (np.append(0, x)[reached] for x in (ranking.tp, ranking.fp))
+    model = _net(hits, alarms, ranking, odds, prevalence)
+    treat_all = _net(ranking.tp[-1:], ranking.fp[-1:], ranking, odds, prevalence)
     return DecisionCurve(at, model, treat_all, 100 * (model - treat_all) / odds)
 
 
@@ -134,16 +143,16 @@ def at_prevalence(probability: ArrayLike, prevalence: float, source: float) -> F
     return expit(logit(np.asarray(probability, dtype=float)) + moved)
 
 
-def _ranked(rows: Scores, prevalence: float | None) -> Ranking:
-    """Return the ranking by the probabilities that the prevalence gives."""
+def _moved(rows: Scores, prevalence: float | None) -> Scores:
+    """Return the rows with the probabilities that the prevalence gives."""
     probabilities(rows.score)
     if prevalence is None or rows.one_class:
-        return rank(rows)
+        return rows
     source = rows.positives / rows.truth.size
-    return rank(replace(rows, score=at_prevalence(rows.score, prevalence, source)))
+    return replace(rows, score=at_prevalence(rows.score, prevalence, source))
 
 
-def decision_draws(
+def decision_band(
     y_true: Truth,
     y_score: Values = None,
     thresholds: ArrayLike = HUNDREDTHS,
@@ -151,8 +160,11 @@ def decision_draws(
     prevalence: float | None = None,
     patients: Ids = None,
     ci: CI = CI95,
-) -> FloatArray:
-    """Return the model's net benefit in resamples of the patients, `(B, t)`, for a band.
+) -> tuple[FloatArray, FloatArray]:
+    """Return the pointwise band of the model's net benefit, low and high, `(t,)` each.
+
+    Net benefit is a sum of two shares with fixed weights; the band joins their intervals (MOVER),
+    with the correlation that the patients give them.
 
     Args:
         y_true: `(n,)`, 0 or 1, or a `Scores`.
@@ -160,48 +172,53 @@ def decision_draws(
         thresholds: `(t,)` in (0, 1).
         prevalence: Of the clinic, if it differs from that of the rows.
         patients: `(n,)` identifiers, or None for one row per patient.
-        ci: Number of resamples, and the seed.
+        ci: Level.
 
     Raises:
         PredictionsError: If a threshold lies outside (0, 1) or the rows do not allow it.
 
-    >>> decision_draws([1, 0, 0, 1], [0.5, 0.2, 0.1, 0.1], [0.2, 0.5], ci=CI(resamples=9)).shape
-    (9, 2)
+    >>> low, high = decision_band([1, 0, 0, 1], [0.5, 0.2, 0.1, 0.1], [0.2, 0.5])
+    >>> low.round(2), high.round(2)
+    (array([-0.04,  0.05]), array([0.64, 0.7 ]))
     """
     curve = decision_curve(y_true, y_score, thresholds, prevalence=prevalence)
-    coarse = coarsen(_ranked(Scores.of(y_true, y_score, patients), prevalence))
-    statistic = _benefit(coarse, curve.threshold, prevalence)
-    (draws,) = bootstrap_counts(coarse, [statistic], ci, stratified=False)
-    moved = curve.model - statistic(coarse.tp, coarse.fp)
-    return np.asarray(draws.reshape(-1, curve.threshold.size) + moved)
+    rows = _moved(Scores.of(y_true, y_score, patients), prevalence)
+    everyone = np.ones(rows.truth.size, dtype=bool)
+    found = []
+    for at, odds in zip(curve.threshold, curve.threshold / (1 - curve.threshold), strict=True):
+        hits, alarms = (mine & (rows.score >= at) for mine in (rows.truth, ~rows.truth))
+        if prevalence is None:
+            shares = (hits, everyone, 1.0), (alarms, everyone, -odds)
+        else:
+            shares = (
+                (hits, rows.truth, prevalence),
+                (alarms, ~rows.truth, (prevalence - 1) * odds),
+            )
+        found.append(_joined(rows, shares, ci))
+    low, high = np.array(found).T
+    return low, high
 
 
-def _benefit(ranking: Ranking, at: FloatArray, prevalence: float | None) -> FromCounts:
-    """Return the function from cumulative counts to net benefit at the thresholds."""
-    # How many distinct scores are at least the threshold: 0 means that nobody is flagged.
-    reached = np.searchsorted(-ranking.thresholds, -at, side="right")
-    odds = at / (1 - at)
-
-    def from_counts(tp: IntArray, fp: IntArray) -> FloatArray:
-        hits, alarms = (np.where(reached > 0, x[..., reached - 1], 0) for x in (tp, fp))
-        return _net(hits, alarms, tp[..., -1:], fp[..., -1:], odds, prevalence)
-
-    return from_counts
+def _joined(rows: Scores, shares: Sequence[tuple[BoolArray, BoolArray, float]], ci: CI) -> Interval:
+    """Return MOVER's interval of the weighted sum of two shares: hits, of which rows, weight."""
+    ends, moved = [], []
+    for hits, among, weight in shares:
+        share = proportion_of_rows("", hits[among], patients=rows.patients[among], ci=ci)
+        bounds = (share.value or 0.0, share.low or 0.0, 1.0 if share.high is None else share.high)
+        value, *others = (weight * bound for bound in bounds)
+        ends.append((value, min(others), max(others)))
+        influence = ratio_influence(hits[among], rows.patients[among])
+        moved.append(weight * np.pad(influence, (0, rows.num_patients - influence.size)))
+    return mover_sum(ends[0], ends[1], correlation_of(moved[0], moved[1]))
 
 
 def _net(
-    tp: IntArray,
-    fp: IntArray,
-    positives: IntArray,
-    negatives: IntArray,
-    odds: FloatArray,
-    prevalence: float | None,
+    tp: IntArray, fp: IntArray, of: Ranking, odds: FloatArray, prevalence: float | None
 ) -> FloatArray:
-    """Return net benefit from counts; NaN where a stated prevalence meets one class only."""
+    """Return net benefit from counts."""
     if prevalence is None:
-        return np.asarray((tp - fp * odds) / (positives + negatives))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        hits, alarms = tp / positives, fp / negatives
+        return np.asarray((tp - fp * odds) / of.positive.size)
+    hits, alarms = tp / of.num_positive, fp / of.num_negative
     return np.asarray(hits * prevalence - alarms * (1 - prevalence) * odds)
 
 

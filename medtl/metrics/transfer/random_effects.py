@@ -22,7 +22,8 @@ class RandomEffects:
         tau2: Variance between sites.
         i2: Share of the variance that is between sites, 0 to 1.
         q: Cochran's Q. p: of Q, that all sites are alike.
-        predict_low, predict_high: Where the measure of a new site lies, None below three sites.
+        predict_low, predict_high: Where what a new site like these measures lies, None below three
+            sites.
         sites: How many.
     """
 
@@ -52,7 +53,9 @@ def random_effects(values: ArrayLike, errors: ArrayLike, *, ci: CI = CI95) -> Ra
 
     Reference:
         Viechtbauer, J Educ Behav Stat 2005;30:261 (REML, I2); Hartung and Knapp, Statistics in
-        Medicine 2001;20:3875; IntHout et al., BMJ Open 2016;6:e010247 (prediction). R metafor.
+        Medicine 2001;20:3875; R metafor. Prediction: the wider of IntHout et al., BMJ Open 2016;6:
+        e010247, which alone covers .85 to .94 with 3 to 20 sites, and of that from the spread of
+        the sites' values themselves (Hahn and Meeker 1991, section 4.7).
 
     >>> pooled = random_effects([0.1, 0.5, 0.9], [0.1, 0.1, 0.1])
     >>> round(pooled.value, 3), round(pooled.tau2, 3)  # 0.16 - 0.01
@@ -87,7 +90,8 @@ def random_effects(values: ArrayLike, errors: ArrayLike, *, ci: CI = CI95) -> Ra
     freedom = y.size - 1
     spread = float(weight @ (y - mean) ** 2) / (freedom * float(weight.sum()))
     t = float(stdtrit(freedom, 0.5 + ci.level / 2))
-    half, ahead = t * math.sqrt(spread), t * math.sqrt(spread + tau2)
+    half, observed = t * math.sqrt(spread), float(y.var(ddof=1)) * (1 + 1 / y.size)
+    ahead = t * math.sqrt(max(spread + tau2, observed))
     typical = freedom * fixed.sum() / (fixed.sum() ** 2 - fixed @ fixed)
     low, high = (mean - ahead, mean + ahead) if y.size > 2 else (None, None)
     i2, p = float(tau2 / (tau2 + typical)), float(chdtrc(freedom, q))
