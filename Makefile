@@ -50,7 +50,7 @@ bench:  ## the benchmarks against the peers, in an environment of their own (BEN
 gpu-check: $(STAMP)  ## does the GPU here compute what the CPU does, how fast, in what memory (ten minutes)
 	$(BIN)/python -m benchmarks.gpu $(GPU_ARGS)
 
-coverage: $(STAMP)  ## how often each interval holds the truth, to reports/coverage.md (minutes)
+coverage: $(STAMP)  ## how often each interval holds the truth, to reports/coverage.md (a quarter of an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.coverage
 
 docs: $(STAMP)  ## the manual as pages in site/

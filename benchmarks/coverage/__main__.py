@@ -132,16 +132,24 @@ def summed(rows: list[dict]) -> dict[str, dict[str, dict[str, Tally]]]:  # type:
 
 def page(found: dict[str, dict[str, dict[str, Tally]]], sets: int, seed: int) -> list[str]:
     """Return the lines of the report."""
+    drawn = [
+        int(tally.samples)
+        for cells in found.values()
+        for tallies in cells.values()
+        for tally in tallies.values()
+        if not tally.exact
+    ]
     about = (
-        f"`make coverage` draws {sets} samples a cell, a quarter of them in the slow parts "
-        f"({SLOW_NAMES}), with seed {seed}, on which nothing was chosen; {DRAWS.resamples} "
-        "resamples where an interval needs the bootstrap. An entry is the share of the 95 percent "
-        "intervals that hold the truth, and after ± the standard error that it has from the number "
-        "of samples. Decisions at a threshold are counted, not drawn: every table with its "
-        f"probability. Entries below {LEAST} are marked `<`, and `<<` where they are by more than "
-        "twice their error. In brackets is the share of samples that have an interval, where that "
-        "is not all; `-` is fewer than one in twenty. Scores are binormal, their probabilities "
-        "calibrated, class sizes fixed."
+        f"`make coverage` draws up to {sets} samples a cell; this page has {min(drawn)} to "
+        f"{max(drawn)}, the fewest in the slow parts ({SLOW_NAMES}). The seed is {seed}, on which "
+        f"nothing was chosen; {DRAWS.resamples} resamples where an interval needs the bootstrap. "
+        "An entry is the share of the 95 percent intervals that hold the truth, and after ± the "
+        "standard error that it has from the number of samples. Decisions at a threshold are "
+        "counted, not drawn: every table with its probability. Entries below "
+        f"{LEAST} are marked `<`, and `<<` where they are by more than twice their error. In "
+        "brackets is the share of samples that have an interval, where that is not all; `-` is "
+        "fewer than one in twenty. Scores are binormal, their probabilities calibrated, class "
+        "sizes fixed. Lots of samples are kept in `runs/coverage/`: a stopped study goes on."
     )
     lines = ["# Do the intervals hold the truth?", "", *textwrap.wrap(about, 100), ""]
     below = []

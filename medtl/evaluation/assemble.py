@@ -132,7 +132,7 @@ def evaluate(  # noqa: PLR0913 - one call states a whole evaluation
             bool(classes),
             kept,
             ci,
-            acting,
+            acting=acting,
         )
         notes = [*notes, *left_out, *missing, *unset, *found.notes]
         found = replace(found, comparison=comparison, readers=tuple(read), notes=tuple(notes))
@@ -176,6 +176,7 @@ def _evaluate_classification(  # noqa: PLR0913 - what is stated of a whole evalu
     ordered: bool,
     mended: Sequence[Recalibrated] | None,
     ci: CI,
+    *,
     acting: Range | None,
 ) -> Evaluation:
     """Evaluate every label on test, beside validation; then what belongs to all of them."""

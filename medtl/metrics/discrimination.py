@@ -308,7 +308,7 @@ def roc_band(rows: Scores, thresholds: ArrayLike, ci: CI = CI95) -> tuple[FloatA
 
     >>> low, high = roc_band(Scores.of([0, 0, 0, 1, 1, 1], [1, 2, 4, 3, 5, 6]), [3.0, 5.0])
     >>> low.round(2), high.round(2)
-    (array([0.33, 0.12]), array([1.  , 0.96]))
+    (array([0., 0.]), array([1.  , 0.94]))
     """
     bounds, healthy, diseased = _bounds_of_curve(rows, ci), ~rows.truth, rows.truth
     found = [

@@ -267,7 +267,7 @@ def skewed_mean(values: ArrayLike, patients: IntArray, confidence: float = 0.95)
 
     >>> low, high = skewed_mean([1, 1, 2, 2, 3, 9], np.arange(6))
     >>> round(low, 2), round(high, 2)  # t: -0.22 to 6.22
-    (1.04, 8.5)
+    (0.84, 14.05)
     """
     moved = ratio_influence(values, patients)
     clusters, error = num_patients(patients), linearised_error(values, patients)

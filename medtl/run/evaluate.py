@@ -412,4 +412,15 @@ def summarise(found: Evaluation) -> Iterator[str]:
         yield f"{one.label} {one.first} minus {one.second}, {one.test.difference!r}, {p}".strip()
         if one.noninferior is not None:
             yield f"  {found.comparison.shown if found.comparison else ''} {one.noninferior}"
+    yield from reversed_scores(found)
     yield from found.notes
+
+
+def reversed_scores(found: Evaluation) -> list[str]:
+    """Return a note for every label whose scores rank the diseased below the healthy."""
+    return [
+        f"AUROC of {one.label!r} is {one.value:.3f}: its scores seem to run the other way round "
+        "(a higher score must mean more diseased)"
+        for one in found.concerns
+        if one.kind == "scores_reversed"
+    ]

@@ -196,6 +196,13 @@ def test_numbers_that_cannot_be(monkeypatch, capsys, tmp_path, option, message):
     assert message in text
 
 
+def test_scores_that_run_the_other_way_are_said_where_they_are_computed(tmp_path):
+    table = tmp_path / "t.csv"
+    rows = [f"c{i},p{i},{int(i < 20)},{i / 40}" for i in range(40)]
+    table.write_text("\n".join(["case_id,patient_id,y_true,y_score", *rows]) + "\n")
+    assert "seem to run the other way round" in medtl("evaluate", table)
+
+
 def test_a_label_without_test_rows_needs_no_threshold(tmp_path):
     table = tmp_path / "t.csv"
     rows = ["a,p,test,x,1,0.5", "b,q,test,x,0,0.1", "c,r,val,y,0,0.1"]

@@ -179,7 +179,7 @@ def decision_band(
 
     >>> low, high = decision_band([1, 0, 0, 1], [0.5, 0.2, 0.1, 0.1], [0.2, 0.5])
     >>> low.round(2), high.round(2)
-    (array([-0.04,  0.05]), array([0.64, 0.7 ]))
+    (array([-0.08, -0.28]), array([0.66, 0.7 ]))
     """
     curve = decision_curve(y_true, y_score, thresholds, prevalence=prevalence)
     rows = _moved(Scores.of(y_true, y_score, patients), prevalence)

@@ -32,6 +32,7 @@ from medtl.run.evaluate import (
     TableOptions,
     check_options,
     count_openings,
+    reversed_scores,
     with_overlaps,
 )
 from medtl.run.files import RunFiles
@@ -382,7 +383,7 @@ def _judged(
                 f"the run froze no threshold of {', '.join(map(repr, missing))}: "
                 "no sensitivity and no specificity"
             )
-        notes = [*_reversed(found), *notes]
+        notes = [*reversed_scores(found), *notes]
     if found.confusion is not None:
         notes.append("updates are of each class alone: the updated ones need not sum to 1")
     if found.recalibrations:
@@ -444,14 +445,4 @@ def _ladders(
     return [
         ladder_of(one, by_label.get(one.label), rule or None, prevalence.get(one.label), CI95)
         for one in labels.values()
-    ]
-
-
-def _reversed(found: Evaluation) -> list[str]:
-    """Return a note for every label whose scores rank the diseased below the healthy."""
-    return [
-        f"AUROC of {one.label!r} is {one.value:.3f}: its scores seem to run the other way round "
-        "(a higher score must mean more diseased)"
-        for one in found.concerns
-        if one.kind == "scores_reversed"
     ]
