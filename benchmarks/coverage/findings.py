@@ -19,7 +19,7 @@ from medtl.evaluation.classification import (
     measures_at,
 )
 from medtl.evaluation.curves import label_curves
-from medtl.evaluation.exclusive import exclusive_classes
+from medtl.evaluation.exclusive import choice_measures, choices
 from medtl.metrics import calibration
 from medtl.metrics.ranking import area_under_part_of_roc
 from medtl.metrics.scores import CI, Scores
@@ -207,7 +207,10 @@ def classes(number: int) -> Cell:
                           "y_true": truth == k, "y_score": scores[:, k]})
             for k in range(3)
         ]  # fmt: skip
-        found, _ = exclusive_classes(pd.concat(parts), ["0", "1", "2"], ci, ordered=True)
+        names = ["0", "1", "2"]
+        if (chosen := choices(pd.concat(parts), names)) is None:
+            return []
+        found, _ = choice_measures(chosen, names, ci, ordered=True)
         return [measure for measure in found if measure.label == "overall"]
 
     often = drawn(np.random.default_rng(0), 20_000, CI(resamples=2))
