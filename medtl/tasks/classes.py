@@ -89,7 +89,7 @@ class Classes:
         return outputs[0, self.labels.index(label)]
 
     def assess(self, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, float | None]:
-        """Loss, and mean one-versus-rest AUROC where each class has enough cases."""
+        """Loss, and mean one-versus-rest AUROC over the classes that some cases are of."""
         outputs, targets = joined(batches)
         loss, scores = float(self.loss(outputs, targets)), self.decode(outputs).numpy()
         return loss, mean_auroc(self._columns_of(targets.numpy(), scores))

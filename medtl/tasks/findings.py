@@ -123,7 +123,7 @@ class Findings:
         return outputs[0, self.labels.index(label)]
 
     def assess(self, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, float | None]:
-        """Loss, and mean AUROC over the findings where each has enough cases."""
+        """Loss, and mean AUROC over the findings that some cases have and some have not."""
         outputs, targets = joined(batches)
         loss, scores = float(self.loss(outputs, targets)), self.decode(outputs).numpy()
         return loss, mean_auroc(self._columns_of(targets.numpy(), scores))
@@ -262,11 +262,16 @@ def joined(batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
 
 
 def mean_auroc(columns: Sequence[Column]) -> float | None:
-    """Return the mean AUROC over columns, or None when one is too small."""
-    if not are_enough(columns):
+    """Return the mean AUROC over the columns with cases of both kinds, or None without any.
+
+    None too when a score is not finite.
+    """
+    if not all(np.isfinite(score).all() for _, score in columns):
         return None
-    rankings = [rank(positive, score) for positive, score in columns]
-    return float(np.mean([float(area_under_roc(r.tp, r.fp)) for r in rankings]))
+    both = [(positive, score) for positive, score in columns if len(np.unique(positive)) > 1]
+    rankings = [rank(positive, score) for positive, score in both]
+    areas = [float(area_under_roc(r.tp, r.fp)) for r in rankings]
+    return float(np.mean(areas)) if areas else None
 
 
 def are_enough(columns: Sequence[Column]) -> bool:

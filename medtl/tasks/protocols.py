@@ -86,7 +86,7 @@ class Task(Protocol):
     def assess(self, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, float | None]:
         """Loss and watched statistic over all batches of (outputs, targets) of the split.
 
-        The statistic is None when it is undefined or too grainy to steer by.
+        The statistic is None when it is undefined; `can_watch` says whether it is fit to steer by.
         """
         ...
 

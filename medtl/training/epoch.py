@@ -167,7 +167,7 @@ def validate(
         listeners: Who may want a break.
 
     Returns:
-        Loss and statistic; the statistic is None when it is undefined, or too grainy to steer by.
+        Loss and statistic; the statistic is None when it is undefined.
 
     Raises:
         RunError: When an own metric is asked about images of different shapes.

@@ -113,7 +113,7 @@ def test_a_positive_that_does_not_occur():
         classification_task([case(0, y="sick")], ["y"], positive="ill")
 
 
-def test_the_watched_statistic_is_the_mean_auroc_and_none_when_there_are_too_few():
+def test_the_watched_statistic_is_the_mean_auroc_also_of_too_few_to_steer_by():
     task = Findings(labels=("a", "b"))
     n = MIN_WATCHED_CASES
     targets = torch.tensor([0.0, 1.0]).repeat_interleave(n // 2)[:, None].expand(n, 2)
@@ -122,7 +122,12 @@ def test_the_watched_statistic_is_the_mean_auroc_and_none_when_there_are_too_few
     loss, statistic = task.assess(halves)
     assert loss == pytest.approx(float(task.loss(outputs, targets)))
     assert statistic == pytest.approx(0.5)  # (1.0 + 0.0) / 2
-    assert task.assess([(outputs[::3], targets[::3])])[1] is None
+    assert task.assess([(outputs[::3], targets[::3])])[1] == pytest.approx(0.5)
+    one_kind = torch.tensor([[1.0, 0.0]]).repeat(n, 1)
+    assert task.assess([(outputs, one_kind)])[1] is None
+    one_kind[:, 0] = targets[:, 0]
+    assert task.assess([(outputs, one_kind)])[1] == pytest.approx(1.0)  # the other is undefined
+    assert task.assess([(outputs * torch.nan, targets)])[1] is None
     both = [case(k, a=str(k % 2), b=str(k % 2)) for k in range(n)]
     assert task.can_watch(both)
     assert not task.can_watch(both[1:])

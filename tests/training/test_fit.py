@@ -255,7 +255,9 @@ def test_a_baseline_that_no_epoch_reaches_keeps_the_last_weights(tmp_path, caplo
 def test_the_metric_cannot_be_watched_on_ten_cases(tmp_path):
     with pytest.raises(RunError, match="too few validation cases"):
         fit(training(tmp_path / "run", monitor="val_metric"), [HEAD])
-    assert training(tmp_path / "run").monitor == "val_loss"
+    run = training(tmp_path / "run")
+    assert run.monitor == "val_loss"
+    assert all(0 <= row["val_metric"] <= 1 for row in fit(run, [HEAD]).history)  # known
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone"])
