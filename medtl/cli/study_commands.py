@@ -62,22 +62,28 @@ def shortcuts(
     folds: Annotated[int, typer.Option(min=2, max=20)] = 5,
     from_random: Annotated[
         str,
-        typer.Option(help="epochs from random weights, in multiples of the recipe's; 0 for none"),
+        typer.Option(help="steps from random weights, in multiples of the recipe's; 0 for none"),
     ] = "1,2",
+    controls: Annotated[
+        str, typer.Option(help="some of them, by their names in shortcuts.json; all by default")
+    ] = "",
 ) -> None:
     """Ask what a thumbnail, the header, random weights reach in the folds of a recipe."""
     factors = numbers(from_random, "--from-random")
     if any(factor % 1 for factor in factors):
         raise typer.BadParameter(f"{from_random!r}; give whole numbers: --from-random 1,2")
     checked = work.check()
-    from medtl.studies.learned.shortcuts import run_shortcuts
+    from medtl.studies.learned.shortcuts import CONTROLS, FROM_RANDOM, run_shortcuts
 
     with bars() as shown:
         run_shortcuts(
             checked,
             work.out,
             folds=folds,
-            from_random=[int(factor) for factor in factors if factor],
+            beside=[
+                *([name.strip() for name in controls.split(",")] if controls else CONTROLS),
+                *(f"{FROM_RANDOM}{factor:g}" for factor in factors if factor),
+            ],
             resume=work.resume,
             progress=shown.progress,
             callbacks=[shown.watcher()],

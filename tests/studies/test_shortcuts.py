@@ -14,6 +14,7 @@ from tiny_study import RECIPE, write_tiny_study
 from typer.testing import CliRunner
 
 from medtl.cli.main import app
+from medtl.errors import RunError
 from medtl.run.check import read_recipe
 from medtl.studies.kfold import FINE_TUNED, Result
 from medtl.studies.learned import shortcuts
@@ -127,11 +128,29 @@ def recipe(tmp_path_factory):
 
 def test_random_weights_train_whole_for_all_epochs_of_the_recipe(recipe):
     (stage,) = random_start(recipe, 2).finetune.stages
-    assert (stage.epochs, stage.selector, stage.patience) == (4, "all", 4)
+    # Batches of 32 for the recipe's 8: four epochs have its steps.
+    assert (stage.epochs, stage.selector, stage.patience) == (16, "all", 16)
     assert stage.policies == {"all": "adapt"}
-    gradual = recipe.finetune.model_copy(update={"preset": "lp_ft", "stages": ()})
+    gradual = recipe.finetune.model_copy(update={"preset": "lp_ft", "stages": (), "batch_size": 32})
     preset = recipe.model_copy(update={"finetune": gradual})
     assert random_start(preset).finetune.stages[0].epochs == 30
+
+
+@pytest.mark.parametrize(
+    ("batch", "accumulate", "of", "epochs"),
+    [(32, 1, (32, 1), 2), (8, 1, (32, 1), 8), (8, 4, (32, 1), 2), (16, 6, (32, 3), 2)],
+)
+def test_random_weights_take_as_many_steps_in_larger_batches(recipe, batch, accumulate, of, epochs):
+    tuning = recipe.finetune.model_copy(update={"batch_size": batch, "accumulate": accumulate})
+    random = random_start(recipe.model_copy(update={"finetune": tuning})).finetune
+    assert (random.batch_size, random.accumulate) == of
+    assert random.stages[0].epochs == epochs
+
+
+def test_a_control_that_is_not_known(recipe, tmp_path):
+    with pytest.raises(RunError, match="no control hair; expected some of frozen_features"):
+        run_shortcuts(recipe, tmp_path / "out", beside=["thumbnail", "hair"])
+    assert not (tmp_path / "out").exists()
 
 
 def test_frozen_and_random_features_differ_in_the_weights_only(recipe):
@@ -147,7 +166,8 @@ def test_frozen_and_random_features_differ_in_the_weights_only(recipe):
 
 @pytest.mark.slow
 def test_every_control_stands_in_the_same_folds(recipe, tmp_path):
-    found = run_shortcuts(recipe, tmp_path / "out", folds=2, from_random=[1])
+    beside = [*CONTROLS, "random_weights_x1"]
+    found = run_shortcuts(recipe, tmp_path / "out", folds=2, beside=beside)
     table = pd.read_csv(tmp_path / "out" / "predictions.csv")
     names = {FINE_TUNED, "random_weights_x1", *CONTROLS}
     assert set(table["model"]) == names
@@ -161,8 +181,12 @@ def test_every_control_stands_in_the_same_folds(recipe, tmp_path):
     assert stored["metadata"] == ["age", "site"] or stored["metadata"] == ["site"]
     assert "8 x 8 thumbnail" in (tmp_path / "out" / "shortcuts.md").read_text()
     assert (tmp_path / "out" / "shortcuts.svg").read_text().startswith("<?xml")
-    again = run_shortcuts(recipe, tmp_path / "out", folds=2, from_random=[1], resume=True)
+    again = run_shortcuts(recipe, tmp_path / "out", folds=2, beside=beside, resume=True)
     assert again == found
+    own = json.loads((tmp_path / "out" / "shortcuts.json").read_text())["recipe"][0]
+    assert own["reaches"]["value"] > 0.5
+    some = run_shortcuts(recipe, tmp_path / "out", folds=2, beside=["thumbnail"], resume=True)
+    assert [c.name for c in some if c.subset == "all"] == ["thumbnail"]
 
 
 @pytest.mark.parametrize("factors", ["a", "-1", "1.5"])

@@ -6,6 +6,7 @@ In the folds of one cross-validation, with paired differences: the recipe, its c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from os import PathLike
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medtl.cases.splits import kfold
+from medtl.errors import RunError
 from medtl.networks.groups import layer_groups
 from medtl.recipe.schema import Recipe
 from medtl.run.build import LEAST_ADAPTED, build_stages
@@ -38,7 +40,10 @@ if TYPE_CHECKING:
     from medtl.training.callbacks import Callback
 
 FROM_RANDOM = "random_weights_x"
-"""Name, before the factor of its epochs, of the recipe that starts from random weights."""
+"""Name, before the factor of its steps, of the recipe that starts from random weights."""
+
+BESIDE = (*CONTROLS, f"{FROM_RANDOM}1", f"{FROM_RANDOM}2")
+"""What stands beside a recipe unless something else is asked for."""
 
 TITLES = {
     FINE_TUNED: "the recipe",
@@ -47,8 +52,8 @@ TITLES = {
     "thumbnail": "8 x 8 thumbnail",
     "intensity": "intensity statistics",
     "metadata": "metadata alone",
-    "random_weights_x1": "recipe from random weights, as many epochs",
-    "random_weights_x2": "recipe from random weights, twice the epochs",
+    "random_weights_x1": "recipe from random weights, as many steps",
+    "random_weights_x2": "recipe from random weights, twice the steps",
     "median": "median, no image",
 }
 """Name of a model -> in words."""
@@ -82,7 +87,7 @@ def run_shortcuts(
     out: str | PathLike[str],
     *,
     folds: int = 5,
-    from_random: Sequence[int] = (1, 2),
+    beside: Sequence[str] = BESIDE,
     resume: bool = False,
     progress: Progress = silent,
     callbacks: Sequence[Callback] = (),
@@ -90,44 +95,63 @@ def run_shortcuts(
     """Cross-validate a recipe beside its controls and beside itself from random weights.
 
     The folder is that of `run_kfold`, which it may go on with; the folds from random weights lie
-    in folders of their own. Adds `shortcuts.json`, `shortcuts.md` and `shortcuts.svg`.
+    in folders of their own. Adds `shortcuts.json`, `shortcuts.md` and `shortcuts.svg`, written
+    anew after every part: what costs least comes first.
 
     Args:
         recipe: What each fold does.
         out: The study folder.
         folds: Number of outer folds, grouped by patient and stratified by the targets.
-        from_random: Factors of the recipe's epochs for the same network from random weights; none
-            leaves that question open.
+        beside: Names of `CONTROLS`, and "random_weights_x" with a factor of the recipe's steps for
+            the same network from random weights.
         resume: Keep finished folds, go on with the unfinished one.
         progress: Told of reading and predicting.
         callbacks: Told of training.
 
     Raises:
         RunError: When `out` exists without `resume`, or holds folds of another split, or the task
-            is one whose models are not compared over folds.
+            is one whose models are not compared over folds, or a control is not known.
     """
+    factors = [name.removeprefix(FROM_RANDOM) for name in beside if name.startswith(FROM_RANDOM)]
+    controls = [name for name in beside if not name.startswith(FROM_RANDOM)]
+    if unknown := set(controls) - set(CONTROLS):
+        raise RunError(
+            f"no control {', '.join(sorted(unknown))}",
+            expected=f"some of {', '.join(CONTROLS)}",
+            fix="State them: --controls thumbnail,metadata",
+        )
     manifest, task, contest = started(recipe, out := Path(out), resume=resume)
     parts = kfold(manifest, task.strata(manifest.cases), folds, recipe.seed_of("split"))
-    tables = []
-    for name, changed in {
-        FINE_TUNED: recipe,
-        **{f"{FROM_RANDOM}{factor}": random_start(recipe, factor) for factor in from_random},
-    }.items():
-        where = out if name == FINE_TUNED else out / name
-        where.mkdir(exist_ok=True)
-        folders = run_folds(changed, parts, where, progress=progress, callbacks=callbacks)
-        tables += fold_tables(folders, name)
+    course = {"progress": progress, "callbacks": callbacks}
+    tables = fold_tables(run_folds(recipe, parts, out, **course), FINE_TUNED)
     images = control_images(recipe, manifest, progress=progress)
-    tables += control_tables(images, contest, parts, list(CONTROLS))
-    results = summarise(tables, contest, recipe.data, out)
-    found = judged(results)
+    tables += control_tables(images, contest, parts, controls)
     columns = metadata_names(images)
+    found = _written(summarise(tables, contest, recipe.data, out), columns, folds, out)
+    for factor in factors:
+        where = out / f"{FROM_RANDOM}{factor}"
+        where.mkdir(exist_ok=True)
+        folders = run_folds(random_start(recipe, int(factor)), parts, where, **course)
+        tables += fold_tables(folders, where.name)
+        found = _written(summarise(tables, contest, recipe.data, out), columns, folds, out)
+    return found
+
+
+def _written(
+    results: Sequence[Result], columns: Sequence[str], folds: int, out: Path
+) -> list[Control]:
+    """Write what the models so far reach, as data, in words and as a picture; return it."""
+    found = judged(results)
     write_json(
         out / "shortcuts.json",
         {
             "schema": "medtl-shortcuts/1",
             "folds": folds,
             "metadata": columns,
+            "recipe": [
+                {"label": r.label, "subset": r.subset, "reaches": asdict(r.measures[0])}
+                for r in results
+            ],
             "controls": [asdict(control) for control in found],
         },
     )
@@ -140,18 +164,24 @@ def run_shortcuts(
 def random_start(recipe: Recipe, factor: int = 1) -> Recipe:
     """Return the same network and images from random weights, trained whole from the first step.
 
-    As many epochs as all stages of the recipe have together, times a factor, in one stage that no
+    As many steps as all stages of the recipe have together, times a factor, in one stage that no
     patience ends; the best epoch is kept by the recipe's own rule. Batch norm follows the batches,
-    for random statistics describe nothing; batches are therefore of `LEAST_ADAPTED` or more.
+    for random statistics describe nothing; batches are therefore of `LEAST_ADAPTED` or more, and
+    epochs of fewer steps are more.
 
     Args:
         recipe: What starts from pretrained weights.
-        factor: Of its epochs.
+        factor: Of its steps.
     """
+    tuning = recipe.finetune
+    batch = max(LEAST_ADAPTED, tuning.batch_size)
+    accumulate = max(1, tuning.batch_size * tuning.accumulate // batch)
+    longer = batch * accumulate / (tuning.batch_size * tuning.accumulate)
     model = recipe.model.model_copy(update={"weights": recipe.model.weights.random})
     start = recipe.model_copy(update={"model": model})
     groups = [group.name for group in layer_groups(classifier(start, outputs=1)[0])]
-    epochs = factor * sum(stage.epochs for stage in build_stages(recipe, groups))
+    stages = build_stages(recipe, groups)
+    epochs = math.ceil(factor * longer * sum(stage.epochs for stage in stages))
     rates = {"head": RANDOM_RATE, "base": RANDOM_RATE}
     stage = Stage(
         "full", "all", epochs, rates, batch_norm="adapt", warmup_epochs=1, patience=epochs
@@ -161,7 +191,8 @@ def random_start(recipe: Recipe, factor: int = 1) -> Recipe:
         "stages": (stage,),
         "zero_gamma": ZeroGamma(),
         "cached_views": 0,
-        "batch_size": max(LEAST_ADAPTED, recipe.finetune.batch_size),
+        "batch_size": batch,
+        "accumulate": accumulate,
     }
     return start.model_copy(update={"finetune": recipe.finetune.model_copy(update=course)})
 
