@@ -547,6 +547,9 @@ def stress(
 
 @app.command()
 def doctor(
+    run: Annotated[
+        Path | None, typer.Argument(callback=there, help="say what its log shows of the training")
+    ] = None,
     seals: Annotated[
         Path | None, typer.Option(metavar="RUN", help="compare a run folder with its checksums")
     ] = None,
@@ -561,7 +564,7 @@ def doctor(
         bool, typer.Option("--weights", help="the bundled weights, and their known output")
     ] = False,
 ) -> None:
-    """Show versions and hardware, examine a run folder, or prove the bundled weights."""
+    """Show versions and hardware, examine a run folder or its log, or prove the bundled weights."""
     from medtl.run.folder import Run
 
     if weights:
@@ -571,6 +574,9 @@ def doctor(
         print("\n".join(str(check_weights(None, backbone)) for backbone in bundled_cards()))
 
     broken: list[str] = []
+    if run is not None:
+        for sign in Run(run).diagnose():
+            typer.echo(f"{sign.key}: {sign.evidence}" + f"\n    {sign.advice}" * bool(sign.advice))
     if seals is not None:
         broken += Run(seals).broken_seals()
         print("\n".join(broken) or "Every file is what its checksum says.")
@@ -578,7 +584,7 @@ def doctor(
         traces = Run(privacy).traces(strings)
         print("\n".join(traces) or "None of the strings was found.")
         broken += traces
-    if seals is None and privacy is None and not weights:
+    if run is None and seals is None and privacy is None and not weights:
         from medtl.run.record import check_installation
 
         print("\n".join(check_installation()))

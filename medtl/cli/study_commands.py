@@ -73,7 +73,8 @@ def shortcuts(
     if any(factor % 1 for factor in factors):
         raise typer.BadParameter(f"{from_random!r}; give whole numbers: --from-random 1,2")
     checked = work.check()
-    from medtl.studies.learned.shortcuts import CONTROLS, FROM_RANDOM, run_shortcuts
+    from medtl.studies.learned.controls import CONTROLS
+    from medtl.studies.learned.shortcuts import FROM_RANDOM, run_shortcuts
 
     with bars() as shown:
         run_shortcuts(

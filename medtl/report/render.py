@@ -44,17 +44,21 @@ class Records(TypedDict, total=False):
 
     Attributes:
         history: Rows of history.csv, in order.
+        layers: Content of layers.json.
         gallery: Folder with gallery.json and its pictures.
         cohort: Content of cohort.json.
         data_quality: Content of data_quality.json.
+        recipe: Content of recipe.yaml.
         recipe_text: The resolved recipe.
         environment: Content of environment.json.
     """
 
     history: Sequence[Row] | None
+    layers: Row | None
     gallery: Path | None
     cohort: Row | None
     data_quality: Row | None
+    recipe: Row | None
     recipe_text: str | None
     environment: Row | None
 
@@ -163,8 +167,8 @@ def _content(metrics: Row, study: Row, given: Records, synthetic: bool) -> dict[
         "gallery": gallery,
         "cohort": records.cohort_view(given.get("cohort")),
         "quality": records.quality_view(given.get("data_quality")),
-        "learning": records.learning_view(history),
         "members": (environment or {}).get("members"),
+        "learning": records.learning_view(history, given.get("recipe"), given.get("layers")),
         "recipe_text": given.get("recipe_text"),
         "environment": None if environment is None else records.environment_rows(environment),
         "language": spoken(),

@@ -41,6 +41,7 @@ from medtl.training.callbacks import (
     tensorboard_listener,
 )
 from medtl.training.checkpoint import join_checkpoints
+from medtl.training.layers import Layers
 from medtl.training.options import Training, WatchedMetric
 from medtl.training.runtime import Runtime, explained_failures, refuse_lost_processes
 from medtl.types import Manifest, Progress, silent
@@ -165,7 +166,7 @@ def fit(
     callbacks: Sequence[Callback] = (),
     metric: WatchedMetric | None = None,
 ) -> None:
-    """Train in stages; leaves `checkpoints/best.safetensors`, `history.csv`, `environment.json`.
+    """Train in stages; leaves checkpoints, `history.csv`, `layers.json`, `environment.json`.
 
     Raises:
         RunError: When a split is empty or the loss stops being finite.
@@ -220,7 +221,9 @@ def _fit_one(
     members = run.recipe.run.members
     several = {"members": members} if members > 1 else {}
     write_json(run.files.environment, {**facts, **several, "computing": computing})
+    start = Layers.of(training.model, training.val)
     loop.fit(training, build_stages(recipe, [g.name for g in training.groups]), resume=resume)
+    write_json(files.layers, start.changed(training.model, training.val))
 
 
 def _join_members(recipe: Recipe, run: Run) -> None:

@@ -27,6 +27,7 @@ class RunFiles:
         self.cohort = folder / "cohort.json"
         self.quality = folder / "data_quality.json"
         self.history = folder / "history.csv"
+        self.layers = folder / "layers.json"
         self.checkpoints = folder / "checkpoints"
         self.best = self.checkpoints / "best.safetensors"
         self.predictions = folder / "predictions.csv"
@@ -48,6 +49,7 @@ class RunFiles:
         files = RunFiles(self.folder / "members" / str(number))
         if number == 0:
             files.history, files.tensorboard = self.history, self.tensorboard
+            files.layers = self.layers
         return files
 
 

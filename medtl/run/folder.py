@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from medtl.evaluation.statements.recalibrated import Recalibrated
     from medtl.export.objects import Exported
     from medtl.prediction.sink import TrainedModel
+    from medtl.report.page.diagnosis import Sign
     from medtl.run.evaluate import TableOptions
     from medtl.run.predicted import Predictions
 
@@ -255,6 +256,18 @@ class Run:
         write_json(self.files.metrics, found.to_json())
         return found
 
+    def diagnose(self) -> list[Sign]:
+        """Return what the log says of the training, each sign with evidence and one suggestion.
+
+        Raises:
+            RunError: Before the first epoch.
+        """
+        from medtl.report.page.diagnosis import diagnose
+        from medtl.run.record import report_records
+
+        records = report_records(self)
+        return diagnose(self.history_rows, recipe=records["recipe"], layers=records["layers"])
+
     def report(self, out: str | os.PathLike[str] | None = None, *, language: str = "en") -> Path:
         """Write the report from what is in the folder; return its path.
 
@@ -266,24 +279,18 @@ class Run:
             RunError: Before the evaluation, or when a record cannot be read.
         """
         from medtl.report.render import write_report
+        from medtl.run.record import report_records
 
-        files = self.files
-        metrics = self.metrics
-        recipe = self.stored_recipe if files.recipe.is_file() else {}
-        study = recipe.get("study")
+        metrics, records = self.metrics, report_records(self)
+        study = (records["recipe"] or {}).get("study")
         study = study if isinstance(study, dict) else {}
         return write_report(
-            files.report if out is None else Path(out),
+            self.files.report if out is None else Path(out),
             metrics=metrics,
             study=study,
-            history=self.history_rows if files.history.is_file() else None,
-            gallery=files.gallery,
-            cohort=self.cohort if files.cohort.is_file() else None,
-            data_quality=self.quality if files.quality.is_file() else None,
-            recipe_text=files.recipe.read_text("utf-8") if files.recipe.is_file() else None,
-            environment=self.environment if files.environment.is_file() else None,
             synthetic=study.get("synthetic") is True,
             language=language,
+            **records,
         )
 
     def predict(

@@ -6,6 +6,7 @@ import platform
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,10 +14,13 @@ import numpy as np
 import medtl
 from medtl.cases.intake.devices import device_facts
 from medtl.errors import MedtlError
+from medtl.storage.atomic import read_json
 from medtl.types import SPLITS, Case
 
 if TYPE_CHECKING:
     from medtl.data.reader import ReadRecord
+    from medtl.report.render import Records
+    from medtl.run.folder import Run
     from medtl.tasks.protocols import Task
 
 RECORDED = ("torch", "torchvision", "timm", "numpy", "pydicom", "pandas", "scikit-learn")
@@ -168,3 +172,22 @@ def _describe(cases: Sequence[Case], task: Task, devices: bool) -> dict[str, Any
         if set(levels) != {"unknown"} and len(levels) <= MOST_LEVELS:
             facts[column] = dict(sorted(levels.items()))
     return facts | (device_facts(case.image for case in cases) if devices else {})
+
+
+def report_records(run: Run) -> Records:
+    """Return what a run's folder holds for its report besides the measures; None for the rest."""
+    files = run.files
+
+    def content(file: Path) -> Any:
+        return read_json(file) if file.is_file() else None
+
+    return {
+        "history": run.history_rows if files.history.is_file() else None,
+        "layers": content(files.layers),
+        "gallery": files.gallery,
+        "cohort": content(files.cohort),
+        "data_quality": content(files.quality),
+        "recipe": run.stored_recipe if files.recipe.is_file() else None,
+        "recipe_text": files.recipe.read_text("utf-8") if files.recipe.is_file() else None,
+        "environment": content(files.environment),
+    }

@@ -23,6 +23,7 @@ from medtl.report.page import caveats as limits
 from medtl.report.page import finding as findings
 from medtl.report.page import headline, slider
 from medtl.report.page import sections as records
+from medtl.report.page.diagnosis import diagnose
 from medtl.report.render import write_report
 from medtl.run.folder import Run
 
@@ -417,7 +418,7 @@ def _course(train: list[float], val: list[float]) -> list[dict[str, Any]]:
 def test_learning_curves_are_read_by_fixed_rules(
     train: list[float], val: list[float], said: str
 ) -> None:
-    assert any(said in line for line in records.diagnose(_course(train, val)))
+    assert any(said in sign.evidence for sign in diagnose(_course(train, val)))
 
 
 def test_limits_name_small_groups_and_shifted_prevalence() -> None:

@@ -14,7 +14,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from tiny_study import write_tiny_study
+from typer.testing import CliRunner
 
+from medtl.cli.main import app
 from medtl.errors import LeakError, PredictionsError, RunError, WeightsError
 from medtl.evaluation.result import plain as plain_json
 from medtl.evaluation.statements.recalibrated import Recalibrated
@@ -40,6 +42,7 @@ FILES = {
     "environment.json",
     "manifest.csv",
     "history.csv",
+    "layers.json",
     "predictions.csv",
     "metrics.json",
     "data_quality.json",
@@ -74,6 +77,19 @@ def test_a_run_folder_is_complete_and_sealed(study):
     assert {Path(name).parts[0] for name in found} <= {Path(n).parts[0] for n in FILES}
     sums = json.loads((run / "checksums.json").read_text())
     assert set(sums) == found - {"checksums.json", "log.txt", ".lock"}
+
+
+def test_the_doctor_reads_the_log_of_a_run(study):
+    _, run = study
+    layers = json.loads((run / "layers.json").read_text())
+    moved = {row["name"]: row["change"] for row in layers["groups"] if row["trained"]}
+    assert all(0 < change < 10 for change in moved.values())
+    assert len(moved) == len(layers["groups"])
+    said = CliRunner().invoke(app, ["doctor", str(run)])
+    assert said.exit_code == 0
+    assert said.output.startswith("short: Too few epochs")
+    assert "Change of the weights by layer" in (run / "report.html").read_text()
+    assert [sign.key for sign in Run(run).diagnose()] == ["short"]
 
 
 def test_golden_numbers(study):

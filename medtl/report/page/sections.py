@@ -12,7 +12,9 @@ from typing import Any
 from medtl.errors import RunError
 from medtl.report.language.numbers import count_text, finding_name, number, percent, threshold_text
 from medtl.report.language.texts import knows, plain, translated
+from medtl.report.page.diagnosis import diagnose
 from medtl.report.svg import panels
+from medtl.report.svg.learned import weight_changes
 from medtl.storage.atomic import read_json
 from medtl.types import SPLITS
 
@@ -24,9 +26,6 @@ PICTURE_PIXELS = 64_000_000
 """A picture with more pixels than this is not opened."""
 LISTED_CASES = 60
 """Flagged cases listed by name; the rest are counted."""
-
-CHANGE, GAP, LAST = 0.05, 0.25, 3
-"""Rules of the reading of the loss curves: relative change, relative gap, epochs at the end."""
 
 WORST_COLUMNS = (
     *("y_score", "reference", "estimate", "error"),
@@ -249,41 +248,20 @@ def quality_view(quality: Row | None) -> dict[str, Any] | None:
     }
 
 
-def learning_view(history: Sequence[Row] | None) -> dict[str, Any] | None:
+def learning_view(
+    history: Sequence[Row] | None, recipe: Row | None, layers: Row | None
+) -> dict[str, Any] | None:
     """Figures, a reading in words and a table of the stages."""
     if not history:
         return None
+    figures = panels.course(history)
+    if layers:
+        figures.append(weight_changes(layers["groups"]))
     return {
-        "figures": panels.course(history),
-        "readings": diagnose(history),
+        "figures": figures,
+        "signs": diagnose(history, recipe=recipe, layers=layers),
         "stages": _stages(history),
     }
-
-
-def diagnose(history: Sequence[Row]) -> list[str]:
-    """A reading of the loss curves, over- and underfitting, by fixed and printed rules."""
-    rows = [
-        (index, train, val)
-        for index, row in enumerate(history, start=1)
-        if (train := number(row.get("train_loss"))) is not None
-        and (val := number(row.get("val_loss"))) is not None
-    ]
-    if len(rows) < 2 * LAST:
-        return [plain("learning.short")]
-    best, train_best, val_best = min(rows, key=lambda row: row[2])
-    _, train_last, val_last = rows[-1]
-    val_before = rows[-1 - LAST][2]
-    names = ("train_best", "val_best", "train_last", "val_last", "val_before")
-    losses = (train_best, val_best, train_last, val_last, val_before)
-    values = {name: f"{loss:.3f}" for name, loss in zip(names, losses, strict=True)}
-    found = []
-    if val_last > val_best * (1 + CHANGE) and train_last < train_best * (1 - CHANGE):
-        found.append("learning.overfit")
-    if val_best > train_best * (1 + GAP):
-        found.append("learning.gap")
-    if best == rows[-1][0] and val_last < val_before * (1 - CHANGE):
-        found.append("learning.underfit")
-    return [plain(key, best=best, **values) for key in found or ["learning.good"]]
 
 
 def _stages(history: Sequence[Row]) -> list[dict[str, str]]:

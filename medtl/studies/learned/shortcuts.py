@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -122,8 +123,8 @@ def run_shortcuts(
         )
     manifest, task, contest = started(recipe, out := Path(out), resume=resume)
     parts = kfold(manifest, task.strata(manifest.cases), folds, recipe.seed_of("split"))
-    course = {"progress": progress, "callbacks": callbacks}
-    tables = fold_tables(run_folds(recipe, parts, out, **course), FINE_TUNED)
+    train = partial(run_folds, parts=parts, progress=progress, callbacks=callbacks)
+    tables = fold_tables(train(recipe, out=out), FINE_TUNED)
     images = control_images(recipe, manifest, progress=progress)
     tables += control_tables(images, contest, parts, controls)
     columns = metadata_names(images)
@@ -131,8 +132,7 @@ def run_shortcuts(
     for factor in factors:
         where = out / f"{FROM_RANDOM}{factor}"
         where.mkdir(exist_ok=True)
-        folders = run_folds(random_start(recipe, int(factor)), parts, where, **course)
-        tables += fold_tables(folders, where.name)
+        tables += fold_tables(train(random_start(recipe, int(factor)), out=where), where.name)
         found = _written(summarise(tables, contest, recipe.data, out), columns, folds, out)
     return found
 
