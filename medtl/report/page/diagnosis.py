@@ -208,7 +208,8 @@ def _slow_start(epochs: Sequence[_Epoch]) -> Sign | None:
 def _strong(recipe: Row) -> str:
     """The strong regularisation of a recipe in its own words, the keys first."""
     tuning, model, task = (recipe.get(part) or {} for part in ("finetune", "model", "task"))
-    loss = task.get("loss") if isinstance(task.get("loss"), Mapping) else {}
+    stated_loss = task.get("loss")
+    loss = stated_loss if isinstance(stated_loss, Mapping) else {}
     stated = {
         "finetune.weight_decay": (tuning.get("weight_decay"), STRONG["weight_decay"]),
         "model.dropout": (model.get("dropout"), STRONG["dropout"]),
