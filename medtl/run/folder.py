@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import html
 import itertools
 import logging
@@ -21,6 +20,7 @@ from medtl.errors import MedtlError, RunError
 from medtl.evaluation.result import Evaluation
 from medtl.recipe.schema import Recipe, parse_recipe
 from medtl.run.files import UNSEALED, RunFiles, portable, refuse_existing
+from medtl.run.record import history_rows, report_records
 from medtl.run.use.mending import kept_recalibrations, own_probabilities, recalibrations_of
 from medtl.storage.atomic import read_json, remove_leftovers, sha256_file, write_json, write_text
 from medtl.storage.lock import locked
@@ -145,9 +145,7 @@ class Run:
     @property
     def history_rows(self) -> list[dict[str, str]]:
         """The rows of `history.csv` with their cells as they were written."""
-        path = self._reached(self.files.history, "the training")
-        with path.open(encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file))
+        return history_rows(self._reached(self.files.history, "the training"))
 
     @property
     def checkpoint(self) -> Path:
@@ -263,10 +261,9 @@ class Run:
             RunError: Before the first epoch.
         """
         from medtl.report.page.diagnosis import diagnose
-        from medtl.run.record import report_records
 
-        records = report_records(self)
-        return diagnose(self.history_rows, recipe=records["recipe"], layers=records["layers"])
+        layers = read_json(self.files.layers) if self.files.layers.is_file() else None
+        return diagnose(self.history_rows, recipe=self.stored_recipe, layers=layers)
 
     def report(self, out: str | os.PathLike[str] | None = None, *, language: str = "en") -> Path:
         """Write the report from what is in the folder; return its path.
@@ -279,18 +276,19 @@ class Run:
             RunError: Before the evaluation, or when a record cannot be read.
         """
         from medtl.report.render import write_report
-        from medtl.run.record import report_records
 
-        metrics, records = self.metrics, report_records(self)
-        study = (records["recipe"] or {}).get("study")
+        files, metrics = self.files, self.metrics
+        recipe = self.stored_recipe if files.recipe.is_file() else {}
+        study = recipe.get("study")
         study = study if isinstance(study, dict) else {}
         return write_report(
-            self.files.report if out is None else Path(out),
+            files.report if out is None else Path(out),
             metrics=metrics,
             study=study,
             synthetic=study.get("synthetic") is True,
             language=language,
-            **records,
+            recipe=recipe,
+            **report_records(files),
         )
 
     def predict(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import platform
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from medtl.types import SPLITS, Case
 if TYPE_CHECKING:
     from medtl.data.reader import ReadRecord
     from medtl.report.render import Records
-    from medtl.run.folder import Run
+    from medtl.run.files import RunFiles
     from medtl.tasks.protocols import Task
 
 RECORDED = ("torch", "torchvision", "timm", "numpy", "pydicom", "pandas", "scikit-learn")
@@ -174,20 +175,27 @@ def _describe(cases: Sequence[Case], task: Task, devices: bool) -> dict[str, Any
     return facts | (device_facts(case.image for case in cases) if devices else {})
 
 
-def report_records(run: Run) -> Records:
-    """Return what a run's folder holds for its report besides the measures; None for the rest."""
-    files = run.files
+def history_rows(file: Path) -> list[dict[str, str]]:
+    """Return the rows of a `history.csv` with their cells as they were written."""
+    with file.open(encoding="utf-8", newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def report_records(files: RunFiles) -> Records:
+    """Return what a run's folder holds for its report besides its measures and recipe.
+
+    What is not there is None.
+    """
 
     def content(file: Path) -> Any:
         return read_json(file) if file.is_file() else None
 
     return {
-        "history": run.history_rows if files.history.is_file() else None,
+        "history": history_rows(files.history) if files.history.is_file() else None,
         "layers": content(files.layers),
         "gallery": files.gallery,
         "cohort": content(files.cohort),
         "data_quality": content(files.quality),
-        "recipe": run.stored_recipe if files.recipe.is_file() else None,
         "recipe_text": files.recipe.read_text("utf-8") if files.recipe.is_file() else None,
         "environment": content(files.environment),
     }
