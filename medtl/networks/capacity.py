@@ -12,6 +12,7 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -123,12 +124,13 @@ def receptive_field(model: nn.Module, image: Sequence[int]) -> float | None:
         x.requires_grad_()
         try:
             places = _last_map(means, x)
-        except (AssertionError, RuntimeError):  # timm refuses another size than the stated one so
+        except Exception:
             return None
         if places.ndim != x.ndim:  # tokens: each attends to all
             return math.inf
-        middle = [length // 2 for length in places.shape[2:]]
-        (gradient,) = torch.autograd.grad(places[(0, slice(None), *middle)].sum(), x)
+        for length in places.shape[2:]:
+            places = places.select(2, length // 2)
+        (gradient,) = torch.autograd.grad(places.sum(), x)
         seen = gradient[0].abs().sum(dim=[0, *range(2, len(image))]).nonzero()[:, 0]
         if len(seen) and int(seen[0]) > 0 and int(seen[-1]) < size - 1:
             return int(seen[-1] - seen[0]) + 1
@@ -156,7 +158,7 @@ def _last_map(model: nn.Module, x: Tensor) -> Tensor:
 class _Mean(nn.Module):
     """A convolution as a mean over its window and all channels, the same for each that it gives."""
 
-    def __init__(self, convolution: nn.Module) -> None:
+    def __init__(self, convolution: Any) -> None:
         super().__init__()
         self.channels = int(convolution.out_channels)
         window = tuple(convolution.kernel_size)
@@ -167,7 +169,7 @@ class _Mean(nn.Module):
         self.convolution = convolution
 
     def forward(self, x: Tensor) -> Tensor:
-        mean = self.convolution(x.mean(dim=1, keepdim=True))
+        mean: Tensor = self.convolution(x.mean(dim=1, keepdim=True))
         # A copy: residual networks add in place.
         return mean.expand(-1, self.channels, *mean.shape[2:]).clone()
 
@@ -176,6 +178,7 @@ def _of_means(model: nn.Module) -> nn.Module:
     """A copy of a network that only takes means."""
     found = copy.deepcopy(model).cpu().double().eval()
     for parent in list(found.modules()):
+        child: Any
         for name, child in list(parent.named_children()):
             if pool := next((POOLS[kind] for kind in POOLS if isinstance(child, kind)), None):
                 new = pool(child.kernel_size, child.stride, child.padding, child.ceil_mode)

@@ -28,6 +28,7 @@ class RunFiles:
         self.quality = folder / "data_quality.json"
         self.history = folder / "history.csv"
         self.layers = folder / "layers.json"
+        self.sanity = folder / "sanity.json"
         self.checkpoints = folder / "checkpoints"
         self.best = self.checkpoints / "best.safetensors"
         self.predictions = folder / "predictions.csv"
@@ -61,8 +62,10 @@ def refuse_existing(out: Path, *, resume: bool) -> None:
     """
     if out.exists() and not out.is_dir():
         raise RunError("this is a file", where=str(out), fix="Choose another --out")
-    lock = RunFiles(out).lock  # Windows keeps it while it is held, also where a run was taken back
-    if not resume and out.exists() and any(entry != lock for entry in out.iterdir()):
+    files = RunFiles(out)
+    # Windows keeps the lock while it is held, also where a run was taken back.
+    before = {files.lock, files.sanity}
+    if not resume and out.exists() and not before.issuperset(out.iterdir()):
         raise RunError(
             "the folder exists and is not empty",
             where=str(out),
