@@ -22,7 +22,7 @@ from medtl.report.dossier import write_dossier
 from medtl.report.language import numbers as words
 from medtl.report.language.texts import fill, knows, plain, speaking, spoken, translated
 from medtl.report.page import caveats as limits
-from medtl.report.page import drawings, headline, models, slider, transfer
+from medtl.report.page import drawings, headline, learned, models, slider, transfer
 from medtl.report.page import finding as view
 from medtl.report.page import sections as records
 from medtl.report.page.checklist import checklist, dossier, guidelines, known_content
@@ -45,6 +45,7 @@ class Records(TypedDict, total=False):
     Attributes:
         history: Rows of history.csv, in order.
         layers: Content of layers.json.
+        sanity: Content of sanity.json.
         gallery: Folder with gallery.json and its pictures.
         cohort: Content of cohort.json.
         data_quality: Content of data_quality.json.
@@ -55,6 +56,7 @@ class Records(TypedDict, total=False):
 
     history: Sequence[Row] | None
     layers: Row | None
+    sanity: Row | None
     gallery: Path | None
     cohort: Row | None
     data_quality: Row | None
@@ -167,6 +169,7 @@ def _content(metrics: Row, study: Row, given: Records, synthetic: bool) -> dict[
         "gallery": gallery,
         "cohort": records.cohort_view(given.get("cohort")),
         "quality": records.quality_view(given.get("data_quality")),
+        "checked": learned.checks(given.get("sanity")),
         "members": (environment or {}).get("members"),
         "learning": records.learning_view(history, given.get("recipe"), given.get("layers")),
         "recipe_text": given.get("recipe_text"),

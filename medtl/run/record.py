@@ -193,6 +193,7 @@ def report_records(files: RunFiles) -> Records:
     return {
         "history": history_rows(files.history) if files.history.is_file() else None,
         "layers": content(files.layers),
+        "sanity": content(files.sanity),
         "gallery": files.gallery,
         "cohort": content(files.cohort),
         "data_quality": content(files.quality),
