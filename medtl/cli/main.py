@@ -400,6 +400,10 @@ def report(
     ] = None,
     stated: Stated,
     language: Language = "en",
+    study: Annotated[
+        Path | None,
+        typer.Option(callback=there, help="of the run's recipe: shortcuts or learning-curve"),
+    ] = None,
     pdf: Annotated[
         bool, typer.Option("--pdf", help="print it to PDF too (needs Chromium)")
     ] = False,
@@ -409,6 +413,7 @@ def report(
     from medtl.run.evaluate import TableOptions, report_table
     from medtl.run.files import RunFiles
     from medtl.run.folder import Run
+    from medtl.run.record import adopt_study
 
     if source.is_file():
         options = TableOptions(**stated.for_evaluation)
@@ -417,6 +422,8 @@ def report(
     else:
         stated.refuse_for_run()
         run = Run(source)
+        if study is not None:
+            adopt_study(run.files, study)
         if out is not None and run.metrics:  # a fault is said before a folder is made
             out.mkdir(parents=True, exist_ok=True)
         page = run.report(out and RunFiles(out).report, language=language)

@@ -46,6 +46,8 @@ class Records(TypedDict, total=False):
         history: Rows of history.csv, in order.
         layers: Content of layers.json.
         sanity: Content of sanity.json.
+        shortcuts: Content of shortcuts.json, of a study of the same recipe.
+        curve: Content of learning_curve.json, of a study of the same recipe.
         gallery: Folder with gallery.json and its pictures.
         cohort: Content of cohort.json.
         data_quality: Content of data_quality.json.
@@ -57,6 +59,8 @@ class Records(TypedDict, total=False):
     history: Sequence[Row] | None
     layers: Row | None
     sanity: Row | None
+    shortcuts: Row | None
+    curve: Row | None
     gallery: Path | None
     cohort: Row | None
     data_quality: Row | None
@@ -169,6 +173,8 @@ def _content(metrics: Row, study: Row, given: Records, synthetic: bool) -> dict[
         "gallery": gallery,
         "cohort": records.cohort_view(given.get("cohort")),
         "quality": records.quality_view(given.get("data_quality")),
+        "shortcuts": learned.shortcuts_view(given.get("shortcuts")),
+        "curve": learned.curve_view(given.get("curve")),
         "checked": learned.checks(given.get("sanity")),
         "members": (environment or {}).get("members"),
         "learning": records.learning_view(history, given.get("recipe"), given.get("layers")),

@@ -29,6 +29,8 @@ class RunFiles:
         self.history = folder / "history.csv"
         self.layers = folder / "layers.json"
         self.sanity = folder / "sanity.json"
+        self.shortcuts = folder / "shortcuts.json"
+        self.curve = folder / "learning_curve.json"
         self.checkpoints = folder / "checkpoints"
         self.best = self.checkpoints / "best.safetensors"
         self.predictions = folder / "predictions.csv"

@@ -14,14 +14,16 @@ import numpy as np
 
 import medtl
 from medtl.cases.intake.devices import device_facts
-from medtl.errors import MedtlError
-from medtl.storage.atomic import read_json
+from medtl.errors import MedtlError, RunError
+from medtl.recipe.schema import parse_recipe
+from medtl.run.files import RunFiles
+from medtl.storage.atomic import read_json, write_json
+from medtl.storage.yaml import load_yaml
 from medtl.types import SPLITS, Case
 
 if TYPE_CHECKING:
     from medtl.data.reader import ReadRecord
     from medtl.report.render import Records
-    from medtl.run.files import RunFiles
     from medtl.tasks.protocols import Task
 
 RECORDED = ("torch", "torchvision", "timm", "numpy", "pydicom", "pandas", "scikit-learn")
@@ -194,9 +196,52 @@ def report_records(files: RunFiles) -> Records:
         "history": history_rows(files.history) if files.history.is_file() else None,
         "layers": content(files.layers),
         "sanity": content(files.sanity),
+        "shortcuts": content(files.shortcuts),
+        "curve": content(files.curve),
         "gallery": files.gallery,
         "cohort": content(files.cohort),
         "data_quality": content(files.quality),
         "recipe_text": files.recipe.read_text("utf-8") if files.recipe.is_file() else None,
         "environment": content(files.environment),
     }
+
+
+def adopt_study(run: RunFiles, study: Path) -> list[str]:
+    """Copy what a study says of a run's recipe into the run's folder, for its report.
+
+    Args:
+        run: Of the run.
+        study: A folder of `medtl study shortcuts` or `medtl study learning-curve`.
+
+    Returns:
+        Names of the files.
+
+    Raises:
+        RunError: When the study has not ended, or is one of another recipe.
+    """
+    own, theirs = RunFiles(run.folder), RunFiles(study)
+    there = [name for name in ("shortcuts", "curve") if getattr(theirs, name).is_file()]
+    if not there:
+        raise RunError(
+            "the folder holds no finding of a study",
+            expected="shortcuts.json or learning_curve.json",
+            where=study.name,
+            fix="Name a finished folder of medtl study shortcuts or learning-curve",
+        )
+    plan = study / "plan.json"
+    stored = load_yaml(theirs.recipe) if theirs.recipe.is_file() else read_json(plan)["recipe"]
+    asked, ours = (
+        parse_recipe(data, where=study.name).to_dict() for data in (stored, load_yaml(own.recipe))
+    )
+    for part in (asked, ours):
+        part["data"] = {k: v for k, v in part["data"].items() if k not in ("split", "manifest")}
+    differing = [k for k in ("data", "image", "model", "task", "finetune") if asked[k] != ours[k]]
+    if differing:
+        raise RunError(
+            f"the study is one of another recipe ({', '.join(differing)})",
+            where=study.name,
+            fix="Name a study of the recipe that this run was made from",
+        )
+    for name in there:
+        write_json(getattr(own, name), read_json(getattr(theirs, name)))
+    return [getattr(own, name).name for name in there]

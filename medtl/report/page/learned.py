@@ -1,4 +1,4 @@
-"""What was asked about the learning itself: checks before a training, in words."""
+"""What was asked of the learning itself: checks before it, controls, more patients, in words."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from medtl.report.language.numbers import number
-from medtl.report.language.texts import plain
+from medtl.metrics.catalogue import entry
+from medtl.report.language.numbers import difference_text, number
+from medtl.report.language.texts import knows, plain
+from medtl.report.page.finding import show
+from medtl.report.svg.learning_figures import controls_figure, curve_figure
 
 Row = Mapping[str, Any]
 
@@ -57,6 +60,73 @@ def checks(sanity: Row | None) -> list[Checked]:
             advice = plain("sanity.few_to_tell")
         found.append(Checked(name, state, text, advice))
     return found
+
+
+def shortcuts_view(shortcuts: Row | None) -> dict[str, Any] | None:
+    """Return what controls reach beside the recipe, label by label; None without any.
+
+    Args:
+        shortcuts: Content of shortcuts.json.
+    """
+    if not shortcuts:
+        return None
+    parts: list[dict[str, Any]] = []
+    for own in shortcuts.get("recipe") or []:
+        label, subset = own["label"], own["subset"]
+        mine = [c for c in shortcuts["controls"] if (c["label"], c["subset"]) == (label, subset)]
+        rows = [_row("fine_tuned", own["reaches"], None)]
+        rows += [_row(c["name"], c["reaches"], c["gain"]) for c in mine]
+        figure = controls_figure(rows, f"learned-{len(parts)}") if subset == "all" else None
+        parts.append({"label": label, "subset": subset, "rows": rows, "figure": figure})
+    metadata = ", ".join(shortcuts.get("metadata") or ())
+    return {"folds": shortcuts["folds"], "metadata": metadata, "parts": parts}
+
+
+def _row(name: str, reaches: Row, gain: Row | None) -> dict[str, Any]:
+    """One model: its name, its own measure, and what the recipe adds to it."""
+    measure = {**reaches, "name": reaches["name"].replace("_mean_of_folds", "")}
+    key = f"learned.{name}"
+    row = {
+        "name": plain(key) if knows(key) else name.replace("_", " "),
+        "measure": measure,
+        "shown": show(measure),
+        "gain": "",
+        "verdict": "",
+    }
+    if gain is not None:
+        gain = {**gain, "name": gain["name"].replace("_mean_of_folds", "")}
+        row["gain"] = difference_text(gain)
+        about = "pretraining" if name.startswith("random_weights") else "recipe"
+        row["verdict"] = plain(f"learned.{about}.{_sign(gain, measure['name'])}")
+    return row
+
+
+def _sign(gain: Row, name: str) -> str:
+    """Whether the recipe adds something: "adds", "worse" or "open"."""
+    low, high = number(gain["low"]), number(gain["high"])
+    if low is None or high is None:
+        return "open"
+    if entry(name).better == "lower":
+        low, high = -high, -low
+    return "adds" if low > 0 else "worse" if high < 0 else "open"
+
+
+def curve_view(curve: Row | None) -> dict[str, Any] | None:
+    """Return a learning curve as a picture and in words; None without any.
+
+    Args:
+        curve: Content of learning_curve.json.
+    """
+    if not curve:
+        return None
+    gain = {**curve["gain"], "name": f"{curve['measure']}_difference"}
+    key = "learned.error" if curve["lower_is_better"] else "learned.gain"
+    return {
+        "figure": curve_figure(curve),
+        "text": plain(key, more=curve["more"], gain=difference_text(gain)),
+        "limit": plain(f"learned.limit.{curve['limit']}"),
+        "seeds": len(next(iter(curve["values"].values()))[0]),
+    }
 
 
 def _shown(value: object) -> str:

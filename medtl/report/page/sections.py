@@ -14,7 +14,7 @@ from medtl.report.language.numbers import count_text, finding_name, number, perc
 from medtl.report.language.texts import knows, plain, translated
 from medtl.report.page.diagnosis import diagnose
 from medtl.report.svg import panels
-from medtl.report.svg.learned import weight_changes
+from medtl.report.svg.learning_figures import weight_changes
 from medtl.storage.atomic import read_json
 from medtl.types import SPLITS
 
