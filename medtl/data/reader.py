@@ -288,6 +288,8 @@ def _facts(image: Image, unit: NDArray[np.float32]) -> dict[str, str | float]:
     facts: dict[str, str | float] = {"modality": image.modality, **image.header}
     if image.spacing is not None:
         facts["spacing_mm"] = float(np.mean(image.spacing))
+        longest = max(mm * n for mm, n in zip(image.spacing, image.array.shape[1:], strict=True))
+        facts["unit_mm"] = longest / max(unit.shape[1:])
     low, median, high = np.percentile(unit, (5, 50, 95))
     facts.update(unit_p5=float(low), unit_p50=float(median), unit_p95=float(high))
     return facts

@@ -11,10 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from medtl.data.reader import ImageReader
 from medtl.errors import MedtlError, RunError
+from medtl.networks.capacity import capacity
 from medtl.prediction.likeness import training_profile
 from medtl.prediction.mask_writer import sink_of
 from medtl.prediction.sink import Evaluated
@@ -219,8 +221,9 @@ def _fit_one(
         log.info("%d processes train together", training.runtime.processes)
     computing = {choice.name: choice.value for choice in choices}
     members = run.recipe.run.members
+    network = {"network": describe_network(prepared, training)}
     several = {"members": members} if members > 1 else {}
-    write_json(run.files.environment, {**facts, **several, "computing": computing})
+    write_json(run.files.environment, {**facts, **network, **several, "computing": computing})
     start = Layers.of(training.model, training.val)
     loop.fit(training, build_stages(recipe, [g.name for g in training.groups]), resume=resume)
     write_json(files.layers, start.changed(training.model, training.val))
@@ -236,6 +239,19 @@ def _join_members(recipe: Recipe, run: Run) -> None:
         )
     for files in members:
         shutil.rmtree(files.checkpoints, ignore_errors=True)
+
+
+def describe_network(prepared: Prepared, training: Training) -> str:
+    """Return parameters, operations and receptive field in one line, in mm where that is known.
+
+    Args:
+        prepared: The study, whose images say how many millimetres a pixel of the network is.
+        training: Of it.
+    """
+    read = [r.facts for r in prepared.records if r.facts]
+    known = [float(facts["unit_mm"]) for facts in read if "unit_mm" in facts]
+    mm = float(np.median(known)) if len(known) > len(read) / 2 else None
+    return capacity(training.model, training.train[0, 0].images.shape).words(mm)
 
 
 def build_training(

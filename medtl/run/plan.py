@@ -20,7 +20,7 @@ from medtl.preprocess.contact_sheet import contact_sheet as draw_contact_sheet
 from medtl.preprocess.safety import safety
 from medtl.recipe.schema import Recipe
 from medtl.run.build import Decode, build_augmenter, build_decoder, build_stages
-from medtl.run.chain import build_training
+from medtl.run.chain import build_training, describe_network
 from medtl.run.prepare import Prepared, read_study
 from medtl.run.words.expectation import describe_expectations
 from medtl.training.activations import plan_cache
@@ -73,6 +73,7 @@ def describe_plan(
     with TemporaryDirectory() as folder:
         training, loaded = build_training(prepared, Path(folder))
         yield from str(loaded).splitlines()
+        yield f"Network: {describe_network(prepared, training)}"
         yield from _describe_surgery(training)
         total = 0.0
         for stage in build_stages(recipe, [group.name for group in training.groups]):

@@ -88,6 +88,8 @@ def test_the_doctor_reads_the_log_of_a_run(study):
     said = CliRunner().invoke(app, ["doctor", str(run)])
     assert said.exit_code == 0
     assert said.output.startswith("short: Too few epochs")
+    network = json.loads((run / "environment.json").read_text())["network"]
+    assert network.endswith("GFLOP an image, each place sees 167 px")  # PNG: no millimetres
     assert "Change of the weights by layer" in (run / "report.html").read_text()
     assert [sign.key for sign in Run(run).diagnose()] == ["short"]
 

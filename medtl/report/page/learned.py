@@ -32,6 +32,20 @@ class Checked:
     advice: str
 
 
+def views(given: Row) -> dict[str, Any]:
+    """Return all that the report shows of it.
+
+    Args:
+        given: The records of a run, by their names.
+    """
+    return {
+        "shortcuts": shortcuts_view(given.get("shortcuts")),
+        "curve": curve_view(given.get("curve")),
+        "checked": checks(given.get("sanity")),
+        "members": (given.get("environment") or {}).get("members"),
+    }
+
+
 def checks(sanity: Row | None) -> list[Checked]:
     """Return the checks of a sanity.json in the language of the block; [] without any.
 
