@@ -27,7 +27,7 @@ from medtl.cli.shared_options import (
     spread,
     there,
 )
-from medtl.cli.study_commands import study_app
+from medtl.cli.study_commands import sanity, study_app
 from medtl.cli.weights_commands import weights_app
 from medtl.errors import MedtlError, extras_named
 from medtl.storage.interrupt import Listener
@@ -49,6 +49,7 @@ app.add_typer(manifest_app, name="manifest")
 app.add_typer(weights_app, name="weights")
 app.command()(validate)
 app.command()(readers)
+app.command()(sanity)
 app.command()(serve)
 app.command()(watch)
 
@@ -261,34 +262,6 @@ def run(work: Work, deterministic: Deterministic = False) -> None:
         return
     print("\n".join(headline(done)))
     print(f"Report: {done.files.report}")
-
-
-@app.command()
-def sanity(
-    recipe: RecipeFile,
-    overrides: Overrides = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", help="folder of the run to be, whose report will say it"),
-    ] = None,
-) -> None:
-    """Try a recipe on its own images before it is trained, in minutes; 1 when a check fails."""
-    from tempfile import TemporaryDirectory
-
-    from medtl.report.page.learned import checks
-    from medtl.run.check import read_recipe
-    from medtl.storage.atomic import read_json
-    from medtl.studies.learned.sanity import run_sanity
-
-    checked = read_recipe(recipe, overrides or [])
-    with bars() as shown, TemporaryDirectory() as folder:
-        place = out or Path(folder)
-        run_sanity(checked, place, progress=shown.progress)
-        found = checks(read_json(place / "sanity.json"))
-    for one in found:
-        typer.echo(f"{one.state:>8}  {one.text} {one.advice}".rstrip())
-    if any(one.state == "failed" for one in found):
-        raise typer.Exit(1)
 
 
 @app.command()

@@ -9,12 +9,39 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from medtl.cli.bars import bars
-from medtl.cli.shared_options import Repeats, Work, spread, there
+from medtl.cli.shared_options import Overrides, RecipeFile, Repeats, Work, spread, there
 
 if TYPE_CHECKING:
     from medtl.studies.conditions import Plan
 
 study_app = typer.Typer(help="Several runs of one recipe, compared.", no_args_is_help=True)
+
+
+def sanity(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="folder of the run to be, whose report will say it"),
+    ] = None,
+) -> None:
+    """Try a recipe on its own images before it is trained, in minutes; 1 when a check fails."""
+    from tempfile import TemporaryDirectory
+
+    from medtl.report.page.learned import checks
+    from medtl.run.check import read_recipe
+    from medtl.storage.atomic import read_json
+    from medtl.studies.learned.sanity import run_sanity
+
+    checked = read_recipe(recipe, overrides or [])
+    with bars() as shown, TemporaryDirectory() as folder:
+        place = out or Path(folder)
+        run_sanity(checked, place, progress=shown.progress)
+        found = checks(read_json(place / "sanity.json"))
+    for one in found:
+        typer.echo(f"{one.state:>8}  {one.text} {one.advice}".rstrip())
+    if any(one.state == "failed" for one in found):
+        raise typer.Exit(1)
 
 
 @study_app.command()

@@ -281,8 +281,7 @@ class Run:
         recipe = self.stored_recipe if files.recipe.is_file() else {}
         study = recipe.get("study")
         study = study if isinstance(study, dict) else {}
-        records = report_records(files)
-        records["recipe"] = recipe
+        records = report_records(files) | {"recipe": recipe}
         return write_report(
             files.report if out is None else Path(out),
             metrics=metrics,
