@@ -18,7 +18,7 @@ def ended(folder: Path, mode: str) -> tuple[list[int | None], list[str]]:
     codes: list[int | None] = []
     for process in running:
         try:
-            process.communicate(timeout=120)
+            process.communicate(timeout=400)
             codes.append(process.returncode)
         except subprocess.TimeoutExpired:
             process.kill()
