@@ -367,7 +367,7 @@ def test_an_unknown_card_names_the_nearest():
     ("keys", "found"),
     [
         ([("shuffle", "x")], "no rule 'shuffle'"),
-        ([("order", {"^a": "^b"})], "do not stand in the order of the network"),
+        ([("order", {"^a": "^b"})], "do not stand in the order of timm's network"),
     ],
 )
 def test_a_rule_that_cannot_be_followed_is_an_error(keys, found):

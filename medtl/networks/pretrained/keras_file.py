@@ -83,7 +83,8 @@ def read_keras(path: Path) -> dict[str, Tensor]:
                 found = dict(_of_legacy(file))
     except (OSError, KeyError, ValueError, RuntimeError, TypeError, zipfile.BadZipFile) as error:
         raise WeightsError(
-            "truncated, corrupt, or not a file of weights that Keras wrote",
+            "not a readable torch archive: by its content it is an HDF5 file"
+            " (or .keras), truncated, corrupt, or not a file of weights that Keras wrote",
             fix="Get it again from its source",
         ) from error
     if not found:

@@ -110,7 +110,7 @@ def _order(tensors: Tensors, what: Any, network: Mapping[str, Tensor]) -> Tensor
         wanted = [name for name in network if re.search(places, name)]
         if [_last(name) for name in given] != [_last(name) for name in wanted]:
             raise WeightsError(
-                "the file's tensors do not stand in the order of the network",
+                "the file's tensors do not stand in the order of timm's network",
                 expected=f"{len(wanted)} like {places}, in its order; {len(given)} like {pattern}",
                 where="model.weights",
                 fix="Name the card that these weights belong to; of those that come with the "
