@@ -23,6 +23,7 @@ def test_a_film_is_looked_at_by_keyboard(tmp_path: Path, width: int) -> None:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     with server, chromium() as browser:
         page = browser.new_page(viewport={"width": width, "height": 800})
+        page.set_default_timeout(120_000)  # a machine under load
         faults: list[str] = []
         page.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
         page.goto(f"http://127.0.0.1:{server.server_address[1]}/")
@@ -37,7 +38,7 @@ def test_a_film_is_looked_at_by_keyboard(tmp_path: Path, width: int) -> None:
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         (tmp_path / "text.png").write_bytes(b"no film")
         page.set_input_files("#film", tmp_path / "text.png")
-        page.wait_for_function("document.getElementById('status').textContent.includes('no image')")
+        page.locator("#status", has_text="no image").wait_for()
         assert not [fault for fault in faults if "422" not in fault]
         if AXE.is_file():
             page.evaluate(AXE.read_text(encoding="utf-8"))
