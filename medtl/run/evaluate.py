@@ -20,7 +20,7 @@ from medtl.evaluation.overlaps import overlap_table
 from medtl.evaluation.result import Evaluation, Kind
 from medtl.metrics.curves.decision_curve import Range, thresholds_of
 from medtl.metrics.operating_point import YOUDEN, Rule, with_assurance
-from medtl.recipe.schema import ReportingItem
+from medtl.recipe.about import ReportingItem
 from medtl.report.render import write_report
 from medtl.run.files import RunFiles
 from medtl.storage.atomic import write_json, write_text

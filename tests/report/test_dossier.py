@@ -17,7 +17,7 @@ import table_examples as tables
 from test_report_html import written
 
 from medtl.errors import PredictionsError
-from medtl.recipe.schema import ReportingItem
+from medtl.recipe.about import ReportingItem
 from medtl.report.language.texts import LANGUAGES, texts_of
 from medtl.report.page.checklist import dossier, guidelines, known_content
 from medtl.run.evaluate import report_table
