@@ -30,6 +30,7 @@ def sanity(
 
     from medtl.report.page.learned import checks
     from medtl.run.check import read_recipe
+    from medtl.run.files import RunFiles
     from medtl.storage.atomic import read_json
     from medtl.studies.learned.sanity import run_sanity
 
@@ -37,7 +38,7 @@ def sanity(
     with bars() as shown, TemporaryDirectory() as folder:
         place = out or Path(folder)
         run_sanity(checked, place, progress=shown.progress)
-        found = checks(read_json(place / "sanity.json"))
+        found = checks(read_json(RunFiles(place).sanity))
     for one in found:
         typer.echo(f"{one.state:>8}  {one.text} {one.advice}".rstrip())
     if any(one.state == "failed" for one in found):

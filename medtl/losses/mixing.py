@@ -34,7 +34,7 @@ class Mix:
         >>> _ = torch.manual_seed(0)
         >>> images = torch.tensor([0.0, 1.0]).reshape(2, 1, 1, 1)
         >>> mixed, order, share = Mix(mixup=1.0)(images)
-        >>> bool(torch.isclose(mixed[1, 0, 0, 0], torch.tensor(share + (1 - share) * order[1])))
+        >>> bool(torch.isclose(mixed[1, 0, 0, 0], share + (1 - share) * order[1].float()))
         True
     """
 

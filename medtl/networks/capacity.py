@@ -140,10 +140,11 @@ def receptive_field(model: nn.Module, image: Sequence[int]) -> float | None:
 def _inputs(model: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
     """What a network takes of an image; a head with inputs of its own gets zeros."""
     linear = getattr(getattr(model, "head", None), "linear", None)
-    width = getattr(getattr(model, "backbone", None), "num_features", None)
-    if linear is None or width is None or not hasattr(linear, "weight"):
+    features: Any = getattr(model, "features", None)
+    if not isinstance(linear, nn.Linear) or features is None:
         return (x,)
-    extra = linear.weight.shape[1] - width
+    with torch.no_grad():
+        extra = linear.in_features - features(x).shape[1]
     return (x, x.new_zeros(len(x), extra)) if extra > 0 else (x,)
 
 

@@ -63,6 +63,11 @@ WINDOWS = 4
 """Windows in one forward pass."""
 
 
+def segmenters_in(model: nn.Module) -> list[Segmenter]:
+    """Return the segmenters of a model: itself, those that it averages, or none."""
+    return [module for module in model.modules() if isinstance(module, Segmenter)]
+
+
 class Segmenter(nn.Module):
     """A network that labels pixels, of images of any size.
 

@@ -237,8 +237,7 @@ class Run:
         """
         from medtl.run.evaluate import evaluate_rows
 
-        recipe = self.stored_recipe
-        study = recipe["study"]
+        recipe, study = self.stored_recipe, self.stored_recipe["study"]
         found = evaluate_rows(
             self.predictions,
             self.files,
@@ -277,14 +276,14 @@ class Run:
         """
         from medtl.report.render import write_report
 
-        files, metrics = self.files, self.metrics
+        files = self.files
         recipe = self.stored_recipe if files.recipe.is_file() else {}
         study = recipe.get("study")
         study = study if isinstance(study, dict) else {}
         records = report_records(files) | {"recipe": recipe}
         return write_report(
             files.report if out is None else Path(out),
-            metrics=metrics,
+            metrics=self.metrics,
             study=study,
             synthetic=study.get("synthetic") is True,
             language=language,
@@ -597,5 +596,5 @@ def fresh_folder(name: str) -> Path:
 
 def unfinished_runs(name: str) -> list[Path]:
     """Return the folders that `fresh_folder` named and whose runs did not reach their end."""
-    found = [path for path in Path("runs").glob(f"*-{name}*") if path.is_dir()]
-    return sorted(path for path in found if not Run(path).is_finished)
+    found = sorted(path for path in Path("runs").glob(f"*-{name}*") if path.is_dir())
+    return [path for path in found if not Run(path).is_finished]

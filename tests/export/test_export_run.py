@@ -259,8 +259,8 @@ def test_a_run_that_is_none_and_cases_that_are_none(run, images, tmp_path):
     ("old", "new", "message"),
     [
         ("0.9", "high", "y_score is not a number"),
-        (f"{SECOND},p-{SECOND[2:]}", f"{FIRST},p", "several scores of one case and label"),
-        ("y_score", "score", "no columns case_id and y_score"),
+        (f"{SECOND},p-{SECOND[2:]}", f"{FIRST},p", "1 rows repeat another: row 3"),
+        ("y_score", "score", "no column y_score; expected the columns case_id"),
     ],
 )
 def test_tables_that_are_not_predictions(run, images, tmp_path, old, new, message):
@@ -339,7 +339,7 @@ def test_masks_without_meanings_or_files_are_refused(run, images, tmp_path):
     with pytest.raises(PredictionsError, match="nothing says what the values"):
         Run(run).export(tmp_path / "out", images=images)
     for name in ("../../images/0/IM.dcm", "masks/9.png"):
-        text = f"case_id,split,truth,prediction\n{FIRST},test,t,{name}\n"
+        text = f"case_id,patient_id,split,truth,prediction\n{FIRST},p,test,t,{name}\n"
         (run / "predictions.csv").write_text(text)
         with pytest.raises(PredictionsError, match="a predicted mask is missing"):
             Run(run).export(tmp_path / "out", images=images)

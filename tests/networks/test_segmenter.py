@@ -13,6 +13,7 @@ from medtl.errors import WeightsError
 from medtl.networks.backbones import build_classifier
 from medtl.networks.batch_norm import hold_in_eval, tracks_statistics
 from medtl.networks.names import VOLUME_NETWORKS, check_volume_network
+from medtl.networks.pretrained.cards import NO_CARD
 from medtl.networks.segmenter import DECODERS, Decoder, Segmenter, build_segmenter
 from medtl.networks.weights import WeightsSource, create_backbone
 
@@ -213,7 +214,7 @@ def test_a_file_fills_the_encoder_of_a_residual_3d_network(tmp_path: Path) -> No
     options = {"outputs": 2, "patch": (32, 32, 32), "width": 4}
     first, _ = build_segmenter("resnet10_3d", weights=NONE, **options)
     save_file(first.network.encoder.state_dict(), tmp_path / "encoder.safetensors")
-    source = WeightsSource("file", tmp_path / "encoder.safetensors")
+    source = WeightsSource("file", tmp_path / "encoder.safetensors", card=NO_CARD)
     second, report = build_segmenter("resnet10_3d", weights=source, **options)
     assert report.missing == ()
     ours, theirs = second.network.encoder.state_dict(), first.network.encoder.state_dict()

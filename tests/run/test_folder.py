@@ -21,6 +21,8 @@ MAY_SPELL = {
     "run/files.py": None,
     "training/checkpoint.py": {"best.safetensors"},
     "cases/manifest.py": {"manifest.csv"},  # the user's own, beside the images
+    "cli/manifest_commands.py": {"manifest.csv"},
+    "prediction/portable.py": {"contract.json"},  # an exported model is a folder of its own
     "prediction/gallery.py": {"gallery.json"},  # a gallery is a folder of its own
     "prediction/overlays.py": {"gallery.json"},
     "report/page/sections.py": {"gallery.json"},

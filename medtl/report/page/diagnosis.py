@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import Any
 
+from medtl.recipe.task import QUANTITIES
 from medtl.report.language.numbers import number
 from medtl.report.language.texts import plain
 
@@ -174,7 +175,7 @@ def _calibration_lost(epochs: Sequence[_Epoch], best: _Epoch, recipe: Row) -> Si
     kind = (recipe.get("task") or {}).get("kind", "classification")
     kept = next((e for e in reversed(epochs) if e.kept), epochs[-1])
     worst = max((kept, epochs[-1]), key=lambda e: e.val)
-    if kind not in ("classification", "segmentation") or best.val <= 0:
+    if kind in QUANTITIES or best.val <= 0:
         return None
     if best.metric is None or worst.metric is None:
         return None

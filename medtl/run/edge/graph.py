@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medtl.networks.segmenter import Segmenter
+from medtl.networks.segmenter import Segmenter, segmenters_in
 from medtl.prediction.portable import IMAGE, INPUTS, SCORES
 from medtl.prediction.sink import TrainedModel
 
@@ -52,7 +52,7 @@ def write_graph(trained: TrainedModel[Any, Any], path: Path) -> Mapping[str, Any
         `windows` and `decode` of the contract: how images of any size meet a segmenter, and what
         makes probabilities of its logits.
     """
-    segmenters = [one for one in trained.model.modules() if isinstance(one, Segmenter)]
+    segmenters = segmenters_in(trained.model)
     preprocessor, width = trained.reader.preprocessor, trained.task.inputs.width
     if segmenters:
         channels, shape = (1 if trained.reader.dimensions == 3 else 3), segmenters[0].patch

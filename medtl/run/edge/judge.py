@@ -20,6 +20,7 @@ from medtl.evaluation.overlaps import overlap_table
 from medtl.metrics.readers.paired_shares import noninferiority
 from medtl.prediction.portable import GRAPH, IMAGE, INPUTS, PortableModel, amend, read_portable
 from medtl.run.edge.compress import Feed, Smaller, prune, quantise
+from medtl.run.files import RunFiles
 from medtl.run.predict import find_cases, predict_images
 from medtl.storage.atomic import write_json, write_text
 from medtl.types import Case, Progress
@@ -116,7 +117,7 @@ def _predicted(
 ) -> pd.DataFrame:
     """The predictions of the run's cases, with the Dice of its masks."""
     folder.mkdir(exist_ok=True)
-    out = folder / "predictions.csv"
+    out = RunFiles(folder).predictions
     done = predict_images(
         model, images, out, own=run.files.manifest, thresholds={}, progress=progress
     ).frame

@@ -19,6 +19,7 @@ from medtl.errors import RunError
 from medtl.networks.groups import layer_groups
 from medtl.recipe.schema import Recipe
 from medtl.run.build import LEAST_ADAPTED, build_stages
+from medtl.run.files import RunFiles
 from medtl.run.kinds import classifier
 from medtl.storage.atomic import write_json, write_text
 from medtl.studies.judgement import markdown_table
@@ -143,7 +144,7 @@ def _written(
     """Write what the models so far reach, as data, in words and as a picture; return it."""
     found = judged(results)
     write_json(
-        out / "shortcuts.json",
+        RunFiles(out).shortcuts,
         {
             "schema": "medtl-shortcuts/1",
             "folds": folds,

@@ -27,6 +27,7 @@ from medtl.metrics.planning.learning_curve import (
 from medtl.metrics.scores import CI
 from medtl.recipe.schema import Recipe
 from medtl.run.build import build_manifest, build_task
+from medtl.run.files import RunFiles
 from medtl.run.prepare import split_cases
 from medtl.storage.atomic import read_json, write_json, write_text
 from medtl.studies.conditions import Plan, load_plan, seeded
@@ -178,7 +179,7 @@ def summarise_curve(
             where=str(out),
             fix="Go on with --resume",
         )
-    stored = out / "learning_curve.json"
+    stored = RunFiles(out).curve
     if frozen is None and stored.is_file():
         frozen = read_json(stored)["values"].get(FROZEN)
     curve = learning_curve(plan, done, more=more, frozen=frozen)

@@ -83,10 +83,15 @@ class Subject:
     store: ImageStore
     thresholds: Mapping[str, float]
 
+    @property
+    def is_of_masks(self) -> bool:
+        """Whether the truth of a case is a mask, which the task then encodes."""
+        return self.trained.task.encode is not None
+
     def numbers(self, store: ImageStore) -> NDArray[np.float64]:
         """`(n, K)` scores, values or Dice of the images of a store."""
         batches = self.trained.scores(store, self.cases)
-        if self.store.masks is None:
+        if not self.is_of_masks:
             return np.concatenate(list(batches)).astype(np.float64).reshape(len(self.cases), -1)
         found, rows = [], iter(self.store.rows(self.cases))
         for batch in batches:
@@ -161,7 +166,7 @@ def _subject(run: Run, data: Path, *, quick: bool, progress: Progress) -> Subjec
         if case.case_id in readable
     )
     targets = trained.columns.targets
-    is_known = store.masks is not None or (
+    is_known = trained.task.encode is not None or (
         all(label in case.targets for case in cases for label in targets)
         and not np.isnan(trained.task.truth_matrix(cases)).all()
     )
@@ -299,7 +304,7 @@ def _judged(
     """Yield the measures of every condition, label by label; `numbers` is `(conditions, n, K)`."""
     task = subject.trained.task
     patients = np.array([case.patient_id for case in subject.cases])
-    is_mask = subject.store.masks is not None
+    is_mask = subject.is_of_masks
     truths = np.zeros(numbers.shape[1:]) if is_mask else task.truth_matrix(subject.cases)
     for column, label in enumerate(task.labels):
         mine = numbers[:, :, column]

@@ -61,7 +61,7 @@ class Victim:
         if len(shapes) > 1:
             raise MedtlError(f"the images have {len(shapes)} shapes", expected="one shape")
         (shape,) = shapes
-        if store.masks is None:
+        if trained.task.encode is None:
             targets = torch.as_tensor(trained.task.certain_targets(cases))
         else:
             targets = torch.stack([torch.from_numpy(np.array(store.mask(row))) for row in rows])
