@@ -55,8 +55,10 @@ def logistic_scores(
     inner = StratifiedGroupKFold(INNER_FOLDS, shuffle=True, random_state=seed)
     strengths = {"logisticregression__C": STRENGTHS}
     model = _tuned(LogisticRegression(max_iter=5000), strengths, "roc_auc", inner)
-    model.fit(features[rows], truth[rows].astype(int), groups=np.asarray(groups)[rows])
-    return np.asarray(model.predict_proba(features)[:, 1])
+    # In 32 bits the search for the optimum can end without reaching it, from one machine to another.
+    doubles = features.astype(np.float64)
+    model.fit(doubles[rows], truth[rows].astype(int), groups=np.asarray(groups)[rows])
+    return np.asarray(model.predict_proba(doubles)[:, 1])
 
 
 def ridge_values(

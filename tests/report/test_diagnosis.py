@@ -70,7 +70,7 @@ def test_each_sign_names_its_evidence_and_one_suggestion():
     (over,) = diagnose(OVER)
     assert "after epoch 3" in over.evidence
     with speaking("ko"):
-        assert "보정" in diagnose(LOST)[0].evidence
+        assert "교정도" in diagnose(LOST)[0].evidence
         assert "에폭 3 이후 과적합" in diagnose(OVER)[0].evidence
 
 
