@@ -15,11 +15,12 @@ from medtl.cases.exams import Combine, by_exam
 from medtl.cases.predictions import read_predictions
 from medtl.errors import PredictionsError
 from medtl.evaluation.assemble import OfLabels, evaluate
+from medtl.evaluation.finding_rows import label_rows, with_defaults
 from medtl.evaluation.model_comparison import without_readers
 from medtl.evaluation.overlaps import overlap_table
 from medtl.evaluation.result import Evaluation, Kind
 from medtl.metrics.curves.decision_curve import Range, thresholds_of
-from medtl.metrics.operating_point import YOUDEN, Rule, with_assurance
+from medtl.metrics.operating_point import YOUDEN, Rule, choose_operating_point, with_assurance
 from medtl.recipe.about import ReportingItem
 from medtl.report.render import write_report
 from medtl.run.files import RunFiles
@@ -283,19 +284,56 @@ def check_options(rows: pd.DataFrame, table: Path, options: TableOptions) -> Non
             "an exam column without a rule, or a rule without a column",
             expected="--exam COLUMN --combine max, mean or noisy_or",
         )
-    if options.rule and not (rows["split"] == "val").any():
-        raise PredictionsError(
-            "a rule is stated, and no row is of split val",
-            expected="rows of split val, from which alone a threshold may be chosen",
-            where=table.name,
-            fix="Add validation or out-of-fold scores as split val, or state the threshold",
-        )
+    if options.rule:
+        _check_rule(rows, table, options.rule, options.model)
     thresholds_of(options.acting)
     for share in _values(options.prevalence):
         if not 0 < share < 1:
             raise PredictionsError(f"a prevalence of {share:g}", expected="a share between 0 and 1")
     if any(map(math.isnan, _values(options.threshold))):
         raise PredictionsError("the threshold is not a number", fix="State --threshold 0.5")
+
+
+def _check_rule(rows: pd.DataFrame, table: Path, rule: Rule, model: str) -> None:
+    """Refuse a rule without rows to choose on, or without rows to judge; then say what it chooses.
+
+    Scores of a column `fold` are taken for out-of-fold scores where no row is of split val.
+    """
+    choosing = (rows["split"] == "val").any()
+    folds = rows["fold"].nunique() if "fold" in rows else 0
+    if choosing and (rows["split"] == "test").any():
+        return
+    if not choosing and folds < 2:
+        raise PredictionsError(
+            "a rule is stated, and no row is of split val",
+            expected="rows of split val, from which alone a threshold may be chosen",
+            where=table.name,
+            fix="Add validation or out-of-fold scores as split val, or state the threshold",
+        )
+    whose = "validation scores" if choosing else f"out-of-fold scores of {folds} folds"
+    if choosing:
+        rows = rows[rows["split"] == "val"]
+    if "model" in rows:
+        rows = rows[rows["model"] == (model or min(map(str, rows["model"].unique())))]
+    labels, _ = label_rows(with_defaults(rows.assign(split="val"), ()), ())
+    points = [
+        choose_operating_point(of.scores, rule=with_assurance(rule), label=label)
+        for (_, label), of in labels.items()
+        if not of.scores.one_class
+    ]
+    chosen = " ".join(
+        f"--threshold {point.label}{'=' if point.label else ''}{point.threshold}"
+        for point in points
+    )
+    promised = sum(bool(point.assurance) for point in points)
+    raise PredictionsError(
+        f"a rule is stated, and the table holds {whose} only ({len(rows)} rows)",
+        expected="rows of split test beside those of split val: what chose a threshold cannot "
+        "judge it",
+        where=table.name,
+        fix=f"Evaluate a table of test rows with what the rule chooses here: {chosen or 'nothing'}"
+        f" ({promised} of {len(points)} with a certainty of the share); or leave the rule out",
+    )
 
 
 def _values(stated: OfLabels | None) -> list[float]:

@@ -103,6 +103,29 @@ def test_a_rule_needs_validation_rows(tmp_path: Path) -> None:
         evaluate_table(file, tmp_path / "m.json", TableOptions(rule={"sensitivity": 0.9}))
 
 
+@pytest.mark.parametrize("column", ["fold", "split", "model"])
+def test_scores_that_chose_a_threshold_do_not_judge_it(tmp_path: Path, column: str) -> None:
+    """The answer holds what the rule chooses, to be stated with the table of the test rows."""
+    both = evaluated(write(tmp_path), "--rule", "sensitivity=0.90")["operating_points"][0]
+    rows = pd.read_csv(tmp_path / "table.csv")
+    val = rows[rows["split"] == "val"].drop(columns="split")
+    cells: dict[str, dict[str, Any]] = {
+        "fold": {"fold": np.arange(len(val)) % 5},
+        "split": {"split": "val"},
+        "model": {"fold": np.arange(len(val)) % 5, "model": "a"},
+    }
+    only = val.assign(**cells[column])
+    if column == "model":
+        only = pd.concat([only, only.assign(model="b", y_score=only["y_score"] / 2)])
+    only.to_csv(tmp_path / "only.csv", index=False)
+    whose = "validation scores" if column == "split" else "out-of-fold scores of 5 folds"
+    said = f"{whose} only .120 rows.*--threshold x={both['threshold']} .1 of 1 with a certainty"
+    with pytest.raises(PredictionsError, match=said):
+        evaluate_table(
+            tmp_path / "only.csv", tmp_path / "m.json", TableOptions(rule={"sensitivity": 0.9})
+        )
+
+
 def test_the_order_of_classes_stands_beside_the_table(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     truth, scores = rng.integers(0, 3, 60), rng.dirichlet(np.ones(3), 60)

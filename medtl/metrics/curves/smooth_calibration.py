@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from medtl.errors import PredictionsError
 from medtl.metrics.calibration import NEVER_HOLDS_ZERO, drawn_truths
-from medtl.metrics.intervals import percentile, wilson
+from medtl.metrics.intervals import normal_quantile, percentile, wilson
 from medtl.metrics.scores import CI, CI95, ONE_CLASS, Ids, Scores, Truth, Values, probabilities
 from medtl.types import FloatArray, Measure
 
@@ -35,6 +35,8 @@ DRAWS = 500
 
 GRID = 101
 """Points of a curve."""
+
+TIED, VARIED = "too many probabilities are equal to be smoothed", "values that vary"
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,10 +137,10 @@ def _local(values: FloatArray, at: float, near: int) -> FloatArray:
     distance = np.abs(values - at)
     reach = float(np.partition(distance, near - 1)[near - 1])
     if not reach > 0:
-        raise PredictionsError(
-            "too many probabilities are equal to be smoothed", expected="values that vary"
-        )
+        raise PredictionsError(TIED, expected=VARIED)
     root = np.sqrt(np.clip(1 - (distance / reach) ** 3, 0, None) ** 3)
+    if not root.any():  # every near value is a tie at the edge of the window
+        raise PredictionsError(TIED, expected=VARIED)
     design = (values - at)[:, None] ** np.arange(3) * root[:, None]
     scale = np.sqrt((design**2).sum(axis=0))
     scale[scale == 0] = 1
@@ -175,9 +177,14 @@ def smooth_calibration(
     Raises:
         PredictionsError: If there are too few rows, or the probabilities do not vary enough.
 
+    The band is the hull of two: Wilson's with the effective number of rows of the local fit, and a
+    normal one with the variance of the rows that the fit rests on. Where nearly nobody is ill the
+    first alone is too narrow, for the fit rests on rows with higher shares as well. Patients with
+    several rows widen both by their design effect.
+
     Reference:
-        Austin and Steyerberg, Stat Med 2014;33:517. Band: Wilson with the effective number of rows
-        of the local fit, over the design effect of patients with several.
+        Austin and Steyerberg, Stat Med 2014;33:517; variance of a linear smoother: Hastie and
+        Tibshirani, Generalized Additive Models, 1990, section 3.8. Coverage: reports/coverage.md.
 
     >>> score = np.linspace(0.01, 0.99, 60)
     >>> curve = smooth_calibration(score > 0.5, score)
@@ -189,16 +196,25 @@ def smooth_calibration(
     grid = np.linspace(float(rows.score.min()), float(rows.score.max()), GRID)
     smooth, fitted = fit(grid, rows.truth), fit(rows.score, rows.truth)
     weights = fit.blend(grid, fit.operator)
-    # A local share rests on so many rows; images of a patient count for less.
-    number = 1 / (weights**2).sum(axis=1)
-    if rows.clustered:
-        residual, moved = rows.truth - fitted, np.zeros((rows.num_patients, GRID))
-        np.add.at(moved, rows.patients, (weights * residual).T)
-        number /= np.maximum((moved**2).sum(axis=0) / (weights**2 @ residual**2), 1)
+    design = _design_effect(weights, rows.truth - fitted, rows) if rows.clustered else 1.0
     observed = np.clip(smooth, 0, 1)
+    # A local share rests on so many rows; images of a patient count for less.
+    number = 1 / (weights**2).sum(axis=1) / design
     bounds = [wilson(p * n, n, ci.level) for p, n in zip(observed, number, strict=True)]
     low, high = np.array(bounds).T
-    return SmoothCalibration(grid, observed, low, high)
+    share = np.clip(fitted, 0, 1)
+    half = normal_quantile(ci.level) * np.sqrt(weights**2 @ (share * (1 - share)) * design)
+    low, high = np.minimum(low, smooth - half), np.maximum(high, smooth + half)
+    return SmoothCalibration(grid, observed, np.clip(low, 0, 1), np.clip(high, 0, 1))
+
+
+def _design_effect(weights: FloatArray, residual: FloatArray, rows: Scores) -> FloatArray:
+    """Return by how much the rows of a patient widen the variance of each local share, `(g,)`."""
+    moved = np.zeros((rows.num_patients, weights.shape[0]))
+    np.add.at(moved, rows.patients, (weights * residual).T)
+    apart = weights**2 @ residual**2
+    together = (moved**2).sum(axis=0)
+    return np.maximum(np.divide(together, apart, out=np.ones_like(apart), where=apart > 0), 1)
 
 
 SUMMARIES: Mapping[str, Callable[[FloatArray], float]] = {
