@@ -23,7 +23,7 @@ from medtl.types import Case, OperatingPoint, Progress, silent
 
 if TYPE_CHECKING:
     import pandas as pd
-    from torch import nn
+    from torch import Tensor, nn
 
 NetworkT = TypeVar("NetworkT", bound="nn.Module")
 TaskT = TypeVar("TaskT", bound=Task)
@@ -95,6 +95,13 @@ class TrainedModel(Generic[NetworkT, TaskT]):
         self, store: ImageStore, cases: Sequence[Case], progress: Progress = silent
     ) -> Iterator[NDArray[np.float32]]:
         """Yield scores as `Model.scores`: the same bits for the same cases."""
+        for outputs in self.outputs(store, cases, progress):
+            yield self.task.decode(outputs).numpy()
+
+    def outputs(
+        self, store: ImageStore, cases: Sequence[Case], progress: Progress = silent
+    ) -> Iterator[Tensor]:
+        """Yield what the network says before it is decoded (logits), for the same arguments."""
         from medtl.data.batches import Samples
         from medtl.training.epoch import network_outputs
         from medtl.training.runtime import Runtime
@@ -114,8 +121,7 @@ class TrainedModel(Generic[NetworkT, TaskT]):
             batch_size=PREDICT_BATCH,
             progress=lambda done, total: progress("Predicting", done, total),
         )
-        for outputs, _ in batches:
-            yield self.task.decode(outputs).numpy()
+        yield from (outputs for outputs, _ in batches)
 
 
 @dataclass(frozen=True)

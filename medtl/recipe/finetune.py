@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from medtl.losses.distillation import Distillation
 from medtl.losses.mixing import Mix
 from medtl.losses.penalty import Penalty
 from medtl.recipe.section import FromMapping, Section
@@ -78,6 +79,7 @@ class Finetune(Section):
     )
     penalty: Annotated[Penalty, FromMapping()] | None = None
     mix: Annotated[Mix, FromMapping()] | None = None
+    learn: Annotated[Distillation, FromMapping()] | None = None
     cached_views: Annotated[int, Field(ge=0)] = Field(
         0,
         description="augmented views of each image that frozen layers are run for, once, in a "

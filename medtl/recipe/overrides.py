@@ -10,7 +10,7 @@ from medtl.errors import MedtlError, RecipeError
 from medtl.recipe.finetune import Finetune
 from medtl.storage.yaml import load_yaml, loads
 
-PATH_KEYS = ("data.manifest", "model.weights.path")
+PATH_KEYS = ("data.manifest", "model.weights.path", "finetune.learn.teacher")
 """Recipe keys that hold a path."""
 
 
@@ -69,7 +69,7 @@ def change(data: dict[str, Any], key: str, value: Any) -> None:
     for place in places:
         for member in _members(place, last, key):
             place[member] = value
-    if key in PATH_KEYS:
+    if any(f"{path}.".startswith(f"{key}.") for path in PATH_KEYS):
         _resolve_paths(data, Path.cwd())
 
 

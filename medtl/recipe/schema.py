@@ -409,6 +409,7 @@ class Recipe(Section):
             msg = f"exam_score {self.data.exam_score} means nothing to kind {kind}"
             raise ValueError(msg)
         self._refuse_unsafe_mixtures()
+        self._refuse_unfit_methods()
         if self.data.sex is not None and kind not in QUANTITIES:
             msg = f"data.sex is an input of kind {' or '.join(QUANTITIES)}, not of {kind}"
             raise ValueError(msg)
@@ -430,6 +431,19 @@ class Recipe(Section):
                 msg = f"{name} on {self.image.modality}: {reason}; add {name} to augment.i_know if "
                 msg += "you know that it does no harm here"
                 raise ValueError(msg)
+
+    def _refuse_unfit_methods(self) -> None:
+        """Refuse a way of learning that the kind of task has no meaning for."""
+        learn, kind = self.finetune.learn, self.task.kind
+        if learn is None:
+            return
+        if kind in (*QUANTITIES, *OF_MASKS):
+            msg = f"finetune.learn {learn.method} compares probabilities of labels, which {kind} "
+            msg += "does not have; it is for kind classification"
+            raise ValueError(msg)
+        if self.finetune.mix is not None:
+            msg = f"finetune.mix makes images that {learn.method} has no answer for: leave one out"
+            raise ValueError(msg)
 
     def seed_of(self, source: Literal["split", "init", "order", "augment"]) -> int:
         """The seed of one source of randomness."""

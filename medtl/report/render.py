@@ -45,6 +45,7 @@ class Records(TypedDict, total=False):
     Attributes:
         history: Rows of history.csv, in order.
         layers: Content of layers.json.
+        learning: Content of learning.json.
         sanity: Content of sanity.json.
         shortcuts: Content of shortcuts.json, of a study of the same recipe.
         curve: Content of learning_curve.json, of a study of the same recipe.
@@ -58,6 +59,7 @@ class Records(TypedDict, total=False):
 
     history: Sequence[Row] | None
     layers: Row | None
+    learning: Row | None
     sanity: Row | None
     shortcuts: Row | None
     curve: Row | None

@@ -32,7 +32,7 @@ from medtl.recipe.schema import Recipe
 from medtl.run.kinds import KINDS
 from medtl.storage.cache import cache_folder
 from medtl.tasks.protocols import Task
-from medtl.training.objective import Mixed, Objective
+from medtl.training.objective import Distilled, Mixed, Objective
 from medtl.training.options import ActivationCache, Options
 from medtl.training.stage import preset_stages
 from medtl.types import START, Case, Manifest, Stage
@@ -222,9 +222,19 @@ def build_options(recipe: Recipe) -> Options:
     return Options(**stated, **stopping, seed=recipe.seed_of("order"), workers=recipe.run.workers)
 
 
-def build_objective(recipe: Recipe, task: Task) -> Objective | None:
-    """Return how the recipe learns, None for the task's own loss alone."""
-    mix = recipe.finetune.mix
+def build_objective(
+    recipe: Recipe, task: Task, teacher: torch.Tensor | None = None
+) -> Objective | None:
+    """Return how the recipe learns, None for the task's own loss alone.
+
+    Args:
+        recipe: With a method, or without.
+        task: Of the training cases.
+        teacher: `(n, K)` logits for them, where the method is distillation.
+    """
+    learn, mix = recipe.finetune.learn, recipe.finetune.mix
+    if learn is not None and teacher is not None:
+        return Distilled(task.loss, learn, teacher)
     return None if mix is None else Mixed(task.loss, mix)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +32,7 @@ from medtl.run.build import (
 )
 from medtl.run.files import RunFiles, portable
 from medtl.run.folder import Run
+from medtl.run.learning.teacher import find_teachers
 from medtl.run.prepare import Prepared, prepare, read_study
 from medtl.run.use.mending import keep_recalibrations
 from medtl.storage.atomic import write_json
@@ -206,6 +207,7 @@ def _fit_one(
     given = [*recipe.given, *([] if metric is None else [f"metric: {metric.name}"])]
     files.checkpoints.mkdir(parents=True, exist_ok=True)
     training, loaded = build_training(prepared, files.checkpoints, listeners, metric)
+    record.keep_learning(run.files, training.meta.get("learning"))
     for line in str(loaded).splitlines():
         log.info("weights: %s", line)
     facts = record.environment(
@@ -259,6 +261,8 @@ def build_training(
     folder: Path,
     callbacks: Sequence[Callback] = (),
     metric: WatchedMetric | None = None,
+    *,
+    rehearsal: bool = False,
 ) -> tuple[Training, WeightsReport]:
     """Return the training of a study, and what its initial weights were.
 
@@ -267,9 +271,11 @@ def build_training(
         folder: Where the checkpoints go.
         callbacks: Told of steps and epochs.
         metric: Watched in place of the task's statistic.
+        rehearsal: Nothing is to be learned: a teacher is examined, and not asked.
 
     Raises:
-        RunError: When the training or the validation split holds fewer than two images.
+        RunError: When the training or the validation split holds fewer than two images, or there is
+            no such teacher. LeakError: When a teacher knows test patients.
     """
     recipe = prepared.recipe
     parts = {name: prepared.split(name) for name in ("train", "val")}
@@ -277,6 +283,10 @@ def build_training(
         if len(cases) < 2:
             raise RunError(f"the {name} split holds {len(cases)} images", expected="at least 2")
     task = prepared.task.weighted(parts["train"])
+    teachers, taught = find_teachers(recipe, prepared), None
+    if teachers is not None:
+        shape = len(parts["train"]), task.outputs
+        taught = torch.zeros(shape) if rehearsal else teachers.outputs(prepared)
     model, loaded = build_network(recipe, task.outputs, extra=task.inputs.width)
     model.set_bias(task.head_bias(parts["train"]).tolist())
     runtime = Runtime(recipe.run.device, recipe.run.precision)
@@ -294,12 +304,12 @@ def build_training(
         options=build_options(recipe),
         runtime=runtime,
         folder=folder,
-        objective=build_objective(recipe, task),
+        objective=build_objective(recipe, task, taught),
         callbacks=callbacks,
         metric=metric,
         surgery=surgery,
         cache=build_cache(recipe),
-        meta=_checkpoint_meta(prepared),
+        meta=_checkpoint_meta(prepared, None if teachers is None else teachers.facts),
         extra=_extra_tensors(prepared.reader),
     )
     return training, loaded
@@ -332,7 +342,7 @@ def illustrate(prepared: Prepared, run: Run, *, progress: Progress = silent) -> 
     sink_of(prepared.task).illustrate(study, progress=progress)
 
 
-def _checkpoint_meta(prepared: Prepared) -> dict[str, Any]:
+def _checkpoint_meta(prepared: Prepared, learning: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the content of a checkpoint besides the weights."""
     training = {case.case_id for case in prepared.split("train")}
     facts = [r.facts for r in prepared.records if r.case_id in training]
@@ -342,6 +352,7 @@ def _checkpoint_meta(prepared: Prepared) -> dict[str, Any]:
         "preprocessor": prepared.reader.preprocessor.to_dict(),
         "profile": training_profile(facts),
         **prepared.hashes,
+        **({} if learning is None else {"learning": dict(learning)}),
     }
 
 

@@ -69,6 +69,7 @@ def check_recipe(data: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
     if recipe is not None:
         faults += _stage_faults(recipe)
         faults += _augmentation_faults(recipe)
+        faults += _learning_faults(recipe)
     if faults or recipe is None:
         raise RecipeError(faults, where=where)
     return recipe
@@ -245,6 +246,15 @@ def _augmentation_faults(recipe: Recipe) -> list[MedtlError]:
         probability=spec.probability,
         i_know=spec.i_know,
     )
+
+
+def _learning_faults(recipe: Recipe) -> list[MedtlError]:
+    """A teacher that is not there."""
+    learn = recipe.finetune.learn
+    if learn is None or Path(learn.teacher).is_dir():
+        return []
+    found, where = f"no folder {Path(learn.teacher).name!r}", "finetune.learn.teacher"
+    return [MedtlError(found, expected="a run, or a study of folds", where=where)]
 
 
 def _unknown(name: str, valid: Sequence[str], *, where: str, what: str) -> MedtlError:

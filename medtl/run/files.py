@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from medtl.errors import RunError
@@ -28,6 +29,7 @@ class RunFiles:
         self.quality = folder / "data_quality.json"
         self.history = folder / "history.csv"
         self.layers = folder / "layers.json"
+        self.learning = folder / "learning.json"
         self.sanity = folder / "sanity.json"
         self.shortcuts = folder / "shortcuts.json"
         self.curve = folder / "learning_curve.json"
@@ -82,4 +84,8 @@ def portable(recipe: Recipe) -> Recipe:
     if weights.path is not None:
         weights = weights.model_copy(update={"path": Path(weights.path).name})
     model = recipe.model.model_copy(update={"weights": weights})
-    return recipe.model_copy(update={"data": data, "model": model})
+    tuning, learn = recipe.finetune, recipe.finetune.learn
+    if learn is not None:
+        learn = replace(learn, teacher=Path(learn.teacher).name)
+        tuning = tuning.model_copy(update={"learn": learn})
+    return recipe.model_copy(update={"data": data, "model": model, "finetune": tuning})

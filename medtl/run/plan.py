@@ -19,6 +19,7 @@ from medtl.networks.freeze import plan_table
 from medtl.preprocess.contact_sheet import contact_sheet as draw_contact_sheet
 from medtl.preprocess.safety import safety
 from medtl.recipe.schema import Recipe
+from medtl.report.page.learned import lessons
 from medtl.run.build import Decode, build_augmenter, build_decoder, build_stages
 from medtl.run.chain import build_training, describe_network
 from medtl.run.prepare import Prepared, read_study
@@ -71,8 +72,9 @@ def describe_plan(
         _draw(prepared, sheet)
         yield f"Contact sheet: {sheet}"
     with TemporaryDirectory() as folder:
-        training, loaded = build_training(prepared, Path(folder))
+        training, loaded = build_training(prepared, Path(folder), rehearsal=True)
         yield from str(loaded).splitlines()
+        yield from lessons(training.meta.get("learning"))
         yield f"Network: {describe_network(prepared, training)}"
         yield from _describe_surgery(training)
         total = 0.0

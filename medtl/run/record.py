@@ -150,6 +150,29 @@ def cohort(
     }
 
 
+def keep_learning(files: RunFiles, learning: Mapping[str, Any] | None) -> None:
+    """Write down from what a run learns besides its labels, once and for all.
+
+    Args:
+        files: Of the run.
+        learning: JSON types; None where it learns from its labels alone.
+
+    Raises:
+        RunError: When the run was started with another teacher, or other images without labels.
+    """
+    if learning is None:
+        return
+    before = read_json(files.learning) if files.learning.is_file() else learning
+    differing = sorted(name for name in learning if learning[name] != before.get(name))
+    if differing:
+        raise RunError(
+            f"what the run learns from has changed since it was started ({', '.join(differing)})",
+            where=str(files.folder),
+            fix="Restore it, or start again with another --out",
+        )
+    write_json(files.learning, dict(learning))
+
+
 MOST_LEVELS = 12
 """A column with more values than this is not counted value by value."""
 
@@ -195,6 +218,7 @@ def report_records(files: RunFiles) -> Records:
     return {
         "history": history_rows(files.history) if files.history.is_file() else None,
         "layers": content(files.layers),
+        "learning": content(files.learning),
         "sanity": content(files.sanity),
         "shortcuts": content(files.shortcuts),
         "curve": content(files.curve),

@@ -291,7 +291,7 @@ def plan_cache(training: Training, stage: Stage) -> CachePlan | str:
     train, val = training.train, training.val
     if cache is None:
         return "run in every epoch"
-    if training.objective is not None:
+    if training.objective is not None and not getattr(training.objective, "takes_stored", False):
         return "run in every epoch: what is learned changes the images themselves"
     if not isinstance(train, Samples) or not isinstance(val, Samples):
         return "run in every epoch: each draws other patches"

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from medtl.training.runtime import Runtime
 
 History = Sequence[Mapping[str, Any]]
-"""One row per finished epoch, with the keys of `COLUMNS`."""
+"""One row per finished epoch, with the keys of `COLUMNS` and the `parts` of the objective."""
 
 CURVES = ("train_loss", "val_loss", "val_metric", "lr_head", "lr_base", "mean_gamma")
 """Columns that trackers draw. Rates are the epoch's highest; gamma is of zero-gamma's blocks."""
 
 COLUMNS = ("stage", "epoch", *CURVES, "seconds", "best")
-"""Of `history.csv`."""
+"""Of `history.csv`; the parts of the objective follow them."""
 
 
 class StopTraining(Exception):  # noqa: N818 - a request, not an error
@@ -135,10 +135,12 @@ def csv_listener(path: Path) -> Watcher:
 
     def listen(history: History) -> None:
         text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        parts = dict.fromkeys(name for row in history for name in row.get("parts", {}))
+        writer = csv.DictWriter(text, (*COLUMNS, *parts), lineterminator="\n")
         writer.writeheader()
         for row in history:
-            writer.writerow({c: "" if row[c] is None else row[c] for c in COLUMNS})
+            cells = {column: row[column] for column in COLUMNS} | row.get("parts", {})
+            writer.writerow({c: "" if cell is None else cell for c, cell in cells.items()})
         write_text(path, text.getvalue())
 
     return Watcher(on_epoch=listen)
@@ -181,4 +183,5 @@ def mlflow_listener(uri: str, run_name: str) -> Watcher:
 def _curves(history: History) -> dict[str, float]:
     """The numbers of the last epoch that trackers draw."""
     row = history[-1]
-    return {name: row[name] for name in CURVES if row[name] is not None}
+    known = {name: row[name] for name in CURVES if row[name] is not None}
+    return known | row.get("parts", {})

@@ -16,7 +16,7 @@ from medtl.errors import RunError
 from medtl.training.activations import Source
 from medtl.training.callbacks import Listeners
 from medtl.training.ema import MovingAverage
-from medtl.training.objective import Forward, Objective, require_finite
+from medtl.training.objective import Forward, Objective, lowered, require_finite
 from medtl.training.optimizer import set_rate
 from medtl.training.options import Options, Training
 from medtl.training.runtime import Runtime
@@ -72,7 +72,7 @@ def train_epoch(
         counters = (position.total_epochs, index, runtime.rank)
         torch.manual_seed(torch_seed(options.seed, Stream.DROPOUT, *counters))
         batch = on_device(loaded, runtime)
-        loss = run.objective(network, batch)
+        loss, found = lowered(run.objective(network, batch))
         cases = training.cases(loaded.places)
         require_finite(loss, stage.name, position.total_epochs, cases)
         # The last group of an epoch may be short: the mean is over the batches that it has.
@@ -85,12 +85,15 @@ def train_epoch(
             if run.average is not None:
                 run.average.update(training.model, number)
         loss_sum = position.loss_sum + float(loss.detach()) * len(cases)
-        position = replace(position, batch=index + 1, loss_sum=loss_sum)
+        parts = {name: float(value) * len(cases) for name, value in found.items()}
+        parts = {name: position.parts.get(name, 0.0) + value for name, value in parts.items()}
+        position = replace(position, batch=index + 1, loss_sum=loss_sum, parts=parts)
         listeners.on_step(stage, position.epoch, index + 1, batches)
         # Inside a group the gradients of its first batches would be lost: no checkpoint has them.
         if is_group_done and listeners.want_a_break():
             break
-    return replace(position, loss_sum=runtime.mean(position.loss_sum))
+    parts = {name: runtime.mean(value) for name, value in position.parts.items()}
+    return replace(position, loss_sum=runtime.mean(position.loss_sum), parts=parts)
 
 
 def forward(network: nn.Module, runtime: Runtime) -> Forward:

@@ -44,7 +44,7 @@ from medtl.training.epoch import (
     train_epoch,
     validate,
 )
-from medtl.training.objective import Objective, Penalised, Supervised
+from medtl.training.objective import Objective, Penalised, Supervised, lowered
 from medtl.training.options import Training
 from medtl.training.stage import enter_stage, parameters_of, recalibrated_groups
 from medtl.training.stopping import Position, Stopping
@@ -133,7 +133,7 @@ def rehearse(
         if plan is not None:
             batch = batch._replace(images=plan.cut.prefix(batch.images))
         frozen = time.monotonic() - started
-        runtime.backward(objective(forward(network, runtime), batch))
+        runtime.backward(lowered(objective(forward(network, runtime), batch)).loss)
         step(training, stage, number, 0, stepper)
         trained = time.monotonic() - started - frozen
     val = len(training.val) / options.batch_size
@@ -235,7 +235,8 @@ def _close_epoch(
     """Validate, update early stopping, and save the network when it is the best so far."""
     listeners.check()
     stage, cases = run.stage, len(training.train)
-    train_loss = position.loss_sum * training.runtime.processes / cases
+    each = training.runtime.processes / cases
+    train_loss = position.loss_sum * each
     if run.average is None:
         val_loss, metric = validate(training, run.source, listeners)
     else:
@@ -264,6 +265,7 @@ def _close_epoch(
         "lr_head": stage.lr["head"] * factor,
         "lr_base": None if base is None else base * factor,
         "mean_gamma": sum(sizes.values()) / len(sizes) if sizes else None,
+        "parts": {name: value * each for name, value in position.parts.items()},
         "seconds": round(time.monotonic() - started, 2),
     }
     position = position.after_epoch(stage, watched, row)

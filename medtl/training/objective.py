@@ -7,15 +7,16 @@ what it draws is the same again in a repeated or resumed run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from medtl.data.batches import Batch
 from medtl.errors import RunError
+from medtl.losses.distillation import Distillation, agreement
 from medtl.losses.mixing import Mix
 from medtl.losses.penalty import Penalty
 
@@ -26,12 +27,32 @@ SHOWN_CASES = 8
 """Of the cases in a batch whose loss is not finite."""
 
 
-class Objective(Protocol):
-    """The loss of one batch: a scalar, the mean over its cases."""
+class Lowered(NamedTuple):
+    """What is lowered, and what else the history says of it.
 
-    def __call__(self, network: Forward, batch: Batch, /) -> Tensor:
+    Attributes:
+        loss: A scalar, the mean over the cases of a batch.
+        parts: Name in the history -> a scalar, the mean over the same cases.
+    """
+
+    loss: Tensor
+    parts: Mapping[str, Tensor]
+
+
+class Objective(Protocol):
+    """The loss of one batch: a scalar, the mean over its cases, alone or with its parts.
+
+    One that takes what frozen layers made of images for images says `takes_stored = True`.
+    """
+
+    def __call__(self, network: Forward, batch: Batch, /) -> Tensor | Lowered:
         """Return the loss of a batch on the network's device."""
         ...
+
+
+def lowered(found: Tensor | Lowered) -> Lowered:
+    """Return what an objective returned, with its parts."""
+    return found if isinstance(found, Lowered) else Lowered(found, {})
 
 
 @dataclass(frozen=True)
@@ -70,6 +91,33 @@ class Mixed:
 
 
 @dataclass(frozen=True)
+class Distilled:
+    """The loss against the targets and against what a teacher says of the same cases.
+
+    Attributes:
+        loss: As of `Supervised`.
+        distillation: How the two are compared, and their shares.
+        teacher: `(n, K)` logits of the training cases in their order; NaN where there are none.
+    """
+
+    loss: Callable[[Tensor, Tensor], Tensor]
+    distillation: Distillation
+    teacher: Tensor
+    takes_stored: ClassVar[bool] = True
+
+    def __call__(self, network: Forward, batch: Batch, /) -> Lowered:
+        """Return the loss of a batch, both of its parts, and how often the two agree."""
+        outputs, exclusive = network(batch.images, batch.inputs), batch.targets.ndim == 1
+        teacher = self.teacher[batch.places.cpu()].to(outputs.device)
+        own = self.loss(outputs, batch.targets)
+        taught = self.distillation(outputs, teacher, exclusive=exclusive)
+        share = self.distillation.weight
+        parts = {"label_loss": own.detach(), "teacher_loss": taught.detach()}
+        parts["teacher_agreement"] = agreement(outputs.detach(), teacher, exclusive=exclusive)
+        return Lowered((1 - share) * own + share * taught, parts)
+
+
+@dataclass(frozen=True)
 class Penalised:
     """Another objective, and a penalty on the size of weights.
 
@@ -83,9 +131,10 @@ class Penalised:
     weights: Sequence[nn.Parameter]
     penalty: Penalty
 
-    def __call__(self, network: Forward, batch: Batch, /) -> Tensor:
+    def __call__(self, network: Forward, batch: Batch, /) -> Lowered:
         """Return the loss of a batch with the penalty."""
-        return self.objective(network, batch) + self.penalty(self.weights)
+        found = lowered(self.objective(network, batch))
+        return found._replace(loss=found.loss + self.penalty(self.weights))
 
 
 def require_finite(loss: Tensor, stage: str, epoch: int, cases: Sequence[str]) -> None:

@@ -72,6 +72,7 @@ class Position:
         total_epochs: Finished epochs of all stages.
         batch: Finished batches of the current epoch, 0 between two epochs.
         loss_sum: Of the training cases in these batches.
+        parts: Name -> the same of what the objective says besides.
         drops: How often the plateau rule has fired in this stage.
         stopping: State of early stopping.
         history: One row per finished epoch.
@@ -82,6 +83,7 @@ class Position:
     total_epochs: int = 0
     batch: int = 0
     loss_sum: float = 0.0
+    parts: Mapping[str, float] = field(default_factory=dict)
     drops: int = 0
     stopping: Stopping = field(default_factory=Stopping)
     history: tuple[Mapping[str, Any], ...] = ()
@@ -113,6 +115,7 @@ class Position:
             total_epochs=self.total_epochs + 1,
             batch=0,
             loss_sum=0.0,
+            parts={},
             drops=self.drops + (stage.schedule == "plateau" and stuck),
             stopping=stopping,
             history=(*self.history, {**row, "best": int(best)}),

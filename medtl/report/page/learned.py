@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,8 +42,35 @@ def views(given: Row) -> dict[str, Any]:
         "shortcuts": shortcuts_view(given.get("shortcuts")),
         "curve": curve_view(given.get("curve")),
         "checked": checks(given.get("sanity")),
+        "lessons": lessons(given.get("learning"), given.get("history") or ()),
         "members": (given.get("environment") or {}).get("members"),
     }
+
+
+def lessons(learning: Row | None, history: Sequence[Row] = ()) -> list[str]:
+    """Return from what a run learns besides its labels; [] where from nothing else.
+
+    Args:
+        learning: Content of learning.json.
+        history: Rows of history.csv.
+
+    Example:
+        >>> lessons(None)
+        []
+    """
+    if learning is None:
+        return []
+    shares = {name: f"{learning[name]:g}" for name in ("temperature", "weight")}
+    said = [plain("learning.distill", **{**learning, **shares})]
+    if learning["models"] > 1:
+        said.append(plain("learning.distill.folds", **learning))
+    known, patients = learning["validation_patients_known"], learning["validation_patients"]
+    said.append(plain("learning.distill.known", known=known, patients=patients))
+    kept = [row for row in history if row["best"] == "1" and row.get("teacher_agreement")]
+    if kept:
+        share = round(100 * float(kept[-1]["teacher_agreement"]))
+        said.append(plain("learning.distill.agrees", share=share))
+    return said
 
 
 def checks(sanity: Row | None) -> list[Checked]:

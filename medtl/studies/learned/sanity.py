@@ -86,7 +86,7 @@ def run_sanity(
     prepared = read_study(recipe, progress=progress)
     check_readable(prepared.records, recipe.data.max_unreadable)
     with TemporaryDirectory() as folder:
-        training, _ = build_training(prepared, Path(folder))
+        training, _ = build_training(prepared, Path(folder), rehearsal=True)
     plain: Any = training.train
     training = replace(training, train=replace(plain, augment=None))
     tries: list[Callable[[Training, Prepared], Check]] = [
