@@ -12,15 +12,17 @@ import typer
 from medtl import __version__
 from medtl.cli.bars import bars
 from medtl.cli.clinical_commands import From, WithoutKnown, evaluate_from, readers, validate
+from medtl.cli.export_command import export
 from medtl.cli.manifest_commands import manifest_app
 from medtl.cli.plan_size import Expected, describe_size
-from medtl.cli.service_commands import serve, watch
+from medtl.cli.service_commands import serve, show_clinic, watch
 from medtl.cli.shared_options import (
     Language,
     Out,
     Overrides,
     RecipeFile,
     Resume,
+    RunFolder,
     Stated,
     Work,
     refuse_missing,
@@ -50,6 +52,7 @@ app.add_typer(weights_app, name="weights")
 app.command()(validate)
 app.command()(readers)
 app.command()(sanity)
+app.command()(export)
 app.command()(serve)
 app.command()(watch)
 
@@ -64,14 +67,6 @@ STOPPED = "Stopped. What was trained is kept; repeat the command with --resume t
 RESUMED = {"run", "train", "demo", "study"}
 """Commands that take --resume."""
 
-
-def _run(path: Path) -> Path | None:
-    return refuse_missing(path, "folder, and so no best.safetensors")
-
-
-RunFolder = Annotated[
-    Path, typer.Argument(metavar="RUN", callback=_run, help="a finished run folder")
-]
 
 Deterministic = Annotated[
     bool, typer.Option("--deterministic", help="the same bits again, also on a GPU; slower there")
@@ -164,8 +159,14 @@ def demo(
     ] = "classification",
     resume: Resume = False,
     patients: Annotated[int | None, typer.Option(help="synthetic patients to draw")] = None,
+    pacs: Annotated[
+        bool, typer.Option("--pacs", help="in place of it: models that watch a local Orthanc")
+    ] = False,
 ) -> None:
     """Draw synthetic images and run the whole chain on them, offline, to a report."""
+    if pacs:
+        show_clinic(out)
+        return
     from medtl.demo.demonstration import run_demo
     from medtl.run.words.ending import headline
 
@@ -433,76 +434,6 @@ def monitor(
     changed = sum(check.changed for check in found.checks)
     print(f"{changed or 'None'} of {compared} comparisons shows a change beyond chance")
     print("\n".join([*found.notes, f"Page: {found.page}"]))
-
-
-@app.command()
-def export(
-    run_folder: RunFolder,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="new folder; --onnx: default RUN/onnx")
-    ] = None,
-    images: Annotated[
-        Path | None,
-        typer.Option(callback=there, help="the images the run read: manifest or folder"),
-    ] = None,
-    dicom: Annotated[bool, typer.Option("--dicom", help="as DICOM: SR, SEG, SC, PDF")] = False,
-    onnx: Annotated[
-        bool, typer.Option("--onnx", help="the model, to predict with onnxruntime alone")
-    ] = False,
-    int8: Annotated[bool, typer.Option("--int8", help="--onnx: in 8 bits; needs --images")] = False,
-    prune: Annotated[
-        float,
-        typer.Option(min=0.0, max=0.9, help="--onnx: share of inner channels to remove"),
-    ] = 0.0,
-    margin: Annotated[
-        float, typer.Option(min=1e-6, help="--onnx: loss that would be acceptable")
-    ] = 0.02,
-    predictions: Annotated[
-        Path | None,
-        typer.Option(callback=there, help="what `medtl predict` wrote; default the test cases"),
-    ] = None,
-    case: Annotated[list[str] | None, typer.Option(help="only this case; repeatable")] = None,
-    pdf: Annotated[
-        Path | None, typer.Option(callback=there, help="a document for the case's study")
-    ] = None,
-    stow: Annotated[
-        str | None, typer.Option(help="send the objects to this DICOMweb server too (STOW-RS)")
-    ] = None,
-) -> None:
-    """Write results as DICOM objects of the patients they are about, or the model as ONNX."""
-    if dicom == onnx:
-        raise MedtlError("one format is to be asked for", fix="Add --dicom or --onnx")
-    from medtl.run.folder import Run
-
-    if onnx:
-        from medtl.run.edge.compress import Smaller
-        from medtl.run.edge.write import export_graph
-
-        asked = Smaller(int8=int8, prune=prune, images=images, margin=margin)
-        with bars() as shown:
-            folder = export_graph(Run(run_folder), out, asked, progress=shown.progress)
-        print(f"Predict with it: medtl predict {folder if out else run_folder} IMAGES --out CSV")
-        return
-    if out is None or images is None:
-        raise MedtlError("--dicom needs a place and images", fix="Add --out DIR --images IMAGES")
-    with bars() as shown:
-        done = Run(run_folder).export(
-            out,
-            images=images,
-            predictions=predictions,
-            case_ids=case or (),
-            pdf=pdf,
-            progress=shown.progress,
-        )
-    print(f"{done.objects} DICOM objects of {done.cases} cases: {out}")
-    print("They name patients. Research use only.")
-    if stow:
-        from medtl.io.dicom.stow import store_objects
-        from medtl.io.dicom.web import Server
-
-        print(f"{store_objects(Server(stow), sorted(out.glob('*.dcm')))} objects sent")
-    if done.left_out:
-        print(f"{len(done.left_out)} cases left out, with the reasons in {out / 'export.json'}")
 
 
 @app.command()

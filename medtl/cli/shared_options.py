@@ -300,3 +300,12 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
     called.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
     called.__annotations__ = {option.name: option.annotation for option in options}
     return called
+
+
+def _run(path: Path) -> Path | None:
+    return refuse_missing(path, "folder, and so no best.safetensors")
+
+
+RunFolder = Annotated[
+    Path, typer.Argument(metavar="RUN", callback=_run, help="a finished run folder")
+]

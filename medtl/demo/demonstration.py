@@ -36,6 +36,7 @@ def run_demo(
     task: Kind = "classification",
     patients: int | None = None,
     resume: bool = False,
+    overrides: Sequence[str] = (),
     progress: Progress = silent,
     callbacks: Sequence[Callback] = (),
 ) -> Run:
@@ -47,6 +48,7 @@ def run_demo(
         patients: Synthetic patients to draw, `PATIENTS` by default; the images are the same for
             the same number.
         resume: Go on from wherever an earlier demo stopped, also before its first checkpoint.
+        overrides: `key.path=value`, over the demo's recipe.
         progress: Told of drawing, reading and predicting.
         callbacks: Told of training.
 
@@ -65,7 +67,7 @@ def run_demo(
         text = resources.files("medtl.demo").joinpath(RECIPES[task]).read_text("utf-8")
         write_text(recipe, text)
     return run_study(
-        read_recipe(recipe),
+        read_recipe(recipe, overrides),
         out / "run",
         resume=(out / "run").exists(),
         progress=progress,

@@ -189,7 +189,7 @@ def write_film(path: Path, film: Plane, scanner: Scanner, encoding: Encoding, la
     """Write a film of 0 (black) to 1 (white) as a DICOM file."""
     pixels = stored_pixels(film, encoding)
     dataset = _image(pixels, encoding)
-    dataset.update(_patient_and_study(label))
+    dataset.update(patient_and_study(label))
     dataset.update(_equipment(scanner, label))
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = encoding.transfer_syntax
@@ -262,8 +262,8 @@ def _image(pixels: NDArray[np.integer], encoding: Encoding) -> Dataset:
     return image
 
 
-def _patient_and_study(label: Label) -> Dataset:
-    """Return the patient, study and series modules. There is no person, date or place to hide."""
+def patient_and_study(label: Label) -> Dataset:
+    """Return patient, study and series. There is no person, date or place to hide."""
     module = Dataset()
     module.PatientName = "SYNTHETIC^PHANTOM"
     module.PatientID = label.patient_id

@@ -52,7 +52,7 @@ class RunResults:
         manifest: Table of the cases with the hashes of their images.
         predictions: Table of the predictions.
         thresholds: Label -> frozen threshold.
-        gallery: Folder of the pictures.
+        gallery: Folder of the pictures of the cases to export.
         pictures: The entries of its list.
         environment: What the run was made with; may be empty.
         checkpoint: The best model; it may be gone.
@@ -84,7 +84,7 @@ def read_results(run: RunResults, table: Path | None = None) -> list[Result]:
     """
     hashes = {row["case_id"]: row["content_sha256"] for row in _rows(run.manifest)}
     source = table or run.predictions
-    pictures = _pictures(run) if table is None else {}
+    pictures = _pictures(run)
     by_case: dict[str, list[Row]] = defaultdict(list)
     for row in _rows(source):
         if "case_id" not in row or not {"y_score", "prediction"} & set(row):

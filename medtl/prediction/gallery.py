@@ -116,7 +116,7 @@ def write_gallery(
 
     def drawn() -> Iterator[Drawn]:
         for entry in entries:
-            picture = _grey_to_rgb(unit_of(entry.case_id))
+            picture = grey_to_rgb(unit_of(entry.case_id))
             heat = heat_of(entry.case_id, entry.label)
             said = {**asdict(entry), "nothing_raised_the_score": not heat.any()}
             yield said, picture, overlay(picture, heat) if heat.any() else None
@@ -170,8 +170,8 @@ def _thin(entries: list[Entry], limit: int) -> list[Entry]:
     return [entry for _, entry in sorted(kept, key=lambda item: item[0][2])]
 
 
-def _grey_to_rgb(unit: NDArray[np.float32]) -> NDArray[np.float32]:
-    """`(H, W, 3)` in [0, 1]."""
+def grey_to_rgb(unit: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return a unit image `(C, H, W)` as a picture `(H, W, 3)` in [0, 1]."""
     channels = np.repeat(unit, 3, axis=0) if unit.shape[0] == 1 else unit
     return np.ascontiguousarray(np.moveaxis(channels, 0, -1))
 

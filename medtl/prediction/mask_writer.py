@@ -158,24 +158,43 @@ class MaskSink:
         import pandas as pd
 
         del progress
-        table = read_predictions(study.predictions)
-        value_of = {name: value for value, name in mask_labels(study.predictions).items()}
-        preprocessor = study.reader.preprocessor
+        shown = MasksShown(study.predictions, study.reader)
 
         def shown_of(case_id: str, label: str) -> Shown:
-            rows = table[table["case_id"] == case_id]
-            row = (rows[rows["label"] == label] if "label" in rows else rows).iloc[0]
-            image = study.reader.read(study.cases[case_id])
-            files = [study.predictions.parent / row[part] for part in ("truth", "prediction")]
-            masks = [read_mask(file, image).array == value_of[label] for file in files]
-            truth, predicted = (
-                preprocessor.mask_to_unit(mask.astype(np.uint8), image) == 1 for mask in masks
-            )
-            steps = getattr(preprocessor.grid(image), "spacing", None)  # planes: square pixels
-            return Shown(preprocessor.to_unit(image), truth, predicted, steps)
+            return shown(study.cases[case_id], label)
 
         overlaps = pd.read_csv(study.overlaps)
         write_overlays(study.gallery, choose_worst(overlaps), shown_of)
+
+
+class MasksShown:
+    """What is drawn of the cases of a table of masks.
+
+    Args:
+        predictions: The table; its masks lie below its folder.
+        reader: Reads the images that it is about.
+    """
+
+    def __init__(self, predictions: Path, reader: ImageReader) -> None:
+        self.reader, self.folder = reader, predictions.parent
+        self.rows = read_predictions(predictions)
+        self.value_of = {name: value for value, name in mask_labels(predictions).items()}
+
+    def __call__(self, case: Case, label: str) -> Shown:
+        """Return image, truth (empty where it is not known) and prediction of a structure."""
+        rows = self.rows[self.rows["case_id"] == case.case_id]
+        row = (rows[rows["label"] == label] if "label" in rows else rows).iloc[0]
+        image, preprocessor = self.reader.read(case), self.reader.preprocessor
+        unit = preprocessor.to_unit(image)
+
+        def on_grid(file: str) -> NDArray[np.bool_]:
+            if not file:
+                return np.zeros(unit.shape[1:], dtype=bool)
+            mask = read_mask(self.folder / file, image).array == self.value_of[label]
+            return np.asarray(preprocessor.mask_to_unit(mask.astype(np.uint8), image) == 1)
+
+        steps = getattr(preprocessor.grid(image), "spacing", None)  # planes: square pixels
+        return Shown(unit, on_grid(row["truth"]), on_grid(row["prediction"]), steps)
 
 
 def sink_of(task: Task) -> Sink:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,42 @@ def read_portable(folder: Path, *, threads: int = 0) -> PortableModel:
     Raises:
         WeightsError: When a file is missing, was changed, or is of another version.
     """
+    contract = _read_contract(folder)
+    return PortableModel(
+        folder=folder,
+        task=read_task(contract["task"]),
+        reader=_reader_of(contract, folder),
+        columns=Columns(**contract["columns"]),
+        meta=contract,
+        threads=threads,
+    )
+
+
+class Preparation:
+    """From a file to the network's input, as the run had it: for programs that are not medtl.
+
+    Args:
+        folder: With `contract.json`: an exported folder, a MONAI bundle, a Hugging Face folder.
+
+    Raises:
+        WeightsError: As `read_portable`.
+    """
+
+    def __init__(self, folder: str | PathLike[str]) -> None:
+        self.reader = _reader_of(_read_contract(Path(folder)), Path(folder))
+
+    def __call__(self, file: str | PathLike[str]) -> NDArray[np.float32]:
+        """Return a standardised image `(C, *S)`; a folder is the series of a volume.
+
+        Raises:
+            ImageError: When the file cannot be read.
+        """
+        image = self.reader.read(Case("image", "image", Path(file)))
+        return self.reader.preprocessor.standardise(self.reader.preprocessor.to_unit(image))
+
+
+def _read_contract(folder: Path) -> Mapping[str, Any]:
+    """The contract of a folder, whose files are what it says."""
     contract = read_json(folder / CONTRACT)
     if not isinstance(contract, dict) or contract.get("format") != FORMAT:
         found = contract.get("format") if isinstance(contract, dict) else "no contract"
@@ -147,6 +184,11 @@ def read_portable(folder: Path, *, threads: int = 0) -> PortableModel:
                 where=name,
                 fix="Copy the folder again, or export the run again",
             )
+    return contract
+
+
+def _reader_of(contract: Mapping[str, Any], folder: Path) -> ImageReader:
+    """How a file becomes a unit image."""
     told = dict(contract["reader"])
     preprocessor: Preprocessor | VolumePreprocessor
     if told["dimensions"] == 3:
@@ -156,14 +198,7 @@ def read_portable(folder: Path, *, threads: int = 0) -> PortableModel:
         preprocessor = Preprocessor.from_dict(contract["preprocessor"], mean)
     told["limits"] = Limits(**told["limits"])
     told["labels"] = {int(value): name for value, name in told["labels"].items()}
-    return PortableModel(
-        folder=folder,
-        task=read_task(contract["task"]),
-        reader=ImageReader(preprocessor, **told),
-        columns=Columns(**contract["columns"]),
-        meta=contract,
-        threads=threads,
-    )
+    return ImageReader(preprocessor, **told)
 
 
 def amend(folder: Path, **more: Any) -> None:

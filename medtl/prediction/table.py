@@ -59,10 +59,6 @@ class TableSink:
 
     def illustrate(self, study: Evaluated, *, progress: Progress = silent) -> None:
         """Draw the most wrong and the least certain cases."""
-        import torch
-
-        from medtl.prediction.gradcam import grad_cam
-
         trained: TrainedModel[Classifier, Task] = study.trained()
         entries: list[Entry | Reading] = [
             *choose_cases(_judged(study), study.points),
@@ -74,27 +70,44 @@ class TableSink:
             nonlocal drawn
             drawn += 1
             progress("Drawing cases", drawn, len(entries))
-            unit = study.reader.preprocessor.standardise(study.unit_of(case_id))
-            extra = torch.from_numpy(trained.task.inputs([study.cases[case_id]]))
-            return grad_cam(
-                trained.model,
-                torch.from_numpy(unit)[None],
-                lambda out: trained.task.explain(out, label),
-                extra,
-            )
+            return heat_map(trained, study.unit_of(case_id), study.cases[case_id], label)
 
         def picture_of(case_id: str) -> NDArray[np.float32]:
             """The image as the network's grid shows it, at its own resolution."""
             try:
-                return _picture(study.reader, study.cases[case_id])
+                return source_picture(study.reader, study.cases[case_id])
             except MedtlError:  # the file is gone, or no picture: what was stored is shown
                 return study.unit_of(case_id)
 
         write_gallery(study.gallery, entries, unit_of=picture_of, heat_of=heat_of)
 
 
-def _picture(reader: ImageReader, case: Case) -> NDArray[np.float32]:
-    """`(C, H, W)` in [0, 1] on a grid as the network's, but of the pixels of the source."""
+def heat_map(
+    trained: TrainedModel[Classifier, Task], unit: NDArray[np.float32], case: Case, label: str
+) -> NDArray[np.float32]:
+    """Return where features raise the score of a label; see `medtl.prediction.gradcam.grad_cam`.
+
+    Args:
+        trained: The best model of a run.
+        unit: The case's unit image.
+        case: Says what the network is told besides the image.
+        label: The score to explain.
+    """
+    import torch
+
+    from medtl.prediction.gradcam import grad_cam
+
+    image = torch.from_numpy(trained.reader.preprocessor.standardise(unit))[None]
+    extra = torch.from_numpy(trained.task.inputs([case]))
+    return grad_cam(trained.model, image, lambda out: trained.task.explain(out, label), extra)
+
+
+def source_picture(reader: ImageReader, case: Case) -> NDArray[np.float32]:
+    """Return `(C, H, W)` in [0, 1] on a grid as the network's, but of the pixels of the source.
+
+    Raises:
+        MedtlError: When the file cannot be read, or holds a volume.
+    """
     preprocessor = reader.preprocessor
     if not isinstance(preprocessor, Preprocessor):
         raise MedtlError("a volume is no picture")

@@ -21,6 +21,8 @@ from pydicom.uid import (
 )
 
 from medtl.cases.leaks import content_hash
+from medtl.demo.archive import find_orthanc
+from medtl.errors import InstallationError
 from medtl.export.identity import Algorithm
 from medtl.io.read import read_image
 
@@ -34,9 +36,17 @@ def require(program: str) -> str:
     """The path of a Debian program, or a skip that says which package has it."""
     path = shutil.which(program)
     if path is None:
-        packages = {"dciodvfy": "dicom3tools", "Orthanc": "orthanc and orthanc-dicomweb"}
+        packages = {"dciodvfy": "dicom3tools"}
         pytest.skip(f"needs {program}, of the Debian package {packages[program]}")
     return path
+
+
+def require_orthanc() -> None:
+    """Skip where there is no archive to start."""
+    try:
+        find_orthanc()
+    except InstallationError as missing:
+        pytest.skip(str(missing))
 
 
 def faults(path: Path) -> list[str]:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
-import subprocess
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -14,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from export_example import ALGORITHM, faults, require, write_ct, write_radiograph
+from export_example import ALGORITHM, faults, require_orthanc, write_ct, write_radiograph
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from tiny_study import RECIPE
@@ -23,6 +20,7 @@ from typer.testing import CliRunner
 pytest.importorskip("highdicom")
 
 from medtl.cli.main import app
+from medtl.demo.archive import local_archive
 from medtl.errors import MedtlError
 from medtl.export.document import encapsulated_pdf
 from medtl.export.identity import write_object
@@ -32,62 +30,15 @@ from medtl.export.source import read_source
 from medtl.export.structured_report import Finding, structured_report
 from medtl.io.dicom.web import PASSWORD, USER, Server, fetch_study
 
-PLUGINS = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 ACCOUNT = ("ann", "secret of the test")
-STARTS_WITHIN_S = 60
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The DICOMweb address of an empty archive that only this machine can reach."""
-    program = require("Orthanc")
-    if not PLUGINS.is_file():
-        pytest.skip("needs the Debian package orthanc-dicomweb")
-    folder = tmp_path_factory.mktemp("orthanc")
-    port = free_port()
-    config = {
-        "Name": "medtl tests",
-        "StorageDirectory": str(folder / "storage"),
-        "IndexDirectory": str(folder / "storage"),
-        "Plugins": [str(PLUGINS)],
-        "HttpPort": port,
-        "HttpBindAddresses": ["127.0.0.1"],  # of later versions; RemoteAccessAllowed of this one
-        "RemoteAccessAllowed": False,
-        "DicomServerEnabled": False,
-        "AuthenticationEnabled": True,
-        "RegisteredUsers": dict([ACCOUNT]),
-        "HttpVerbose": False,
-        "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
-    }
-    (folder / "orthanc.json").write_text(json.dumps(config))
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([program, str(folder / "orthanc.json")], stdout=log, stderr=log)
-        try:
-            url = f"http://127.0.0.1:{port}/dicom-web"
-            wait_for(url, process, folder / "log")
-            yield url
-        finally:
-            process.terminate()
-            process.wait(30)
-
-
-def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + STARTS_WITHIN_S
-    while time.monotonic() < deadline:
-        assert process.poll() is None, log.read_text()[-2000:]
-        try:
-            ask(f"{url}/studies")
-        except OSError:
-            time.sleep(0.2)
-        else:
-            return
-    pytest.fail(f"Orthanc does not answer: {log.read_text()[-2000:]}")
+    require_orthanc()
+    with local_archive(tmp_path_factory.mktemp("orthanc"), dict([ACCOUNT])) as url:
+        yield url
 
 
 @pytest.fixture(autouse=True)

@@ -21,10 +21,11 @@ import netrc
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from typing import Any, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 from medtl.errors import ImageError, MedtlError, located
@@ -48,6 +49,8 @@ _UID = re.compile(r"[0-2](\.(0|[1-9][0-9]*))+")
 """PS3.5 9.1; at most 64 characters."""
 
 _IS_DICOM = re.compile(rb"^content-type:\s*application/dicom\s*(;|$)", re.I | re.M)
+
+Value = TypeVar("Value")
 
 _CHUNK_BYTES = 1 << 18
 _HEAD_BYTES = 1 << 14
@@ -147,20 +150,42 @@ def find_studies(server: Server, query: str = "") -> list[tuple[str, int]]:
     Traceback (most recent call last):
     medtl.errors.MedtlError: --dicomweb: not the address of a server; expected http(s)://host/path.
     """
-    address = checked(server.url)
     asked = "&".join(filter(None, [query, "includefield=00201208"]))
+    return _found(server, f"studies?{asked}", "0020000D", "00201208", int)
+
+
+def find_objects(server: Server, study: str) -> Counter[str]:
+    """Ask what a server has of a study: Modality (0008,0060) -> number of objects.
+
+    Args:
+        server: Where to ask.
+        study: Study Instance UID.
+
+    Raises:
+        MedtlError: As `find_studies`.
+
+    >>> find_objects(Server("pacs.example"), "1.2")
+    Traceback (most recent call last):
+    medtl.errors.MedtlError: --dicomweb: not the address of a server; expected http(s)://host/path.
+    """
+    target = f"studies/{study}/instances?includefield=00080060"
+    return Counter(kind for _, kind in _found(server, target, "00080018", "00080060", str))
+
+
+def _found(
+    server: Server, target: str, uid: str, tag: str, kind: Callable[[Any], Value]
+) -> list[tuple[str, Value]]:
+    """UID and another attribute (0 without it) of everything that a QIDO-RS request finds."""
+    address = checked(server.url)
     with located(str(address.hostname)), contextlib.closing(_connected(server, address)) as line:
         headers = {"Accept": "application/dicom+json", **authorization(address)}
-        answer = _asked(line, f"{address.path.rstrip('/')}/studies?{asked}", headers)
+        answer = _asked(line, f"{address.path.rstrip('/')}/{target}", headers)
         _refuse_status(answer.status)
         body = b"".join(_chunks(answer, server))
         try:
             found = json.loads(body or b"[]")
             return [
-                (
-                    str(one["0020000D"]["Value"][0]),
-                    int(one.get("00201208", {}).get("Value", [0])[0]),
-                )
+                (str(one[uid]["Value"][0]), kind(one.get(tag, {}).get("Value", [0])[0]))
                 for one in found
             ]
         except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
@@ -324,7 +349,7 @@ def _divided(path: Path, boundary: bytes, server: Server) -> list[Path]:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as body:
         delimiter = b"\r\n--" + boundary
         is_first = body[: len(delimiter) - 2] == delimiter[2:]  # without the line end before it
-        end = -2 if is_first else _found(body, delimiter, 0)
+        end = -2 if is_first else _delimiter_at(body, delimiter, 0)
         while body[(start := end + len(delimiter)) : start + 2] != b"--":
             if len(paths) == server.most_files:
                 raise _too_much(f"{server.most_files} files")
@@ -337,14 +362,14 @@ def _divided(path: Path, boundary: bytes, server: Server) -> list[Path]:
                     "a part of the answer is no DICOM file",
                     expected="Content-Type: application/dicom",
                 )
-            end = _found(body, delimiter, blank + 4)
+            end = _delimiter_at(body, delimiter, blank + 4)
             paths.append(path.with_name(f"part-{len(paths)}.dcm"))
             with paths[-1].open("wb") as part, memoryview(body)[blank + 4 : end] as content:
                 part.write(content)
     return paths
 
 
-def _found(body: mmap.mmap, delimiter: bytes, start: int) -> int:
+def _delimiter_at(body: mmap.mmap, delimiter: bytes, start: int) -> int:
     """Return the place of the next delimiter, which must be there."""
     place = body.find(delimiter, start)
     if place < 0:

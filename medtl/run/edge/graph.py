@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medtl.networks.segmenter import Segmenter, segmenters_in
+from medtl.networks.segmenter import segmenters_in
 from medtl.prediction.portable import IMAGE, INPUTS, SCORES
 from medtl.prediction.sink import TrainedModel
 
@@ -22,14 +22,20 @@ OPSET = 18
 """Of the graph; onnxruntime has read it since 1.14."""
 
 
-class _Scored(nn.Module):
-    """A network with the decoding of its task; of windows that are to be averaged, the logits."""
+class Scored(nn.Module):
+    """A network with the decoding of its task; of windows that are to be averaged, the logits.
 
-    def __init__(self, trained: TrainedModel[Any, Any], segmenters: list[Segmenter]) -> None:
+    Args:
+        trained: A run's best model, on the CPU.
+    """
+
+    def __init__(self, trained: TrainedModel[Any, Any]) -> None:
         super().__init__()
         self.network: Any = trained.model
-        self.windowed: Any = nn.ModuleList(one.network for one in segmenters)
+        self.segmenters = segmenters_in(trained.model)
+        self.windowed: Any = nn.ModuleList(one.network for one in self.segmenters)
         self.decode = trained.task.decode
+        self._trained = trained
 
     def forward(self, image: Tensor, inputs: Tensor | None = None) -> Tensor:
         """Return scores `(B, K)`, or logits `(B, K, *S)`."""
@@ -37,6 +43,29 @@ class _Scored(nn.Module):
             return torch.stack([network(image) for network in self.windowed]).mean(dim=0)
         scores: Tensor = self.decode(self.network(image, inputs))
         return scores
+
+    def example(self, images: int) -> tuple[Tensor, ...]:
+        """Images `(B, C, *S)` as the network takes them, and the numbers besides, if any."""
+        reader, width = self._trained.reader, self._trained.task.inputs.width
+        shape: tuple[int, ...]
+        if self.segmenters:
+            shape = (1 if reader.dimensions == 3 else 3, *self.segmenters[0].patch)
+        else:
+            preprocessor: Any = reader.preprocessor
+            shape = (preprocessor.channels, *preprocessor.grid_shape)
+        told = (torch.zeros(images, width),) if width else ()
+        return torch.rand(images, *shape), *told
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """How images of any size meet a segmenter, and what makes probabilities of its logits."""
+        if not self.segmenters:
+            return {"windows": None, "decode": "graph"}
+        one = self.segmenters[0]
+        return {
+            "windows": {"patch": list(one.patch), "stride": one.stride, "overlap": one.overlap},
+            "decode": "softmax" if self._trained.task.exclusive else "sigmoid",
+        }
 
 
 def write_graph(trained: TrainedModel[Any, Any], path: Path) -> Mapping[str, Any]:
@@ -49,26 +78,19 @@ def write_graph(trained: TrainedModel[Any, Any], path: Path) -> Mapping[str, Any
         path: The file.
 
     Returns:
-        `windows` and `decode` of the contract: how images of any size meet a segmenter, and what
-        makes probabilities of its logits.
+        `windows` and `decode` of the contract (`Scored.told`).
     """
-    segmenters = segmenters_in(trained.model)
-    preprocessor, width = trained.reader.preprocessor, trained.task.inputs.width
-    if segmenters:
-        channels, shape = (1 if trained.reader.dimensions == 3 else 3), segmenters[0].patch
-    else:
-        channels, shape = preprocessor.channels, preprocessor.grid_shape  # type: ignore[union-attr]
+    scored = Scored(trained).eval()
+    image, *told = scored.example(2)
     free = torch.export.Dim.DYNAMIC
     axes = {0: free}
     if trained.reader.dimensions == 3:
-        axes |= dict.fromkeys(range(2, 2 + len(shape)), free)
-    model = _Scored(trained, segmenters).eval()
-    told = (torch.zeros(2, width),) if width else ()
+        axes |= dict.fromkeys(range(2, image.ndim), free)
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")  # of the exporter, about its own parts
         program = torch.onnx.export(
-            model,
-            (torch.rand(2, channels, *shape), *told),
+            scored,
+            (image, *told),
             input_names=[IMAGE, INPUTS][: 1 + len(told)],
             output_names=[SCORES],
             dynamo=True,
@@ -79,13 +101,7 @@ def write_graph(trained: TrainedModel[Any, Any], path: Path) -> Mapping[str, Any
         )
     assert program is not None
     program.save(str(path))
-    if not segmenters:
-        return {"windows": None, "decode": "graph"}
-    one = segmenters[0]
-    return {
-        "windows": {"patch": list(one.patch), "stride": one.stride, "overlap": one.overlap},
-        "decode": "softmax" if trained.task.exclusive else "sigmoid",
-    }
+    return scored.told
 
 
 def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:

@@ -5,20 +5,18 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medtl import __version__
 from medtl.data.store import ImageStore, RowWriter, levels
 from medtl.errors import RunError, WeightsError
-from medtl.prediction.portable import FORMAT, GRAPH, PIXEL_MEAN, amend, read_portable
+from medtl.prediction.portable import GRAPH, amend, read_portable
 from medtl.run.edge.compress import Smaller
-from medtl.run.files import RunFiles, refuse_existing
-from medtl.storage.atomic import sha256_file, write_json, write_text
+from medtl.run.edge.papers import write_contract, write_papers
+from medtl.run.files import refuse_existing
 from medtl.types import Case, Progress, silent
 
 if TYPE_CHECKING:
@@ -33,9 +31,6 @@ PROBES = 6
 """Drawn images that graph and network are compared on."""
 
 SEXES = ("F", "M", "")
-
-KEPT = ("measures", "operating_points", "recalibrations")
-"""Of `metrics.json`: how the run did, its frozen thresholds, and what mends its probabilities."""
 
 
 def export_graph(
@@ -139,61 +134,10 @@ def _write_exact(
 
     from medtl.run.edge.graph import write_graph
 
-    told = write_graph(trained, folder / GRAPH)
-    preprocessor, reader = trained.reader.preprocessor, trained.reader
-    names = [GRAPH]
-    if preprocessor.pixel_mean is not None:
-        np.save(folder / PIXEL_MEAN, preprocessor.pixel_mean)
-        names.append(PIXEL_MEAN)
-    fields = ("voi", "color", "dimensions", "labels", "overlapping", "at_least")
-    contract = {
-        "format": FORMAT,
-        "made_by": f"medtl {__version__}",
-        "onnxruntime": onnxruntime.__version__,
-        "status": "Research use only. Not a medical device.",
-        "task": dict(trained.task.to_dict()),
-        "preprocessor": preprocessor.to_dict(),
-        "reader": {name: getattr(reader, name) for name in fields}
-        | {"limits": asdict(reader.limits)},
-        "columns": asdict(trained.columns),
-        **told,
-        "profile": trained.meta["profile"],
-        "manifest_sha256": trained.meta["manifest_sha256"],
-        "checkpoint_sha256": sha256_file(run.files.best),
-        "recipe": trained.meta["recipe"],
-        "smaller": None,
-        "files": {name: sha256_file(folder / name) for name in names},
-    }
-    files = RunFiles(folder)
-    write_json(files.contract, contract)
-    write_json(files.metrics, {key: metrics.get(key, []) for key in KEPT})
-    for name in ("model_card.md", "model_card.json"):
-        if (run.path / name).is_file():
-            shutil.copy(run.path / name, folder / name)
-    write_text(folder / "LICENSE.md", _licence(trained))
+    told = {"onnxruntime": onnxruntime.__version__, **write_graph(trained, folder / GRAPH)}
+    write_contract(trained, run, folder, told, [GRAPH])
+    write_papers(trained, run, folder, metrics)
     return read_portable(folder)
-
-
-def _licence(trained: TrainedModel[Any, Any]) -> str:
-    """What may be done with the folder, as far as it is known."""
-    model = trained.recipe.model
-    stated = "not stated"
-    if model.weights.source == "none":
-        stated = "none: the training began from random weights"
-    elif trained.reader.dimensions == 2:
-        from timm.models import get_pretrained_cfg
-
-        found = get_pretrained_cfg(model.backbone, allow_unregistered=True)
-        stated = str(getattr(found, "license", "") or "not stated")
-    return (
-        "# Licence\n\n"
-        "The preprocessing and the program that reads this folder: Apache-2.0 (medtl).\n\n"
-        f"The weights that the training began from ({model.backbone}, "
-        f"{model.weights.source}): {stated}.\n\n"
-        "The training images: what their owner allows; a model can be bound by it. State it here "
-        "before you pass the folder on.\n\n"
-        "Research use only. Not a medical device.\n"
-    )
 
 
 @contextmanager

@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 
 from medtl.data.reader import ImageReader
 from medtl.errors import MedtlError, RunError
+from medtl.prediction.gallery import grey_to_rgb, overlay
 from medtl.prediction.sink import Model
+from medtl.prediction.table import heat_map
 from medtl.run.edge.choice import model_of
 from medtl.run.predict import predict_images
 from medtl.run.service.loopback import Answer, Pages, make_server
@@ -81,7 +83,7 @@ class Desk:
             self.keep.mkdir(parents=True, exist_ok=True)
             name = str(done.frame["content_sha256"].iloc[0])[:32]
             write_json(self.keep / f"{name}.json", found)
-        picture = np.moveaxis(np.repeat(unit, 3, axis=0) if len(unit) == 1 else unit, 0, -1)
+        picture = grey_to_rgb(unit)
         found["picture"] = _png(picture)
         for row in rows:
             row["heat"] = self._heat(film, unit, picture, str(row["label"]))
@@ -93,16 +95,9 @@ class Desk:
         """The picture with Grad-CAM laid over it; "" where there is none."""
         if not self.explains:
             return ""
-        import torch
-
-        from medtl.prediction.gallery import overlay
-        from medtl.prediction.gradcam import grad_cam
-
         model: Any = self.model
-        extra = torch.from_numpy(model.task.inputs([Case("film", "film", film)]))
-        image = torch.from_numpy(model.reader.preprocessor.standardise(unit))[None]
         with contextlib.suppress(ValueError):  # a network without a map of features
-            heat = grad_cam(model.model, image, lambda out: model.task.explain(out, label), extra)
+            heat = heat_map(model, unit, Case("film", "film", film), label)
             if heat.any():
                 return _png(overlay(picture, heat))
         return ""

@@ -17,6 +17,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Protocol
@@ -50,11 +52,13 @@ class Incoming:
         uid: Its Study Instance UID, or what stands for one.
         state: Changes when the study does.
         files: Where its files lie, of a folder.
+        objects: How many there are, of a server.
     """
 
     uid: str
     state: str
     files: tuple[Path, ...] = ()
+    objects: int = 0
 
     @property
     def name(self) -> str:
@@ -142,8 +146,8 @@ class Archive:
 
     def studies(self) -> Iterator[Incoming]:
         """Yield the studies that fit the query."""
-        for uid, images in find_studies(self.server, self.query):
-            yield Incoming(uid, f"{images} instances")
+        for uid, objects in find_studies(self.server, self.query):
+            yield Incoming(uid, _instances(objects), objects=objects)
 
     def bring(self, study: Incoming, folder: Path) -> None:
         """Fetch the images."""
@@ -215,7 +219,10 @@ class Watch:
     def _handle(self, study: Incoming) -> int:
         """Bring one study to its record; 1 when it got a result."""
         path, earlier = self.out / f"{study.name}.json", self._record(study)
-        if earlier.get("state") == study.state and earlier["outcome"] != "begun":
+        if earlier.get("outcome") not in (None, "begun") and study.state in (
+            earlier.get("state"),
+            earlier.get("state_when_sent"),
+        ):
             return self._send_again(study, path, earlier)
         attempts = earlier.get("attempts", 0) if earlier.get("state") == study.state else 0
         record = {"study": study.uid, "state": study.state, "outcome": "begun", "cause": ""}
@@ -246,13 +253,7 @@ class Watch:
     def _predicted(self, study: Incoming) -> dict[str, Any]:
         """Write the table of a study; return what its record says."""
         table = check_destination(self.out / f"{study.name}.csv")
-        with TemporaryDirectory(prefix="medtl-watch-") as folder:
-            images = data = Path(folder) / "study"
-            images.mkdir()
-            self.source.bring(study, images)
-            if self.model.reader.dimensions == 3:  # the slices are one image
-                data = Path(folder) / "study.csv"
-                write_text(data, f"image,patient_id\nstudy,{study.name}\n")
+        with self._brought(study) as (_, data):
             done = predict_images(
                 self.model,
                 data,
@@ -268,21 +269,44 @@ class Watch:
             "unreadable": len(done.quarantined),
         }
 
+    @cached_property
+    def _explained(self) -> Any:
+        """The network, whose reasons can be shown; None where it is not there."""
+        has_network = self.run.files.best.is_file() and find_spec("torch") is not None
+        return self.run.trained if has_network else None
+
+    @contextmanager
+    def _brought(self, study: Incoming) -> Iterator[tuple[Path, Path]]:
+        """Yield a folder with the images of a study, and what of it is predicted."""
+        with TemporaryDirectory(prefix="medtl-watch-") as folder:
+            images = data = Path(folder) / "study"
+            images.mkdir()
+            self.source.bring(study, images)
+            if self.model.reader.dimensions == 3:  # the slices are one image
+                data = Path(folder) / "study.csv"
+                write_text(data, f"image,patient_id\nstudy,{study.name}\n")
+            yield images, data
+
     def _send_again(self, study: Incoming, path: Path, record: dict[str, Any]) -> int:
         """Store the result of a study in the archive, if that is asked for and was not done."""
         if not self.stow or record["outcome"] != "done" or record.get("sent"):
             return 0
         from medtl.io.dicom.stow import store_objects
+        from medtl.run.use.key_pictures import draw_key_pictures
 
         try:
-            with TemporaryDirectory(prefix="medtl-watch-") as place:
-                images, objects = Path(place) / "images", Path(place) / "objects"
-                images.mkdir()
-                self.source.bring(study, images)
-                table = self.out / f"{study.name}.csv"
-                self.run.export(objects, images=images, predictions=table)
+            with self._brought(study) as (images, data):
+                table, objects = self.out / f"{study.name}.csv", images.with_name("objects")
+                pictures = images.with_name("pictures")
+                if self._explained is not None:
+                    draw_key_pictures(
+                        self._explained, data, table, pictures, own=self.run.files.manifest
+                    )
+                self.run.export(objects, images=images, predictions=table, gallery=pictures)
                 sent = store_objects(Server(self.stow), sorted(objects.glob("*.dcm")))
-            write_json(path, record | {"sent": sent})
+            # What was sent into the study that is watched is no change of it.
+            after = _instances(study.objects + sent)
+            write_json(path, record | {"sent": sent, "state_when_sent": after})
             self.waiting.pop(study.name, None)
         except (MedtlError, OSError) as error:  # the same objects, once more, in the next round
             self.waiting[study.name] = str(error)
@@ -336,6 +360,11 @@ class Watch:
             )
 
         return Pages({"/": page, "/health": lambda: Answer.of(self.health())}, {})
+
+
+def _instances(objects: int) -> str:
+    """State of a study of a server, which tells no more than how many objects it has."""
+    return f"{objects} instances"
 
 
 def _is_record(path: Path) -> bool:
