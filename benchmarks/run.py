@@ -21,14 +21,15 @@ PARTS = {
     "epoch": "Pixels: a later epoch",
     "statistics": "Statistics",
     "masks": "Masks",
+    "edge": "Out of the lab",
     "startup": "Start-up",
     "staged": "Staged training",
 }
 """Module of this package -> heading of its rows."""
 
 VERSIONS = (
-    "medtl", "numpy", "torch", "timm", "pydicom", "imagecodecs", "scikit-learn", "fastai", "monai",
-    "torchxrayvision", "confidenceinterval", "python-gdcm", "scikit-image",
+    "medtl", "numpy", "torch", "onnxruntime", "timm", "pydicom", "imagecodecs", "scikit-learn",
+    "fastai", "monai", "torchxrayvision", "confidenceinterval", "python-gdcm", "scikit-image",
 )  # fmt: skip
 
 HEAD = (

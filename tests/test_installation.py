@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -13,10 +14,12 @@ from importlib import metadata
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from make_dicom import write
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from portable_folder import film, write_folder
 from table_examples import classification
 from tiny_study import write_tiny_study
 
@@ -50,7 +53,17 @@ def run(command: list[str | Path], **more: str) -> subprocess.CompletedProcess[s
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Python of a new environment with `pip install medtl` and nothing more."""
-    folder = tmp_path_factory.mktemp("core")
+    return environment(tmp_path_factory.mktemp("core"))
+
+
+@pytest.fixture(scope="module")
+def with_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of a new environment with `pip install 'medtl[onnx]'` and nothing more."""
+    return environment(tmp_path_factory.mktemp("onnx"), "[onnx]")
+
+
+def environment(folder: Path, extra: str = "") -> Path:
+    """Install medtl into a new environment, or skip where nothing can be installed."""
     python = folder / "venv" / "bin" / "python"
     usual = {"XDG_CACHE_HOME": str(Path.home() / ".cache")}  # of the installer, not of medtl
     uv = shutil.which("uv") or str(ROOT / ".tools" / "uv" / "bin" / "uv")
@@ -66,7 +79,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT / "medtl", folder / "source" / "medtl")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder / "source")
-    done = run([*install, folder / "source"], **usual)
+    done = run([*install, f"{folder / 'source'}{extra}"], **usual)
     assert done.returncode == 0, done.stderr
     return python
 
@@ -179,3 +192,23 @@ def test_setup_installs_everything() -> None:
         *(extras_of(name) for name in ("train", "volumes", "keras", "search", "export", "edge"))
     )
     assert "extras=${1:-all,dev}" in (ROOT / ".ci" / "setup").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_an_exported_folder_predicts_in_an_environment_without_torch(
+    with_onnx: Path, tmp_path: Path
+) -> None:
+    folder, films = write_folder(tmp_path / "edge"), tmp_path / "films"
+    films.mkdir()
+    for number, value in enumerate((20, 240)):
+        write(films / f"{number}.dcm", film(value), Modality="DX")
+    (films / "broken.dcm").write_bytes(b"DICM" * 40)
+    asked = "import importlib.util as i; print([n for n in ('torch', 'cv2') if i.find_spec(n)])"
+    assert run([with_onnx, "-c", asked], PYTHONPATH="").stdout == "[]\n"
+    words = ["predict", folder, films, "--out", tmp_path / "out.csv"]
+    done = run([with_onnx.with_name("medtl"), *words], PYTHONPATH="")
+    assert done.returncode == 0, done.stderr
+    table = pd.read_csv(tmp_path / "out.csv").set_index("file")
+    assert table["decision"].to_dict() == {"0.dcm": 0, "1.dcm": 1}
+    quality = json.loads((tmp_path / "out.quality.json").read_text())
+    assert len(quality["quarantined"]) == 1

@@ -165,6 +165,8 @@ def demo(
 ) -> None:
     """Draw synthetic images and run the whole chain on them, offline, to a report."""
     if pacs:
+        if resume or patients is not None or task != "classification":
+            raise MedtlError("--pacs trains its own models", expected="--out and nothing else")
         show_clinic(out)
         return
     from medtl.demo.demonstration import run_demo

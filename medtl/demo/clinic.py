@@ -85,13 +85,13 @@ def _series(folder: Path) -> Sequence[Path]:
 SERVICES = (
     Service(
         "chest", "classification", 40,
-        ("image.size=96", "finetune.stages=[{name: head, train: head, epochs: 4, lr: 5e-3}]"),
-        "StudyDescription=SYNTHETIC%20chest%20phantom", _films, ("SR", "OT"),
+        ("image.size=96", "finetune.stages=[{name: head, train: head, epochs: 3, lr: 5e-3}]"),
+        "StudyDescription=*chest*", _films, ("SR", "OT"),
     ),
     Service(
         "abdomen", "segmentation", 24,
-        ("finetune.stages=[{name: scratch, train: all, epochs: 24, lr: 5e-3, warmup_epochs: 1}]",),
-        "StudyDescription=SYNTHETIC%20abdomen%20phantom", _series, ("SEG", "SR", "OT"),
+        ("finetune.stages=[{name: scratch, train: all, epochs: 16, lr: 5e-3, warmup_epochs: 1}]",),
+        "StudyDescription=*abdomen*", _series, ("SEG", "SR", "OT"),
     ),
 )  # fmt: skip
 

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from tiny_study import RECIPE, write_tiny_study
 
 pytest.importorskip("onnxscript")
 
 from medtl.cases.columns import Columns
 from medtl.errors import RunError
+from medtl.prediction.portable import Preparation
 from medtl.prediction.sink import TrainedModel
 from medtl.recipe.schema import parse_recipe
 from medtl.run.build import build_contract, build_network, build_reader
 from medtl.run.chain import run_study
 from medtl.run.check import read_recipe
 from medtl.run.edge.compress import Smaller
+from medtl.run.edge.graph import Scored
+from medtl.run.edge.layouts import _write_bundle, _write_hub, export_layout
 from medtl.run.edge.write import ALLOWED, _write_exact, compare_with, export_graph
 from medtl.run.files import RunFiles
 from medtl.run.folder import Run
@@ -111,3 +116,96 @@ def test_a_run_predicts_by_its_graph_as_by_its_network(run: Run, tmp_path: Path)
     assert Run(folder).predict(images).images == len(after)
     with pytest.raises(RunError, match="not the images of the run"):
         export_graph(run, tmp_path / "other", Smaller(int8=True, images=images))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", [PLANE, VOLUME], ids=["plane", "volume"])
+def test_monai_reads_the_bundle_of_masks(text: str, tmp_path: Path) -> None:
+    trained = untrained(text)
+    folder = bundle(trained, tmp_path)
+    parser = parsed(folder)
+    images = torch.rand(1, *Scored(trained).example(1)[0].shape[1:])
+    ours = trained.model.eval()(images)
+    theirs = parser.get_parsed_content("inferer")(images, parser.get_parsed_content("network_def"))
+    np.testing.assert_allclose(theirs.detach(), ours.detach(), atol=1e-5)
+    after = parser.get_parsed_content("postprocessing")(theirs[0].detach())
+    np.testing.assert_allclose(after, trained.task.decode(ours)[0].detach(), atol=1e-5)
+    assert_described(folder)
+
+
+def bundle(trained: TrainedModel[Any, Any], place: Path) -> Path:
+    """The bundle of an untrained network, without a run about it."""
+    files = RunFiles(place / "run")
+    files.checkpoints.mkdir(parents=True)
+    files.best.write_bytes(b"weights")
+    stored = {"study": {"title": "A study"}, "image": {"modality": "cxr"}}
+    run: Any = SimpleNamespace(files=files, path=files.folder, stored_recipe=stored)
+    folder = place / "bundle"
+    folder.mkdir()
+    _write_bundle(trained, run, folder)
+    return folder
+
+
+def parsed(folder: Path) -> Any:
+    """The configuration as MONAI understands it."""
+    from monai.bundle import ConfigParser
+
+    parser = ConfigParser()
+    parser.read_config(folder / "configs" / "inference.json")
+    parser["bundle_root"] = str(folder)
+    return parser
+
+
+def assert_described(folder: Path) -> None:
+    """MONAI runs the network on what the metadata say; other metadata are refused."""
+    from monai.bundle import verify_net_in_out
+
+    meta, config = (str(folder / "configs" / f"{n}.json") for n in ("metadata", "inference"))
+    asked = {"config_file": config, "device": "cpu", "bundle_root": str(folder)}
+    verify_net_in_out("network_def", meta_file=meta, **asked)
+    told = json.loads(Path(meta).read_text())
+    told["network_data_format"]["outputs"]["pred"]["num_channels"] += 1
+    Path(meta).write_text(json.dumps(told))
+    with pytest.raises(ValueError, match="doesn't match"):
+        verify_net_in_out("network_def", meta_file=meta, **asked)
+
+
+@pytest.mark.slow
+def test_monai_and_the_hub_read_what_is_exported(run: Run, tmp_path: Path) -> None:
+    images = sorted((run.path.parent / "data" / "images").iterdir())[:3]
+    expected = run.predict(run.path.parent / "data" / "images").frame.set_index("file")["y_score"]
+
+    folder = export_layout(run, tmp_path / "bundle", "monai")
+    score = parsed(folder).get_parsed_content("score")
+    for image in images:
+        assert float(score(str(image))) == pytest.approx(expected[image.name], abs=ALLOWED)
+    assert_described(folder)
+
+    folder = export_layout(run, tmp_path / "hub", "hugging-face")
+    import timm
+    from huggingface_hub.repocard import metadata_load
+
+    network = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    prepared = Preparation(folder)
+    for image in images:
+        logit = float(network(torch.from_numpy(prepared(image))[None]))
+        assert 1 / (1 + np.exp(-logit)) == pytest.approx(expected[image.name], abs=ALLOWED)
+    assert metadata_load(folder / "README.md")["library_name"] == "timm"
+    assert (folder / "LICENSE.md").is_file()
+    with pytest.raises(RunError, match="not empty"):
+        export_layout(run, folder, "hugging-face")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", TASKS, ids=["bone age", "plane", "volume"])
+def test_the_hub_holds_the_checkpoint_of_what_timm_does_not_know(text: str, tmp_path: Path) -> None:
+    trained = untrained(text)
+    files = RunFiles(tmp_path / "run")
+    files.checkpoints.mkdir(parents=True)
+    files.best.write_bytes(b"weights")
+    stored = {"image": {"modality": "cxr"}}
+    run: Any = SimpleNamespace(files=files, path=files.folder, stored_recipe=stored)
+    _write_hub(trained, run, tmp_path)
+    assert (tmp_path / "model.safetensors").read_bytes() == b"weights"
+    assert json.loads((tmp_path / "config.json").read_text())["library"] == "medtl"
+    assert "library_name: medtl" in (tmp_path / "README.md").read_text()

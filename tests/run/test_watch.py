@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from medtl.errors import MedtlError, RunError
 from medtl.io.dicom.web import Server, find_studies
 from medtl.run.folder import Run
 from medtl.run.service import watch as module
-from medtl.run.service.watch import ATTEMPTS, Archive, Folder, Watch, source_of
+from medtl.run.service.watch import ATTEMPTS, Archive, Folder, Incoming, Watch, source_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -140,6 +141,33 @@ def test_a_source_that_is_gone_is_said(watched: Watch, tmp_path: Path) -> None:
         source_of("incoming", "Modality=CR")
     with pytest.raises(RunError, match="results go back as DICOM from a run alone"):
         Watch(watched.run, watched.source, tmp_path / "o", stow="http://127.0.0.1/dicom-web")
+
+
+def test_what_was_sent_is_no_change_of_the_study(
+    watched: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = next(iter(watched.source.studies()))
+
+    class Server:
+        """An archive with one study of so many objects."""
+
+        objects = 2
+
+        def studies(self) -> Iterator[Incoming]:
+            yield replace(one, state=f"{self.objects} instances", objects=self.objects)
+
+        bring = watched.source.bring
+
+    watched.source, watched.stow = Server(), "http://127.0.0.1/dicom-web"
+    monkeypatch.setattr(Run, "export", lambda *_, **__: None)
+    monkeypatch.setattr("medtl.io.dicom.stow.store_objects", lambda *_: 3)
+    assert watched.round() == 1
+    assert watched.health()["sent"] == 1
+    Server.objects = 5
+    assert watched.round() == 0
+    Server.objects = 6  # control: another image has come
+    assert watched.round() == 1
+    assert records(watched)["1.2.1"]["state_when_sent"] == "9 instances"
 
 
 def test_two_watches_do_not_share_a_folder(watched: Watch) -> None:

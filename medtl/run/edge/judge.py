@@ -17,6 +17,7 @@ from medtl.data.reader import decode_cases
 from medtl.errors import RunError
 from medtl.evaluation.model_comparison import compare, compare_models
 from medtl.evaluation.overlaps import overlap_table
+from medtl.metrics.ranking import auroc
 from medtl.metrics.readers.paired_shares import noninferiority
 from medtl.prediction.portable import GRAPH, IMAGE, INPUTS, PortableModel, amend, read_portable
 from medtl.run.edge.compress import Feed, Smaller, prune, quantise
@@ -74,7 +75,11 @@ def shrink_and_judge(run: Run, folder: Path, smaller: Smaller, *, progress: Prog
             for name, model in models.items()
         }
         rows = [_cost(name, model, cases) for name, model in models.items()]
-        found = {"graphs": rows, "differences": _differences(run, exact, tables, smaller.margin)}
+        found = {
+            "graphs": rows,
+            "levels": [*_levels(exact, tables, run.thresholds)],
+            "differences": _differences(run, exact, tables, smaller.margin),
+        }
     write_json(folder / "edge.json", found)
     write_text(folder / "edge.md", _page(found, smaller))
 
@@ -122,6 +127,31 @@ def _predicted(
         model, images, out, own=run.files.manifest, thresholds={}, progress=progress
     ).frame
     return done if "y_score" in done else overlap_table(done, out)
+
+
+def _levels(
+    model: PortableModel, tables: Mapping[str, pd.DataFrame], cuts: Mapping[str, float]
+) -> Iterator[dict[str, Any]]:
+    """How well each graph does on the test cases: AUROC and sensitivity, Dice, or the error."""
+    watched = model.task.watched
+    for name, table in tables.items():
+        test = table[table["split"] == "test"]
+        for label, rows in test.groupby("label", sort=False):
+            found = {}
+            if watched == "auroc":
+                known = rows[rows["y_true"].isin([0, 1])]
+                sick = known[known["y_true"] == 1]
+                found["auroc"] = auroc(known["y_true"], known["y_score"]).value
+                if label in cuts and len(sick):
+                    found["sensitivity"] = float((sick["y_score"] >= cuts[str(label)]).mean())
+            elif watched in rows:
+                found[watched] = float(rows[watched].mean())
+            elif "y_true" in rows:
+                found[watched] = float((rows["y_score"] - rows["y_true"]).abs().mean())
+            yield from (
+                {"graph": name, "label": label, "measure": measure, "value": value}
+                for measure, value in found.items()
+            )
 
 
 def _differences(
@@ -208,6 +238,17 @@ def _page(found: Mapping[str, Any], smaller: Smaller) -> str:
         lines.append(
             f"| {row['graph']} | {row['bytes'] / 1e6:.1f} | {row['ms_batch_1']:.1f} | {eight} |"
         )
+    if found["levels"]:
+        lines += [
+            "",
+            "On the test cases:",
+            "",
+            "| label | measure | graph | value |",
+            "|---|---|---|--:|",
+        ]
+    for row in found["levels"]:
+        value = "not estimable" if row["value"] is None else f"{row['value']:.4f}"
+        lines.append(f"| {row['label']} | {row['measure']} | {row['graph']} | {value} |")
     if found["differences"]:
         lines += [
             "",
