@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ import medtl
 from medtl.errors import PredictionsError
 from medtl.export.identity import Algorithm
 from medtl.export.structured_report import Finding
-from medtl.storage.atomic import sha256_file
+from medtl.storage.atomic import read_json, sha256_file
 from medtl.storage.tables import read_table
 
 Row = Mapping[str, str]
@@ -52,8 +52,7 @@ class RunResults:
         manifest: Table of the cases with the hashes of their images.
         predictions: Table of the predictions.
         thresholds: Label -> frozen threshold.
-        gallery: Folder of the pictures of the cases to export.
-        pictures: The entries of its list.
+        pictures: List of pictures of the cases to export, beside them; None, or not there: none.
         environment: What the run was made with; may be empty.
         checkpoint: The best model; it may be gone.
         probabilities: (case, label) of `predictions` -> mended probability, where there is one.
@@ -64,8 +63,7 @@ class RunResults:
     manifest: Path
     predictions: Path
     thresholds: Mapping[str, float]
-    gallery: Path
-    pictures: Sequence[Mapping[str, Any]]
+    pictures: Path | None
     environment: Mapping[str, Any]
     checkpoint: Path
     probabilities: Mapping[tuple[str, str], float] = field(default_factory=dict)
@@ -170,9 +168,12 @@ def _mask(name: str, table: Path) -> Path:
 def _pictures(run: RunResults) -> dict[str, list[tuple[str, Path]]]:
     """Case id -> (finding, picture with heat map) of the gallery."""
     found: dict[str, list[tuple[str, Path]]] = defaultdict(list)
-    for entry in run.pictures:
+    if run.pictures is None or not run.pictures.is_file():
+        return found
+    for entry in read_json(run.pictures):
         name = Path(entry.get("overlay") or entry["image"]).name
-        found[entry["case_id"]].append((str(entry.get("label", "")), run.gallery / name))
+        place = run.pictures.with_name(name)
+        found[entry["case_id"]].append((str(entry.get("label", "")), place))
     return found
 
 

@@ -133,8 +133,8 @@ def write_pictures(
     drawn: Iterable[Drawn],
     *,
     ending: str,
-) -> None:
-    """Write a picture and an overlay per case as PNG without any metadata, and `gallery.json`.
+) -> Path:
+    """Write a picture and an overlay per case as PNG without any metadata; return their list.
 
     Args:
         folder: Made when missing.
@@ -155,6 +155,7 @@ def write_pictures(
             Image.fromarray(pixels).save(folder / str(names[place]))
         listed.append({**entry, "image": names[0], "overlay": names[1]})
     write_json(folder / "gallery.json", listed)
+    return folder / "gallery.json"
 
 
 def _thin(entries: list[Entry], limit: int) -> list[Entry]:

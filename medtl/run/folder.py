@@ -405,8 +405,7 @@ class Run:
     ) -> Exported:
         """Write the results as DICOM objects of the patients and studies they are about.
 
-        Arguments and errors as `medtl.export.objects.export_results`; `gallery` is a folder of
-        pictures of `predictions`, as `medtl.run.use.key_pictures` draws them.
+        Arguments and errors as `medtl.export.objects.export_results`; `gallery`: key pictures.
         """
         from medtl.export.objects import export_results
         from medtl.export.results import RunResults
@@ -415,17 +414,13 @@ class Run:
         for file in (files.recipe, files.manifest, files.predictions):
             self._reached(file, "its end")
         exams = (self.stored_recipe.get("data") or {}).get("exam_score")
-        shown = gallery or files.gallery
-        listed = shown / files.gallery_list.name
-        has_pictures = listed.is_file() and (gallery is not None or predictions is None)
         results = RunResults(
             folder=self.path,
             recipe=self.stored_recipe,
             manifest=files.manifest,
             predictions=files.predictions,
             thresholds=self.thresholds,
-            pictures=read_json(listed) if has_pictures else [],
-            gallery=shown,
+            pictures=files.gallery_list if predictions is None else gallery,
             environment=self.environment if files.environment.is_file() else {},
             checkpoint=files.best,
             probabilities=own_probabilities(self.predictions, self.recalibrations, exams),

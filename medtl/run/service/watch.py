@@ -297,12 +297,11 @@ class Watch:
         try:
             with self._brought(study) as (images, data):
                 table, objects = self.out / f"{study.name}.csv", images.with_name("objects")
-                pictures = images.with_name("pictures")
-                if self._explained is not None:
-                    draw_key_pictures(
-                        self._explained, data, table, pictures, own=self.run.files.manifest
-                    )
-                self.run.export(objects, images=images, predictions=table, gallery=pictures)
+                shown = self._explained and draw_key_pictures(
+                    self._explained, data, table, images.with_name("pictures"),
+                    own=self.run.files.manifest,
+                )  # fmt: skip
+                self.run.export(objects, images=images, predictions=table, gallery=shown)
                 sent = store_objects(Server(self.stow), sorted(objects.glob("*.dcm")))
             # What was sent into the study that is watched is no change of it.
             after = _instances(study.objects + sent)

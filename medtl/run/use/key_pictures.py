@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 def draw_key_pictures(
     trained: TrainedModel[Any, Any], data: Path, table: Path, folder: Path, *, own: Path
-) -> None:
-    """Draw the predictions of a table into a folder, which `Run.export` takes as its gallery.
+) -> Path:
+    """Draw the predictions of a table; return the list of pictures, a gallery for `Run.export`.
 
     Args:
         trained: The best model of a run, which made the predictions.
@@ -42,7 +42,7 @@ def draw_key_pictures(
         drawn = _heat_maps(trained, reader, manifest.cases, read_predictions(table))
     else:
         drawn = _outlines(MasksShown(table, reader), manifest.cases)
-    write_pictures(folder, drawn, ending="key")
+    return write_pictures(folder, drawn, ending="key")
 
 
 def _heat_maps(
