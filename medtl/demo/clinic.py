@@ -90,7 +90,7 @@ SERVICES = (
     ),
     Service(
         "abdomen", "segmentation", 24,
-        ("finetune.stages=[{name: scratch, train: all, epochs: 16, lr: 5e-3, warmup_epochs: 1}]",),
+        ("finetune.stages=[{name: scratch, train: all, epochs: 10, lr: 1e-2, warmup_epochs: 1}]",),
         "StudyDescription=*abdomen*", _series, ("SEG", "SR", "OT"),
     ),
 )  # fmt: skip

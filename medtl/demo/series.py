@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
@@ -61,7 +62,7 @@ def write_mr_series(folder: Path, volume: Image, patient_id: str, *, entropy: st
     return paths
 
 
-def _mr_image(pixels: np.ndarray) -> Dataset:  # type: ignore[type-arg]
+def _mr_image(pixels: NDArray[np.uint16]) -> Dataset:
     """Pixels `(rows, columns)`, and what an MR image has to say."""
     image = Dataset()
     image.SOPClassUID, image.Modality = MRImageStorage, "MR"

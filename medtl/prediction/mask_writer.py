@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from medtl.cases.predictions import mask_labels, read_predictions, write_predictions
+from medtl.cases.predictions import mask_labels, write_predictions
 from medtl.data.reader import ImageReader
 from medtl.errors import RunError
 from medtl.io.masks import read_mask, write_mask
@@ -25,6 +25,7 @@ from medtl.prediction.sink import Evaluated, Model, Sink
 from medtl.prediction.table import TableSink
 from medtl.storage.atomic import write_text
 from medtl.storage.filenames import file_name
+from medtl.storage.tables import read_table
 from medtl.storage.yaml import dump_yaml
 from medtl.tasks.protocols import Task
 from medtl.tasks.structures import Structures
@@ -176,8 +177,11 @@ class MasksShown:
     """
 
     def __init__(self, predictions: Path, reader: ImageReader) -> None:
+        import pandas as pd
+
         self.reader, self.folder = reader, predictions.parent
-        self.rows = read_predictions(predictions)
+        table = read_table(predictions)  # of new images too, which have no split
+        self.rows = pd.DataFrame(table.rows, columns=list(table.columns))
         self.value_of = {name: value for value, name in mask_labels(predictions).items()}
 
     def __call__(self, case: Case, label: str) -> Shown:

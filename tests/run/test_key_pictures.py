@@ -43,7 +43,7 @@ def test_the_outline_of_a_mask_is_drawn(tmp_path: Path) -> None:
         mask = np.zeros((64, 64), np.uint8)
         mask[20:40, 20:40] = name == "seen"
         Image.fromarray(mask).save(tmp_path / f"{name}.png")
-        rows.append(f"{case_id},{case_id},test,,{name}.png,")
+        rows.append(f"{case_id},{case_id},,,{name}.png,")
     table = tmp_path / "table.csv"
     table.write_text("\n".join(rows) + "\n")
     table.with_suffix(".yaml").write_text("labels: {1: lung}\n")

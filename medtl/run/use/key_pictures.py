@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medtl.cases.predictions import read_predictions
 from medtl.data.reader import ImageReader, read_in_parts
 from medtl.prediction.gallery import Drawn, grey_to_rgb, overlay, write_pictures
 from medtl.prediction.mask_writer import MasksShown
@@ -18,6 +17,7 @@ from medtl.prediction.overlays import draw_case
 from medtl.prediction.sink import PREDICT_BATCH, TrainedModel
 from medtl.prediction.table import heat_map, source_picture
 from medtl.run.predict import find_cases
+from medtl.storage.tables import read_table
 from medtl.types import Case
 
 if TYPE_CHECKING:
@@ -39,10 +39,19 @@ def draw_key_pictures(
     manifest, _ = find_cases(own, data, trained)
     reader = replace(trained.reader, root=manifest.root)
     if trained.task.encode is None:
-        drawn = _heat_maps(trained, reader, manifest.cases, read_predictions(table))
+        drawn = _heat_maps(trained, reader, manifest.cases, _scores(table))
     else:
         drawn = _outlines(MasksShown(table, reader), manifest.cases)
     return write_pictures(folder, drawn, ending="key")
+
+
+def _scores(table: Path) -> pd.DataFrame:
+    """The rows of a table; those of new images have no split."""
+    import pandas as pd
+
+    read = read_table(table)
+    rows = pd.DataFrame(read.rows, columns=list(read.columns))
+    return rows.assign(y_score=rows["y_score"].astype(float))
 
 
 def _heat_maps(
