@@ -13,11 +13,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from medtl.demo.archive import find_orthanc, local_archive
 from medtl.demo.chest import write_chest_study
 from medtl.demo.demonstration import Kind, run_demo
+from medtl.demo.mr_series import write_mr_series
 from medtl.demo.organ import draw_volume
-from medtl.demo.series import write_mr_series
+from medtl.demo.orthanc import find_orthanc, local_archive
 from medtl.errors import RunError
 from medtl.io.dicom.stow import store_objects
 from medtl.io.dicom.web import Server, find_objects, find_studies

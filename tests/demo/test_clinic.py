@@ -15,11 +15,11 @@ from pydicom import dcmread
 from typer.testing import CliRunner
 
 from medtl.cli.main import app
-from medtl.demo import archive as module
-from medtl.demo.archive import local_archive
+from medtl.demo import orthanc as module
 from medtl.demo.clinic import SERVICES, Served, _refuse_incomplete
+from medtl.demo.mr_series import WHITE, write_mr_series
 from medtl.demo.organ import draw_volume
-from medtl.demo.series import WHITE, write_mr_series
+from medtl.demo.orthanc import local_archive
 from medtl.errors import InstallationError, RunError
 from medtl.io.dicom.web import Server, find_objects, find_studies
 from medtl.io.read import read_image

@@ -21,7 +21,7 @@ from pydicom.uid import (
 )
 
 from medtl.cases.leaks import content_hash
-from medtl.demo.archive import find_orthanc
+from medtl.demo.orthanc import find_orthanc
 from medtl.errors import InstallationError
 from medtl.export.identity import Algorithm
 from medtl.io.read import read_image

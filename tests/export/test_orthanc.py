@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 pytest.importorskip("highdicom")
 
 from medtl.cli.main import app
-from medtl.demo.archive import local_archive
+from medtl.demo.orthanc import local_archive
 from medtl.errors import MedtlError
 from medtl.export.document import encapsulated_pdf
 from medtl.export.identity import write_object

@@ -23,8 +23,8 @@ from medtl.run.build import build_contract, build_network, build_reader
 from medtl.run.chain import run_study
 from medtl.run.check import read_recipe
 from medtl.run.edge.compress import Smaller
+from medtl.run.edge.foreign import _write_bundle, _write_hub, export_layout
 from medtl.run.edge.graph import Scored
-from medtl.run.edge.layouts import _write_bundle, _write_hub, export_layout
 from medtl.run.edge.write import ALLOWED, _write_exact, compare_with, export_graph
 from medtl.run.files import RunFiles
 from medtl.run.folder import Run
