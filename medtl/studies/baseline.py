@@ -55,7 +55,7 @@ def logistic_scores(
     inner = StratifiedGroupKFold(INNER_FOLDS, shuffle=True, random_state=seed)
     strengths = {"logisticregression__C": STRENGTHS}
     model = _tuned(LogisticRegression(max_iter=5000), strengths, "roc_auc", inner)
-    # In 32 bits the search for the optimum can end without reaching it, from one machine to another.
+    # In 32 bits the search for the optimum can end without reaching it, on one machine or another.
     doubles = features.astype(np.float64)
     model.fit(doubles[rows], truth[rows].astype(int), groups=np.asarray(groups)[rows])
     return np.asarray(model.predict_proba(doubles)[:, 1])
