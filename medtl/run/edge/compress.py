@@ -5,6 +5,7 @@ Both look at training images, never at those that judge the result.
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -134,6 +135,7 @@ def quantise(path: Path, feeds: Sequence[Feed]) -> None:
 
     with TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder) / path.name
+        logging.disable(logging.WARNING)  # advice about graphs that are not folded, which this is
         quantised(
             str(path),
             str(made),
@@ -143,6 +145,7 @@ def quantise(path: Path, feeds: Sequence[Feed]) -> None:
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
         )
+        logging.disable(logging.NOTSET)
         made.replace(path)
 
 
