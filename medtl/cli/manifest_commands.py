@@ -77,6 +77,26 @@ def manifest_import(
         print(note)
 
 
+@manifest_app.command("features")
+def manifest_features(
+    table: Annotated[Path, typer.Argument(help="vectors: .parquet, .csv, .tsv or .npz")],
+    labels: Annotated[Path, typer.Option(help="sheet with patients and labels")],
+    key: Annotated[str, typer.Option(help="column of both, by which they belong together")],
+    out: Annotated[Path, typer.Option("--out", help="manifest to write; the vectors lie beside")],
+    columns: Annotated[
+        str | None, typer.Option(help="names of the features, 'f*'; default: all but the key")
+    ] = None,
+) -> None:
+    """Write a manifest of embeddings made elsewhere, for a recipe with backbone: features."""
+    from medtl.cases.intake.embeddings import join_features, write_features
+
+    found = join_features(table, labels, key, columns)
+    write_features(found, out)
+    print(f"{len(found.rows)} rows: {out}, {out.with_suffix('.npy').name}")
+    for note in found.notes:
+        print(note)
+
+
 @manifest_app.command("layouts")
 def manifest_layouts(
     name: Annotated[str | None, typer.Argument(help="of a data set, for all that is known")] = None,

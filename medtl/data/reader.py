@@ -22,6 +22,8 @@ from medtl.io.dicom.sop_classes import NO_IMAGES
 from medtl.io.masks import read_mask
 from medtl.io.pairs import Mask
 from medtl.io.read import read_image
+from medtl.io.vectors import read_features
+from medtl.preprocess.feature_scaler import FeatureScaler
 from medtl.preprocess.pipeline import Preprocessor
 from medtl.preprocess.volume import VolumePreprocessor
 from medtl.types import Case, Image
@@ -63,14 +65,14 @@ class ImageReader:
         voi: Whether the file's own VOI LUT or window is applied.
         color: "grey" or "rgb".
         root: Folder that messages name files relative to.
-        dimensions: Of the images the network takes, 2 or 3.
+        dimensions: Of the images the network takes, 2 or 3; 1 for features made elsewhere.
         labels: Value in the masks -> name of the structure.
         overlapping: Whether structures may overlap: masks then have a plane for each.
         at_least: Pixels of the longer side that JPEG and JPEG 2000 may be decoded at; None: whole.
         limits: What one file may cost.
     """
 
-    preprocessor: Preprocessor | VolumePreprocessor
+    preprocessor: Preprocessor | VolumePreprocessor | FeatureScaler
     voi: bool = False
     color: Literal["grey", "rgb"] = "grey"
     root: Path | None = None
@@ -80,6 +82,25 @@ class ImageReader:
     at_least: int | None = None
     limits: Limits = DEFAULT_LIMITS
 
+    @property
+    def features(self) -> int:
+        """Numbers of a vector that stands for an image; 0 for images."""
+        return self.preprocessor.features if isinstance(self.preprocessor, FeatureScaler) else 0
+
+    def require_images(self) -> Preprocessor | VolumePreprocessor:
+        """Return the preprocessing, where it is of images and not of features made elsewhere.
+
+        Raises:
+            RunError: When it is of features.
+        """
+        if isinstance(self.preprocessor, FeatureScaler):
+            raise RunError(
+                f"the run was trained on {self.features} features made elsewhere",
+                expected="a run of images",
+                fix="Do it with the network that made the features",
+            )
+        return self.preprocessor
+
     def read(self, case: Case) -> Image:
         """The image of one case in real-world units.
 
@@ -87,6 +108,8 @@ class ImageReader:
             ImageError: When the file cannot or must not be read, shows no patient (a segmentation,
                 a dose), or has other dimensions.
         """
+        if self.dimensions == 1:
+            return read_features(case.image, case.frame, root=self.root)
         image = read_image(
             case.image,
             root=self.root,
@@ -159,7 +182,7 @@ def decode_cases(
     Returns:
         The store of the readable cases in the order of `cases`, and one record per case.
     """
-    units = RowWriter(np.uint16, file)
+    units = _row_writer(reader, file)
     has_masks = encode is not None
     beside = None if file is None else file.with_name(f"{file.name}_masks")
     masks = RowWriter(np.uint8, beside if has_masks else None)
@@ -171,7 +194,7 @@ def decode_cases(
             pool, lambda case: _decode(case, reader, encode), cases, ahead=4 * threads
         ):
             if unit is not None:
-                units.append(levels(unit))
+                units.append(unit if units.dtype is np.float32 else levels(unit))
                 readable.append(record.case_id)
             if mask is not None:
                 masks.append(mask)
@@ -197,11 +220,11 @@ def read_in_parts(
         ahead = 2 if reader.dimensions == 3 else 2 * size + threads
         read = in_order(pool, lambda case: _decode(case, reader, None), cases, ahead=ahead)
         for part in np.array_split(np.arange(len(cases)), number):
-            units, records = RowWriter(np.uint16), list[ReadRecord]()
+            units, records = _row_writer(reader), list[ReadRecord]()
             for unit, _, record in islice(read, len(part)):
                 records.append(record)
                 if unit is not None:
-                    units.append(levels(unit))
+                    units.append(unit if units.dtype is np.float32 else levels(unit))
             readable = tuple(record.case_id for record in records if not record.cause)
             yield ImageStore(readable, units.rows()), records
 
@@ -228,6 +251,11 @@ def in_order(
     finally:
         for waiting in begun:
             waiting.cancel()
+
+
+def _row_writer(reader: ImageReader, file: Path | None = None) -> RowWriter:
+    """What collects the unit images: in levels, but of features the numbers themselves."""
+    return RowWriter(np.float32 if reader.dimensions == 1 else np.uint16, file)
 
 
 def _cores() -> int:
@@ -268,7 +296,7 @@ def _decode(
         unit = reader.preprocessor.to_unit(image)
         if encode is not None:
             drawn = reader.read_mask(case, image)
-            mask = reader.preprocessor.mask_to_unit(encode(drawn.array), image)
+            mask = reader.require_images().mask_to_unit(encode(drawn.array), image)
             flags = drawn.flags
     except ImageError as error:
         # Without the file's name, which may name a person; `manifest whois` knows the path.

@@ -47,11 +47,11 @@ class RowWriter:
     """Collects rows, in a file when one is given; `rows` returns them.
 
     Attributes:
-        dtype: Of every row.
+        dtype: Of every row: levels of an image, a mask, or features.
         file: Where to put them, or None for memory.
     """
 
-    dtype: type[np.uint8 | np.uint16]
+    dtype: type[np.uint8 | np.uint16 | np.float32]
     file: Path | None = None
     _digest: Any = field(default_factory=hashlib.sha256)
     _shapes: list[tuple[int, ...]] = field(default_factory=list)
@@ -94,7 +94,7 @@ class ImageStore:
 
     Attributes:
         case_ids: The case of each row.
-        units: `(C, *S)` uint16 a row, `LEVELS` is 1.0.
+        units: `(C, *S)` uint16 a row, `LEVELS` is 1.0; of features `(1, D)` float32.
         masks: `(*S)` or `(K, *S)` uint8 a row on the same grid, or None without masks.
     """
 
@@ -103,8 +103,10 @@ class ImageStore:
     masks: Rows | None = None
 
     def unit(self, row: int) -> NDArray[np.float32]:
-        """`(C, *S)` float32 in [0, 1]."""
-        return np.asarray(self.units[row], dtype=np.float32) / np.float32(LEVELS)
+        """`(C, *S)` float32 in [0, 1], or features `(1, D)` as they are."""
+        stored = self.units[row]
+        unit = np.asarray(stored, dtype=np.float32)
+        return unit / np.float32(LEVELS) if stored.dtype == np.uint16 else unit.copy()
 
     def mask(self, row: int) -> NDArray[np.uint8]:
         """`(*S)` labels, or `(K, *S)` of 0 and 1 where structures may overlap.

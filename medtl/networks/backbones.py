@@ -13,12 +13,30 @@ import torch
 from torch import Tensor, nn
 
 from medtl.networks.batch_norm import reapply
-from medtl.networks.names import check_backbone
+from medtl.networks.names import FEATURES, check_backbone
 from medtl.networks.truncation import truncate
-from medtl.networks.weights import WeightsReport, WeightsSource, create_backbone, input_contract
+from medtl.networks.weights import (
+    InputContract,
+    WeightsReport,
+    WeightsSource,
+    create_backbone,
+    input_contract,
+)
 
 HEAD_STD = 0.01
 """Standard deviation of a new head's weights: its first outputs hardly differ from its bias."""
+
+
+class NoBackbone(nn.Module):
+    """What stands for a backbone where features made elsewhere are the input: it flattens them."""
+
+    num_features = 0  # the head counts them among its extra inputs
+
+    def forward(self, x_B1D: Tensor) -> Tensor:
+        """Return `(B, D)`."""
+        return x_B1D.flatten(1)
+
+    forward_features = forward_head = forward
 
 
 class Classifier(nn.Module):
@@ -101,7 +119,8 @@ def build_classifier(
     global generator.
 
     Args:
-        backbone: A timm name ("resnet50", "tf_efficientnet_lite0"), or a network from images to
+        backbone: A timm name ("resnet50", "tf_efficientnet_lite0"), "features" for none, whose
+            vectors `extra_features` counts too, or a network from images to
             pooled features in timm's words (`num_features`, `forward_features`, `forward_head`).
         outputs: Number of logits K.
         weights: Where the backbone's weights come from; a network brings its own.
@@ -120,7 +139,13 @@ def build_classifier(
     """
     body: Any
     in_channels, *size = image
-    if isinstance(backbone, str):
+    if backbone == FEATURES:
+        contract = InputContract((0.0,), (1.0,), channels=1)
+        body, report = (
+            NoBackbone(),
+            WeightsReport("features made elsewhere", "of the network that made them", contract),
+        )
+    elif isinstance(backbone, str):
         check_backbone(backbone)
         body, report = create_backbone(
             backbone, weights, in_channels=in_channels, image_size=tuple(size)

@@ -118,6 +118,8 @@ def receptive_field(model: nn.Module, image: Sequence[int]) -> float | None:
         Araujo, Norris and Sim 2019, "Computing receptive fields of convolutional neural networks",
         Distill, doi 10.23915/distill.00021.
     """
+    if len(image) < 3:  # features made elsewhere have no places
+        return None
     means = _of_means(model)
     for size in PROBES:
         x = torch.ones(1, image[0], size, *[STRIP] * (len(image) - 2), dtype=torch.float64)

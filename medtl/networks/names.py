@@ -15,8 +15,14 @@ VOLUME_NETWORKS = (
     "resnet18_3d",
     "resnet34_3d",
     "resnet50_3d",
+    "i3resnet152_3d",
 )
-"""Networks that label the voxels of a volume; a ResNet is the encoder of a U-Net."""
+"""Networks that label the voxels of a volume; a ResNet is the encoder of a U-Net, an I3ResNet one
+of planes whose kernels were given a third axis."""
+
+
+FEATURES = "features"
+"""In place of a backbone: the images are vectors that a network elsewhere has made."""
 
 
 @cache

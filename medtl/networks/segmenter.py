@@ -317,10 +317,24 @@ def _resnet(name: str, outputs: int, width: int, norm: str) -> nn.Module:
     return network
 
 
+def _inflated(name: str, outputs: int, width: int, norm: str) -> nn.Module:
+    """A 3D ResNet as `_resnet` makes it, whose stem takes whole slices and keeps each of them.
+
+    Merlin's (Blankemeier et al. 2024): kernels of 7 x 7 x 3 that stride within the slice alone, so
+    the decoder's last step enlarges the slice alone.
+    """
+    network = _resnet(name.removeprefix("i3"), outputs, width, norm)
+    parts: Any = network
+    parts.encoder.conv1 = nn.Conv3d(1, 64, (7, 7, 3), (2, 2, 1), (3, 3, 1), bias=False)
+    parts.decoder.blocks[-1].upsample.upsample_non_trainable.scale_factor = (2.0, 2.0, 1.0)
+    return network
+
+
 _VOLUMES: dict[str, tuple[Callable[[str, int, int, str], nn.Module], int]] = {
     "unet": (_unet, 8),
     "segresnet": (_segresnet, 8),
     **dict.fromkeys(("resnet10", "resnet18", "resnet34", "resnet50"), (_resnet, 32)),
+    "i3resnet152": (_inflated, 32),
 }
 """First part of a name in `names.VOLUME_NETWORKS` -> (how it is made, its stride)."""
 

@@ -137,7 +137,7 @@ class MaskSink:
         if folder is None:
             raise RunError("masks are files and have no place", fix="State where the table goes")
         task = model.task
-        writer = MaskWriter(folder, task, reader.preprocessor, model.columns.strata)
+        writer = MaskWriter(folder, task, reader.require_images(), model.columns.strata)
         rows: list[dict[str, Any]] = []
         each = (score for batch in scores for score in batch)
         for case, score in zip(cases, each, strict=True):
@@ -188,7 +188,7 @@ class MasksShown:
         """Return image, truth (empty where it is not known) and prediction of a structure."""
         rows = self.rows[self.rows["case_id"] == case.case_id]
         row = (rows[rows["label"] == label] if "label" in rows else rows).iloc[0]
-        image, preprocessor = self.reader.read(case), self.reader.preprocessor
+        image, preprocessor = self.reader.read(case), self.reader.require_images()
         unit = preprocessor.to_unit(image)
 
         def on_grid(file: str) -> NDArray[np.bool_]:

@@ -59,6 +59,8 @@ class TableSink:
 
     def illustrate(self, study: Evaluated, *, progress: Progress = silent) -> None:
         """Draw the most wrong and the least certain cases."""
+        if study.reader.features:  # there are no images to draw
+            return
         trained: TrainedModel[Classifier, Task] = study.trained()
         entries: list[Entry | Reading] = [
             *choose_cases(_judged(study), study.points),

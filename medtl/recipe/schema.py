@@ -18,6 +18,7 @@ from pydantic.json_schema import SkipJsonSchema
 from medtl.errors import MedtlError, RecipeError, WeightsError
 from medtl.io.cost import DEFAULT_LIMITS, Limits
 from medtl.losses.given import GivenInPython
+from medtl.networks.names import FEATURES
 from medtl.networks.pretrained.cards import NO_CARD, Card, find_card
 from medtl.preprocess.safety import safety
 from medtl.recipe.about import Study
@@ -288,7 +289,9 @@ class Model(Section):
     """The network."""
 
     backbone: str = Field(
-        "tf_efficientnet_lite0", description="any timm name; for volumes unet_3d, segresnet_3d, ..."
+        "tf_efficientnet_lite0",
+        description="any timm name; for volumes unet_3d, segresnet_3d, ...; features: the images "
+        "are vectors made elsewhere (medtl manifest features)",
     )
     weights: WeightsSpec = WeightsSpec()
     reuse_until: str | None = Field(
@@ -307,12 +310,28 @@ class Model(Section):
         0.5, description="segmentation: of the windows that a large image goes through in"
     )
 
+    @property
+    def is_of_features(self) -> bool:
+        """Whether vectors that were made elsewhere are the input."""
+        return self.backbone == FEATURES
+
+    @property
+    def is_random(self) -> bool:
+        """Whether the layers below the head start from nothing."""
+        return self.weights.source == "none" and self.given is None and not self.is_of_features
+
     given: SkipJsonSchema[Callable[..., Any] | None] = Field(None, exclude=True, repr=False)
 
     @model_validator(mode="before")
     @classmethod
     def _architecture_of_the_card(cls, given: Any) -> Any:
         weights = given.get("weights") if isinstance(given, Mapping) else None
+        if isinstance(given, Mapping) and given.get("backbone") == FEATURES:
+            of_none = {"source": "none"}
+            if weights not in (None, "none", of_none, {**of_none, "random_features": True}):
+                msg = "backbone features has no weights: leave model.weights out"
+                raise ValueError(msg)
+            return {**given, "weights": weights or of_none}
         name = weights.get("card") if isinstance(weights, Mapping) else None
         if not isinstance(name, str) or name == NO_CARD:
             return given
@@ -410,10 +429,26 @@ class Recipe(Section):
             raise ValueError(msg)
         self._refuse_unsafe_mixtures()
         self._refuse_unfit_methods()
+        self._refuse_pictures_of_features()
         if self.data.sex is not None and kind not in QUANTITIES:
             msg = f"data.sex is an input of kind {' or '.join(QUANTITIES)}, not of {kind}"
             raise ValueError(msg)
         return self
+
+    def _refuse_pictures_of_features(self) -> None:
+        """Refuse what asks for pictures where vectors made elsewhere are the input."""
+        asked = {
+            f"task.kind {self.task.kind}": self.task.kind in OF_MASKS,
+            "image.spacing": self.image.spacing is not None,
+            "augment.transforms": self.augment.transforms is not None,
+            "finetune.mix": self.finetune.mix is not None,
+            "finetune.learn": self.finetune.learn is not None,
+            "model.reuse_until": self.model.reuse_until is not None,
+        }
+        stated = [name for name, is_asked in asked.items() if is_asked]
+        if self.model.is_of_features and stated:
+            msg = f"{', '.join(stated)} is of images, and backbone features takes vectors"
+            raise ValueError(msg)
 
     def _refuse_unsafe_mixtures(self) -> None:
         """Refuse to mix what has no mean, and what the safety table calls unsafe."""

@@ -24,6 +24,7 @@ from medtl.networks.weights import InputContract, WeightsReport, input_contract
 from medtl.networks.zero_gamma import GammaSurgery
 from medtl.preprocess.augment import Augmenter, augmenter
 from medtl.preprocess.augment_volume import VolumeAugmenter, volume_augmenter
+from medtl.preprocess.feature_scaler import FeatureScaler
 from medtl.preprocess.intensity import WINDOWS
 from medtl.preprocess.pipeline import Preprocessor
 from medtl.preprocess.volume import VolumePreprocessor
@@ -75,6 +76,8 @@ def build_task(recipe: Recipe, cases: Sequence[Case]) -> Task:
 
 def build_reader(recipe: Recipe, contract: InputContract, root: Path | None) -> ImageReader:
     """Return how the files of this recipe become unit images, and their masks training masks."""
+    if recipe.model.is_of_features:
+        return reader_around(recipe, FeatureScaler(), root)
     image = expected_image(recipe)
     scale = image.scale or ("window" if image.modality == "ct" else "percentile")
     window = WINDOWS[image.window] if isinstance(image.window, str) else image.window
@@ -102,7 +105,9 @@ def build_reader(recipe: Recipe, contract: InputContract, root: Path | None) -> 
 
 
 def reader_around(
-    recipe: Recipe, preprocessor: Preprocessor | VolumePreprocessor, root: Path | None
+    recipe: Recipe,
+    preprocessor: Preprocessor | VolumePreprocessor | FeatureScaler,
+    root: Path | None,
 ) -> ImageReader:
     """Return the reader of a recipe around its preprocessing."""
     named = {
@@ -110,12 +115,15 @@ def reader_around(
         for name, values in recipe.task.structures.items()
         for value in ((values,) if isinstance(values, int) else values)
     }
+    dimensions = 2 if recipe.image.spacing is None else 3
+    if recipe.model.is_of_features:
+        dimensions = 1
     return ImageReader(
         preprocessor,
         voi=recipe.image.scale == "voi",
         color="rgb" if recipe.image.modality in COLOR_MODALITIES else "grey",
         root=root,
-        dimensions=2 if recipe.image.spacing is None else 3,
+        dimensions=dimensions,
         labels=named | dict.fromkeys(recipe.task.ignored, "not known"),
         overlapping=recipe.task.overlapping,
         at_least=2 * recipe.image.size if recipe.image.decode == "reduced" else None,
@@ -126,7 +134,7 @@ def reader_around(
 def build_augmenter(recipe: Recipe) -> Augmenter | VolumeAugmenter | None:
     """Return the safe augmentation of the recipe's modality, or None."""
     spec = recipe.augment
-    if spec.policy == "none":
+    if spec.policy == "none" or recipe.model.is_of_features:
         return None
     stated: dict[str, Any] = {key: value for key, value in spec if key != "policy"}
     if recipe.image.spacing is not None:
@@ -197,8 +205,7 @@ def _refuse_untrained(recipe: Recipe, first: Stage, groups: Sequence[str]) -> No
     trained = resolve(first.train, groups) if groups else []
     found = f"the first stage, {first.name!r}, trains {first.selector}"
     weights = recipe.model.weights
-    is_random = weights.source == "none" and recipe.model.given is None
-    if is_random and not weights.random_features and len(trained) < len(groups):
+    if recipe.model.is_random and not weights.random_features and len(trained) < len(groups):
         raise RunError(
             f"{found}, and freezes layers of random weights",
             expected="a first stage that trains all layers, or weights",
@@ -250,7 +257,9 @@ def build_decoder(recipe: Recipe) -> Decode:
     """Return what reads the images: from this user's cache, unless the recipe forbids one."""
     limit_bytes = int(recipe.run.cache_gb * 2**30)
     return (
-        DecodedImages(cache_folder("images"), limit_bytes).decode if limit_bytes else decode_cases
+        decode_cases
+        if not limit_bytes or recipe.model.is_of_features  # which are as quickly read as cached
+        else DecodedImages(cache_folder("images"), limit_bytes).decode
     )
 
 

@@ -20,6 +20,7 @@ from medtl.networks.capacity import capacity
 from medtl.prediction.likeness import training_profile
 from medtl.prediction.mask_writer import sink_of
 from medtl.prediction.sink import Evaluated
+from medtl.preprocess.feature_scaler import FeatureScaler
 from medtl.recipe.schema import Recipe
 from medtl.run import record
 from medtl.run.build import (
@@ -287,7 +288,9 @@ def build_training(
     if teachers is not None:
         shape = len(parts["train"]), task.outputs
         taught = torch.zeros(shape) if rehearsal else teachers.outputs(prepared)
-    model, loaded = build_network(recipe, task.outputs, extra=task.inputs.width)
+    model, loaded = build_network(
+        recipe, task.outputs, extra=task.inputs.width + prepared.reader.features
+    )
     model.set_bias(task.head_bias(parts["train"]).tolist())
     runtime = Runtime(recipe.run.device, recipe.run.precision)
     runtime.place(model)
@@ -358,6 +361,9 @@ def _checkpoint_meta(prepared: Prepared, learning: Mapping[str, Any] | None) -> 
 
 def _extra_tensors(reader: ImageReader) -> dict[str, torch.Tensor]:
     """Arrays that the preprocessing fitted and that a checkpoint must hold."""
+    if isinstance(reader.preprocessor, FeatureScaler):
+        assert reader.preprocessor.moments is not None
+        return {"moments": torch.from_numpy(reader.preprocessor.moments)}
     mean = reader.preprocessor.pixel_mean
     return {} if mean is None else {"pixel_mean": torch.from_numpy(mean)}
 

@@ -12,7 +12,7 @@ from medtl.cases.columns import Columns
 from medtl.cases.labels import FINDING_CELLS, label_faults, meaning_faults, soft_faults
 from medtl.cases.manifest import manifest_columns, read_manifest
 from medtl.errors import ManifestError, MedtlError, RecipeError
-from medtl.networks.names import VOLUME_NETWORKS, backbone_names
+from medtl.networks.names import FEATURES, VOLUME_NETWORKS, backbone_names
 from medtl.networks.pretrained.cards import all_cards, bundled_cards
 from medtl.preprocess.intensity import WINDOWS
 from medtl.preprocess.policy import policy_faults
@@ -190,6 +190,8 @@ def _name_faults(data: Mapping[str, Any]) -> list[MedtlError]:
     image = data.get("image")
     is_of_volumes = isinstance(image, dict) and image.get("spacing") is not None
     names = VOLUME_NETWORKS if is_of_volumes else backbone_names()
+    if backbone == FEATURES:
+        return faults
     if architecture not in names:
         faults.append(_unknown(backbone, names, where="model.backbone", what="backbone"))
     elif source == "bundled" and architecture not in bundled_cards():
@@ -214,7 +216,7 @@ def _name_faults(data: Mapping[str, Any]) -> list[MedtlError]:
 def _stage_faults(recipe: Recipe) -> list[MedtlError]:
     """Stages that train layers below the head without a rate, or freeze random ones."""
     spec, weights = recipe.finetune, recipe.model.weights
-    is_random = weights.source == "none" and not weights.random_features
+    is_random = recipe.model.is_random and not weights.random_features
     frozen = [
         MedtlError(
             f"the first stage, {stage.name!r}, freezes layers of random weights",

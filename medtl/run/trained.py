@@ -12,6 +12,7 @@ from medtl.errors import WeightsError
 from medtl.networks.zero_gamma import Removal, remove
 from medtl.prediction.committee import Committee
 from medtl.prediction.sink import TrainedModel
+from medtl.preprocess.feature_scaler import FeatureScaler
 from medtl.preprocess.pipeline import Preprocessor
 from medtl.preprocess.volume import VolumePreprocessor
 from medtl.recipe.schema import Recipe, parse_recipe
@@ -44,9 +45,11 @@ def load_trained(
     )
     untrained = recipe.model_copy(update={"model": no_weights})
     members = meta.get("members", [meta])
+    stored = meta["preprocessor"]
+    width = task.inputs.width + stored.get("features", 0)
     networks = []
     for member in members:
-        network, _ = build_network(untrained, task.outputs, extra=task.inputs.width)
+        network, _ = build_network(untrained, task.outputs, extra=width)
         for removal in member.get("removed") or ():
             remove(network, Removal(**removal))
         networks.append(network)
@@ -61,9 +64,10 @@ def load_trained(
             fix="Use the timm version of environment.json",
         ) from error
     arrays = {n: t.numpy() for n, t in without_prefix("extra", tensors).items()}
-    stored = meta["preprocessor"]
-    preprocessor: Preprocessor | VolumePreprocessor
-    if recipe.image.spacing is not None:
+    preprocessor: Preprocessor | VolumePreprocessor | FeatureScaler
+    if recipe.model.is_of_features:
+        preprocessor = FeatureScaler.from_dict(stored, arrays.get("moments"))
+    elif recipe.image.spacing is not None:
         preprocessor = VolumePreprocessor.from_dict(stored)
     else:
         preprocessor = Preprocessor.from_dict(stored, arrays.get("pixel_mean"))
@@ -86,7 +90,7 @@ def check_contract(recipe: Recipe, reader: ImageReader) -> None:
         WeightsError: With every difference in mean, std, range, channels and standardisation.
     """
     path = recipe.model.weights.path
-    if isinstance(reader.preprocessor, VolumePreprocessor):  # no pretrained volumes: no contract
+    if not isinstance(reader.preprocessor, Preprocessor):  # no pretrained volumes: no contract
         return
     if path is None or not is_checkpoint(Path(path)):
         return

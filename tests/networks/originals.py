@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -113,27 +114,99 @@ def _layer(name: str, layer: nn.Module) -> dict[str, Tensor]:
     return {f"{name}.{part}": tensor for part, tensor in layer.named_parameters()}
 
 
-class OldSwin(nn.Module):
-    """Swin-T as timm 0.5.4 and its authors keep it: each stage ends with its down-sampling."""
+class HandSwin(nn.Module):
+    """Swin as its authors and timm 0.5.4 keep it (Liu et al. 2021): each stage ends by merging.
 
-    def __init__(self) -> None:
+    Args:
+        width: Channels of the first stage, each next one has twice as many.
+        depths, heads: Of the stages.
+        window: Tokens a side.
+    """
+
+    def __init__(
+        self, width: int, depths: Sequence[int], heads: Sequence[int], window: int
+    ) -> None:
         super().__init__()
-        import timm
-
-        made = timm.create_model("swin_tiny_patch4_window7_224", num_classes=0)
-        self.patch_embed, self.norm = made.patch_embed, made.norm
+        proj = nn.Conv2d(3, width, 4, 4)
+        self.patch_embed = nn.ModuleDict({"proj": proj, "norm": nn.LayerNorm(width)})
         self.layers = nn.ModuleList()
-        for stage, after in zip(made.layers, [*made.layers[1:], None], strict=True):
-            parts = {"blocks": stage.blocks}
-            parts |= {} if after is None else {"downsample": after.downsample}
+        for number, (depth, many) in enumerate(zip(depths, heads, strict=True)):
+            wide = width * 2**number
+            blocks = [
+                HandSwinBlock(wide, many, window, shift=window // 2 * (place % 2))
+                for place in range(depth)
+            ]
+            parts: dict[str, nn.Module] = {"blocks": nn.ModuleList(blocks)}
+            if number + 1 < len(depths):
+                reduction = nn.Linear(4 * wide, 2 * wide, bias=False)
+                merge = {"reduction": reduction, "norm": nn.LayerNorm(4 * wide)}
+                parts["downsample"] = nn.ModuleDict(merge)
             self.layers.append(nn.ModuleDict(parts))
+        self.norm = nn.LayerNorm(wide)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.patch_embed(x)
+        x = self.patch_embed["norm"](self.patch_embed["proj"](x).permute(0, 2, 3, 1))
         for stage in self.layers:
-            x = stage["blocks"](x)
-            x = stage["downsample"](x) if "downsample" in stage else x
+            for block in stage["blocks"]:
+                x = block(x)
+            if "downsample" in stage:
+                corners = [x[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
+                merge = stage["downsample"]
+                x = merge["reduction"](merge["norm"](torch.cat(corners, -1)))
         return self.norm(x).mean((1, 2))
+
+
+class HandSwinBlock(nn.Module):
+    """Attention in windows that every second block shifts, then two layers, each behind a norm."""
+
+    def __init__(self, width: int, heads: int, window: int, *, shift: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        bias = nn.Parameter(torch.randn((2 * window - 1) ** 2, heads) / 10)
+        qkv, proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.attn = nn.ModuleDict({"qkv": qkv, "proj": proj})
+        self.attn.register_parameter("relative_position_bias_table", bias)
+        fc1, fc2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.mlp = nn.ModuleDict({"fc1": fc1, "fc2": fc2})
+        self.heads, self.window, self.shift = heads, window, shift
+
+    def forward(self, x: Tensor) -> Tensor:
+        _, rows, columns, _ = x.shape
+        shift = self.shift if min(rows, columns) > self.window else 0
+        y = self.norm1(x).roll((-shift, -shift), (1, 2))
+        attended = self._attend(self._windows(y), self._apart(rows, columns, shift))
+        y = attended.unflatten(0, (-1, rows // self.window, columns // self.window))
+        y = y.unflatten(3, (self.window, self.window)).transpose(2, 3)
+        x = x + y.flatten(1, 2).flatten(2, 3).roll((shift, shift), (1, 2))
+        return x + self.mlp["fc2"](functional.gelu(self.mlp["fc1"](self.norm2(x))))
+
+    def _windows(self, x: Tensor) -> Tensor:
+        """`(windows, tokens, channels)`, images and then rows of windows first."""
+        side = self.window
+        x = x.unflatten(2, (-1, side)).unflatten(1, (-1, side))
+        return x.transpose(2, 3).flatten(0, 2).flatten(1, 2)
+
+    def _apart(self, rows: int, columns: int, shift: int) -> Tensor:
+        """`(windows, tokens, tokens)`, -100 between tokens that only the shift brought together."""
+        region = torch.zeros(1, rows, columns, 1)
+        if shift:
+            cuts = (0, -self.window, -shift, None)
+            for i, down in enumerate(pairwise(cuts)):
+                for j, right in enumerate(pairwise(cuts)):
+                    region[:, slice(*down), slice(*right)] = 3 * i + j
+        named = self._windows(region)[..., 0]
+        return (named[:, None] != named[:, :, None]) * -100.0
+
+    def _attend(self, x: Tensor, apart: Tensor) -> Tensor:
+        side = torch.arange(self.window)
+        place = torch.cartesian_prod(side, side)
+        away = place[:, None] - place[None] + self.window - 1
+        index = away[..., 0] * (2 * self.window - 1) + away[..., 1]
+        bias = self.attn.relative_position_bias_table[index].permute(2, 0, 1)
+        q, k, v = self.attn["qkv"](x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5 + bias
+        scores = scores + apart.repeat(len(x) // len(apart), 1, 1)[:, None]
+        return self.attn["proj"]((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
 
 
 class MedicalBlock(nn.Module):
@@ -187,6 +260,59 @@ class MedicalResNet18(nn.Module):
             x = self.get_submodule(f"layer{number}")(x)
             outputs.append(x)
         return outputs
+
+
+class InflatedBlock(nn.Module):
+    """A bottleneck of torchvision with a third axis, its stride in the middle."""
+
+    def __init__(self, given: int, width: int, stride: int, *, first: bool) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv3d(given, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm3d(width)
+        self.conv2 = nn.Conv3d(width, width, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm3d(width)
+        self.conv3 = nn.Conv3d(width, 4 * width, 1, bias=False)
+        self.bn3 = nn.BatchNorm3d(4 * width)
+        if first:
+            short = nn.Conv3d(given, 4 * width, 1, stride, bias=False)
+            self.downsample = nn.Sequential(short, nn.BatchNorm3d(4 * width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        short = self.downsample(x) if hasattr(self, "downsample") else x
+        y = self.bn1(self.conv1(x)).relu()
+        y = self.bn2(self.conv2(y)).relu()
+        return (self.bn3(self.conv3(y)) + short).relu()
+
+
+class InflatedResNet(nn.Module):
+    """Merlin's encoder (merlin/models/i3res.py): slices first, a grey volume three times.
+
+    Args:
+        depths: Blocks of the stages; (3, 8, 36, 3) in the original.
+    """
+
+    def __init__(self, depths: Sequence[int]) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv3d(3, 64, (3, 7, 7), (1, 2, 2), (1, 3, 3), bias=False)
+        self.bn1 = nn.BatchNorm3d(64)
+        given = 64
+        for number, depth in enumerate(depths):
+            width = 64 * 2**number
+            blocks = []
+            for place in range(depth):
+                stride = 2 if number and not place else 1
+                blocks.append(InflatedBlock(given, width, stride, first=not place))
+                given = 4 * width
+            self.add_module(f"layer{number + 1}", nn.Sequential(*blocks))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x = self.bn1(self.conv1(x.permute(0, 1, 4, 2, 3).repeat(1, 3, 1, 1, 1))).relu()
+        outputs = [x]
+        x = functional.max_pool3d(x, 3, 2, 1)
+        for number in range(1, 5):
+            x = self.get_submodule(f"layer{number}")(x)
+            outputs.append(x)
+        return [y.permute(0, 1, 3, 4, 2) for y in outputs]
 
 
 def xception_of_keras(generator: torch.Generator) -> dict[str, dict[str, Tensor]]:

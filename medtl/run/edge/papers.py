@@ -41,7 +41,7 @@ def write_contract(
         told: `windows` and `decode`, as `medtl.run.edge.graph` says them, and what else there is.
         names: Files of the folder that the contract vouches for.
     """
-    preprocessor, reader = trained.reader.preprocessor, trained.reader
+    preprocessor, reader = trained.reader.require_images(), trained.reader
     names = [*names]
     if preprocessor.pixel_mean is not None:
         np.save(folder / PIXEL_MEAN, preprocessor.pixel_mean)

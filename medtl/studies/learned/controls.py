@@ -87,7 +87,7 @@ def control_images(
         [case for case in manifest.cases if case.case_id in read],
         store,
         facts,
-        reader.preprocessor.fit(store.unit(row) for row in range(len(store.case_ids))),
+        reader.require_images().fit(store.unit(row) for row in range(len(store.case_ids))),
         progress,
     )
 

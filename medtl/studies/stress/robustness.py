@@ -148,6 +148,7 @@ def stress_run(
 def _subject(run: Run, data: Path, *, quick: bool, progress: Progress) -> Subject:
     """Read the model and its test cases."""
     trained = run.trained
+    trained.reader.require_images()
     manifest, is_own = find_cases(run.files.manifest, data, trained)
     wanted = [case for case in manifest.cases if not is_own or case.split == "test"]
     if quick and len(wanted) > QUICK_CASES:
