@@ -327,11 +327,11 @@ class Model(Section):
     def _architecture_of_the_card(cls, given: Any) -> Any:
         weights = given.get("weights") if isinstance(given, Mapping) else None
         if isinstance(given, Mapping) and given.get("backbone") == FEATURES:
-            of_none = {"source": "none"}
-            if weights not in (None, "none", of_none, {**of_none, "random_features": True}):
+            none = {"source": "none"}
+            if weights not in (None, "none", none, {**none, "random_features": True}):
                 msg = "backbone features has no weights: leave model.weights out"
                 raise ValueError(msg)
-            return {**given, "weights": weights or of_none}
+            return {**given, "weights": weights or none}
         name = weights.get("card") if isinstance(weights, Mapping) else None
         if not isinstance(name, str) or name == NO_CARD:
             return given
@@ -437,15 +437,10 @@ class Recipe(Section):
 
     def _refuse_pictures_of_features(self) -> None:
         """Refuse what asks for pictures where vectors made elsewhere are the input."""
-        asked = {
-            f"task.kind {self.task.kind}": self.task.kind in OF_MASKS,
-            "image.spacing": self.image.spacing is not None,
-            "augment.transforms": self.augment.transforms is not None,
-            "finetune.mix": self.finetune.mix is not None,
-            "finetune.learn": self.finetune.learn is not None,
-            "model.reuse_until": self.model.reuse_until is not None,
-        }
-        stated = [name for name, is_asked in asked.items() if is_asked]
+        keys = ("image.spacing", "augment.transforms", "finetune.mix", "finetune.learn")
+        parts = {key: key.split(".") for key in (*keys, "model.reuse_until")}
+        stated = [k for k, (one, two) in parts.items() if getattr(getattr(self, one), two)]
+        stated += [f"task.kind {self.task.kind}"] if self.task.kind in OF_MASKS else []
         if self.model.is_of_features and stated:
             msg = f"{', '.join(stated)} is of images, and backbone features takes vectors"
             raise ValueError(msg)
