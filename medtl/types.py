@@ -348,6 +348,7 @@ Count = Annotated[int, Ge(1)]
 if TYPE_CHECKING:  # what a recipe must state is narrower than what code may pass on
     Rates = Mapping[str, float]
     BatchNormPolicy = str
+    Adapters = Literal["bitfit", "norm"] | Mapping[str, Mapping[str, Any]]
 else:
     BatchNormPolicy = Literal["frozen", "frozen_stats", "bn_only", "adapt", "recalibrate"]
 
@@ -356,6 +357,19 @@ else:
 
         head: Positive
         base: NotRequired[Positive]
+
+    class Lora(TypedDict):
+        """Low-rank matrices: their rank (0 adds none), and the layers (* for any letters)."""
+
+        rank: Annotated[int, Ge(0)]
+        on: str | tuple[str, ...]
+
+    class LowRankAdapters(TypedDict):
+        """Low-rank matrices beside the weights of some layers."""
+
+        lora: Lora
+
+    Adapters = Literal["bitfit", "norm"] | LowRankAdapters
 
 
 @dataclass(frozen=True)
@@ -373,6 +387,12 @@ class Stage:
         schedule: Course of the rate after the warm-up.
         layer_decay: Factor of the learning rate per group below the highest trained one, in (0, 1].
         patience: Epochs without an improvement before the stage ends.
+        adapt: What of the trained layers below the head trains, in place of all: their biases
+            (bitfit), scales and shifts of their norm layers (norm), or low-rank matrices that are
+            added to weights and merged where they are saved (lora).
+
+    Raises:
+        ValueError: When both `adapt` and a batch-norm policy say what trains.
 
     Example:
         >>> Stage("top", "head,last:1", 10, {"head": 3e-4, "base": 1e-4}).schedule
@@ -388,6 +408,13 @@ class Stage:
     schedule: Literal["cosine", "step", "plateau", "constant"] = "cosine"
     layer_decay: Annotated[float, Interval(gt=0, le=1)] = 1.0
     patience: Count = 5
+    adapt: Adapters | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse two answers to one question."""
+        if self.adapt is not None and self.batch_norm != "frozen":
+            msg = "adapt says which parameters train: leave batch_norm out"
+            raise ValueError(msg)
 
     @property
     def selector(self) -> str:
@@ -397,6 +424,8 @@ class Stage:
     @property
     def policies(self) -> dict[str, BatchNormPolicy]:
         """Selector -> batch-norm policy."""
+        if self.adapt == "norm":
+            return {"all": "bn_only"}
         if isinstance(self.batch_norm, str):
             return {} if self.batch_norm == "frozen" else {"all": self.batch_norm}
         return self.batch_norm

@@ -126,7 +126,7 @@ def plan_table(
     modules = dict(model.named_modules())
     rows = []
     for group in groups:
-        own = [parameters[name] for name in group.parameters]
+        own = [p for name, p in parameters.items() if _is_in(group, name)]
         trained = sum(p.numel() for p in own if p.requires_grad)
         policy = _policy_in_force(group, modules, parameters)
         if trained and policy and group.name in recalibrated:
@@ -158,8 +158,14 @@ def _policy_in_force(
     # A gamma that zero-gamma has treated trains under either policy; its beta tells them apart.
     if not all(p.requires_grad for p in affine):
         return "frozen"
-    trained = {name for name in group.parameters if parameters[name].requires_grad}
+    trained = {n for n, p in parameters.items() if p.requires_grad and _is_in(group, n)}
     return "bn_only" if trained <= _affine_names(group, modules) else "frozen_stats"
+
+
+def _is_in(group: LayerGroup, name: str) -> bool:
+    """Whether a parameter is of a group: one of its own, or beside the weight of its layers."""
+    layer, adapter, _ = name.partition(".parametrizations.")
+    return layer in group.modules if adapter else name in group.parameters
 
 
 def _require_known(names: Sequence[str], known: Sequence[str]) -> None:

@@ -205,7 +205,8 @@ def _refuse_untrained(recipe: Recipe, first: Stage, groups: Sequence[str]) -> No
     trained = resolve(first.train, groups) if groups else []
     found = f"the first stage, {first.name!r}, trains {first.selector}"
     weights = recipe.model.weights
-    if recipe.model.is_random and not weights.random_features and len(trained) < len(groups):
+    is_partial = len(trained) < len(groups) or first.adapt is not None
+    if recipe.model.is_random and not weights.random_features and is_partial:
         raise RunError(
             f"{found}, and freezes layers of random weights",
             expected="a first stage that trains all layers, or weights",

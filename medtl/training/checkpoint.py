@@ -26,6 +26,7 @@ from medtl.errors import WeightsError
 from medtl.networks.weight_files import digest_of
 from medtl.storage.atomic import TEMPORARY_MARK, atomic_path
 from medtl.storage.interrupt import held
+from medtl.training.adapters import merged, parted
 from medtl.training.ema import MovingAverage
 from medtl.training.options import Training
 from medtl.training.stopping import Position
@@ -281,9 +282,9 @@ def save_run(
     """
     if not training.runtime.is_main:
         return
-    model = training.model.state_dict()
-    if name == "best" and average is not None:
-        model = average.average
+    model, adapters = parted(training.model.state_dict())
+    if name == "best":
+        model = merged(training.model.state_dict() if average is None else average.average)
     tensors = {**with_prefix("model", model), **with_prefix("extra", training.extra)}
     meta = {**training.meta, "monitor": training.monitor, "position": position.to_dict()}
     if training.surgery is not None:
@@ -292,6 +293,7 @@ def save_run(
     if name == "best":
         save_checkpoint(training.folder / BEST, tensors, meta)
         return
+    tensors |= with_prefix("adapter", adapters)
     if optimizer is not None:
         tensors |= with_prefix("optimizer", optimizer_tensors(optimizer))
         tensors |= with_prefix("scaler", training.runtime.scaling)

@@ -25,6 +25,7 @@ from medtl.networks.residual import modules_after
 from medtl.networks.zero_gamma import GammaSurgery
 from medtl.storage.interrupt import held
 from medtl.training.activations import CachePlan, Source, plan_cache
+from medtl.training.adapters import merge
 from medtl.training.callbacks import Listeners
 from medtl.training.checkpoint import (
     load_best,
@@ -82,6 +83,7 @@ def fit(training: Training, stages: Sequence[Stage], *, resume: bool = False) ->
             stage = stages[position.stage]
             position = _run_stage(training, stage, position, saved, listeners)
             saved = {}
+            merge(training.model)
             load_best(training)
             position = _end_stage(training, stage, position, listeners).next_stage()
             if listeners.want_the_end():
@@ -181,6 +183,8 @@ def _open(
     """Apply a stage to the network, and make ready what it trains with."""
     options, runtime = training.options, training.runtime
     optimizer = enter_stage(training, stage)
+    if position.in_stage:
+        training.model.load_state_dict(without_prefix("adapter", saved), strict=False)
     average = None
     if options.ema_decay is not None:
         average = MovingAverage(training.model, options.ema_decay, warmup=options.ema_warmup)

@@ -10,6 +10,7 @@ from torch import nn
 from medtl.networks.freeze import apply_stage
 from medtl.networks.groups import LayerGroup
 from medtl.networks.selectors import resolve
+from medtl.training.adapters import adapt, adapters_of, merge
 from medtl.training.optimizer import make_optimizer, parameter_groups
 from medtl.training.options import Training
 from medtl.types import Stage
@@ -25,23 +26,26 @@ _THIRDS = {"first": "frac:0-0.34", "middle": "frac:0.34-0.67", "last": "frac:0.6
 
 
 def enter_stage(training: Training, stage: Stage) -> torch.optim.Optimizer:
-    """Freeze, thaw and set the batch-norm policy; return the optimiser of this stage.
+    """Freeze, thaw, set batch-norm policy and adapters; return the optimiser of this stage.
 
     Args:
         training: Its network is changed in place.
         stage: What to do.
     """
     rates = {} if training.surgery is None else training.surgery.rates
+    trained = resolve(stage.train, [group.name for group in training.groups])
+    merge(training.model)
     apply_stage(
         training.model,
         training.groups,
-        train=resolve(stage.train, [group.name for group in training.groups]),
+        train=trained,
         batch_norm=_policies(training.groups, stage),
         gammas=rates,
     )
+    adapt(training.model, training.groups, stage, trained, training.options.seed)
     parameters = parameter_groups(
         training.model,
-        [(group.name, group.parameters) for group in training.groups],
+        [(g.name, [*g.parameters, *adapters_of(training.model, g)]) for g in training.groups],
         lr=stage.lr,
         layer_decay=stage.layer_decay,
         weight_decay=training.options.weight_decay,
@@ -73,7 +77,8 @@ def parameters_of(
     """Return the parameters of the layer groups that a selector names."""
     chosen = set(resolve(selector, [group.name for group in groups]))
     parameters = dict(model.named_parameters())
-    return [parameters[n] for g in groups if g.name in chosen for n in g.parameters]
+    named = (name for group in groups if group.name in chosen for name in group.parameters)
+    return [parameters[name] for name in named if name in parameters]  # not beside an adapter
 
 
 def preset_stages(preset: str, groups: Sequence[str]) -> tuple[Stage, ...]:
