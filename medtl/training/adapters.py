@@ -8,7 +8,7 @@ that the network had before: checkpoints, exports and later stages know nothing 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -63,7 +63,13 @@ class LowRank(nn.Module):
 
 
 def adapt(
-    model: nn.Module, groups: Sequence[LayerGroup], stage: Stage, trained: Sequence[str], seed: int
+    model: nn.Module,
+    groups: Sequence[LayerGroup],
+    stage: Stage,
+    trained: Sequence[str],
+    *,
+    seed: int,
+    kept: Collection[str] = (),
 ) -> None:
     """Let only what a stage's `adapt` names train below the head, which trains whole.
 
@@ -73,6 +79,7 @@ def adapt(
         stage: With its `adapt`; "norm" is the batch-norm policy bn_only, and nothing is left to do.
         trained: Names of the groups that train.
         seed: Of what is drawn.
+        kept: Names of parameters that train all the same (gammas that zero-gamma has treated).
 
     Raises:
         SelectorError: When no layer in these groups has the name that is stated.
@@ -84,7 +91,7 @@ def adapt(
     for group in below:
         for name in group.parameters:
             is_bias = name.rpartition(".")[2].endswith("bias")
-            parameters[name].requires_grad_(stage.adapt == "bitfit" and is_bias)
+            parameters[name].requires_grad_(name in kept or (stage.adapt == "bitfit" and is_bias))
     if isinstance(stage.adapt, str):
         return
     lora = stage.adapt["lora"]

@@ -184,4 +184,5 @@ def _curves(history: History) -> dict[str, float]:
     """The numbers of the last epoch that trackers draw."""
     row = history[-1]
     known = {name: row[name] for name in CURVES if row[name] is not None}
-    return known | row.get("parts", {})
+    parts: Mapping[str, float] = row.get("parts", {})
+    return {**known, **parts}

@@ -42,7 +42,8 @@ def enter_stage(training: Training, stage: Stage) -> torch.optim.Optimizer:
         batch_norm=_policies(training.groups, stage),
         gammas=rates,
     )
-    adapt(training.model, training.groups, stage, trained, training.options.seed)
+    seed = training.options.seed
+    adapt(training.model, training.groups, stage, trained, seed=seed, kept=rates)
     parameters = parameter_groups(
         training.model,
         [(g.name, [*g.parameters, *adapters_of(training.model, g)]) for g in training.groups],

@@ -21,6 +21,7 @@ from medtl.run.plan import describe_plan
 from medtl.run.prepare import read_study, split_cases
 from medtl.studies.kfold import ensemble_kfold
 from medtl.training.callbacks import Watcher
+from medtl.training.checkpoint import load_checkpoint
 from medtl.training.objective import Distilled
 
 SHORT = ["finetune.stages.1.epochs=1"]
@@ -192,6 +193,10 @@ def test_a_distilled_run_says_so_and_goes_on_to_the_same_bits(folds, tmp_path):
     again = run_study(recipe, tmp_path / "again", resume=True)
     assert again.files.predictions.read_bytes() == whole.files.predictions.read_bytes()
     assert plain.files.best.read_bytes() != whole.files.best.read_bytes()
+    asked.append("run.workers=2")
+    workers = train_study(read_recipe(path, asked), tmp_path / "workers")
+    tensors = [load_checkpoint(run.files.best)[0] for run in (whole, workers)]
+    assert all(torch.equal(tensors[0][name], tensors[1][name]) for name in tensors[0])
     rows = whole.history
     mixed = 0.3 * rows["label_loss"] + 0.7 * rows["teacher_loss"]
     np.testing.assert_allclose(rows["train_loss"], mixed, rtol=1e-5)

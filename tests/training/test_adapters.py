@@ -125,6 +125,14 @@ def test_only_what_is_named_moves_and_the_best_network_is_plain(tmp_path):
     assert all(torch.equal(saved[name], after[name]) for name in saved)
 
 
+def test_treated_gammas_train_all_the_same():
+    model = four_blocks()
+    groups = layer_groups(model)
+    every = [group.name for group in groups]
+    adapt(model, groups, adapted(lora(0)), every, seed=0, kept=["backbone.layers.0.bn2.weight"])
+    assert trained_names(model) == {"backbone.layers.0.bn2.weight", "head.1.weight", "head.1.bias"}
+
+
 @pytest.mark.parametrize("ema", [None, 0.7])
 def test_a_stopped_stage_goes_on_to_the_same_bits(tmp_path, ema):
     stages = [HEAD, adapted(lora(2), epochs=3), FULL]
@@ -169,7 +177,7 @@ def test_the_names_are_those_that_users_type():
     model = four_blocks()
     groups = layer_groups(model)
     stage = adapted(lora(1, "layers.*conv1"))
-    adapt(model, groups, stage, [group.name for group in groups], 0)
+    adapt(model, groups, stage, [group.name for group in groups], seed=0)
     names = {name.partition(".parametrizations")[0] for name in parted(model.state_dict())[1]}
     assert names == {f"backbone.layers.{number}.conv1" for number in range(4)}
 

@@ -60,6 +60,17 @@ def test_weights_statistics_and_metrics_are_those_of_one_process(outcomes):
 
 
 @pytest.mark.slow
+def test_teachers_and_adapters_are_those_of_one_process(outcomes):
+    one, two = (found["taught"] for found in (outcomes[0], outcomes[1][0]))
+    assert two["state"] == outcomes[1][1]["taught"]["state"]
+    for name, values in one["state"].items():
+        np.testing.assert_allclose(two["state"][name], values, rtol=1e-4, atol=1e-6)
+    for row, other in zip(one["history"], two["history"], strict=True):
+        assert other["parts"] == pytest.approx(row["parts"], rel=1e-5)
+        assert set(row["parts"]) == {"label_loss", "teacher_loss", "teacher_agreement"}
+
+
+@pytest.mark.slow
 def test_statistics_that_follow_parts_of_batches_are_refused(outcomes):
     one, two = outcomes
     assert one["adapt"] == ""

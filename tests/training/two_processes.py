@@ -16,16 +16,18 @@ from torch import nn
 
 from medtl.data.batches import EpochBatches, make_loader
 from medtl.errors import RunError
+from medtl.losses.distillation import Distillation
 from medtl.networks.backbones import Classifier
 from medtl.tasks.findings import Findings
 from medtl.training.activations import CachePlan
 from medtl.training.epoch import forward
 from medtl.training.fit import fit, objective_of
+from medtl.training.objective import Distilled
 from medtl.training.options import ActivationCache, Options, Training
 from medtl.training.runtime import Runtime
 from medtl.training.stage import enter_stage
 from medtl.training.stopping import Position
-from medtl.types import Stage
+from medtl.types import Adapters, Stage
 
 HEAD = Stage("head", "head", 2, {"head": 1e-2})
 FULL = Stage("full", "all", 3, {"head": 1e-2, "base": 1e-3}, batch_norm={"all": "frozen_stats"})
@@ -110,6 +112,19 @@ def cached(folder: Path, *, has_own_disk: bool) -> dict[str, object]:
     }
 
 
+def taught(folder: Path) -> dict[str, object]:
+    """A run that a teacher teaches, with low-rank matrices in its second stage."""
+    out = folder / "taught"
+    out.mkdir(exist_ok=True)
+    run = build(out)
+    teacher = torch.linspace(-2, 2, len(run.train))[:, None]
+    objective = Distilled(run.task.loss, Distillation("t", 4.0), teacher)
+    run = replace(run, objective=objective)
+    run.runtime.wait()
+    adapt: Adapters = {"lora": {"rank": 2, "on": "*"}}
+    return outcome(run, fit(run, [HEAD, replace(FULL, batch_norm="frozen", adapt=adapt)]))
+
+
 def main(folder: Path) -> None:
     """Train, and write weights, history and gradients."""
     torch.set_num_threads(1)
@@ -124,6 +139,7 @@ def main(folder: Path) -> None:
     run.runtime.wait()
     position = fit(run, [HEAD, FULL])
     facts |= outcome(run, position)
+    facts["taught"] = taught(folder)
     facts["cached"] = cached(folder, has_own_disk=False)
     facts["cached_own"] = cached(folder, has_own_disk=True)
     (folder / f"rank{run.runtime.rank}.json").write_text(json.dumps(facts))
