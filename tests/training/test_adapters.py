@@ -16,6 +16,7 @@ from medtl.errors import RecipeError, RunError, SelectorError
 from medtl.networks.freeze import plan_table
 from medtl.networks.groups import layer_groups
 from medtl.recipe.schema import parse_recipe
+from medtl.run.build import build_stages
 from medtl.training.activations import ActivationCache, plan_cache
 from medtl.training.adapters import LowRank, adapt, merge, merged, parted
 from medtl.training.callbacks import Watcher
@@ -214,6 +215,16 @@ def recipe(stage, **changes):
 def test_faults_are_said_where_they_are(stage, fault):
     with pytest.raises(RecipeError, match=fault):
         recipe(stage)
+
+
+def test_adapters_do_not_stand_on_random_layers():
+    random = {"backbone": "test_resnet", "weights": {"source": "none"}}
+    parsed = recipe({"adapt": "bitfit"}, model=random)
+    with pytest.raises(RunError, match="freezes layers of random weights"):
+        build_stages(parsed, ["stem", "layer1", "head"])
+    assert build_stages(recipe({}, model=random), ["stem", "head"])
+    control = {**random, "weights": {"source": "none", "random_features": True}}
+    assert build_stages(recipe({"adapt": "bitfit"}, model=control), ["stem", "head"])
 
 
 def test_a_recipe_says_what_adapts():
