@@ -378,7 +378,7 @@ def report(
     language: Language = "en",
     study: Annotated[
         Path | None,
-        typer.Option(callback=there, help="of the run's recipe: shortcuts or learning-curve"),
+        typer.Option(callback=there, help="shortcuts, learning-curve, forgetting"),
     ] = None,
     pdf: Annotated[
         bool, typer.Option("--pdf", help="print it to PDF too (needs Chromium)")

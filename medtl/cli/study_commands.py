@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from medtl.cli.bars import bars
-from medtl.cli.shared_options import Overrides, RecipeFile, Repeats, Work, spread, there
+from medtl.cli.shared_options import Out, Overrides, RecipeFile, Repeats, Work, spread, there
 
 if TYPE_CHECKING:
     from medtl.studies.conditions import Plan
@@ -254,6 +254,24 @@ def search(
         )
     typer.echo(to_markdown(found))
     typer.echo(f"Best recipe: {work.out / 'best_recipe.yaml'}")
+
+
+@study_app.command()
+def forgetting(
+    start: Annotated[Path, typer.Argument(callback=there, help="the earlier run")],
+    tuned: Annotated[Path, typer.Argument(callback=there, help="the run that went on from it")],
+    data: Annotated[
+        Path, typer.Argument(callback=there, help="the manifest of one of them, or another one")
+    ],
+    out: Out,
+) -> None:
+    """Ask whether tuning cost what the start network could: both on the same test cases."""
+    from medtl.run.folder import Run
+    from medtl.studies.learned.forgetting import forgetting_guard, forgetting_markdown
+
+    with bars() as shown:
+        found = forgetting_guard(Run(start), Run(tuned), data, out, progress=shown.progress)
+    typer.echo(forgetting_markdown(found))
 
 
 StudyName = Annotated[str, typer.Argument(help="a study folder, or FOLDER:CONDITION")]

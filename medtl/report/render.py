@@ -49,6 +49,7 @@ class Records(TypedDict, total=False):
         sanity: Content of sanity.json.
         shortcuts: Content of shortcuts.json, of a study of the same recipe.
         curve: Content of learning_curve.json, of a study of the same recipe.
+        forgetting: Content of forgetting.json, of a guard whose tuned run this is.
         gallery: Folder with gallery.json and its pictures.
         cohort: Content of cohort.json.
         data_quality: Content of data_quality.json.
@@ -63,6 +64,7 @@ class Records(TypedDict, total=False):
     sanity: Row | None
     shortcuts: Row | None
     curve: Row | None
+    forgetting: Row | None
     gallery: Path | None
     cohort: Row | None
     data_quality: Row | None

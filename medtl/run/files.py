@@ -33,6 +33,7 @@ class RunFiles:
         self.sanity = folder / "sanity.json"
         self.shortcuts = folder / "shortcuts.json"
         self.curve = folder / "learning_curve.json"
+        self.forgetting = folder / "forgetting.json"
         self.checkpoints = folder / "checkpoints"
         self.best = self.checkpoints / "best.safetensors"
         self.predictions = folder / "predictions.csv"

@@ -17,7 +17,7 @@ from medtl.cases.intake.devices import device_facts
 from medtl.errors import MedtlError, RunError
 from medtl.recipe.schema import parse_recipe
 from medtl.run.files import RunFiles
-from medtl.storage.atomic import read_json, write_json
+from medtl.storage.atomic import read_json, sha256_file, write_json
 from medtl.storage.yaml import load_yaml
 from medtl.types import SPLITS, Case
 
@@ -222,6 +222,7 @@ def report_records(files: RunFiles) -> Records:
         "sanity": content(files.sanity),
         "shortcuts": content(files.shortcuts),
         "curve": content(files.curve),
+        "forgetting": content(files.forgetting),
         "gallery": files.gallery,
         "cohort": content(files.cohort),
         "data_quality": content(files.quality),
@@ -235,23 +236,45 @@ def adopt_study(run: RunFiles, study: Path) -> list[str]:
 
     Args:
         run: Of the run.
-        study: A folder of `medtl study shortcuts` or `medtl study learning-curve`.
+        study: A folder of `medtl study shortcuts`, `learning-curve` or `forgetting`.
 
     Returns:
         Names of the files.
 
     Raises:
-        RunError: When the study has not ended, or is one of another recipe.
+        RunError: When the study has not ended, or is one of another recipe or network.
     """
     own, theirs = RunFiles(run.folder), RunFiles(study)
-    there = [name for name in ("shortcuts", "curve") if getattr(theirs, name).is_file()]
+    names = ("shortcuts", "curve", "forgetting")
+    there = [name for name in names if getattr(theirs, name).is_file()]
     if not there:
         raise RunError(
             "the folder holds no finding of a study",
-            expected="shortcuts.json or learning_curve.json",
+            expected=", ".join(getattr(theirs, name).name for name in names),
             where=study.name,
-            fix="Name a finished folder of medtl study shortcuts or learning-curve",
+            fix="Name a finished folder of medtl study shortcuts, learning-curve or forgetting",
         )
+    if there == ["forgetting"]:
+        _refuse_other_network(own, read_json(theirs.forgetting), study)
+    else:
+        _refuse_other_recipe(own, theirs, study)
+    for name in there:
+        write_json(getattr(own, name), read_json(getattr(theirs, name)))
+    return [getattr(own, name).name for name in there]
+
+
+def _refuse_other_network(own: RunFiles, found: Mapping[str, Any], study: Path) -> None:
+    """Refuse what was found of another tuned network than the run's."""
+    if not own.best.is_file() or sha256_file(own.best) != found["tuned_sha256"]:
+        raise RunError(
+            f"the study is one of another network, that of {found['tuned']}",
+            where=study.name,
+            fix="Name a folder of medtl study forgetting whose tuned run is this one",
+        )
+
+
+def _refuse_other_recipe(own: RunFiles, theirs: RunFiles, study: Path) -> None:
+    """Refuse what was found of another recipe than the run's."""
     plan = study / "plan.json"
     stored = load_yaml(theirs.recipe) if theirs.recipe.is_file() else read_json(plan)["recipe"]
     asked, ours = (
@@ -266,6 +289,3 @@ def adopt_study(run: RunFiles, study: Path) -> list[str]:
             where=study.name,
             fix="Name a study of the recipe that this run was made from",
         )
-    for name in there:
-        write_json(getattr(own, name), read_json(getattr(theirs, name)))
-    return [getattr(own, name).name for name in there]

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -125,8 +125,11 @@ class SingleRun:
                 decode=self.images.decoder(recipe),
                 progress=self.progress,
             )
+            forget_peak()
             fit(prepared, run, resume=True, callbacks=self.callbacks)
             row = {
+                "network": run.environment["network"],
+                "peak_gb": peak_gb(),
                 "split_sha256": prepared.hashes["split_sha256"],
                 "train_patients": len({case.patient_id for case in prepared.split("train")}),
                 **(self._test(prepared, run) if self.tests else {}),
@@ -182,6 +185,32 @@ def training_row(history: Sequence[Mapping[str, str]]) -> dict[str, Any]:
         "epochs": len(history),
         "seconds": round(sum(float(row["seconds"]) for row in history), 1),
     }
+
+
+PEAK, PEAK_RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+"""Where Linux tells this process its peak memory, and where it forgets the peak before now."""
+
+
+def forget_peak() -> None:
+    """Let the peak of memory begin anew: on the GPU, and of the process where Linux allows it."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError):
+        PEAK_RESET.write_text("5")
+
+
+def peak_gb() -> float | None:
+    """Return the peak of memory since `forget_peak`, of the GPU where there is one.
+
+    On the CPU it is that of the process, its images included; None where only the peak of all runs
+    together is known.
+    """
+    if torch.cuda.is_available():
+        return round(torch.cuda.max_memory_allocated() / 2**30, 2)
+    if not (PEAK.is_file() and os.access(PEAK_RESET, os.W_OK)):
+        return None
+    lines = dict(line.split(":", 1) for line in PEAK.read_text().splitlines() if ":" in line)
+    return round(int(lines["VmHWM"].split()[0]) / 2**20, 2)
 
 
 def gamma_row(checkpoint: Path) -> dict[str, float]:

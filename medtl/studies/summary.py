@@ -23,7 +23,7 @@ from medtl.studies.judgement import (
     markdown_table,
 )
 from medtl.studies.plots import draw_study
-from medtl.studies.rows import Row, lower_is_better, primary_measure, read_rows, values_of
+from medtl.studies.rows import Row, finished, lower_is_better, primary_measure, read_rows, values_of
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,23 @@ class Cell:
     n: int
     mean: float | None
     sd: float | None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one condition takes: its network in words, and means over its finished runs.
+
+    Attributes:
+        condition: Its name.
+        network: Parameters, operations and receptive field.
+        minutes: Of training.
+        peak_gb: Peak of memory, of the GPU where there is one; None where it is not known.
+    """
+
+    condition: str
+    network: str
+    minutes: float
+    peak_gb: float | None
 
 
 @dataclass(frozen=True)
@@ -48,6 +65,7 @@ class Summary:
         overlap: Test share over training share of the splits of two seeds; 0 for one split.
         failed: Runs that failed, with the reason.
         missing: Runs that have not been done.
+        costs: One per condition, where they differ in their network.
     """
 
     plan: Plan
@@ -57,6 +75,7 @@ class Summary:
     overlap: float
     failed: tuple[str, ...]
     missing: int
+    costs: tuple[Cost, ...] = ()
 
 
 def summarise_study(out: str | PathLike[str], *, measure: str | None = None) -> Summary:
@@ -117,7 +136,23 @@ def summarise(
             if row["status"] == "failed"
         ),
         missing=sum(pair not in ended for pair in plan.pairs),
+        costs=_costs(plan, rows),
     )
+
+
+def _costs(plan: Plan, rows: Sequence[Row]) -> tuple[Cost, ...]:
+    """What each condition takes; nothing where all have one network, which says it once."""
+    done = finished(rows)
+    found = []
+    for name in plan.conditions:
+        own = [row for (condition, _), row in done.items() if condition == name]
+        known = [row for row in own if row.get("network")]
+        if known:
+            peaks = [row["peak_gb"] for row in known if row.get("peak_gb") is not None]
+            minutes = float(np.mean([row["seconds"] for row in known])) / 60
+            peak = float(np.mean(peaks)) if peaks else None
+            found.append(Cost(name, known[0]["network"], minutes, peak))
+    return tuple(found) if len({cost.network for cost in found}) > 1 else ()
 
 
 def split_overlap(out: Path) -> float:
@@ -191,6 +226,7 @@ def to_json(summary: Summary) -> dict[str, Any]:
         "missing": summary.missing,
         "failed": list(summary.failed),
         "cells": [asdict(cell) for cell in summary.cells],
+        "costs": [asdict(cost) for cost in summary.costs],
         "effects": [asdict(effect) for effect in summary.effects],
         "notes": notes(summary),
     }
@@ -225,9 +261,27 @@ def to_markdown(summary: Summary, pictures: Sequence[str] = ()) -> str:
     table = markdown_table("lrrr", ("condition", "runs", "mean", "SD"), cells)
     lines = [plan.question, ""] if plan.question else []
     lines += [f"Test {summary.measure}, reference: {reference}.", "", *table, ""]
+    lines += _cost_table(summary.costs)
     if summary.effects:
         lines += [*effects_table({e.name: e.runs for e in summary.effects}), ""]
     lines += [f"- {note}" for note in notes(summary)]
     lines += [f"- Failed: {text}" for text in summary.failed]
     lines += ["", *(f"![{name}]({name})" for name in pictures)]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _cost_table(costs: Sequence[Cost]) -> list[str]:
+    """The lines of a Markdown table of what each condition takes, and an empty one after it."""
+    if not costs:
+        return []
+    head = ("condition", "network", "minutes a run", "peak memory, GB")
+    rows = [
+        [
+            cost.condition,
+            cost.network,
+            f"{cost.minutes:.1f}",
+            "" if cost.peak_gb is None else f"{cost.peak_gb:.1f}",
+        ]
+        for cost in costs
+    ]
+    return [*markdown_table("llrr", head, rows), ""]

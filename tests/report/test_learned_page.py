@@ -9,7 +9,7 @@ import report_example as example
 
 from medtl.errors import RunError
 from medtl.report.language.texts import speaking
-from medtl.report.page.learned import checks, curve_view, shortcuts_view
+from medtl.report.page.learned import checks, curve_view, forgetting_view, shortcuts_view
 from medtl.report.render import write_report
 from medtl.run.files import RunFiles
 from medtl.run.record import adopt_study
@@ -96,6 +96,30 @@ def test_more_patients_are_said_with_their_interval():
     assert fallen["text"].startswith("200 more patients: the error falls by +0.01")
 
 
+FORGETTING = {
+    "start": "north",
+    "tuned": "south",
+    "images": 40,
+    "patients": 30,
+    "left_out": 12,
+    "is_start": False,
+    "labels": [
+        {"label": "pneumonia", "start": measure("auroc", 0.9, 0.8, 0.95),
+         "tuned": measure("auroc", 0.8, 0.7, 0.9),
+         "change": measure("auroc_difference", -0.1, -0.15, -0.05), "verdict": "forgotten"},
+    ],
+}  # fmt: skip
+
+
+def test_what_tuning_cost_is_said_label_by_label():
+    view = forgetting_view(FORGETTING)
+    (row,) = view["rows"]
+    assert (row["start"].value, row["tuned"].value) == ("0.900", "0.800")
+    assert row["change"].startswith("−0.100 (−0.150 to −0.050)")
+    assert row["verdict"] == "tuning cost some of it"
+    assert forgetting_view(None) is None
+
+
 def test_checks_before_say_what_failed_and_what_has_no_meaning():
     facts = {"start": 0.7, "end": 0.6, "steps": 150, "images": 16}
     rows = [
@@ -123,10 +147,11 @@ def test_the_chapter_stands_in_the_report(tmp_path, language):
         history=[{"stage": "s", "train_loss": 1, "val_loss": 1}],
         shortcuts=SHORTCUTS,
         curve=CURVE,
+        forgetting=FORGETTING,
         sanity=sanity,
     ).read_text("utf-8")
     for part in ('id="learned"', 'href="#learned"', 'data-panel="controls"', 'data-panel="curve"',
-                 'data-check="one_batch"'):  # fmt: skip
+                 'data-check="one_batch"', 'data-table="forgetting"'):  # fmt: skip
         assert part in page
 
 

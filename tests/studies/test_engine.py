@@ -15,6 +15,7 @@ from medtl.errors import RunError
 from medtl.recipe.schema import parse_recipe
 from medtl.run.folder import Run
 from medtl.storage.yaml import loads
+from medtl.studies import single
 from medtl.studies.conditions import Plan
 from medtl.studies.engine import run_folder, run_plan
 from medtl.studies.rows import add_row, finished, measures_row, read_rows, values_of
@@ -218,3 +219,18 @@ def test_a_measure_that_the_rows_do_not_have_is_an_error(tmp_path):
     assert values_of(rows, "none", "auroc") == {0: 0.5, 1: 0.625, 2: 0.75}
     with pytest.raises(RunError, match="no measure 'dice'"):
         values_of(rows, "none", "dice")
+
+
+def test_the_peak_of_memory_begins_anew_with_every_run(monkeypatch, tmp_path):
+    if not single.PEAK_RESET.exists():
+        pytest.skip("this system keeps one peak for the life of a process")
+    monkeypatch.setattr(single.torch.cuda, "is_available", lambda: False)
+    block = bytearray(200_000_000)
+    single.forget_peak()
+    with_it = single.peak_gb()
+    assert with_it > 0.2
+    del block
+    single.forget_peak()
+    assert single.peak_gb() < with_it - 0.15
+    monkeypatch.setattr(single, "PEAK", tmp_path / "none")
+    assert single.peak_gb() is None

@@ -202,3 +202,21 @@ def test_the_shipped_factorial_has_eight_different_cells():
     assert shipped(()) == recipes[plan.reference]
     epochs = {tuple(s.epochs for s in recipe.finetune.stages) for recipe in recipes.values()}
     assert epochs == {(4, 8, 4)}
+
+
+def test_the_plan_of_backbones_fits_the_chest_recipe(tmp_path):
+    (tmp_path / "manifest.csv").write_text("image,patient_id,target\na.png,p,1\n")
+    pipelines = Path(__file__).parents[2] / "pipelines"
+    plan = read_plan(pipelines / "plans" / "backbones.yaml", seeds=2)
+    assert plan.reference == "resnet50"
+    changes = [f"data.manifest={tmp_path / 'manifest.csv'}"]
+    found = {
+        name: read_recipe(pipelines / "chest_xray.yaml", [*own, *changes]).model
+        for name, own in plan.conditions.items()
+    }
+    assert [(m.backbone, m.weights.source) for m in found.values()] == [
+        ("resnet50", "timm"),
+        ("densenet121", "timm"),
+        ("convnext_tiny", "timm"),
+        ("tf_efficientnet_lite0", "bundled"),
+    ]

@@ -18,6 +18,7 @@ def verdicts(folder):
     return {check["name"]: check["passed"] for check in found["checks"]}
 
 
+@pytest.mark.slow
 def test_a_recipe_that_can_be_learned_passes(tmp_path):
     recipe = read_recipe(write_tiny_study(tmp_path / "data", patients=120))
     found = {check.name: check for check in run_sanity(recipe, tmp_path / "out")}
@@ -27,6 +28,7 @@ def test_a_recipe_that_can_be_learned_passes(tmp_path):
     assert verdicts(tmp_path / "out") == passed
 
 
+@pytest.mark.slow
 def test_images_that_say_nothing_fail(tmp_path):
     """Every image is the same: not one batch can be learned by heart."""
     path = write_tiny_study(tmp_path / "data", patients=120)
@@ -41,6 +43,7 @@ def test_images_that_say_nothing_fail(tmp_path):
     assert found["shuffled"]
 
 
+@pytest.mark.slow
 def test_labels_that_were_dealt_can_be_learned_by_heart_only(tmp_path):
     path = write_tiny_study(tmp_path / "data", patients=120)
     table = tmp_path / "data" / "manifest.csv"
@@ -55,6 +58,7 @@ def test_labels_that_were_dealt_can_be_learned_by_heart_only(tmp_path):
     assert verdicts(tmp_path / "out")["small"] is False
 
 
+@pytest.mark.slow
 def test_a_quantity_is_tried_by_its_extremes(tmp_path):
     task = "task: {kind: regression, unit: years}\n"
     text = RECIPE.replace("target: bright", "target: age").replace("strata: [site]", "strata: []")

@@ -54,6 +54,28 @@ def test_differences_are_paired_by_seed():
     assert summary.cells[0].sd == pytest.approx(BASE.std(ddof=1))
 
 
+def test_what_each_network_takes_stands_beside_its_measure():
+    large = "25 M parameters, 8.2 GFLOP an image, each place sees 427 px"
+    small = "4.6 M parameters, 0.78 GFLOP an image, each place sees 299 px"
+    rows = [
+        {**row, "network": large if row["condition"] == "none" else small, "seconds": 60.0 * n,
+         "peak_gb": 2.0 if row["condition"] == "none" else None}
+        for n, row in enumerate(rows_of(VALUES))
+    ]  # fmt: skip
+    summary = summarise(PLAN, rows)
+    assert [(c.condition, c.network, c.minutes, c.peak_gb) for c in summary.costs] == [
+        ("none", large, 2.0, 2.0),
+        ("up", small, 7.0, None),
+        ("same", small, 12.0, None),
+    ]
+    text = to_markdown(summary)
+    assert f"| none | {large} | 2.0 | 2.0 |" in text
+    assert f"| up | {small} | 7.0 |  |" in text
+    # The negative control: one network is no comparison of networks, and older rows name none.
+    assert not summarise(PLAN, [{**row, "network": small} for row in rows]).costs
+    assert "minutes a run" not in to_markdown(summarise(PLAN, rows_of(VALUES)))
+
+
 def test_a_lower_brier_score_is_better():
     summary = summarise(PLAN, rows_of(VALUES, "brier"), measure="brier")
     assert summary.effects[0].runs.verdict == "worse"

@@ -41,6 +41,7 @@ def views(given: Row) -> dict[str, Any]:
     return {
         "shortcuts": shortcuts_view(given.get("shortcuts")),
         "curve": curve_view(given.get("curve")),
+        "forgetting": forgetting_view(given.get("forgetting")),
         "checked": checks(given.get("sanity")),
         "lessons": lessons(given.get("learning"), given.get("history") or ()),
         "members": (given.get("environment") or {}).get("members"),
@@ -168,6 +169,28 @@ def curve_view(curve: Row | None) -> dict[str, Any] | None:
         "limit": plain(f"learned.limit.{curve['limit']}"),
         "seeds": len(next(iter(curve["values"].values()))[0]),
     }
+
+
+def forgetting_view(forgetting: Row | None) -> dict[str, Any] | None:
+    """Return what tuning kept of the start network's task; None without any.
+
+    Args:
+        forgetting: Content of forgetting.json.
+    """
+    if not forgetting:
+        return None
+    rows = [
+        {
+            "label": row["label"],
+            "start": show(row["start"]),
+            "tuned": show(row["tuned"]),
+            "change": difference_text(row["change"]),
+            "verdict": plain(f"learned.forgetting.{row['verdict']}"),
+        }
+        for row in forgetting["labels"]
+    ]
+    names = {key: forgetting[key] for key in ("start", "tuned", "images", "patients", "left_out")}
+    return {**names, "rows": rows, "is_start": forgetting["is_start"]}
 
 
 def _shown(value: object) -> str:

@@ -44,7 +44,7 @@ AGREES = 0.1
 """Relative difference between the first loss and the prior's that is none."""
 
 SHUFFLED_STEPS, SMALL_STEPS, SMALL_SIDE = 40, 200, 64
-"""Steps on shuffled labels and of the small network; pixels per side that the latter sees."""
+"""Steps on shuffled labels and of the small network; most pixels per side that the latter sees."""
 
 MOST = 600
 """Training images of the short trainings, and validation patients."""
@@ -267,10 +267,12 @@ def _reset(module: nn.Module) -> None:
 
 
 def _images(samples: Any, rows: Sequence[int] | NDArray[np.int64]) -> Tensor:
-    """Some network inputs at `SMALL_SIDE` pixels a side."""
+    """Some network inputs at `SMALL_SIDE` pixels a side, or as they are along a shorter one."""
     images = [samples[0, int(row)].images for row in rows]
-    pool = {3: functional.adaptive_avg_pool2d, 4: functional.adaptive_avg_pool3d}[images[0].ndim]
-    return torch.stack([pool(image, SMALL_SIDE) for image in images])
+    shapes = zip(*(image.shape[1:] for image in images), strict=True)
+    sides = [min(SMALL_SIDE, max(lengths)) for lengths in shapes]
+    pool: Any = {2: functional.adaptive_avg_pool2d, 3: functional.adaptive_avg_pool3d}[len(sides)]
+    return torch.stack([pool(image, sides) for image in images])
 
 
 def _columns(task: Task, cases: Sequence[Case]) -> Truth | None:

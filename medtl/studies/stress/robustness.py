@@ -11,26 +11,21 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medtl.data.reader import decode_cases
 from medtl.data.store import ImageStore
-from medtl.errors import MedtlError, RunError
+from medtl.errors import MedtlError
 from medtl.metrics.confusion import share_measures
-from medtl.metrics.paired_runs import mean_of_folds_mae
 from medtl.metrics.scores import Scores
-from medtl.prediction.sink import TrainedModel
 from medtl.run.files import refuse_existing
 from medtl.run.folder import Run
-from medtl.run.predict import find_cases
-from medtl.studies.kfold import contest_of
 from medtl.studies.stress.changed import Robustness, Row
 from medtl.studies.stress.corruptions import AlteredStore, Corruption, corruptions_of
 from medtl.studies.stress.robustness_files import write_robustness
-from medtl.types import Case, Measure, Progress, silent
+from medtl.studies.subject import Subject, measured, read_subject
+from medtl.types import Measure, Progress, silent
 
 FAMILIES = ("corruptions", "probes", "attacks")
 
@@ -67,50 +62,6 @@ class Condition:
     store: Callable[[], ImageStore] = field(repr=False)
 
 
-@dataclass(frozen=True)
-class Subject:
-    """A trained model and the test images it is put to.
-
-    Attributes:
-        trained: The model.
-        cases: Read and with truth.
-        store: Their images.
-        thresholds: Label -> frozen threshold.
-    """
-
-    trained: TrainedModel[Any, Any]
-    cases: tuple[Case, ...]
-    store: ImageStore
-    thresholds: Mapping[str, float]
-
-    @property
-    def is_of_masks(self) -> bool:
-        """Whether the truth of a case is a mask, which the task then encodes."""
-        return self.trained.task.encode is not None
-
-    def numbers(self, store: ImageStore) -> NDArray[np.float64]:
-        """`(n, K)` scores, values or Dice of the images of a store."""
-        batches = self.trained.scores(store, self.cases)
-        if not self.is_of_masks:
-            return np.concatenate(list(batches)).astype(np.float64).reshape(len(self.cases), -1)
-        found, rows = [], iter(self.store.rows(self.cases))
-        for batch in batches:
-            found += [self._dice(scores, int(next(rows))) for scores in batch]
-        return np.array(found)
-
-    def _dice(self, scores: NDArray[np.float32], row: int) -> list[float]:
-        """Dice of each structure on the network's grid; NaN where neither mask shows it."""
-        task, mask = self.trained.task, self.store.mask(row)
-        taken = scores.argmax(axis=0) if task.exclusive else scores >= 0.5
-        found = []
-        for number in range(len(task.labels)):
-            mine = taken == number + 1 if task.exclusive else taken[number]
-            truth = mask == number + 1 if task.exclusive else mask[number] == 1
-            size = int(mine.sum()) + int(truth.sum())
-            found.append(2 * int((mine & truth).sum()) / size if size else np.nan)
-        return found
-
-
 def stress_run(
     run: Run,
     data: str | PathLike[str],
@@ -136,48 +87,13 @@ def stress_run(
         RunError: When there are no cases with truth, or `out` exists.
     """
     refuse_existing(out := Path(out), resume=False)
-    subject = _subject(run, Path(data), quick=quick, progress=progress)
+    subject = read_subject(run, data, most=QUICK_CASES if quick else None, progress=progress)
     conditions, left_out = _conditions(subject, families, quick=quick)
     found = _tested(subject, conditions, left_out, announce=announce, progress=progress)
     out.mkdir(parents=True, exist_ok=True)
     first = subject.store.unit(int(subject.store.rows(subject.cases[:1])[0]))
     write_robustness(found, first, out)
     return found
-
-
-def _subject(run: Run, data: Path, *, quick: bool, progress: Progress) -> Subject:
-    """Read the model and its test cases."""
-    trained = run.trained
-    trained.reader.require_images()
-    manifest, is_own = find_cases(run.files.manifest, data, trained)
-    wanted = [case for case in manifest.cases if not is_own or case.split == "test"]
-    if quick and len(wanted) > QUICK_CASES:
-        drawn = np.random.default_rng(0).choice(len(wanted), QUICK_CASES, replace=False)
-        wanted = [wanted[number] for number in sorted(drawn)]
-    store, records = decode_cases(
-        wanted,
-        replace(trained.reader, root=manifest.root),
-        encode=trained.task.encode,
-        progress=lambda done, total: progress("Reading", done, total),
-    )
-    readable, told = set(store.case_ids), trained.task.inputs
-    cases = tuple(
-        told.completed(case, record.facts)
-        for case, record in zip(wanted, records, strict=True)
-        if case.case_id in readable
-    )
-    targets = trained.columns.targets
-    is_known = trained.task.encode is not None or (
-        all(label in case.targets for case in cases for label in targets)
-        and not np.isnan(trained.task.truth_matrix(cases)).all()
-    )
-    if not (cases and is_known):
-        raise RunError(
-            "no test case could be read and has a truth",
-            where=data.name,
-            fix="Give the run's own manifest, or one with its target columns",
-        )
-    return Subject(trained, cases, store, run.thresholds)
 
 
 def _conditions(
@@ -303,21 +219,7 @@ def _judged(
     subject: Subject, conditions: Sequence[Condition], numbers: NDArray[np.float64]
 ) -> Iterator[Row]:
     """Yield the measures of every condition, label by label; `numbers` is `(conditions, n, K)`."""
-    task = subject.trained.task
-    patients = np.array([case.patient_id for case in subject.cases])
-    is_mask = subject.is_of_masks
-    truths = np.zeros(numbers.shape[1:]) if is_mask else task.truth_matrix(subject.cases)
-    for column, label in enumerate(task.labels):
-        mine = numbers[:, :, column]
-        known = ~np.isnan(truths[:, column]) & ~np.isnan(mine).any(axis=0)
-        truth, values, who = truths[known, column], mine[:, known], patients[known]
-        if is_mask:
-            measures = mean_of_folds_mae(truth, list(values), np.zeros(len(who)), patients=who)
-            measures = [replace(measure, name="dice") for measure in measures]
-        else:
-            contest = contest_of(subject.trained.recipe, task)
-            measures = contest.measure(truth, list(values), np.zeros(len(who)), patients=who)
-        measures = [replace(measure, label=label) for measure in measures]
+    for label, truth, values, who, measures in measured(subject, numbers):
         reaches, drops = measures[: len(values)], [None, *measures[len(values) :]]
         threshold = subject.thresholds.get(label)
         for number, (reach, drop) in enumerate(zip(reaches, drops, strict=True)):
