@@ -34,7 +34,8 @@ def logistic_scores(
     """Return `(n,)` probabilities of a logistic regression that saw the training rows only.
 
     Features are standardised with the training rows. The strength is chosen among `STRENGTHS` by
-    the mean AUROC of inner folds of the training rows, grouped by patient.
+    the mean AUROC of inner folds of the training rows, grouped by patient; where no fold can hold
+    both classes there is nothing to choose by, and the strongest regularisation is taken.
 
     Args:
         features: `(n, F)`.
@@ -52,12 +53,21 @@ def logistic_scores(
     rows = _known(truth, train)
     if len(np.unique(truth[rows])) < 2:
         raise RunError("the baseline's training rows hold one class only")
-    inner = StratifiedGroupKFold(INNER_FOLDS, shuffle=True, random_state=seed)
-    strengths = {"logisticregression__C": STRENGTHS}
-    model = _tuned(LogisticRegression(max_iter=5000), strengths, "roc_auc", inner)
+    known, patients = truth[rows].astype(int), np.asarray(groups)[rows]
+    # No fold more than patients of the rarer class: the others could not be judged.
+    most = min(INNER_FOLDS, *(len(np.unique(patients[known == k])) for k in (0, 1)))
+    cut = StratifiedGroupKFold(most, shuffle=True, random_state=seed) if most > 1 else None
+    inner = [
+        parts
+        for parts in (cut.split(known, known, patients) if cut else ())
+        if all(len(np.unique(known[part])) == 2 for part in parts)
+    ]
+    strengths = {"logisticregression__C": STRENGTHS if inner else STRENGTHS[:1]}
+    whole = [(np.arange(len(rows)),) * 2]
+    model = _tuned(LogisticRegression(max_iter=5000), strengths, "roc_auc", inner or whole)
     # In 32 bits the search for the optimum can end without reaching it, on one machine or another.
     doubles = features.astype(np.float64)
-    model.fit(doubles[rows], truth[rows].astype(int), groups=np.asarray(groups)[rows])
+    model.fit(doubles[rows], known)
     return np.asarray(model.predict_proba(doubles)[:, 1])
 
 

@@ -101,6 +101,14 @@ def test_strong_regularisation_hurts_what_underfits(recipe, said):
     assert keys(FALLING, recipe={"finetune": {"weight_decay": 0.01}}) == ["underfit"]
 
 
+def test_a_loss_that_still_falls_above_a_gap_is_no_underfit_to_relieve():
+    """As the first fold of the chest recipe at 160 px: strong regularisation is not its fault."""
+    still = log([0.6, 0.5, 0.4, 0.3, 0.25, 0.2], [0.6, 0.55, 0.5, 0.48, 0.45, 0.38])
+    strong = {"finetune": {"weight_decay": 0.3}}
+    assert keys(still, recipe=strong) == ["gap", "unfinished"]
+    assert "strong" in keys(FALLING, recipe=strong)
+
+
 def test_a_rise_where_a_stage_begins_is_no_rate_too_high():
     train = [0.5, 0.4, 0.7, 0.4, 0.35, 0.35]
     stages = ["head", "head", "full", "full", "full", "full"]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from medtl.errors import RunError
-from medtl.studies.baseline import median_values, ridge_values
+from medtl.studies.baseline import logistic_scores, median_values, ridge_values
 
 RNG = np.random.default_rng(0)
 FEATURES = RNG.normal(size=(200, 30))
@@ -50,3 +50,25 @@ def test_too_few_patients():
         ridge_values(FEATURES, TRUTH, ["p"] * 200, train=TRAIN, seed=0)
     with pytest.raises(RunError, match="no training row"):
         median_values(FEATURES, np.full(200, np.nan), PATIENTS, train=TRAIN, seed=0)
+
+
+@pytest.mark.parametrize(("number", "positive"), [(40, 20), (40, 3), (40, 1), (6, 2), (2, 1)])
+def test_few_cases_and_columns_without_a_difference_are_learned_from_without_a_warning(
+    number, positive
+):
+    rng = np.random.default_rng(1)
+    truth = np.zeros(number, np.float32)
+    truth[:positive] = 1
+    features = rng.normal(size=(number, 6)).astype(np.float32)
+    features[:, 0], features[:, 1], features[:, 2] = 7, 1e6, 1e-12
+    features[:, 3] += 4 * truth
+    patients = [f"p{n}" for n in range(number)]
+    train = np.ones(number, bool)
+    scores = logistic_scores(features, truth, patients, train=train, seed=0)
+    assert np.isfinite(scores).all()
+    assert scores[truth == 1].mean() > scores[truth == 0].mean()
+
+
+def test_one_class_cannot_be_learned():
+    with pytest.raises(RunError, match="hold one class only"):
+        logistic_scores(FEATURES, np.ones(200), PATIENTS, train=TRAIN, seed=0)

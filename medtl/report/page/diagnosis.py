@@ -148,15 +148,17 @@ def _of_losses(epochs: Sequence[_Epoch], recipe: Row) -> list[Sign]:
     found = [_calibration_lost(epochs, best, recipe)]
     if found == [None] and _rose(best.val, last.val) and last.train < best.train * (1 - CHANGE):
         found.append(_sign("overfit", **values))
-    if best.val > best.train * (1 + GAP):
+    gap = best.val > best.train * (1 + GAP)
+    if gap:
         found.append(_sign("gap", **values))
     flat = lowest.train > first.train * (1 - CHANGE)
     if flat:
         found.append(_sign("not_learning", **values))
     falling = best is last and last.val < before.val * (1 - CHANGE)
     if falling:
-        found.append(_sign("underfit", **values))
-    strong = _strong(recipe)
+        found.append(_sign("unfinished" if gap else "underfit", **values))
+    # What fits its training patients better than new ones is not what regularisation holds back.
+    strong = "" if gap else _strong(recipe)
     if strong and (flat or falling or last.train > last.val * (1 + GAP)):
         found.append(_sign("strong", list=strong, **values))
     found.append(_slow_start(epochs))
