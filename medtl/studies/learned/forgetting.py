@@ -221,11 +221,13 @@ def _on(subject: Subject, places: Sequence[Place]) -> Subject:
 
 def _kept(label: str, tuned: Measure, start: Measure, change: Measure) -> Kept:
     """One label in words."""
-    own = [replace(m, name=m.name.replace("_mean_of_folds", "")) for m in (start, tuned)]
+    before, after = (
+        replace(one, name=one.name.replace("_mean_of_folds", "")) for one in (start, tuned)
+    )
     if change.low is None or change.high is None:
         verdict = "undefined"
     else:
-        sign = -1 if lower_is_better(own[0].name) else 1
+        sign = -1 if lower_is_better(before.name) else 1
         low, high = sorted((sign * change.low, sign * change.high))
         verdict = "better" if low > 0 else "forgotten" if high < 0 else "open"
-    return Kept(label, *own, change, verdict)
+    return Kept(label, before, after, change, verdict)
