@@ -21,7 +21,7 @@ study: {question: "?"}
 data: {manifest: m.csv, target: finding}
 image: {modality: cxr, size: 224}
 model: {backbone: tf_efficientnet_lite0, weights: none}
-task: {kind: findings}
+task: {kind: classification}
 """
 
 
