@@ -111,6 +111,13 @@ def test_a_run_predicts_by_its_graph_as_by_its_network(run: Run, tmp_path: Path)
     folder = export_graph(run, tmp_path / "small", Smaller(int8=True, prune=0.3, images=manifest))
     page = (folder / "edge.md").read_text()
     assert "| bright | auroc_difference |" in page
+    assert "| bright | auroc | exact |" in page
+    levels = json.loads((folder / "edge.json").read_text())["levels"]
+    value = {(one["graph"], one["measure"]): one["value"] for one in levels}
+    wanted = {"name": "auroc", "split": "test", "subset": "all"}
+    own = next(one for one in run.metrics["measures"] if wanted.items() <= one.items())
+    assert value["exact", "auroc"] == pytest.approx(own["value"], abs=1e-6)
+    assert {graph for graph, _ in value} == {"exact", "smaller"}
     exact, small = (path / "model.onnx" for path in (run.files.portable, folder))
     assert small.stat().st_size < 0.5 * exact.stat().st_size
     assert Run(folder).predict(images).images == len(after)
