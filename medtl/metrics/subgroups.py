@@ -19,11 +19,13 @@ from medtl.metrics.comparison import (
     fisher_exact,
     holm,
     minimum_detectable_difference,
+    two_sided_p,
     where_known,
 )
 from medtl.metrics.intervals import (
     correlation_of,
     mover_sum,
+    normal_quantile,
     proportion_of_rows,
     ratio_influence,
     t_quantile,
@@ -121,7 +123,8 @@ def gaps(
 
     The interval joins the two groups' own (MOVER), with the correlation that patients in both give
     them; of shares with one row per patient it is Newcombe's. Shares have Fisher's test, with
-    several rows per patient a t test over patients. The AUC has no test.
+    several rows per patient a t test over patients. The AUC has a test where there is no threshold
+    and so nothing else to test: normal, with the width of its interval on the side of 0.
 
     Args:
         y_true: `(n,)`, 0 or 1, or a `Scores`.
@@ -157,7 +160,8 @@ def gaps(
             ):
                 denominators = (cases & pair[0], cases & pair[1])
                 found.append(_share_gap(_about(gap, of), hits, denominators, codes))
-        found.append(_auc_gap(_about(gap, "auroc"), truth, score, pair, codes))
+        of_area = _auc_gap(_about(gap, "auroc"), truth, score, pair, codes)
+        found.append(of_area if flagged is not None else replace(of_area, p=_p_of(of_area)))
     return found
 
 
@@ -265,6 +269,17 @@ def _auc_gap(gap: Gap, truth: BoolArray, score: FloatArray, rows: Rows, codes: I
     ]
     spread = _Spread.of(moved, codes, rows)
     return replace(gap, difference=_joined(gap, of, spread), detectable=spread.detectable)
+
+
+def _p_of(gap: Gap) -> float | None:
+    """Return the two-sided p that is 0.05 where the 95 percent interval ends at 0."""
+    difference = gap.difference
+    value, low, high = difference.value, difference.low, difference.high
+    if difference.status != "ok" or value is None or low is None or high is None:
+        return None
+    half = value - low if value > 0 else high - value
+    z = normal_quantile(difference.confidence) * abs(value) / half if half > 0 else math.inf
+    return two_sided_p(z)
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,15 @@ def test_the_misses_of_one_site_come_first(tables: Path, threshold: float) -> No
     assert first.p < 1e-6
 
 
+def test_without_a_threshold_one_site_stands_out_by_its_auroc(tables: Path) -> None:
+    found = evaluate(read_predictions(tables / "sub.csv"), strata=["site", "sex"], ci=QUICK)
+    first = found.concerns[0]
+    assert (first.kind, first.subset, first.measure) == ("gap", "site=Busan", "auroc")
+    assert first.p is not None
+    assert first.p < 1e-6
+    assert [concern.subset for concern in found.concerns if concern.kind == "gap"] == ["site=Busan"]
+
+
 def test_missing_scores_may_hide_a_sensitivity_of_60_percent(tables: Path) -> None:
     table = read_predictions(tables / "miss.csv")
     known = table["y_score"][(table["y_true"] == 1) & table["y_score"].notna()]

@@ -325,3 +325,10 @@ def test_targets_missed_beyond_chance_come_before_others() -> None:
     ]
     found = concerns(shown, promised=promises(points, shown))
     assert [concern.label for concern in found] == ["b", "c", "a"]
+
+
+@pytest.mark.parametrize("present", [0.0, 1.0])
+def test_a_table_of_one_class_is_not_called_harmful(present: float) -> None:
+    """Acting on all, or on nobody, is right by definition where all or none have the finding."""
+    table = rows(40).assign(y_true=present)
+    assert evaluated(table).concerns == ()

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from medtl.errors import PredictionsError
 from medtl.metrics import subgroups
@@ -46,7 +47,20 @@ def test_gap_of_the_auc_has_the_error_of_two_delongs() -> None:
     variances = [auc_covariance(TRUTH[s == SEX], SCORE[s == SEX])[1][0, 0] for s in "MF"]
     half = 1.959964 * np.sqrt(sum(variances))
     assert (gap.difference.high - gap.difference.low) / 2 == pytest.approx(half, rel=0.02)  # type: ignore[operator]
-    assert gap.p is None
+    z = abs(gap.difference.value) / np.sqrt(sum(variances))  # type: ignore[arg-type]
+    # The interval is not symmetric: its side towards 0 is the longer one here.
+    assert 1 < gap.p / (2 * norm.sf(z)) < 2  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("shift", [0.1, 0.4, 0.8])
+def test_the_auc_is_tested_as_its_interval_says(shift: float) -> None:
+    """p is below 0.05 where the interval leaves 0 out, and there is none beside a threshold."""
+    found = subgroups.gaps(TRUTH, SCORE - shift * TRUTH * (SEX == "F"), {"sex": SEX})
+    (gap,) = found
+    outside = not gap.difference.low <= 0 <= gap.difference.high  # type: ignore[operator]
+    assert (gap.p < 0.05) == outside  # type: ignore[operator]
+    beside = by_name(subgroups.gaps(TRUTH, SCORE, {"sex": SEX}, threshold=0.5))
+    assert beside["auroc"].p is None
 
 
 def test_a_group_without_positives_has_no_sensitivity_gap() -> None:

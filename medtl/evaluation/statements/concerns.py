@@ -154,7 +154,8 @@ def _miscalibrated(
     for (label, subset, name), slope in known.items():
         if (subset, name) != ("all", "calibration_slope"):
             continue
-        harm = harmful.get(label)
+        # Where all or none have the finding, acting on all or on nobody is right by definition.
+        harm = harmful.get(label) if slope.n_positive not in (0, slope.n) else None
         if harm or outside((slope.low, slope.high), SLOPES):
             facts: dict[str, Any] = {"harmful": harm, "mended_by": mended.get(label)}
             if after := known.get((label, subset, f"{name}_after_recalibration")):
