@@ -356,6 +356,18 @@ def test_the_pdf_of_the_command_has_pages(reports: dict[str, str], tmp_path: Pat
 
 
 @pytest.mark.slow
+def test_fourteen_findings_are_printed_on_25_pages(shared: Path, tmp_path: Path) -> None:
+    known = shared / "oracles2" / "multi14.csv"
+    if not known.is_file():
+        pytest.skip("needs the second set of tables")
+    table = tmp_path / known.name
+    table.write_bytes(known.read_bytes())
+    page = report_table(table, tmp_path / "out", TableOptions(prevalence={"Hernia": 0.0055}))
+    content = write_pdf(page, tmp_path / "report.pdf").read_bytes()
+    assert 15 < content.count(b"/Type /Page\n") <= 25
+
+
+@pytest.mark.slow
 def test_the_report_of_real_radiographs(shared: Path, tmp_path: Path) -> None:
     """The recipe of pipelines/, cut short: what matters here is the page."""
     changes = [
