@@ -120,6 +120,31 @@ def test_what_metrics_says_is_translated_by_phrase() -> None:
     assert texts.spoken() == "en"
 
 
+@pytest.mark.parametrize(
+    "note",
+    [
+        "no threshold is stated (--threshold): no sensitivity and no specificity",
+        "all marks are 0 and 1: sensitivity and specificity, no AUROC",
+        "no --cutoff of the models is stated: their decisions were not compared",
+        "2 of 40 cases were not read by all: left out",
+        "12 rows of the table's own train or val split left out",
+        "the run knows no label 'hernia', 'mass': left out",
+        "the table has no rows of 'effusion'",
+        "no row of 'effusion' has a truth: it is not judged",
+        "'run' has no list of its patients: that none of them is here is unchecked",
+        "3 patients are of the test set of 'run': for them nothing is external",
+        "patients of 'run' were left out: 4 of its train and 2 of its val set",
+        "the run froze no threshold of 'nodule', 'mass': no sensitivity and no specificity",
+        "updates are of each class alone: the updated ones need not sum to 1",
+        "updates start from the probabilities that the run's recalibration mends",
+    ],
+)
+def test_notes_of_readers_and_of_another_place_are_korean(note: str) -> None:
+    with texts.speaking("ko"):
+        said = texts.translated(note)
+    assert not re.search(r"\b(the|of|and|no|left|are)\b", said)
+
+
 def test_an_unknown_language_is_refused() -> None:
     with pytest.raises(RunError, match="no language 'xx'"), texts.speaking("xx"):
         pass

@@ -214,7 +214,7 @@ def test_patients_of_the_training_set_are_refused_or_left_out(source: Path, tmp_
     evaluation = judged(shared, source, tmp_path, without_known=True)
     assert evaluation.external is not None
     notes = " ".join(evaluation.external.notes)
-    assert "patients of run were left out: 2 of its val set" in notes
+    assert "patients of 'run' were left out: 2 of its val set" in notes
     assert "1 patients are of the test set of run" in notes
     assert evaluation.measure("auroc", label="nodule").n == 118
     mine = table.assign(patient_id=[f"0-p{i % 100:04d}" for i in range(120)])
@@ -246,7 +246,7 @@ def test_a_run_without_a_list_of_patients_says_that_nothing_was_compared(
     run.mkdir()
     (run / "metrics.json").write_text((source / "metrics.json").read_text())
     evaluation = judged(made_up(100, seed=2), run, tmp_path)
-    assert "run has no list of its patients" in " ".join(evaluation.notes)
+    assert "'run' has no list of its patients" in " ".join(evaluation.notes)
 
 
 def test_a_run_without_thresholds_is_judged_without_decisions(source: Path, tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ LANGUAGES = ("en", "ko")
 _SPOKEN: ContextVar[str] = ContextVar("language", default="en")
 
 _VARIABLE = re.compile(
-    r"'[^']*'|(?<=against )[^,;]+|^\S+(?= was divided)|^[^:;]+(?=: \d+ of \d+ cases have)"
+    r"'[^']*'(?:, '[^']*')*|(?<=against )[^,;]+"
+    r"|^\S+(?= was divided)|^[^:;]+(?=: \d+ of \d+ cases have)"
     r"|(?<![\w.])[-+]?\d[\d,]*(?:\.\d+)?%?"
 )
 """The parts that differ between two uses of one English phrase: names, and numbers."""

@@ -291,7 +291,8 @@ def _without_shared(
     known = source.patients
     name = source.path.name
     if known is None or "patient_id" not in known:
-        return rows, [f"{name} has no list of its patients: that none of them is here is unchecked"]
+        unchecked = f"{name!r} has no list of its patients: that none of them is here is unchecked"
+        return rows, [unchecked]
     splits = dict(zip(known["patient_id"], known["split"], strict=True))
     whose = _split_of(rows["patient_id"].unique(), splits)
     seen = rows["patient_id"].map(whose).astype(object)
@@ -308,7 +309,8 @@ def _without_shared(
     notes = []
     if count["test"]:
         notes.append(
-            f"{count['test']} patients are of the test set of {name}: for them nothing is external"
+            f"{count['test']} patients are of the test set of {name!r}: "
+            "for them nothing is external"
         )
     if not told:
         return rows, notes
@@ -322,7 +324,7 @@ def _without_shared(
     mine = seen.isin(KNOWN_TO_THE_RUN)
     if mine.all():
         raise PredictionsError(f"all patients are of {name}: {told} set", expected="others")
-    return rows[~mine], [*notes, f"patients of {name} were left out: {told} set"]
+    return rows[~mine], [*notes, f"patients of {name!r} were left out: {told} set"]
 
 
 def _split_of(patients: Iterable[str], splits: Mapping[str, str]) -> dict[str, str]:
