@@ -215,7 +215,7 @@ def test_patients_of_the_training_set_are_refused_or_left_out(source: Path, tmp_
     assert evaluation.external is not None
     notes = " ".join(evaluation.external.notes)
     assert "patients of 'run' were left out: 2 of its val set" in notes
-    assert "1 patients are of the test set of run" in notes
+    assert "1 patients are of the test set of 'run'" in notes
     assert evaluation.measure("auroc", label="nodule").n == 118
     mine = table.assign(patient_id=[f"0-p{i % 100:04d}" for i in range(120)])
     with pytest.raises(PredictionsError, match="all patients are of run"):
