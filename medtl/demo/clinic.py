@@ -128,7 +128,7 @@ def run_clinic(
         server = Server(url)
         for service in SERVICES:
             new = service.write(out / "new" / service.name)
-            store_objects(server, new, progress=lambda n, of: progress("Sending studies", n, of))
+            store_objects(server, new, progress=progress)
         for service in SERVICES:
             progress(f"Watching for {service.name}", 0, 1)
             results = out / "results" / service.name

@@ -210,7 +210,7 @@ def _as_timm(trained: TrainedModel[Any, Any]) -> Any:
     import timm
 
     preprocessor: Any = trained.reader.require_images()
-    network = timm.create_model(
+    network: Any = timm.create_model(
         trained.recipe.model.backbone,
         num_classes=model.head.linear.out_features,
         in_chans=preprocessor.channels,
