@@ -84,7 +84,7 @@ def test_a_head_on_features_is_what_it_says(study):
 
     with pytest.raises(RunError, match=r"trained on 12 features made elsewhere"):
         run.trained.reader.require_images()
-    again = Run(folder / "run").predict(folder / "study.csv").table.set_index("patient_id")
+    again = Run(folder / "run").predict(folder / "study.csv").frame.set_index("patient_id")
     theirs = table.set_index("patient_id")["y_score"]
     np.testing.assert_allclose(again.loc[theirs.index, "y_score"], theirs, rtol=0, atol=1e-6)
 
