@@ -23,6 +23,7 @@ EXTRAS = {
     "onnx": ("onnxruntime",),
     "edge": ("onnx", "onnxscript"),
     "tracking": ("mlflow",),
+    "cluster": ("distributed",),
 }
 """Extra of pyproject.toml -> the libraries it brings and that the core does without."""
 

@@ -189,7 +189,10 @@ def test_every_extra_brings_the_libraries_it_is_named_for() -> None:
 
 def test_setup_installs_everything() -> None:
     assert extras_of("all") == set().union(
-        *(extras_of(name) for name in ("train", "volumes", "keras", "search", "export", "edge"))
+        *(
+            extras_of(name)
+            for name in ("train", "volumes", "keras", "search", "export", "edge", "cluster")
+        )
     )
     assert "extras=${1:-all,dev}" in (ROOT / ".ci" / "setup").read_text(encoding="utf-8")
 

@@ -123,7 +123,7 @@ def read_manifest(
     if not table.rows and not table.faults:
         faults.append(ManifestError("empty: no rows below the header", fix="Add a row per image"))
     sidecar, sidecar_faults = read_sidecar(path, table.columns)
-    names = _Names(columns.ids, load_salt() if salt is None else salt)
+    names = _Names(columns.ids, load_salt() if salt is None else salt, keeps=salt is None)
     root = (path.resolve().parent / sidecar["images"]).resolve()
     builder = _CaseBuilder(table, columns, root, names)
     with _nothing_to_collect():
@@ -235,19 +235,28 @@ def write_manifest_of(
 class _Names:
     """Makes pseudonyms and keeps which id each stands for."""
 
-    def __init__(self, ids: str, salt: bytes) -> None:
+    def __init__(self, ids: str, salt: bytes, *, keeps: bool) -> None:
         self.ids = ids
         self.salt = salt
+        self.keeps = keeps
         self.made: dict[str, str] = {}
+        self.patients: dict[str, str] = {}
 
     def of(self, kind: Kind, text: str) -> str:
         """Return the name by which an id leaves this module."""
         return text if self.ids == "pseudonymous" else self.hashed(kind, text)
 
+    def of_patient(self, text: str) -> str:
+        """Return the name of a patient, one object for all of one patient's rows."""
+        if text not in self.patients:
+            self.patients[text] = self.of("patient", text)
+        return self.patients[text]
+
     def hashed(self, kind: Kind, text: str) -> str:
         """Return the pseudonym of an id or path, whatever the user says about ids."""
         name = pseudonym(kind, text, self.salt)
-        self.made[name] = text
+        if self.keeps:
+            self.made[name] = text
         return name
 
 
@@ -271,7 +280,7 @@ class _CaseBuilder:
         self.passed_over: Counter[str] = Counter()
         self.vocabulary = Vocabulary(wanted)
         self.patients: dict[str, list[tuple[int, str]]] = defaultdict(list)
-        self.first_rows: dict[tuple[str, str], int] = {}
+        self.first_rows: dict[str, dict[str, int]] = defaultdict(dict)
         self.index = {name: i for i, name in enumerate(table.columns)}
         self.ages: dict[str | None, list[int]] = defaultdict(list)
         self.respelled: list[str] = []
@@ -287,8 +296,9 @@ class _CaseBuilder:
 
     def cases(self) -> Iterator[Case]:
         """Yield the case of each row; rows that repeat an earlier one are left out."""
-        seen: dict[tuple[str, int | None], tuple[int, tuple[str, ...]]] = {}
-        for line, row in zip(self.table.lines, self.table.rows, strict=True):
+        lines, rows = self.table.lines, self.table.rows
+        seen: dict[str | tuple[str, int], int] = {}
+        for number, (line, row) in enumerate(zip(lines, rows, strict=True)):
             if self.where is not None:
                 cell = self._cell(row, self.where.column)
                 if not self.where.holds(cell):
@@ -299,12 +309,12 @@ class _CaseBuilder:
             if image is None:  # the rest of the row is checked all the same
                 yield self._case(row, line, self.root, frame)
                 continue
-            key = str(image), frame
-            first_line, first_row = seen.setdefault(key, (line, row))
+            name = str(image)
+            first = seen.setdefault(name if frame is None else (name, frame), number)
             if self.wanted.raters or self.wanted.reader is not None:
-                self._read(row, line, key)
-            if first_line != line:
-                self._repeated(first_line, first_row, line, row)
+                self._read(row, line, (name, frame))
+            if first != number:
+                self._repeated(lines[first], rows[first], line, row)
                 continue
             case = self._case(row, line, image, frame)
             self._unique("case_id", case.case_id, line, "Give every row its own")
@@ -433,7 +443,7 @@ class _CaseBuilder:
             self._fault(line, "no patient_id", "Fill the cell: patients must not be in two splits")
             return case_id
         self.patients[patient_id].append((line, split))
-        return self.names.of("patient", patient_id)
+        return self.names.of_patient(patient_id)
 
     def _split(self, row: tuple[str, ...], line: int) -> str:
         """Return the split of a row in medtl's word for it, "" if the table makes no splits."""
@@ -508,7 +518,7 @@ class _CaseBuilder:
 
     def _unique(self, column: str, name: str, line: int, fix: str) -> None:
         """Note a row whose id an earlier row has."""
-        first = self.first_rows.setdefault((column, name), line)
+        first = self.first_rows[column].setdefault(name, line)
         if first != line:
             self._fault(line, f"duplicate {column}: the one of row {first}", fix)
 

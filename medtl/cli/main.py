@@ -29,6 +29,7 @@ from medtl.cli.shared_options import (
     spread,
     there,
 )
+from medtl.cli.spread_commands import Shares, decode, do_in_shares, features, merge, slurm
 from medtl.cli.study_commands import sanity, study_app
 from medtl.cli.weights_commands import weights_app
 from medtl.errors import MedtlError, extras_named
@@ -55,6 +56,10 @@ app.command()(sanity)
 app.command()(export)
 app.command()(serve)
 app.command()(watch)
+app.command()(decode)
+app.command()(features)
+app.command()(merge)
+app.command()(slurm)
 
 INTERRUPTED = 130
 """Status that typer returns after Ctrl-C (128 + SIGINT)."""
@@ -281,8 +286,10 @@ def train(work: Work, deterministic: Deterministic = False) -> None:
 
 
 @app.command()
+@spread
 def predict(
     run_folder: RunFolder,
+    *,
     out: Annotated[Path, typer.Option("--out", help="predictions table, CSV or Parquet")],
     data: Annotated[
         Path | None,
@@ -293,6 +300,7 @@ def predict(
     ] = None,
     study: Annotated[str | None, typer.Option(help="its Study Instance UID")] = None,
     keep: Annotated[Path | None, typer.Option(help="new folder to keep its files in")] = None,
+    shares: Shares,
 ) -> None:
     """Predict images with a run's own preprocessing and frozen threshold."""
     if (data is None) == (dicomweb is None) or (dicomweb is None) != (study is None):
@@ -300,22 +308,23 @@ def predict(
     from medtl.run.folder import Run
     from medtl.run.use.mending import probability_lines
 
+    if shares.are_asked:
+        from medtl.run.spread.jobs import PredictJob
+
+        if data is None:
+            raise MedtlError("a study of a server is not predicted in shares", fix="Give DATA")
+        places = (run_folder, data, out)
+        do_in_shares(PredictJob(*(str(path.absolute()) for path in places)), shares)
+        return
     run = Run(run_folder)
     with bars() as shown:
         if dicomweb is not None and study is not None:
             done = run.predict_study(dicomweb, study, out, keep=keep, progress=shown.progress)
         elif data is not None:
             done = run.predict(data, out, progress=shown.progress)
-    if done.left_out:
-        print(f"{done.left_out} objects of the study are no images and were left out")
-    print(f"{done.images} images predicted: {out}")
-    if run.files.metrics.is_file():
-        print("\n".join(probability_lines(run.recalibrations, run.metrics)))
-    for flag, count in done.unknown.items():
-        print(f"{count} of them: {flag.replace('_', ' ')}, so the network was told nothing of it")
-    if done.flagged or done.quarantined:
-        odd, unread = len(done.flagged), len(done.quarantined)
-        print(f"{odd} flagged, {unread} could not be read: {done.quality}")
+    mended = run.files.metrics.is_file()
+    lines = probability_lines(run.recalibrations, run.metrics) if mended else ()
+    print("\n".join(done.told(out, lines)))
 
 
 def _source(path: Path) -> Path | None:

@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 import typer
 
 from medtl.cli.bars import bars
-from medtl.cli.shared_options import Out
+from medtl.cli.shared_options import Out, spread
+from medtl.cli.spread_commands import Shares, do_in_shares
 from medtl.errors import MedtlError
 
 manifest_app = typer.Typer(help="Make, check and split manifests.", no_args_is_help=True)
@@ -19,10 +20,13 @@ ManifestOut = Annotated[
 
 
 @manifest_app.command("scan")
+@spread
 def manifest_scan(
     folder: Annotated[Path, typer.Argument(help="walked for DICOM files")],
+    *,
     out: ManifestOut = None,
     per: Annotated[Literal["image", "series"], typer.Option(help="one row per")] = "image",
+    shares: Shares,
 ) -> None:
     """Write a manifest from DICOM headers, without names, with pseudonymous ids."""
     from medtl.cases.intake.scan import scan_dicom
@@ -30,6 +34,11 @@ def manifest_scan(
     from medtl.cases.pseudonyms import load_salt, remember
 
     path = place_for(folder, out)
+    if shares.are_asked:
+        from medtl.run.spread.jobs import ScanJob
+
+        do_in_shares(ScanJob(str(folder.absolute()), str(path.absolute()), per), shares)
+        return
     with bars() as shown:
         found = scan_dicom(
             folder,
@@ -40,12 +49,7 @@ def manifest_scan(
     remember(found.identities.items())
     write_manifest_of(folder, found.rows, path)
     print(f"{len(found.rows)} rows: {path}")
-    for note in found.notes:
-        print(note)
-    for name, cause in found.skipped[:20]:
-        print(f"left out {name}: {cause}")
-    if len(found.skipped) > 20:
-        print(f"and {len(found.skipped) - 20} more files were left out")
+    print("\n".join([*found.notes, *found.left_out]))
 
 
 @manifest_app.command("import")
@@ -135,8 +139,11 @@ def manifest_check(
     """Find every fault of a manifest: columns, paths, ids, patients in two splits."""
     from medtl.cases.columns import Columns
     from medtl.cases.manifest import read_manifest
+    from medtl.cases.pseudonyms import load_salt
 
-    found = read_manifest(manifest, Columns(one_image_per_patient=one_image_per_patient))
+    # With its salt stated no pseudonym is kept for `whois`: none of them leaves this command.
+    columns = Columns(one_image_per_patient=one_image_per_patient)
+    found = read_manifest(manifest, columns, salt=load_salt())
     patients = len({case.patient_id for case in found.cases})
     print(f"{manifest.name}: {len(found.cases)} images of {patients} patients, no faults")
     for note in found.notes:

@@ -60,11 +60,28 @@ def kfold(
             "--ensemble", help="keep the test patients apart, validate by fold, average the models"
         ),
     ] = False,
+    fold: Annotated[
+        int | None,
+        typer.Option(min=0, help="train this one alone, as a job of its own; then all, --resume"),
+    ] = None,
 ) -> None:
     """Cross-validate a recipe by patient, beside a baseline in the same folds."""
     checked = work.check()
     from medtl.studies import ensemble, kfold
 
+    if fold is not None:
+        with bars() as shown:
+            one = kfold.run_one_fold(
+                checked,
+                work.out,
+                fold,
+                folds=folds,
+                apart=average,
+                progress=shown.progress,
+                callbacks=[shown.watcher()],
+            )
+        typer.echo(f"Fold {fold}: {one.path}")
+        return
     with bars() as shown:
         run = kfold.ensemble_kfold if average else partial(kfold.run_kfold, baseline=baseline)
         found = run(

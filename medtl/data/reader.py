@@ -26,6 +26,7 @@ from medtl.io.vectors import read_features
 from medtl.preprocess.feature_scaler import FeatureScaler
 from medtl.preprocess.pipeline import Preprocessor
 from medtl.preprocess.volume import VolumePreprocessor
+from medtl.storage.parts import WHOLE, Share
 from medtl.types import Case, Image
 
 Progress = Callable[[int, int], None]
@@ -205,7 +206,7 @@ def decode_cases(
 
 
 def read_in_parts(
-    cases: Sequence[Case], reader: ImageReader, size: int
+    cases: Sequence[Case], reader: ImageReader, size: int, share: Share = WHOLE
 ) -> Iterator[tuple[ImageStore, list[ReadRecord]]]:
     """Yield what `decode_cases` returns for a few cases after the other, and keep none of them.
 
@@ -213,13 +214,17 @@ def read_in_parts(
         cases: Any number.
         reader: How they are read; a volume is a part of its own.
         size: Most cases of a part; parts differ by one at most, as `EpochBatches` does.
+        share: Which parts are read; they are cut alike whatever the share, so that a network meets
+            the same batches.
     """
     threads = _cores()
     number = len(cases) if reader.dimensions == 3 else -(-len(cases) // size)
+    parts = share.take(np.array_split(np.arange(len(cases)), max(1, number)))
+    ours = (cases[row] for part in parts for row in part)
     with ThreadPoolExecutor(threads) as pool:
         ahead = 2 if reader.dimensions == 3 else 2 * size + threads
-        read = in_order(pool, lambda case: _decode(case, reader, None), cases, ahead=ahead)
-        for part in np.array_split(np.arange(len(cases)), number):
+        read = in_order(pool, lambda case: _decode(case, reader, None), ours, ahead=ahead)
+        for part in parts:
             units, records = _row_writer(reader), list[ReadRecord]()
             for unit, _, record in islice(read, len(part)):
                 records.append(record)

@@ -7,14 +7,14 @@ import shutil
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from medtl.cases.manifest import manifest_columns, read_manifest
 from medtl.cases.pseudonyms import load_salt, pseudonym
-from medtl.data.reader import ReadRecord, read_in_parts
+from medtl.data.reader import read_in_parts
 from medtl.errors import ManifestError, RunError
 from medtl.io.dicom.web import Server, fetch_study
 from medtl.prediction.likeness import unlike_training
@@ -23,6 +23,7 @@ from medtl.prediction.sink import PREDICT_BATCH, Model
 from medtl.run.predicted import Predictions
 from medtl.run.use.mending import add_probabilities, judged_score
 from medtl.storage.atomic import write_json
+from medtl.storage.parts import WHOLE, Part, Share
 from medtl.storage.tables import read_table
 from medtl.types import Case, Manifest, Progress, silent
 
@@ -64,48 +65,123 @@ def predict_images(
         RunError: When no image could be read, or masks have no place.
         ManifestError: When there is nothing to predict.
     """
+    manifest, is_own = find_cases(own, data, trained)
+    scored = score_cases(trained, manifest, None if out is None else out.parent, progress=progress)
+    judged = Judged(thresholds, recalibrations)
+    return finish_predictions(trained, manifest, scored, judged, out=out, is_own=is_own)
+
+
+def score_cases(
+    trained: Model,
+    manifest: Manifest,
+    folder: Path | None,
+    share: Share = WHOLE,
+    *,
+    progress: Progress = silent,
+) -> Part:
+    """Read and predict the cases of a share; nothing of an image stays in memory.
+
+    Args:
+        trained: The best model of a run.
+        manifest: All cases.
+        folder: Where masks go; None where there is no place.
+        share: Of the cases.
+        progress: Told of reading and predicting.
+
+    Returns:
+        The scores as the run's own table has them; in the facts, what reading each image found.
+
+    Raises:
+        RunError: When masks have no place.
+    """
     import pandas as pd
 
-    manifest, is_own = find_cases(own, data, trained)
     reader = replace(trained.reader, root=manifest.root)
-    sink, folder = sink_of(trained.task), None if out is None else out.parent
-    told, profile = trained.task.inputs, trained.meta["profile"]
-    tables, cases, records = [], list[Case](), list[ReadRecord]()
-    flags_of, unlike = dict[str, Sequence[str]](), dict[str, Sequence[str]]()
-    for store, read in read_in_parts(manifest.cases, reader, PREDICT_BATCH):
-        by_id = {case.case_id: case for case in manifest.cases[len(records) :][: len(read)]}
+    sink, told, profile = sink_of(trained.task), trained.task.inputs, trained.meta["profile"]
+    by_id = {case.case_id: case for case in manifest.cases}
+    tables, records = [], list[dict[str, Any]]()
+    for store, read in read_in_parts(manifest.cases, reader, PREDICT_BATCH, share):
         facts_of = {record.case_id: record.facts for record in read}
         part = [told.completed(by_id[name], facts_of[name]) for name in store.case_ids]
-        flags_of |= {case.case_id: told.unknown(case) for case in part}
-        unlike |= {name: unlike_training(facts, profile) for name, facts in facts_of.items()}
+        unknown = {case.case_id: list(told.unknown(case)) for case in part}
         if part:
             tables.append(sink.predict(trained, trained.scores(store, part), part, reader, folder))
-        cases += part
         # Of many images little may stay: not the pixels, and not what the headers say.
         records += [
-            replace(r, facts={}, flags=(*r.flags, *flags_of.get(r.case_id, ()))) for r in read
+            {
+                "case_id": r.case_id,
+                "sha256": r.sha256,
+                "cause": r.cause,
+                "flags": list(r.flags),
+                "unknown": unknown.get(r.case_id, []),
+                "unlike": list(unlike_training(r.facts, profile)),
+            }
+            for r in read
         ]
-        progress("Predicting", len(records), len(manifest.cases))
+        progress("Predicting", len(records), len(share.take(manifest.cases)))
+    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    return Part(table, {"records": records})
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a run's evaluation left for its predictions.
+
+    Attributes:
+        thresholds: Label -> frozen threshold.
+        recalibrations: What mends the probabilities; they stand beside the scores.
+    """
+
+    thresholds: Mapping[str, float]
+    recalibrations: Sequence[Recalibrated]
+
+
+def finish_predictions(
+    trained: Model,
+    manifest: Manifest,
+    scored: Part,
+    judged: Judged,
+    *,
+    out: Path | None,
+    is_own: bool,
+) -> Predictions:
+    """Make the table of predictions of all scores, and write it if it has a place.
+
+    Args:
+        trained: The best model of a run.
+        manifest: All cases.
+        scored: All of them.
+        judged: The run's thresholds and what mends its probabilities.
+        out: Where the table goes, checked; None writes nothing.
+        is_own: Whether the cases are the run's own.
+
+    Raises:
+        RunError: When no image could be read.
+    """
+    records, table = scored.facts["records"], scored.table
+    read = {record["case_id"] for record in records if not record["cause"]}
+    cases = [case for case in manifest.cases if case.case_id in read]
     if not cases:
-        raise RunError("no image could be read", where=data.name, fix=records[0].cause)
-    table = pd.concat(tables, ignore_index=True)
+        cause = records[0]["cause"]
+        raise RunError("no image could be read", where=manifest.root.name, fix=cause)
     if absent := _without_column(trained, cases[0]):
         table.loc[table["label"].isin(absent), ["y_true", "y_true_raw"]] = None
     if not is_own:
-        judged = judged_score(table, trained.meta["recipe"]["data"].get("exam_score"))
-        _add_columns(table, cases, manifest.root, thresholds, judged)
-        if recalibrations:
-            add_probabilities(table, recalibrations, judged)
-        hashes = {r.case_id: r.sha256 for r in records}  # `medtl export` finds the images by them
-        table["content_sha256"] = table["case_id"].map(hashes)
-        table["unlike_training"] = table["case_id"].map(lambda c: "; ".join(unlike[c]))
-    flagged, quarantined = _quality(records, unlike)
+        score = judged_score(table, trained.meta["recipe"]["data"].get("exam_score"))
+        _add_columns(table, cases, manifest.root, judged.thresholds, score)
+        if judged.recalibrations:
+            add_probabilities(table, judged.recalibrations, score)
+        # `medtl export` finds the images by them.
+        table["content_sha256"] = table["case_id"].map({r["case_id"]: r["sha256"] for r in records})
+        unlike = {record["case_id"]: "; ".join(record["unlike"]) for record in records}
+        table["unlike_training"] = table["case_id"].map(unlike)
+    flagged, quarantined = _quality(records)
     quality = None
     if out is not None:
-        sink.write(table, trained.task, out)
+        sink_of(trained.task).write(table, trained.task, out)
         quality = out.with_suffix(".quality.json")
         write_json(quality, {"flagged": flagged, "quarantined": quarantined})
-    unknown = Counter(flag for flags in flags_of.values() for flag in flags)
+    unknown = Counter(flag for record in records for flag in record["unknown"])
     return Predictions(table, len(cases), flagged, quarantined, quality, unknown=unknown)
 
 
@@ -223,7 +299,7 @@ def _manifest_of_files(data: Path) -> Manifest:
     if not files:
         raise ManifestError("the folder holds no files", where=data.name)
     salt = load_salt()
-    names = [pseudonym("case", _relative(path, root), salt) for path in files]
+    names = [pseudonym("case", relative_path(path, root), salt) for path in files]
     cases = [
         Case(case_id=name, patient_id=name, image=path)
         for name, path in zip(names, files, strict=True)
@@ -244,24 +320,30 @@ def _add_columns(
         known = table["threshold"].notna()
         decision = (table[judged] >= table["threshold"]).where(known)
         table["decision"] = decision.astype("Int64")
-    files = {case.case_id: _relative(case.image, root) for case in cases}
+    files = {case.case_id: relative_path(case.image, root) for case in cases}
     table["file"] = table["case_id"].map(files)
     if any(case.frame is not None for case in cases):
         table["frame"] = table["case_id"].map({case.case_id: case.frame for case in cases})
 
 
-def _relative(path: Path, root: Path) -> str:
-    """A file's path below the data folder."""
+def relative_path(path: Path, root: Path) -> str:
+    """Return a file's path below the data folder, its name alone if it lies elsewhere."""
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
 
 
 def _quality(
-    records: Sequence[ReadRecord], unlike: Mapping[str, Sequence[str]]
+    records: Sequence[Mapping[str, Any]],
 ) -> tuple[tuple[dict[str, Any], ...], tuple[dict[str, Any], ...]]:
     """List the odd images and the unreadable ones."""
-    flagged = tuple(
-        {"case_id": r.case_id, "flags": list(r.flags), "unlike_training": list(unlike[r.case_id])}
-        for r in records
-        if not r.cause and (r.flags or unlike[r.case_id])
-    )
-    return flagged, tuple({"case_id": r.case_id, "cause": r.cause} for r in records if r.cause)
+    seen = [
+        {
+            "case_id": record["case_id"],
+            "flags": [*record["flags"], *record["unknown"]],
+            "unlike_training": record["unlike"],
+        }
+        for record in records
+        if not record["cause"]
+    ]
+    flagged = tuple(one for one in seen if one["flags"] or one["unlike_training"])
+    unread = [{"case_id": r["case_id"], "cause": r["cause"]} for r in records if r["cause"]]
+    return flagged, tuple(unread)

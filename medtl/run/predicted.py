@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,26 @@ class Predictions:
     quality: Path | None = None
     left_out: int = 0
     unknown: Mapping[str, int] = field(default_factory=dict)
+
+    def told(self, out: str | PathLike[str], mended: Iterable[str] = ()) -> list[str]:
+        """Return what there is to say of them when they have been written.
+
+        Args:
+            out: The table.
+            mended: What is said of the probabilities.
+        """
+        lines = []
+        if self.left_out:
+            lines.append(f"{self.left_out} objects of the study are no images and were left out")
+        lines += [f"{self.images} images predicted: {out}", *mended]
+        lines += [
+            f"{count} of them: {flag.replace('_', ' ')}, so the network was told nothing of it"
+            for flag, count in self.unknown.items()
+        ]
+        if self.flagged or self.quarantined:
+            odd, unread = len(self.flagged), len(self.quarantined)
+            lines.append(f"{odd} flagged, {unread} could not be read: {self.quality}")
+        return lines
 
     def __repr__(self) -> str:
         return (

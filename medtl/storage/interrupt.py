@@ -17,9 +17,12 @@ from types import FrameType
 from typing import NoReturn
 
 STOP_SIGNALS = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+    if hasattr(signal, name)
 )
-"""Signals that end a program: Ctrl-C, a scheduler, a closed terminal. Windows has no SIGHUP."""
+"""Signals that end a program: Ctrl-C, a scheduler, a closed terminal, SLURM before a job's time is
+over. Windows has the first two."""
 
 
 class Stopped(SystemExit):

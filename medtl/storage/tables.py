@@ -56,6 +56,9 @@ _MOST_TITLES = 5
 
 _TITLES = "{} lines above the header, of one cell each, are left out"
 
+_SHORT = 5
+"""Letters of cells that come again and again ("train", 063Y): kept once, they take no memory."""
+
 _HEAD_BYTES = 1 << 20
 """More than any header has."""
 
@@ -130,6 +133,7 @@ def read_table(path: str | PathLike[str]) -> Table:
         else:
             read, faults, delimiter = _text_records(data, said)
             columns, records = _framed(read, said)
+            read.clear()
             if delimiter != ",":
                 _point_decimals(columns, records, said)
         rows, lines, row_faults = _checked_rows(records, len(columns))
@@ -417,10 +421,11 @@ def _split_records(
     records: list[_Record] = []
     faults: list[ManifestError] = []
     reader = csv.reader(StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    first = line - 1
+    first, same = line - 1, dict[str, str]()
     try:
         for cells in reader:
             stripped = [cell.strip() for cell in cells]
+            stripped = [same.setdefault(c, c) if len(c) <= _SHORT else c for c in stripped]
             if any(stripped):
                 records.append((line, stripped))
             line = first + reader.line_num + 1
@@ -510,11 +515,16 @@ def _checked_columns(cells: Sequence[str]) -> tuple[str, ...]:
 
 
 def _checked_rows(
-    records: Sequence[_Record], num_columns: int
+    records: list[_Record], num_columns: int
 ) -> tuple[tuple[tuple[str, ...], ...], tuple[int, ...], list[ManifestError]]:
-    """Return the rows that fit the header, their lines, and the faults of the others."""
+    """Return the rows that fit the header, their lines, and the faults of the others.
+
+    The records are used up: of a million rows there is no room for two copies.
+    """
     rows, lines, faults = [], [], []
-    for line, cells in records:
+    records.reverse()
+    while records:
+        line, cells = records.pop()
         whole = "".join(cells)
         if "\0" in whole:
             faults.append(ManifestError("holds NUL bytes", where=f"row {line}", fix=_NUL_FIX))

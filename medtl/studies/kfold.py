@@ -110,7 +110,7 @@ def run_kfold(
             is one whose models are not compared over folds.
     """
     manifest, task, contest = started(recipe, out := Path(out), resume=resume)
-    parts = kfold(manifest, task.strata(manifest.cases), folds, recipe.seed_of("split"))
+    parts = _parts(recipe, manifest, task, folds, apart=False)
     folders = run_folds(recipe, parts, out, progress=progress, callbacks=callbacks)
     tables = fold_tables(folders, FINE_TUNED)
     if baseline == "frozen":
@@ -147,10 +147,55 @@ def ensemble_kfold(
             is one whose scores are not averaged.
     """
     manifest, task, _ = started(recipe, out := Path(out), resume=resume)
-    split = split_cases(recipe, manifest, task)
-    parts = validation_folds(split, task.strata(manifest.cases), folds, recipe.seed_of("split"))
+    parts = _parts(recipe, manifest, task, folds, apart=True)
     folders = run_folds(recipe, parts, out, progress=progress, callbacks=callbacks)
     return ensemble_runs(folders, out / ENSEMBLE)
+
+
+def run_one_fold(
+    recipe: Recipe,
+    out: str | PathLike[str],
+    number: int,
+    *,
+    folds: int,
+    apart: bool,
+    progress: Progress = silent,
+    callbacks: Sequence[Callback] = (),
+) -> Run:
+    """Train and test one fold of a study, beside others that may be at work on theirs.
+
+    `run_kfold` or `ensemble_kfold` with `resume` sums up when all are finished.
+
+    Args:
+        recipe: What each fold does.
+        out: The study folder.
+        number: Of the fold, from 0.
+        folds: Number of folds.
+        apart: Whether the test part is the recipe's, as in `ensemble_kfold`.
+        progress: Told of reading and predicting.
+        callbacks: Told of training.
+
+    Raises:
+        RunError: When there is no such fold, or as the whole study.
+    """
+    if not 0 <= number < folds:
+        raise RunError(
+            f"there is no fold {number}", expected=f"0 to {folds - 1}", fix="State --fold 0"
+        )
+    manifest, task, _ = started(recipe, out := Path(out), resume=True)
+    parts = _parts(recipe, manifest, task, folds, apart=apart)
+    folders = run_folds(recipe, parts, out, only=number, progress=progress, callbacks=callbacks)
+    return Run(folders[number])
+
+
+def _parts(
+    recipe: Recipe, manifest: Manifest, task: Task, folds: int, *, apart: bool
+) -> Sequence[Manifest]:
+    """The cases of every fold, split; `apart`: every fold tests the recipe's test part."""
+    strata, seed = task.strata(manifest.cases), recipe.seed_of("split")
+    if apart:
+        return validation_folds(split_cases(recipe, manifest, task), strata, folds, seed)
+    return kfold(manifest, strata, folds, seed)
 
 
 def started(recipe: Recipe, out: Path, *, resume: bool) -> tuple[Manifest, Task, Contest]:
@@ -178,6 +223,7 @@ def run_folds(
     parts: Sequence[Manifest],
     out: Path,
     *,
+    only: int | None = None,
     progress: Progress,
     callbacks: Sequence[Callback],
 ) -> list[Path]:
@@ -187,6 +233,7 @@ def run_folds(
         recipe: What each fold does.
         parts: The cases of every fold, split.
         out: Where the run folders lie.
+        only: This fold alone; None for all.
         progress: Told of reading and predicting.
         callbacks: Told of training.
 
@@ -197,7 +244,7 @@ def run_folds(
     for number, (folder, part) in enumerate(zip(folders, parts, strict=True)):
         run = Run(folder)
         run.refuse_other_manifest(part)
-        if run.is_finished:
+        if run.is_finished or only not in (None, number):
             continue
         run_study(
             recipe,

@@ -146,7 +146,7 @@ def write_real_study(data: Path, folder: Path, *, images: int = 80) -> Path:
     return folder / "recipe.yaml"
 
 
-@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_a_stopped_run_says_so_and_loses_no_step(
     study: tuple[Path, Path], tmp_path: Path, sign: signal.Signals
 ) -> None:

@@ -44,6 +44,21 @@ def test_every_image_is_tested_once_by_each_model(study):
     assert table.groupby("patient_id")["fold"].nunique().max() == 1
 
 
+@pytest.mark.slow
+def test_folds_that_are_jobs_of_their_own_are_the_same_study(study, tmp_path):
+    path, whole, results = study
+    recipe = read_recipe(path)
+    for number in (1, 0):
+        kfold.run_one_fold(recipe, tmp_path / "out", number, folds=2, apart=False)
+    assert run_kfold(recipe, tmp_path / "out", folds=2, resume=True) == results
+    assert (tmp_path / "out/study.json").read_bytes() == (whole / "study.json").read_bytes()
+
+
+def test_a_fold_that_is_not_there_is_refused(study, tmp_path):
+    with pytest.raises(RunError, match="there is no fold 2; expected 0 to 1"):
+        kfold.run_one_fold(read_recipe(study[0]), tmp_path / "out", 2, folds=2, apart=False)
+
+
 def test_the_figures_are_means_of_folds(study):
     _, out, results = study
     table = pd.read_csv(out / "predictions.csv")
