@@ -24,6 +24,8 @@ EXTRAS = {
     "edge": ("onnx", "onnxscript"),
     "tracking": ("mlflow",),
     "cluster": ("distributed",),
+    "remote": ("aiohttp", "fsspec"),
+    "s3": ("s3fs",),
 }
 """Extra of pyproject.toml -> the libraries it brings and that the core does without."""
 

@@ -180,7 +180,7 @@ def test_every_extra_brings_the_libraries_it_is_named_for() -> None:
     core = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
     for extra, libraries in EXTRAS.items():
         known = [library for library in libraries if library in brought_by]
-        assert known or extra == "tracking"
+        assert known or extra in ("tracking", "s3")
         for library in known:
             names = {canonicalize_name(name) for name in brought_by[library]}
             assert names & extras_of(extra), f"{library} does not come with [{extra}]"
@@ -191,7 +191,16 @@ def test_setup_installs_everything() -> None:
     assert extras_of("all") == set().union(
         *(
             extras_of(name)
-            for name in ("train", "volumes", "keras", "search", "export", "edge", "cluster")
+            for name in (
+                "train",
+                "volumes",
+                "keras",
+                "search",
+                "export",
+                "edge",
+                "cluster",
+                "remote",
+            )
         )
     )
     assert "extras=${1:-all,dev}" in (ROOT / ".ci" / "setup").read_text(encoding="utf-8")

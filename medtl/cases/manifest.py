@@ -267,7 +267,8 @@ class _CaseBuilder:
         self.table = table
         self.wanted = wanted
         self.root = root
-        self.root_length = len(str(root).rstrip(os.sep)) + 1
+        self.root_text = str(root).rstrip(os.sep) + os.sep
+        self.remote = 0
         self.names = names
         self.faults: list[MedtlError] = []
         self.duplicates: list[int] = []
@@ -331,6 +332,11 @@ class _CaseBuilder:
                 f"{len(self.respelled)} files were found by names that differ in ending, case or "
                 f"slashes (for example {self.respelled[0]})"
             )
+        if self.remote:
+            notes.append(
+                f"{self.remote} images are on servers: whether they are there is seen when they "
+                "are read"
+            )
         if self.boxes:
             notes.append(
                 f"{self.boxes} rows are further marks (boxes) that a rater made in one image: what "
@@ -383,7 +389,12 @@ class _CaseBuilder:
 
     def _case(self, row: tuple[str, ...], line: int, image: Path, frame: int | None) -> Case:
         """Return the case of a row whose image is there."""
-        relative = str(image)[self.root_length :].replace(os.sep, "/") or "."
+        text = str(image)
+        if text.startswith(self.root_text):
+            relative = text[len(self.root_text) :].replace(os.sep, "/") or "."
+        else:
+            relative = image.as_posix()
+            self.remote += 1
         name = relative if frame is None else f"{relative}#{frame}"
         self._check_age(row, line)
         given = self._cell(row, "case_id")

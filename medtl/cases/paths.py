@@ -10,6 +10,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path, PureWindowsPath
 
+from medtl.io.remote import address_of, is_remote
+
 _IMAGE_ENDINGS = (".dcm", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".nii", ".nii.gz")
 """Endings that a table may leave out, or write in another case."""
 
@@ -31,8 +33,8 @@ def locator(root: Path, respelled: list[str]) -> Callable[[str], Path | tuple[st
     def locate(cell: str) -> Path | tuple[str, str]:
         if not cell:
             return "no path", "Fill the cell or delete the row"
-        if (plain := as_written(cell)) is not None:
-            return plain
+        if (known := as_written(cell) or _on_a_server(cell)) is not None:
+            return known
         path = root / cell
         try:
             path = path.resolve() if path.is_symlink() else real_folder(path.parent) / path.name
@@ -52,6 +54,16 @@ def locator(root: Path, respelled: list[str]) -> Callable[[str], Path | tuple[st
         return path
 
     return locate
+
+
+def _on_a_server(cell: str) -> Path | tuple[str, str] | None:
+    """The path of an address, or why it cannot be one; None for the files of this machine."""
+    if not is_remote(cell):
+        return None
+    path = Path(cell)
+    if address_of(path) == cell:
+        return path
+    return "the address cannot be used", "Write it without // and /./ in its path"
 
 
 def _plain_files(root: Path) -> Callable[[str], Path | None]:

@@ -17,6 +17,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -27,7 +28,8 @@ from numpy.typing import NDArray
 
 from medtl.data.reader import Encode, ImageReader, Progress, ReadRecord, decode_cases
 from medtl.data.store import ImageStore, Rows
-from medtl.errors import RunError
+from medtl.errors import ImageError, RunError
+from medtl.io.remote import is_remote, version_of
 from medtl.storage.atomic import TEMPORARY_MARK, sha256_file, write_text
 from medtl.storage.cache import LOCK, code_fingerprint, make_room, mark_used
 from medtl.storage.lock import locked
@@ -44,6 +46,9 @@ SHARD_VOLUMES = 8
 
 ENTRY_BYTES = 512
 """About what an index says of one image."""
+
+ASKED_AT_ONCE = 16
+"""Files on servers that are asked for at the same time."""
 
 YOUNG_SECONDS = 2.0
 """A file changed so shortly before it was read may change again within the clock's grain."""
@@ -122,7 +127,9 @@ class _Work:
         """Find what is there."""
         way = f"{code_fingerprint()}/{replace(self.reader, root=None)!r}"
         self.key = hashlib.sha256(way.encode()).hexdigest()[:20]
-        self.tags = [_tag(case) for case in self.cases]
+        with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
+            ask = pool.map if any(is_remote(case.image) for case in self.cases) else map
+            self.tags = list(ask(_tag, self.cases))
         self.look()
 
     def look(self) -> None:
@@ -345,12 +352,22 @@ def _read_index(index: Path, wanted: set[str]) -> list[tuple[str, Kept]]:
 def _tag(case: Case) -> str:
     """Hash of what a file, or the files of a series, are known by without being read."""
     facts: list[object] = [str(case.image), case.frame]
+    if is_remote(case.image):
+        try:
+            return _digest([*facts, version_of(case.image)])
+        except ImageError as error:
+            return _digest([*facts, error.found])
     for path in _files(case.image):
         try:
             stat = path.stat()
             facts += [path.name, stat.st_size, stat.st_mtime_ns, stat.st_ino, stat.st_mode]
         except OSError as error:
             facts += [path.name, error.errno]
+    return _digest(facts)
+
+
+def _digest(facts: Sequence[object]) -> str:
+    """Hash of some facts."""
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
 
 

@@ -23,6 +23,7 @@ from medtl.io.cost import DEFAULT_LIMITS, check_regular, limits_beside, name_of
 from medtl.io.dicom.file import looks_like_dicom
 from medtl.io.pairs import Mask, check_pair, labels_of
 from medtl.io.read import read_image
+from medtl.io.remote import is_remote, local_copy
 from medtl.storage.atomic import write_bytes
 from medtl.types import FloatArray, Image
 
@@ -73,6 +74,7 @@ def read_mask(
         Mask(4 x 4, labels 1)
     """
     path = Path(path)
+    path = local_copy(path) if is_remote(path) else path
     if isinstance(like, Mask):
         like = _empty_image_on(like)
     limits = DEFAULT_LIMITS if like is None else limits_beside(like.array.shape)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from medtl.errors import ImageError, located
 from medtl.io.cost import DEFAULT_LIMITS, Limits, check_regular, name_of
 from medtl.io.gunzip import Gunzip
+from medtl.io.remote import is_remote, local_copy, shown_name
 from medtl.storage.content import HEAD_BYTES, content_of
 from medtl.types import Image, is_plainly_finite
 
@@ -61,7 +62,7 @@ def read_image(
 
     Args:
         path: A DICOM, PNG, JPEG, TIFF or NIfTI file, whatever its name, or the folder of one DICOM
-            series.
+            series; or the address of a file (`medtl.io.remote`).
         root: Folder that messages name the file from; else its base name is used.
         voi: DICOM only: apply VOI LUT or window; values are then 0 (black) to 1 (white).
         color: "grey" turns colour into luma, "rgb" repeats grey in three channels, "keep" neither.
@@ -88,7 +89,9 @@ def read_image(
     medtl.errors.ImageError: none.dcm: the file cannot be opened: No such file or ...
     """
     path = Path(path)
-    with located(name_of(path, root)):
+    remote = is_remote(path)
+    with located(shown_name(path) if remote else name_of(path, root)):
+        path = local_copy(path) if remote else path
         kind = "series" if path.is_dir() else _format_of(path)
         try:
             if kind == "series":
