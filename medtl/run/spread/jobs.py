@@ -64,10 +64,12 @@ class ScanJob:
 
     @cached_property
     def paths(self) -> list[str]:
-        """The files, relative to the folder."""
+        """The files, relative to the folder; parts that lie in it are none of them."""
         from medtl.cases.intake.scan import list_files
 
-        return list_files(Path(self.folder))[0]
+        root, parts = Path(self.folder), Parts(Path(self.out)).folder
+        files = list_files(root)[0]
+        return [path for path in files if not (root / path).is_relative_to(parts)]
 
     def inputs(self) -> Iterable[object]:
         """As `Job.inputs`."""
