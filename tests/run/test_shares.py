@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -50,14 +51,18 @@ def alone(job: Job) -> None:
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    """(recipe, trained run, folder of new images of which one cannot be read)."""
-    folder = tmp_path_factory.mktemp("study")
-    recipe = write_tiny_study(folder / "data", patients=12, recipe=RECIPE)
-    train_study(read_recipe(recipe, ["finetune.stages.1.epochs=1"]), folder / "run")
-    images = folder / "data" / "images"
+def recipe(tmp_path_factory):
+    return write_tiny_study(tmp_path_factory.mktemp("study") / "data", patients=12, recipe=RECIPE)
+
+
+@pytest.fixture(scope="module")
+def study(recipe, tmp_path_factory):
+    """(trained run, folder of new images of which one cannot be read)."""
+    run = tmp_path_factory.mktemp("trained") / "run"
+    train_study(read_recipe(recipe, ["finetune.stages.1.epochs=1"]), run)
+    images = shutil.copytree(recipe.parent / "images", run.parent / "images")
     (images / "005_broken.png").write_bytes(b"none")
-    return recipe, folder / "run", images
+    return run, images
 
 
 @pytest.fixture
@@ -69,7 +74,7 @@ def small_batches(monkeypatch):
 
 @pytest.mark.usefixtures("small_batches")
 def test_predictions_of_four_shares_are_those_of_one_process(study, tmp_path):
-    _, run, images = study
+    run, images = study
     Run(run).predict(images, tmp_path / "whole.csv")
     in_shares(PredictJob(str(run), str(images), str(tmp_path / "shares.csv")))
     for name in ("csv", "quality.json"):
@@ -82,7 +87,7 @@ def test_predictions_of_four_shares_are_those_of_one_process(study, tmp_path):
 def test_a_share_that_is_there_is_not_done_again_and_another_model_is_another_work(
     study, tmp_path, monkeypatch
 ):
-    _, run, images = study
+    run, images = study
     job = PredictJob(str(run), str(images), str(tmp_path / "shares.csv"))
     assert do_share(job, Share(1, 2), silent)
     assert not do_share(job, Share(1, 2), silent)
@@ -94,28 +99,27 @@ def test_a_share_that_is_there_is_not_done_again_and_another_model_is_another_wo
 
 @pytest.mark.usefixtures("small_batches")
 def test_features_of_four_shares_are_those_of_one_process(study, tmp_path):
-    _, run, images = study
+    run, images = study
     jobs = [FeaturesJob(str(run), str(images), str(tmp_path / f"{n}.parquet")) for n in "ab"]
     alone(jobs[0])
     in_shares(jobs[1])
     whole, shares = (pd.read_parquet(job.out) for job in jobs)
     pd.testing.assert_frame_equal(whole, shares, check_exact=True)
     columns = [name for name in whole if name.startswith("feature_")]
-    assert whole[columns].dtypes.unique() == np.float32
+    assert set(whole[columns].dtypes) == {np.dtype(np.float32)}
     trained = Run(run).trained
     assert trained.model.head.linear.in_features == len(columns)
 
 
 def test_a_network_without_pooled_features_is_refused(study, tmp_path, monkeypatch):
-    _, run, images = study
+    run, images = study
     monkeypatch.setattr(feature_table, "Classifier", int)
     job = FeaturesJob(str(run), str(images), str(tmp_path / "features.csv"))
     with pytest.raises(RunError, match="has no pooled features"):
         alone(job)
 
 
-def test_images_decoded_in_shares_are_not_decoded_again(study, tmp_path, monkeypatch):
-    recipe, _, _ = study
+def test_images_decoded_in_shares_are_not_decoded_again(recipe, tmp_path, monkeypatch):
     changes = ("image.size=24",)
     job = DecodeJob(str(recipe), str(tmp_path / "shares.csv"), changes)
     in_shares(job)
@@ -130,8 +134,8 @@ def test_images_decoded_in_shares_are_not_decoded_again(study, tmp_path, monkeyp
     assert all((store.units[row] == fresh.units[row]).all() for row in range(len(fresh.case_ids)))
 
 
-def test_a_recipe_that_keeps_no_images_has_nothing_to_decode_before(study, tmp_path):
-    job = DecodeJob(str(study[0]), str(tmp_path / "a.csv"), ("run.cache_gb=0",))
+def test_a_recipe_that_keeps_no_images_has_nothing_to_decode_before(recipe, tmp_path):
+    job = DecodeJob(str(recipe), str(tmp_path / "a.csv"), ("run.cache_gb=0",))
     with pytest.raises(RunError, match=r"not kept between runs.*cache_gb"):
         alone(job)
 
@@ -179,7 +183,7 @@ do_share(PredictJob(*sys.argv[1:]), Share(2, 4), killed)
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 @pytest.mark.usefixtures("small_batches")
 def test_four_shares_of_which_one_was_killed_are_one_process(study, tmp_path):
-    _, run, images = study
+    run, images = study
     Run(run).predict(images, tmp_path / "whole.csv")
     job = PredictJob(str(run), str(images), str(tmp_path / "shares.csv"))
     command = [sys.executable, "-c", KILLED, job.run, job.data, job.out]
@@ -198,7 +202,7 @@ def test_a_dask_worker_that_is_killed_loses_nothing(study, tmp_path):
     distributed = pytest.importorskip("distributed")
     from medtl.run.spread.cluster import on_cluster
 
-    _, run, images = study
+    run, images = study
     Run(run).predict(images, tmp_path / "whole.csv")
     job = PredictJob(str(run), str(images), str(tmp_path / "shares.csv"))
     killed = []
