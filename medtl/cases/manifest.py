@@ -333,10 +333,7 @@ class _CaseBuilder:
                 f"slashes (for example {self.respelled[0]})"
             )
         if self.remote:
-            notes.append(
-                f"{self.remote} images are on servers: whether they are there is seen when they "
-                "are read"
-            )
+            notes.append(f"{self.remote} images are on servers, and looked for when they are read")
         if self.boxes:
             notes.append(
                 f"{self.boxes} rows are further marks (boxes) that a rater made in one image: what "

@@ -56,9 +56,6 @@ _MOST_TITLES = 5
 
 _TITLES = "{} lines above the header, of one cell each, are left out"
 
-_SHORT = 5
-"""Letters of cells that come again and again ("train", 063Y): kept once, they take no memory."""
-
 _HEAD_BYTES = 1 << 20
 """More than any header has."""
 
@@ -424,8 +421,8 @@ def _split_records(
     first, same = line - 1, dict[str, str]()
     try:
         for cells in reader:
-            stripped = [cell.strip() for cell in cells]
-            stripped = [same.setdefault(c, c) if len(c) <= _SHORT else c for c in stripped]
+            # Short ones come again and again: kept once, they take no memory.
+            stripped = [same.setdefault(c, c) if len(c) < 6 else c for c in map(str.strip, cells)]
             if any(stripped):
                 records.append((line, stripped))
             line = first + reader.line_num + 1
@@ -517,10 +514,7 @@ def _checked_columns(cells: Sequence[str]) -> tuple[str, ...]:
 def _checked_rows(
     records: list[_Record], num_columns: int
 ) -> tuple[tuple[tuple[str, ...], ...], tuple[int, ...], list[ManifestError]]:
-    """Return the rows that fit the header, their lines, and the faults of the others.
-
-    The records are used up: of a million rows there is no room for two copies.
-    """
+    """Return the rows that fit the header, their lines, and the faults; use the records up."""
     rows, lines, faults = [], [], []
     records.reverse()
     while records:
