@@ -120,7 +120,7 @@ def test_a_network_without_pooled_features_is_refused(study, tmp_path, monkeypat
 
 
 def test_images_decoded_in_shares_are_not_decoded_again(recipe, tmp_path, monkeypatch):
-    changes = ("image.size=24",)
+    changes = ("image.size=40",)
     job = DecodeJob(str(recipe), str(tmp_path / "shares.csv"), changes)
     in_shares(job)
     monkeypatch.setattr(decoded, "decode_cases", None)  # decoding now fails
