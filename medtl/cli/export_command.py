@@ -69,9 +69,9 @@ def export(
     if out is None:
         raise MedtlError("the result has no place", fix="Add --out DIR")
     if not dicom:
-        from medtl.run.edge.foreign import export_layout
+        from medtl.run.edge.foreign import Layout, export_layout
 
-        layout = "monai" if monai else "hugging-face"
+        layout: Layout = "monai" if monai else "hugging-face"
         print(f"Written: {export_layout(Run(run_folder), out, layout)}")
         return
     if images is None:

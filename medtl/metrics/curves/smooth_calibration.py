@@ -214,7 +214,9 @@ def _design_effect(weights: FloatArray, residual: FloatArray, rows: Scores) -> F
     np.add.at(moved, rows.patients, (weights * residual).T)
     apart = weights**2 @ residual**2
     together = (moved**2).sum(axis=0)
-    return np.maximum(np.divide(together, apart, out=np.ones_like(apart), where=apart > 0), 1)
+    widened = np.ones_like(apart)
+    np.divide(together, apart, out=widened, where=apart > 0)
+    return np.maximum(widened, 1)
 
 
 SUMMARIES: Mapping[str, Callable[[FloatArray], float]] = {

@@ -7,7 +7,7 @@ a cluster as it is. What it reads must lie at the same paths for all who do shar
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +32,10 @@ class Job(Protocol):
     @property
     def out(self) -> str:
         """The file that is to be."""
+        ...
+
+    def __hash__(self) -> int:
+        """Equal jobs have equal numbers."""
         ...
 
     def inputs(self) -> Iterable[object]:
@@ -284,7 +288,7 @@ class PredictJob:
         )
 
 
-JOBS: Mapping[str, type[ScanJob | DecodeJob | FeaturesJob | PredictJob]] = {
+JOBS: Mapping[str, Callable[..., Job]] = {
     job.kind: job for job in (ScanJob, DecodeJob, FeaturesJob, PredictJob)
 }
 """Kind of a job, as its parts name it -> the job."""
@@ -347,7 +351,7 @@ def read_job(told: Mapping[str, Any]) -> Job:
     Raises:
         RunError: When this version does not know it.
     """
-    kind = told.get("kind")
+    kind = str(told.get("kind"))
     if kind not in JOBS:
         raise RunError(
             f"the parts are of {kind!r}", expected=f"one of {', '.join(JOBS)}",
