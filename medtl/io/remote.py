@@ -58,7 +58,11 @@ def address_of(path: Path) -> str:
 
 
 def shown_name(path: Path) -> str:
-    """Return the name of a file for messages: without what signs the address."""
+    """Return the name of a file for messages: without what signs the address.
+
+    >>> shown_name(Path("https://host/a.dcm?signature=abc"))
+    'a.dcm'
+    """
     return path.name.partition("?")[0]
 
 
@@ -67,6 +71,12 @@ def version_of(path: Path) -> tuple[str, ...]:
 
     Raises:
         ImageError: When the server does not answer, or has no such file.
+
+    Example:
+        >>> version_of(Path("http://127.0.0.1:9/a.dcm"))
+        Traceback (most recent call last):
+        ...
+        medtl.errors.ImageError: a.dcm: the file cannot be fetched ...
     """
     try:
         system, place = _opened(path)
@@ -86,6 +96,12 @@ def local_copy(path: Path, folder: Path | None = None) -> Path:
     Raises:
         ImageError: When the file cannot be fetched.
         RunError: When the copy cannot be written.
+
+    Example:
+        >>> local_copy(Path("http://127.0.0.1:9/a.dcm"))
+        Traceback (most recent call last):
+        ...
+        medtl.errors.ImageError: a.dcm: the file cannot be fetched ...
     """
     folder = cache_folder("remote") if folder is None else folder
     known_by = repr((address_of(path), version_of(path)))
