@@ -159,9 +159,9 @@ def version() -> None:
 def demo(
     out: Out = Path("runs/demo"),
     task: Annotated[
-        Literal["classification", "bone-age", "segmentation"],
-        typer.Option(help="chests with findings, hands of a bone age, or abdominal volumes"),
-    ] = "classification",
+        Literal["classification", "bone-age", "segmentation"] | None,
+        typer.Option(help="chests with findings (default), hands of a bone age, abdominal volumes"),
+    ] = None,
     resume: Resume = False,
     patients: Annotated[int | None, typer.Option(help="synthetic patients to draw")] = None,
     pacs: Annotated[
@@ -170,7 +170,7 @@ def demo(
 ) -> None:
     """Draw synthetic images and run the whole chain on them, offline, to a report."""
     if pacs:
-        if resume or patients is not None or task != "classification":
+        if resume or patients is not None or task is not None:
             raise MedtlError("--pacs trains its own models", expected="--out and nothing else")
         show_clinic(out)
         return
@@ -180,7 +180,7 @@ def demo(
     with bars() as shown:
         done = run_demo(
             out,
-            task=task,
+            task=task or "classification",
             patients=patients,
             resume=resume,
             progress=shown.progress,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, Self, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -101,6 +101,15 @@ class Classifier(nn.Module):
         super().train(mode)
         reapply(self)
         return self
+
+
+def is_classifier(network: nn.Module) -> TypeGuard[Classifier]:
+    """Tell whether a network has pooled features and one head: no segmenter and no committee.
+
+    >>> is_classifier(nn.Linear(2, 1)), is_classifier(Classifier(NoBackbone(), nn.Linear(2, 1)))
+    (False, True)
+    """
+    return isinstance(network, Classifier)
 
 
 def build_classifier(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from medtl import __version__
-from medtl.networks.backbones import Classifier
+from medtl.networks.backbones import is_classifier
 from medtl.run.edge.graph import Scored
 from medtl.run.edge.papers import STATUS, write_contract, write_papers
 from medtl.run.files import refuse_existing
@@ -199,11 +199,7 @@ def _write_hub(trained: TrainedModel[Any, Any], run: Run, folder: Path) -> None:
 def _as_timm(trained: TrainedModel[Any, Any]) -> Any:
     """A classifier as the timm network that it is, None where it is something else."""
     model = trained.model
-    if (
-        not isinstance(model, Classifier)
-        or trained.task.inputs.width
-        or trained.meta.get("removed")
-    ):
+    if not is_classifier(model) or trained.task.inputs.width or trained.meta.get("removed"):
         return None
     if trained.recipe.model.reuse_until or not isinstance(model.head.linear, torch.nn.Linear):
         return None

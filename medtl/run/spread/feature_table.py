@@ -10,7 +10,7 @@ import torch
 
 from medtl.data.reader import read_in_parts
 from medtl.errors import RunError
-from medtl.networks.backbones import Classifier
+from medtl.networks.backbones import is_classifier
 from medtl.prediction.sink import PREDICT_BATCH, TrainedModel
 from medtl.run.predict import relative_path
 from medtl.storage.parts import WHOLE, Part, Share
@@ -43,7 +43,7 @@ def features_of(
     import pandas as pd
 
     network = trained.model
-    if not isinstance(network, Classifier):
+    if not is_classifier(network):
         raise RunError(
             f"a {type(network).__name__.lower()} has no pooled features",
             expected="a run of one network that classifies or measures",
