@@ -107,7 +107,7 @@ def _zip_members(data: bytes) -> Iterator[tuple[str, bytes]]:
             for member in archive.infolist():
                 with archive.open(member) as file:
                     yield member.filename, file.read(_MOST_BYTES)
-    except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, EOFError):
+    except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, ValueError, EOFError):
         return
 
 
