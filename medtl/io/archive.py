@@ -71,7 +71,13 @@ def archive_error(path: str | PathLike[str], limits: Limits = DEFAULT_LIMITS) ->
         said = f"; it is unsafe: {fault}" if fault else ""
     except tarfile.ReadError:
         said = _single_stream(path, limits)
-    except (tarfile.TarError, zipfile.BadZipFile, OSError, ValueError) as error:
+    except (
+        tarfile.TarError,
+        zipfile.BadZipFile,
+        OSError,
+        ValueError,
+        NotImplementedError,
+    ) as error:
         said = f"; it cannot be looked through ({type(error).__name__})"
     except (lzma.LZMAError, zlib.error, EOFError):
         said = "; it is corrupt"

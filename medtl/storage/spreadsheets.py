@@ -58,7 +58,7 @@ def _refuse_bomb(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as parts:
             declared = sum(part.file_size for part in parts.infolist())
-    except (zipfile.BadZipFile, ValueError) as error:
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise ManifestError("a damaged spreadsheet", fix=_FIX) from error
     if declared > _MAX_UNPACKED:
         raise ManifestError(

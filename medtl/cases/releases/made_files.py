@@ -184,7 +184,13 @@ def _array(path: Path, images: str, labels: str) -> tuple[NDArray[Any], NDArray[
             raise ManifestError(found, expected="at most 4096 MiB", where=path.name, fix=fix)
         with np.load(path, allow_pickle=False) as arrays:
             pictures, numbers = arrays[images], arrays[labels]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        zipfile.BadZipFile,
+        NotImplementedError,
+    ) as error:
         found = f"no archive with the arrays {images} and {labels} ({type(error).__name__})"
         raise ManifestError(found, where=path.name) from error
     if len(pictures) != len(numbers) or pictures.ndim < 3 or pictures.dtype != np.uint8:

@@ -50,7 +50,7 @@ def is_keras_archive(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return {MODEL, WEIGHTS} <= {*archive.namelist()}
-    except (zipfile.BadZipFile, OSError, ValueError):  # a name that is no text is a ValueError
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):  # names, versions
         return False
 
 
