@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medtl.cli.bars import bars
-from medtl.cli.shared_options import Overrides, RecipeFile, refuse_missing, spread, there
+from medtl.cli.shared_options import Overrides, RecipeFile, RunFolder, spread, there
 from medtl.errors import MedtlError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def decode(
 
 @spread
 def features(
-    run: Annotated[Path, typer.Argument(help="a finished run")],
+    run: RunFolder,
     data: Annotated[
         Path, typer.Argument(callback=there, help="manifest, folder of images, or one image")
     ],
@@ -92,7 +92,6 @@ def features(
     from medtl.run.predict import check_destination
     from medtl.run.spread.jobs import FeaturesJob
 
-    refuse_missing(run, "folder, and so no best.safetensors")
     check_destination(out)
     places = (run, data, out)
     do_in_shares(FeaturesJob(*(str(path.absolute()) for path in places)), shares)

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -195,7 +195,7 @@ def decode_cases(
             pool, lambda case: _decode(case, reader, encode), cases, ahead=4 * threads
         ):
             if unit is not None:
-                units.append(unit if units.dtype is np.float32 else levels(unit))
+                units.append(_as_kept(unit, reader))
                 readable.append(record.case_id)
             if mask is not None:
                 masks.append(mask)
@@ -229,7 +229,7 @@ def read_in_parts(
             for unit, _, record in islice(read, len(part)):
                 records.append(record)
                 if unit is not None:
-                    units.append(unit if units.dtype is np.float32 else levels(unit))
+                    units.append(_as_kept(unit, reader))
             readable = tuple(record.case_id for record in records if not record.cause)
             yield ImageStore(readable, units.rows()), records
 
@@ -261,6 +261,11 @@ def in_order(
 def _row_writer(reader: ImageReader, file: Path | None = None) -> RowWriter:
     """What collects the unit images: in levels, but of features the numbers themselves."""
     return RowWriter(np.float32 if reader.dimensions == 1 else np.uint16, file)
+
+
+def _as_kept(unit: NDArray[np.float32], reader: ImageReader) -> NDArray[Any]:
+    """A unit image as `_row_writer` takes it."""
+    return unit if reader.dimensions == 1 else levels(unit)
 
 
 def _cores() -> int:
