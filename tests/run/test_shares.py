@@ -113,7 +113,7 @@ def test_features_of_four_shares_are_those_of_one_process(study, tmp_path):
 
 def test_a_network_without_pooled_features_is_refused(study, tmp_path, monkeypatch):
     run, images = study
-    monkeypatch.setattr(feature_table, "Classifier", int)
+    monkeypatch.setattr(feature_table, "is_classifier", lambda network: False)
     job = FeaturesJob(str(run), str(images), str(tmp_path / "features.csv"))
     with pytest.raises(RunError, match="has no pooled features"):
         alone(job)
