@@ -350,20 +350,34 @@ def _read_index(index: Path, wanted: set[str]) -> list[tuple[str, Kept]]:
 
 
 def _tag(case: Case) -> str:
-    """Hash of what a file, or the files of a series, are known by without being read."""
+    """Hash of what a case's files are known by on this machine without being read."""
+    return _digest(file_facts(case, with_inode=True))
+
+
+def file_facts(case: Case, *, with_inode: bool = False) -> list[object]:
+    """Return what the file of a case, or the files of a series, are known by without being read.
+
+    With the inode they are those of one machine: a file put in the place of another is told then,
+    whatever its time says; but another machine knows the same file by another inode.
+
+    Example:
+        >>> file_facts(Case("a", "p", Path("not/there.png")))
+        ['not/there.png', None, 'there.png', 2]
+    """
     facts: list[object] = [str(case.image), case.frame]
     if is_remote(case.image):
         try:
-            return _digest([*facts, version_of(case.image)])
+            return [*facts, version_of(case.image)]
         except ImageError as error:
-            return _digest([*facts, error.found])
+            return [*facts, error.found]
     for path in _files(case.image):
         try:
             stat = path.stat()
-            facts += [path.name, stat.st_size, stat.st_mtime_ns, stat.st_ino, stat.st_mode]
+            facts += [path.name, stat.st_size, stat.st_mtime_ns]
+            facts += [stat.st_ino, stat.st_mode] if with_inode else []
         except OSError as error:
             facts += [path.name, error.errno]
-    return _digest(facts)
+    return facts
 
 
 def _digest(facts: Sequence[object]) -> str:

@@ -30,12 +30,13 @@ from medtl.run.spread.jobs import (
     Job,
     PredictJob,
     ScanJob,
+    _files_of,
     do_share,
     merge,
     read_job,
 )
 from medtl.storage.parts import WHOLE, Share
-from medtl.types import silent
+from medtl.types import Case, Manifest, silent
 
 ORDER = (3, 1, 4, 2)
 
@@ -97,6 +98,21 @@ def test_a_share_that_is_there_is_not_done_again_and_another_model_is_another_wo
         merge(job.out)
 
 
+def test_a_changed_file_of_a_series_is_another_work(tmp_path):
+    (tmp_path / "ct").mkdir()
+    slice_ = tmp_path / "ct" / "1.dcm"
+    manifest = Manifest((Case("a", "p", tmp_path / "ct"),), tmp_path, sha256="")
+    facts = []
+    for text in ("one", "other"):
+        slice_.write_text(text)
+        os.utime(tmp_path / "ct", (1, 1))  # the folder itself tells nothing
+        facts.append(list(_files_of(manifest)))
+    assert facts[0] != facts[1]
+    copied = shutil.copy2(slice_, tmp_path / "copy.dcm")
+    os.replace(copied, slice_)  # another inode: as another machine sees the same file
+    assert list(_files_of(manifest)) == facts[1]
+
+
 @pytest.mark.usefixtures("small_batches")
 def test_features_of_four_shares_are_those_of_one_process(study, tmp_path):
     run, images = study
@@ -113,7 +129,7 @@ def test_features_of_four_shares_are_those_of_one_process(study, tmp_path):
 
 def test_a_network_without_pooled_features_is_refused(study, tmp_path, monkeypatch):
     run, images = study
-    monkeypatch.setattr(feature_table, "is_classifier", lambda network: False)
+    monkeypatch.setattr(feature_table, "is_classifier", lambda _network: False)
     job = FeaturesJob(str(run), str(images), str(tmp_path / "features.csv"))
     with pytest.raises(RunError, match="has no pooled features"):
         alone(job)

@@ -132,7 +132,7 @@ class DecodeJob:
     def inputs(self) -> Iterable[object]:
         """As `Job.inputs`."""
         yield self.study[0].sha256
-        yield from _stats(self.study[0])
+        yield from _files_of(self.study[0])
 
     @cached_property
     def study(self) -> tuple[Manifest, Any, Any]:
@@ -208,7 +208,7 @@ class FeaturesJob:
     def inputs(self) -> Iterable[object]:
         """As `Job.inputs`."""
         yield _of_run(self.run)
-        yield from _stats(self.study[1])
+        yield from _files_of(self.study[1])
 
     @cached_property
     def study(self) -> tuple[Any, Manifest, bool]:
@@ -250,7 +250,7 @@ class PredictJob:
     def inputs(self) -> Iterable[object]:
         """As `Job.inputs`."""
         yield _of_run(self.run)
-        yield from _stats(self.study[1])
+        yield from _files_of(self.study[1])
 
     @cached_property
     def study(self) -> tuple[Model, Manifest, bool]:
@@ -315,15 +315,13 @@ def _of_run(run: str) -> list[object]:
     return [sha256_file(path) if path.is_file() else "" for path in places]
 
 
-def _stats(manifest: Manifest) -> Iterable[object]:
+def _files_of(manifest: Manifest) -> Iterable[object]:
     """What the files of all cases are known by, without being read."""
+    from medtl.data.decoded import file_facts
+
     yield manifest.sha256
     for case in manifest.cases:
-        try:
-            stat = case.image.stat()
-            yield case.case_id, str(case.image), case.frame, stat.st_size, stat.st_mtime_ns
-        except OSError as error:
-            yield case.case_id, str(case.image), case.frame, error.errno
+        yield case.case_id, *file_facts(case)
 
 
 def _joined(parts: Sequence[Part]) -> pd.DataFrame:
