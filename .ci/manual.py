@@ -1,17 +1,26 @@
-"""A hook of MkDocs: `reports/` lies beside `docs/`, and its pages belong to the manual."""
+"""A hook of MkDocs: pages that do not lie in `docs/` belong to the manual.
+
+`reports/` lies beside `docs/`; the reference is made from the code each time (manual/reference.py).
+"""
 
 import re
+import sys
 from pathlib import Path
 
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from manual.reference import PAGES  # noqa: E402  the folder must be on the path first
 
 
 def on_files(files, config):
-    """Add the reports to the pages."""
+    """Add the reports and the reference to the pages."""
     for page in sorted((ROOT / "reports").glob("*.md")):
         files.append(File.generated(config, f"reports/{page.name}", abs_src_path=str(page)))
+    for name, make in PAGES.items():
+        files.append(File.generated(config, name, content=make()))
     return files
 
 

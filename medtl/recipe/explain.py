@@ -1,8 +1,7 @@
-"""Every key of a recipe in words, from the schema that checks it: for a page and a command."""
+"""Every key of a recipe in words, from the schema that checks it: for a command and the manual."""
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -90,28 +89,6 @@ def explain(name: str) -> str:
         fix = f"Did you mean {' or '.join(ends[:3])}?" if ends else nearest_fix(wanted, names)
         raise RecipeError([MedtlError(f"a recipe has no key {name!r}", fix=fix)])
     return "\n".join(map(str, found))
-
-
-def keys_page() -> str:
-    """Return the page of the manual that lists every key, as Markdown."""
-    lines = [
-        "# Every key of a recipe",
-        "",
-        "Made from the code's own schema. `medtl recipe --explain KEY` says the same of one key or "
-        "section, and a change on the command line is written `finetune.stages.0.epochs=5`.",
-    ]
-    for section, keys in itertools.groupby(recipe_keys(), lambda key: key.name.split(".")[0]):
-        head, *rest = keys
-        lines += ["", f"## {section}", "", head.meaning, "", "| key | meaning | takes | |"]
-        lines += ["|---|---|---|---|", *map(_row, rest)]
-    return "\n".join(lines) + "\n"
-
-
-def _row(key: Key) -> str:
-    """One key as a row of its section's table."""
-    name = f"`{key.name}`{key.of and f' of {key.of}'}"
-    cells = (name, key.meaning, key.takes, key.default)
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
 def _keys(section: Schema, defs: Schema, prefix: str = "", of: str = "") -> Iterator[Key]:

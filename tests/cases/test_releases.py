@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -1094,14 +1093,3 @@ def test_the_command_line_lists_and_imports(tmp_path: Path, capsys: Any) -> None
     assert "8 rows: " in capsys.readouterr().out
     manifest_import(rsna(tmp_path / "r"), "rsna_pneumonia_boxes", tmp_path / "out" / "r.csv")
     assert "8 files were made for it, in r_images or r_masks" in capsys.readouterr().out
-
-
-PAGE = Path(__file__).parents[2] / "docs" / "data-sets.md"
-
-
-def test_the_page_is_the_shelfs() -> None:
-    from data_sets_page import sets_page
-
-    if os.environ.get("MEDTL_WRITE_GOLDEN"):
-        PAGE.write_text(sets_page(), encoding="utf-8")
-    assert PAGE.read_text(encoding="utf-8") == sets_page(), "MEDTL_WRITE_GOLDEN=1 writes it again"

@@ -250,22 +250,3 @@ def _each(value: Any, channels: int) -> tuple[float, ...]:
 def _numbers(values: Sequence[float]) -> str:
     """Equal numbers once, others each."""
     return ", ".join(f"{value:g}" for value in (values[:1] if len({*values}) == 1 else values))
-
-
-def cards_table() -> str:
-    """Return the cards as the manual shows them: a section each, from the YAML alone."""
-    sections = []
-    for card in all_cards().values():
-        rows = [
-            ("network", f"`{card.backbone}`"),
-            ("expects", card.input_said),
-            ("from", card.source),
-            ("licence", card.licence),
-            ("paper", card.citation),
-            ("tried here", TRIED[card.tried]),
-            ("in a recipe", f"`{card.recipe_lines}`"),
-        ]
-        table = "\n".join(f"| {word} | {text} |" for word, text in rows)
-        note = f"\n\n{card.note}" if card.note else ""
-        sections.append(f"### {card.name}\n\n{card.title}\n\n| | |\n|---|---|\n{table}{note}\n")
-    return "\n".join(sections)

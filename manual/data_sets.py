@@ -7,8 +7,8 @@ import re
 from medtl.cases.releases.shelf import about, names, shipped
 
 
-def sets_page() -> str:
-    """Return the page of the manual about all data sets, as Markdown."""
+def data_sets_page() -> str:
+    """Return the page, a section for each data set."""
     parts = [_HEAD]
     for name in names():
         told = about(name)
@@ -34,8 +34,6 @@ def _cell(text: str) -> str:
 
 _HEAD = """\
 # Public data sets
-
-<!-- Written from medtl/cases/data_manifests/ by tests/data_sets_page.py. -->
 
 Each is a YAML file, no code: which tables, how they join, what a value means, where the images lie
 and which split is official. One command makes a checked manifest of the release as it was unpacked:
