@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -71,7 +72,11 @@ FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 def modules(root: Path) -> Iterator[tuple[str, ast.Module]]:
     """Every module below `root` as (path for messages, syntax tree)."""
     for path in sorted(root.rglob("*.py")):
-        yield path.relative_to(root).as_posix(), ast.parse(path.read_text(encoding="utf-8"))
+        yield path.relative_to(root).as_posix(), parsed(path.read_text(encoding="utf-8"))
+
+
+parsed = cache(ast.parse)
+"""Most rules read every file of the package: each text is parsed once."""
 
 
 def part_of(path: str) -> str:
@@ -79,8 +84,14 @@ def part_of(path: str) -> str:
     return path.split("/", maxsplit=1)[0].removesuffix(".py")
 
 
-def imported(tree: ast.AST, path: str, package: str) -> Iterator[tuple[int, str]]:
+@cache
+def imported(tree: ast.AST, path: str, package: str) -> tuple[tuple[int, str], ...]:
     """(line, dotted name) of each import in `tree`, lazy and relative ones too."""
+    return tuple(imports_of(tree, path, package))
+
+
+def imports_of(tree: ast.AST, path: str, package: str) -> Iterator[tuple[int, str]]:
+    """As `imported`, one after another."""
     folder = [package, *path.split("/")[:-1]]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

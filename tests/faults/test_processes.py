@@ -99,7 +99,7 @@ def limited(kind: int, size: int) -> Callable[[], None]:
     return lambda: resource.setrlimit(kind, (size, size))
 
 
-@pytest.mark.parametrize("delay", np.random.default_rng(6).uniform(0, 2.5, 5).round(2).tolist())
+@pytest.mark.parametrize("delay", np.random.default_rng(6).uniform(0, 2.5, 3).round(2).tolist())
 def test_a_killed_run_resumes_to_the_same_bits(
     study: tuple[Path, Path], tmp_path: Path, delay: float
 ) -> None:
@@ -335,7 +335,7 @@ def test_a_report_that_was_cut_is_noticed_and_made_again(
     subprocess.run([MEDTL, "doctor", "--seals", copy], check=True, capture_output=True)
 
 
-@pytest.mark.parametrize("workers", [0, 1, 2, 4])
+@pytest.mark.parametrize("workers", [0, 1, 3])
 def test_the_number_of_workers_changes_no_bit(
     study: tuple[Path, Path], tmp_path: Path, workers: int
 ) -> None:

@@ -117,6 +117,9 @@ PLANES: dict[str, tuple[Callable[[], tuple[dict[str, Tensor], Original]], int]] 
 }
 """Card -> (the original and its file, size of the images)."""
 
+REFUSED = [pytest.param(n, marks=pytest.mark.slow) if n == "biomedclip" else n for n in PLANES]
+"""As `PLANES`; the large one, which takes many seconds to make, in the slow suite."""
+
 
 def card_for_test(name: str) -> Card:
     """The card; that of Swin-L with the smallest network of its kind, whose names are the same."""
@@ -147,7 +150,7 @@ def test_a_published_layout_loads_whole_and_gives_what_its_original_gives(tmp_pa
         torch.testing.assert_close(model.eval()(x), original(x), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", PLANES)
+@pytest.mark.parametrize("name", REFUSED)
 def test_without_its_card_the_file_is_refused_with_the_line_to_write(tmp_path, name):
     tensors, _ = PLANES[name][0]()
     path = written(tensors, tmp_path / "w.bin")
@@ -158,7 +161,7 @@ def test_without_its_card_the_file_is_refused_with_the_line_to_write(tmp_path, n
     assert card.input_said in str(caught.value)
 
 
-@pytest.mark.parametrize("name", PLANES)
+@pytest.mark.parametrize("name", REFUSED)
 def test_no_first_layer_stays_random(tmp_path, name):
     """Negative control: a file without its stem, or with another, is refused with the card too."""
     tensors, _ = PLANES[name][0]()

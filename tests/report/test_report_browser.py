@@ -301,8 +301,13 @@ def test_a_foreign_table_opens_without_error_network_or_sideways_scroll(
 
 
 @pytest.mark.skipif(not AXE.is_file(), reason="axe-core is not installed (.ci/run installs it)")
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("kind", ["single", "several", *TABLES])
+@pytest.mark.parametrize(
+    ("kind", "scheme"),
+    [
+        *((kind, "light") for kind in ("single", "several", *TABLES)),
+        *((kind, "dark") for kind in ("several", "table_segmentation")),
+    ],
+)
 def test_axe_finds_no_serious_fault(opened: Any, kind: str, scheme: str) -> None:
     view = opened(kind, color_scheme=scheme)
     assert view.serious_faults() == []
