@@ -55,8 +55,10 @@ def _out(context: typer.Context, out: Path | None) -> Path:
     return folder
 
 
-def _recipe(path: Path) -> Path | None:
+def _recipe(path: Path | None) -> Path | None:
     """Return a recipe that is there; of a folder, say which files in it may be meant."""
+    if path is None:
+        return None
     if path.is_dir():
         inside = " or ".join(str(file) for file in sorted(path.glob("*.y*ml"))[:3])
         raise MedtlError(
@@ -70,6 +72,9 @@ def _recipe(path: Path) -> Path | None:
 
 RecipeFile = Annotated[
     Path, typer.Argument(metavar="RECIPE", help="a YAML recipe", callback=_recipe)
+]
+MaybeRecipe = Annotated[
+    Path | None, typer.Argument(metavar="[RECIPE]", help="a YAML recipe", callback=_recipe)
 ]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[key=value ...]", help="changes to the recipe")

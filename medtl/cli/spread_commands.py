@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medtl.cli.bars import bars
-from medtl.cli.shared_options import Overrides, RecipeFile, RunFolder, spread, there
+from medtl.cli.shared_options import MaybeRecipe, Overrides, RecipeFile, RunFolder, spread, there
 from medtl.errors import MedtlError
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def merge(
 
 
 def slurm(
-    recipe: RecipeFile,
+    recipe: MaybeRecipe = None,
     overrides: Overrides = None,
     out: Annotated[
         Path, typer.Option("--out", help="run folder, study folder, or table of predictions")
@@ -126,7 +126,10 @@ def slurm(
     gpus: Annotated[int, typer.Option(min=0, help="of each job")] = 1,
     partition: Annotated[str, typer.Option(help="queue of the cluster")] = "",
 ) -> None:
-    """Print a script that submits SLURM jobs: medtl slurm RECIPE > jobs.sh; bash jobs.sh."""
+    """Print a script that submits SLURM jobs: medtl slurm RECIPE > jobs.sh; bash jobs.sh.
+
+    With --predict it needs no recipe: medtl slurm --predict DATA --run RUN --out TABLE.
+    """
     from medtl.run.spread.slurm import Resources, kfold_script, predict_script, run_script
 
     asked = Resources(hours, cpus, memory, gpus, partition)
@@ -134,7 +137,14 @@ def slurm(
     if predict is not None:
         if run is None:
             raise MedtlError("no run to predict with", fix="State --run RUN beside --predict DATA")
+        if recipe is not None:
+            raise MedtlError(
+                f"predictions need no recipe, and {recipe} is stated",
+                fix="Leave it out: the run in --run has its own",
+            )
         text = predict_script(run, predict, out, shares, asked)
+    elif recipe is None:
+        raise MedtlError("no recipe to run", fix="State a recipe, or --predict DATA --run RUN")
     elif folds:
         text = kfold_script(recipe, out, folds, changes, asked)
     else:

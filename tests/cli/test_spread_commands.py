@@ -52,8 +52,12 @@ def test_a_study_of_a_server_is_not_predicted_in_shares(tmp_path):
 def test_a_script_that_predicts_names_its_run(capsys):
     recipe = Path("pipelines/chest_xray.yaml")
     with pytest.raises(MedtlError, match="no run to predict with"):
-        medtl("slurm", recipe, "--predict", "films.csv", "--out", "a.csv")
-    medtl("slurm", recipe, "--predict", "films.csv", "--out", "a.csv", "--run", "r", "--shares", 3)
+        medtl("slurm", "--predict", "films.csv", "--out", "a.csv")
+    with pytest.raises(MedtlError, match=r"predictions need no recipe, and .*chest_xray"):
+        medtl("slurm", recipe, "--predict", "films.csv", "--run", "r")
+    with pytest.raises(MedtlError, match="no recipe to run"):
+        medtl("slurm", "--folds", 4)
+    medtl("slurm", "--predict", "films.csv", "--out", "a.csv", "--run", "r", "--shares", 3)
     medtl("slurm", recipe, "image.size=64", "--out", "runs/a")
     medtl("slurm", recipe, "--out", "runs/a", "--folds", 4)
     said = capsys.readouterr().out
