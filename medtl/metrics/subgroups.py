@@ -58,6 +58,9 @@ SMALLEST_POSITIVES = 10
 ONE_PATIENT = "a group has one patient for it"
 """Why a gap has neither interval nor test."""
 
+FEWEST_FOR_A_MEAN = 5
+"""Patients of a group below which a gap of means has neither: so few values show no spread."""
+
 Rows = tuple[BoolArray, BoolArray]
 """The rows of a group and of its reference."""
 
@@ -333,8 +336,9 @@ def _joined(gap: Gap, of: Sequence[Measure], spread: _Spread) -> Measure:
 
 def _welch(gap: Gap, value: float, spread: _Spread) -> Gap:
     """Fill in a gap of means with Welch's interval and test over patients."""
-    if spread.fewest == 1:
-        return replace(gap, difference=gap.difference.weak(value, ONE_PATIENT))
+    if spread.fewest < FEWEST_FOR_A_MEAN:
+        reason = f"a group has fewer than {FEWEST_FOR_A_MEAN} patients for it"
+        return replace(gap, difference=gap.difference.weak(value, reason))
     if not spread.error > 0:
         reason = "the difference does not vary between patients"
         return replace(gap, difference=gap.difference.weak(value, reason))

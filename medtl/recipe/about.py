@@ -74,6 +74,7 @@ ReportingItem = Literal[
     "treatments",
     "imbalance",
     "involvement",
+    "interpretation",
     "next_steps",
     "input_quality",
 ]

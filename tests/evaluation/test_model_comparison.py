@@ -161,13 +161,14 @@ def test_the_worst_cases_are_the_furthest_from_the_threshold() -> None:
 
 
 def test_a_gap_of_means_by_hand() -> None:
-    values, groups = np.array([1.0, 3, 2, 8, 9, 10, 9]), ["a", "a", "a", "b", "b", "b", "b"]
+    values = np.array([1.0, 3, 2, 2, 2, 8, 9, 10, 9, 9, 9])
+    groups = ["a"] * 5 + ["b"] * 6
     (gap,) = mean_gaps({"mae_months": values}, {"sex": groups})
     assert gap.difference.value == pytest.approx(2 - 9)
     assert (gap.group, gap.reference, gap.difference.subset) == ("a", "b", "sex=a")
-    # Welch: variances of the means 1 / 3 and 2 / 3 / 4, freedom 2 and 3.
-    parts = 1 / 3, 2 / 3 / 4
-    freedom = sum(parts) ** 2 / (parts[0] ** 2 / 2 + parts[1] ** 2 / 3)
+    # Welch: variances of the means 2 / 4 / 5 and 2 / 5 / 6, freedom 4 and 5.
+    parts = 2 / 4 / 5, 2 / 5 / 6
+    freedom = sum(parts) ** 2 / (parts[0] ** 2 / 4 + parts[1] ** 2 / 5)
     assert gap.difference.high == pytest.approx(-7 + t.ppf(0.975, freedom) * sum(parts) ** 0.5)
     (same,) = mean_gaps({"mae_months": np.ones(4)}, {"sex": ["a", "a", "b", "b"]})
     assert same.difference.status == "degenerate"

@@ -113,7 +113,17 @@ def test_a_group_of_one_patient_has_neither_interval_nor_test() -> None:
     for gap in subgroups.gaps(truth, score, {"sex": sex}, threshold=0, patients=patients):
         assert (gap.difference.low, gap.p) == (None, None), gap.of
     (gap,) = subgroups.mean_gaps({"x": score}, {"sex": sex}, patients=patients)
-    assert (gap.difference.reason, gap.p) == ("a group has one patient for it", None)
+    assert gap.difference.reason == "a group has fewer than 5 patients for it"
+    assert (gap.difference.low, gap.p) == (None, None)
+
+
+@pytest.mark.parametrize(("patients", "judged"), [(4, False), (5, True)])
+def test_means_of_a_few_patients_are_not_compared(patients: int, judged: bool) -> None:
+    values = np.concatenate([np.linspace(0.90, 0.91, patients), np.linspace(0.93, 0.94, 30)])
+    sites = np.repeat(["a", "b"], [patients, 30])
+    (gap,) = subgroups.mean_gaps({"dice": values}, {"site": sites})
+    assert gap.difference.value == pytest.approx(-0.03)
+    assert (gap.p is not None, gap.difference.low is not None) == (judged, judged)
 
 
 def test_means_are_compared_by_welch() -> None:

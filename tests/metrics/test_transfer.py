@@ -82,6 +82,15 @@ def test_alike_sites_have_no_variance_between_them() -> None:
     assert found.p > 0.9
 
 
+def test_sites_that_agree_by_chance_have_no_narrower_interval_than_their_errors() -> None:
+    """Plain Hartung and Knapp gives three sites of 50 % an interval of no width."""
+    same = random_effects([0.0, 0.0, 0.0], [1.4, 1.4, 1.0])
+    error = 1 / math.sqrt(2 / 1.4**2 + 1)
+    assert same.error == pytest.approx(error)
+    assert same.high == pytest.approx(4.302653 * error, abs=1e-5)  # t with 2 degrees of freedom
+    assert same.predict_high == pytest.approx(same.high)
+
+
 def test_two_sites_have_no_prediction_interval_and_one_is_refused() -> None:
     assert random_effects([0.1, 0.9], [0.1, 0.1]).predict_low is None
     for values, errors in (([0.1], [0.1]), ([0.1, 0.2], [0.1]), ([0.1, 0.2], [0.1, 0.0])):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import zipfile
 from pathlib import Path
 from typing import get_args
@@ -18,7 +19,7 @@ from test_report_html import written
 
 from medtl.errors import PredictionsError
 from medtl.recipe.about import ReportingItem
-from medtl.report.language.texts import LANGUAGES, texts_of
+from medtl.report.language.texts import LANGUAGES, speaking, texts_of
 from medtl.report.page.checklist import dossier, guidelines, known_content
 from medtl.run.evaluate import report_table
 from medtl.run.folder import Run
@@ -45,9 +46,26 @@ def test_one_class_without_age_or_sex_ticks_nothing_that_is_empty(tmp_path: Path
     states = {row["item"]: row["state"] for row in card["checklist"]}
     for item in ("Characteristics of each part", "Calibration", "Cross tabulation of result and"
                  " reference", "Missing data and uncertain labels", "Subgroups and fairness",
+                 "Measures of performance with their uncertainty",
                  "Flow of participants with exclusions and reasons"):  # fmt: skip
         assert states[item] == "absent", item
+    assert states["Sample size, or the precision reached"] == "absent"
+    # What is counted in each analysis, and the limits, are there; nothing else is.
+    with page.with_name("reporting_checklist.csv").open(encoding="utf-8-sig") as file:
+        ticked = [f"{r['Guideline'][:5]} {r['No.']}" for r in csv.DictReader(file)
+                  if r["State"] not in ("a person must add it", "not recorded here")]  # fmt: skip
+    assert ticked == ["CLAIM 40", "STARD 33", "TRIPO 21", "TRIPO 26"]
+    said = page.read_text("utf-8")
+    assert "the curve “roc”: the set holds one class only" in said
+    rows = re.findall(r"<td>([^<]+)</td><td>([^<]+)</td><td>\d+ / \d+ / \d+ / \d+</td>", said)
+    assert set(rows) == {("–", "–")}  # PPV and NPV of one class are 0 or 100 % of any model
     assert all(row["state"] in ("person", "absent") for row in dossier(frozenset(), {}))
+
+
+def test_every_item_has_korean_words() -> None:
+    with speaking("ko"):
+        rows = dossier(frozenset(), {})
+    assert [row["text"] for row in rows if not re.search("[가-힣]", row["text"])] == []
 
 
 def test_a_single_group_or_part_is_no_comparison(tmp_path: Path) -> None:

@@ -30,6 +30,12 @@ def test_ticks_are_round_numbers(low: float, high: float, ticks: list[float]) ->
     assert plot.nice_ticks(low, high) == pytest.approx(ticks)
 
 
+def test_epochs_are_whole_numbers() -> None:
+    halves = plot.Axis().numbers(0.5, 12.5)
+    assert [text for _, text in halves] == ["2.5", "5", "7.5", "10", "12.5"]
+    assert [text for _, text in plot.Axis(whole=True).numbers(0.5, 12.5)] == ["5", "10"]
+
+
 def test_thinning_keeps_both_ends() -> None:
     kept = plot.thin(1000, 9)
     assert len(kept) == 9

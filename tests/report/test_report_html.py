@@ -19,6 +19,7 @@ import report_example as example
 from PIL import Image, PngImagePlugin
 
 from medtl.errors import RunError
+from medtl.report.language.texts import speaking
 from medtl.report.page import caveats as limits
 from medtl.report.page import finding as findings
 from medtl.report.page import headline, slider
@@ -146,7 +147,7 @@ def test_undefined_is_said_with_its_reason_and_never_as_a_number(tmp_path: Path)
 
 def test_degenerate_is_flagged_where_it_is_shown(tmp_path: Path) -> None:
     html = written(tmp_path, example.several())
-    assert "interval says nothing: the classes are perfectly separated" in text_of(html)
+    assert "read the interval with care: the classes are perfectly separated" in text_of(html)
     assert html.count('class="degenerate"') >= 3
 
 
@@ -392,7 +393,7 @@ def test_embedded_pictures_carry_no_metadata(tmp_path: Path) -> None:
     text = PngImagePlugin.PngInfo()
     text.add_text("PatientName", "CANARY^NAME")
     Image.new("L", (600, 400), 90).save(tmp_path / "a.png", pnginfo=text)
-    data = base64.b64decode(records.embed(tmp_path / "a.png", 384).partition(",")[2])
+    data = base64.b64decode(records.embed(tmp_path / "a.png", 384)[0].partition(",")[2])
     assert b"CANARY" not in data
     assert b"Exif" not in data
 
@@ -437,6 +438,34 @@ def test_headings_follow_each_other_without_a_gap(full: str) -> None:
     assert levels[0] == 1
     assert levels.count(1) == 1
     assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+
+
+def test_a_quantity_has_no_rows_of_with_and_without() -> None:
+    labels = {"age_months": {"missing": 2}, "nodule": {"positive": 3, "negative": 0}}
+    rows = dict(records.cohort_view({"splits": {"test": {"images": 9, "labels": labels}}})["rows"])
+    assert (rows["nodule: with"], rows["nodule: without"]) == (["3 (100%)"], ["0"])
+    assert [name for name in rows if name.startswith("age")] == ["age: not labelled"]
+
+
+def test_flags_and_times_are_korean_in_korean() -> None:
+    with speaking("ko"):
+        flags = records.quality_view({"cases": [{"flags": ["spacing_from_imager"]}]})["flags"]
+        stages = records.learning_view(
+            [{"stage": "head", "seconds": 120, "val_loss": 1}], None, None
+        )
+    assert flags == [("검출기 간격 사용", "1")]
+    assert stages["stages"][0]["seconds"] == "2.0분"
+
+
+def test_three_planes_take_two_places(tmp_path: Path) -> None:
+    folder = tmp_path / "gallery"
+    folder.mkdir()
+    for name, size in (("planes.png", (90, 30)), ("film.png", (30, 40))):
+        Image.new("RGB", size).save(folder / name)
+    entries = [{"case_id": n, "kind": "worst", "image": f"{n}.png"} for n in ("planes", "film")]
+    (folder / "gallery.json").write_text(json.dumps(entries), "utf-8")
+    (group,) = records.read_gallery(folder)["groups"]
+    assert [case["wide"] for case in group["cases"]] == [True, False]
 
 
 def test_every_figure_has_a_name_a_description_and_a_table(full: str) -> None:

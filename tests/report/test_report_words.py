@@ -27,7 +27,15 @@ def test_of_100_never_rounds_to_none_or_all(share: float, shown: str) -> None:
 
 @pytest.mark.parametrize(
     ("share", "shown"),
-    [(0.0, "0%"), (0.05, "5%"), (0.034, "3.4%"), (0.0012, "0.12%"), (0.87, "87%"), (0.999, ">99%")],
+    [
+        (0.0, "0%"),
+        (0.05, "5%"),
+        (0.034, "3.4%"),
+        (0.0012, "0.12%"),
+        (0.87, "87%"),
+        (0.999, ">99%"),
+        (4.6e-12, "<0.1%"),
+    ],
 )
 def test_percent_keeps_two_figures_below_ten(share: float, shown: str) -> None:
     assert words.percent(share) == shown

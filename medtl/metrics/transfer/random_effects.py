@@ -53,9 +53,11 @@ def random_effects(values: ArrayLike, errors: ArrayLike, *, ci: CI = CI95) -> Ra
 
     Reference:
         Viechtbauer, J Educ Behav Stat 2005;30:261 (REML, I2); Hartung and Knapp, Statistics in
-        Medicine 2001;20:3875; R metafor. Prediction: the wider of IntHout et al., BMJ Open 2016;6:
-        e010247, which alone covers .85 to .94 with 3 to 20 sites, and of that from the spread of
-        the sites' values themselves (Hahn and Meeker 1991, section 4.7).
+        Medicine 2001;20:3875; R metafor; where no variance between sites is found, with the lower
+        bound of Knapp and Hartung (2003;22:2693), metafor's "adhoc". Prediction: the wider of
+        IntHout et al., BMJ Open 2016;6:e010247, which alone covers .85 to .94 with 3 to 20 sites,
+        and of that from the spread of the sites' values themselves (Hahn and Meeker 1991, section
+        4.7).
 
     >>> pooled = random_effects([0.1, 0.5, 0.9], [0.1, 0.1, 0.1])
     >>> round(pooled.value, 3), round(pooled.tau2, 3)  # 0.16 - 0.01
@@ -88,7 +90,9 @@ def random_effects(values: ArrayLike, errors: ArrayLike, *, ci: CI = CI95) -> Ra
     q = float(fixed @ (y - mean) ** 2)
     weight, mean = _weighted(y, variance + tau2)
     freedom = y.size - 1
-    spread = float(weight @ (y - mean) ** 2) / (freedom * float(weight.sum()))
+    # Sites that agree by chance would have no width: never narrower than their own errors.
+    excess = float(weight @ (y - mean) ** 2) / freedom
+    spread = (excess if tau2 > 0 else max(excess, 1.0)) / float(weight.sum())
     t = float(stdtrit(freedom, 0.5 + ci.level / 2))
     half, observed = t * math.sqrt(spread), float(y.var(ddof=1)) * (1 + 1 / y.size)
     ahead = t * math.sqrt(max(spread + tau2, observed))

@@ -65,7 +65,9 @@ def of_100(share: float) -> str:
 
 
 def percent(share: float) -> str:
-    """A share in [0, 1] in percent; two figures below 10%."""
+    """A share in [0, 1] in percent; two figures below 10%, down to 0.1%."""
+    if 0 < share < 0.0005:
+        return "<0.1%"
     if 0 < share < 0.0995:
         return f"{100 * share:.2g}%"
     return f"{of_100(share)}%"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medtl.report.language.numbers import number
-from medtl.report.language.texts import plain
+from medtl.report.language.texts import plain, translated
 from medtl.report.page.finding import Finding
 from medtl.storage.yaml import load_yaml
 
@@ -173,7 +173,7 @@ def known_content(
         records: Of the run.
     """
     cohort = records.get("cohort") or {}
-    rows = [row for finding in findings for row in finding.measures.values()]
+    rows = [row for finding in findings for row in finding.measures.values() if _says(row)]
     groups = [row for finding in findings for row in finding.subsets if _has(row, "value")]
     compared = _compared(groups)
     labels = [
@@ -206,7 +206,6 @@ def known_content(
         "gallery": any(case.get("overlay") for group in gallery or [] for case in group["cases"]),
         "threshold": any(finding.point for finding in findings),
         "counts": any(c["tp"] + c["fn"] and c["fp"] + c["tn"] for c in counted),
-        # Brier and ECE exist for one class too, and say nothing there.
         "calibration": any(_has(f.named("calibration_slope"), "value") for f in findings),
         "subgroups": bool(compared),
         "clusters": bool(compared & CLUSTERS),
@@ -230,6 +229,17 @@ def _compared(groups: Sequence[Row]) -> set[str]:
     subsets = {str(row["subset"]) for row in groups}
     columns = Counter(subset.partition("=")[0] for subset in subsets)
     return {column for column, n in columns.items() if n > 1}
+
+
+OF_ANY_TABLE = frozenset({"brier", "log_loss", "ece", "ece_if_calibrated", "prevalence"})
+"""Measures that exist for one class too, and say nothing of performance there."""
+
+
+def _says(row: Row) -> bool:
+    """Whether a measure could tell good from bad on its rows."""
+    positives = number(row.get("n_positive"))
+    of_one_class = positives in (0, number(row.get("n")))
+    return not (of_one_class and str(row.get("name")) in OF_ANY_TABLE)
 
 
 def _has(row: Row, part: str) -> bool:
@@ -277,7 +287,7 @@ def dossier(known: frozenset[str], study: Row) -> list[dict[str, str]]:
             state = _state(Item("", "", item["who"], (item["needs"],)), known)
             rows.append(
                 {
-                    **{"guideline": name, "no": item["no"], "text": item["text"]},
+                    **{"guideline": name, "no": item["no"], "text": translated(item["text"])},
                     **{"state": state, "words": plain(f"check.state.{state}")},
                     "said": str(said.get(item["needs"]) or ""),
                 }

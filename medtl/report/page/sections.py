@@ -24,6 +24,8 @@ PICTURE_BUDGET = 4_000_000
 """Bytes of base64 that all pictures together may take: the file stays below 5 MB."""
 PICTURE_PIXELS = 64_000_000
 """A picture with more pixels than this is not opened."""
+WIDE = 1.6
+"""Width over height from which a picture takes two places: three planes side by side."""
 LISTED_CASES = 60
 """Flagged cases listed by name; the rest are counted."""
 
@@ -38,8 +40,8 @@ KINDS = ("missed", "false_alarm", "worst", "uncertain")
 Row = Mapping[str, Any]
 
 
-def embed(path: Path, side: int) -> str:
-    """A picture file as a `data:` address: JPEG without any metadata.
+def embed(path: Path, side: int) -> tuple[str, float]:
+    """A picture file as a `data:` address, JPEG without any metadata, and its width over height.
 
     Args:
         path: A PNG or JPEG.
@@ -61,7 +63,8 @@ def embed(path: Path, side: int) -> str:
     small.thumbnail((side, side))
     stream = io.BytesIO()
     small.save(stream, "JPEG", quality=85, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+    address = "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+    return address, small.width / small.height
 
 
 def read_gallery(folder: Path | None) -> dict[str, Any] | None:
@@ -98,7 +101,8 @@ def _cases(folder: Path, entries: Sequence[Row], side: int) -> tuple[list[dict[s
     for entry in entries:
         case = _case(entry)
         for name in ("image", "overlay"):
-            address, case[f"{name}_fault"] = _picture(folder, entry.get(name), side)
+            address, case[f"{name}_fault"], wide = _picture(folder, entry.get(name), side)
+            case["wide"] = wide if name == "image" else case["wide"]
             if name == "overlay" and entry.get("nothing_raised_the_score"):
                 case["overlay_fault"] = plain("cases.nothing_raised")
             if len(address) > room:
@@ -110,18 +114,19 @@ def _cases(folder: Path, entries: Sequence[Row], side: int) -> tuple[list[dict[s
     return cases, left_out
 
 
-def _picture(folder: Path, name: object, side: int) -> tuple[str, str]:
-    """The embedded picture and, when there is none, why."""
+def _picture(folder: Path, name: object, side: int) -> tuple[str, str, bool]:
+    """The embedded picture and, when there is none, why; and whether it is wide, as planes are."""
     if not name:
-        return "", plain("cases.no_cam")
+        return "", plain("cases.no_cam"), False
     path = folder / str(name)
     # The list of pictures may be foreign: only a file that lies in the folder itself is opened.
     if path.name != str(name) or path.is_symlink() or not path.is_file():
-        return "", plain("cases.picture_missing", reason=Path(str(name)).name)
+        return "", plain("cases.picture_missing", reason=Path(str(name)).name), False
     try:
-        return embed(path, side), ""
+        address, shape = embed(path, side)
     except RunError as error:
-        return "", plain("cases.picture_missing", reason=str(error))
+        return "", plain("cases.picture_missing", reason=str(error)), False
+    return address, "", shape > WIDE
 
 
 def _case(entry: Row) -> dict[str, Any]:
@@ -201,7 +206,8 @@ def _characteristics(splits: Sequence[Row]) -> list[tuple[str, list[str]]]:
     for label in labels:
         numbers = [(s.get("labels") or {}).get(label) or {} for s in splits]
         for state in ("positive", "negative", "missing", "uncertain"):
-            if state in ("positive", "negative") or any(n.get(state) for n in numbers):
+            counted = state in ("positive", "negative") and any(state in n for n in numbers)
+            if counted or any(n.get(state) for n in numbers):
                 cells = [_count_and_share(n, state) for n in numbers]
                 rows.append((plain(f"cohort.{state}", finding=finding_name(label)), cells))
     known = {"images", "patients", "labels"}
@@ -240,7 +246,9 @@ def quality_view(quality: Row | None) -> dict[str, Any] | None:
     cases = [case for case in quality.get("cases") or [] if case.get("flags")]
     flags = Counter(str(flag) for case in cases for flag in case["flags"])
     return {
-        "flags": [(flag.replace("_", " "), count_text(n)) for flag, n in flags.most_common()],
+        "flags": [
+            (translated(flag.replace("_", " ")), count_text(n)) for flag, n in flags.most_common()
+        ],
         "cases": cases[:LISTED_CASES],
         "n_cases": len(cases),
         "quarantined": quality.get("quarantined") or [],
@@ -277,7 +285,11 @@ def _stages(history: Sequence[Row]) -> list[dict[str, str]]:
         }
         rates = [f"{max(known[k]):.2g}" if known[k] else "–" for k in ("lr_head", "lr_base")]
         losses, seconds = known["val_loss"], sum(known["seconds"])
-        took = f"{seconds / 60:.1f} min" if seconds >= 90 else f"{seconds:.0f} s"
+        took = (
+            plain("value.minutes", n=f"{seconds / 60:.1f}")
+            if seconds >= 90
+            else plain("value.seconds", n=f"{seconds:.0f}")
+        )
         best = f"{min(losses):.4f}" if losses else "–"
         epochs, lr = str(len(mine)), " / ".join(rates)
         rows.append({"name": name, "epochs": epochs, "lr": lr, "val": best, "seconds": took})

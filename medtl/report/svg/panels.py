@@ -214,7 +214,9 @@ def _course(history: Sequence[Row], series: Mapping[str, tuple[str, str]], *, ke
     ]
     head, x, y = ("fig.epoch", "learning.stage", *names), "fig.epoch", f"fig.{key}.y"
     under, most = _stage_columns(frame, history), COURSE_ROWS
-    drawn = Plot(key, frame, marks, head, rows, plot.Axis(x), plot.Axis(y), under, most=most)
+    drawn = Plot(
+        key, frame, marks, head, rows, plot.Axis(x, whole=True), plot.Axis(y), under, most=most
+    )
     return drawn.draw(f"history-{key}")
 
 

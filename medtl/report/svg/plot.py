@@ -163,6 +163,7 @@ class Axis:
         grid: Whether lines go from the numbers through the plot.
         both_ways: Whether it counts away from 0 in both directions, so that no number is negative.
         factor: Of the numbers that are written: 100 for shares in percent.
+        whole: Whether only whole numbers are written: of epochs, of cases.
     """
 
     label: str = ""
@@ -170,6 +171,7 @@ class Axis:
     grid: bool = True
     both_ways: bool = False
     factor: float = 1
+    whole: bool = False
 
     def numbers(self, low: float, high: float) -> list[tuple[float, str]]:
         """Places and texts of the numbers between two ends."""
@@ -177,6 +179,7 @@ class Axis:
         return [
             (tick, tick_text(self.factor * (abs(tick) if self.both_ways else tick)))
             for tick in ticks
+            if not self.whole or tick == round(tick)
         ]
 
 
