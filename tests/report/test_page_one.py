@@ -175,8 +175,16 @@ def test_whether_30_percent_is_3_in_10_is_answered_whatever_the_slope(
 @pytest.mark.parametrize(
     ("then", "short", "concern"),
     [
-        ((0.9, 1.1), "no; recalibrated: yes", "mends it; the mended probabilities are those to use"),
-        ((0.3, 0.6), "no; recalibrated: no", "fitted on validation, does not mend it. Mended, the slope"),
+        (
+            (0.9, 1.1),
+            "no; recalibrated: yes",
+            "mends it; the mended probabilities are those to use",
+        ),
+        (
+            (0.3, 0.6),
+            "no; recalibrated: no",
+            "fitted on validation, does not mend it. Mended, the slope",
+        ),
     ],
 )
 def test_page_one_speaks_of_the_mended_probabilities(
