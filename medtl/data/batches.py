@@ -31,16 +31,19 @@ class Batch(NamedTuple):
         inputs: `(B, E)` numbers that join the pooled features.
         targets: `(B, ...)`, NaN where not known.
         places: `(B,)` positions in the split.
+        unlabelled: `(B, N, V, C, *S)`, V views of N images without labels beside each case; `(B,
+            0)` where a method asks for none.
     """
 
     images: Tensor
     inputs: Tensor
     targets: Tensor
     places: Tensor
+    unlabelled: Tensor = torch.empty(0)
 
 
 class CaseSamples(Protocol):
-    """The cases of one split: `Samples`, `MaskedSamples`, `StoredSamples`."""
+    """The cases of one split: `Samples`, `MaskedSamples`, `StoredSamples`, `WithUnlabelled`."""
 
     @property
     def store(self) -> ImageStore:

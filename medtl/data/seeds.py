@@ -17,6 +17,7 @@ class Stream(IntEnum):
     ORDER = 1
     AUGMENT = 2
     DROPOUT = 3
+    UNLABELLED = 4
 
 
 def generator(seed: int, stream: Stream, *counters: int) -> np.random.Generator:

@@ -12,7 +12,7 @@ do not mean what they say.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import NamedTuple
 
@@ -173,6 +173,15 @@ class Augmenter:
                 unit = apply_photometric(step.name, unit, value, int(step.parameters["seed"]))
         mask = None if mask is None else np.ascontiguousarray(mask)
         return Augmented(np.ascontiguousarray(unit), mask, tuple(steps))
+
+    def weak(self) -> Augmenter:
+        """Return the policy without what changes intensities."""
+        tones = self.listed("photometric")
+        return replace(self, ranges={n: r for n, r in self.ranges.items() if n not in tones})
+
+    def strong(self) -> Augmenter:
+        """Return the policy with each of its parts certain."""
+        return replace(self, probability=1.0)
 
     def describe(self) -> list[PolicyRow]:
         """Return the verdict on every transform for this modality, and whether it is used."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from typing_extensions import get_type_hints, is_typeddict
@@ -70,9 +70,8 @@ def _fault(entry: dict[str, Any], root: type[BaseModel]) -> MedtlError:
         return MedtlError("this key is missing", where=where, fix=_purpose(parts[-1], sections[-2]))
     if kind == "union_tag_not_found":
         tag = ctx["discriminator"].strip("'")
-        return MedtlError(
-            "this key is missing", where=f"{where}.{tag}", fix=f"State {{{tag}: ...}}, or a name"
-        )
+        fix = f"State {{{tag}: ...}}" + (", or a name" if tag == "name" else "")
+        return MedtlError("this key is missing", where=f"{where}.{tag}", fix=fix)
     if kind in ("literal_error", "union_tag_invalid"):
         allowed = ctx.get("expected") or ctx["expected_tags"]
         allowed = allowed.replace("'", "").replace(" or ", ", ").split(", ")
@@ -134,8 +133,15 @@ def _section_in(annotation: Any) -> Any:
     found = [_section_in(argument) for argument in getattr(annotation, "__args__", ())]
     found = [section for section in found if section is not None]
     if len(found) > 1:
-        return {section.name: section for section in found}
+        return {word: section for section in found for word in _tags_of(section)}
     return found[0] if found else None
+
+
+def _tags_of(section: Any) -> tuple[str, ...]:
+    """The words that say which member of a tagged union is meant: its name, or its method."""
+    hints = get_type_hints(section)
+    tags: tuple[str, ...] = get_args(hints["name" if "name" in hints else "method"])
+    return tags
 
 
 def _purpose(key: str, section: Any) -> str:

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from medtl.losses.distillation import Distillation
 from medtl.losses.mixing import Mix
 from medtl.losses.penalty import Penalty
+from medtl.losses.self_training import SelfTraining
 from medtl.recipe.section import FromMapping, Section
 from medtl.types import START, Count, NotNegative, Positive, Stage, ZeroGamma
 
@@ -79,7 +80,9 @@ class Finetune(Section):
     )
     penalty: Annotated[Penalty, FromMapping()] | None = None
     mix: Annotated[Mix, FromMapping()] | None = None
-    learn: Annotated[Distillation, FromMapping()] | None = None
+    learn: (
+        Annotated[Distillation | SelfTraining, Field(discriminator="method"), FromMapping()] | None
+    ) = Field(None, description="from what besides the labels of the training cases")
     cached_views: Annotated[int, Field(ge=0)] = Field(
         0,
         description="augmented views of each image that frozen layers are run for, once, in a "

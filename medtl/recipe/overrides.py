@@ -10,7 +10,10 @@ from medtl.errors import MedtlError, RecipeError
 from medtl.recipe.finetune import Finetune
 from medtl.storage.yaml import load_yaml, loads
 
-PATH_KEYS = ("data.manifest", "model.weights.path", "finetune.learn.teacher")
+PATH_KEYS = (
+    *("data.manifest", "model.weights.path"),
+    *("finetune.learn.teacher", "finetune.learn.unlabelled"),
+)
 """Recipe keys that hold a path."""
 
 

@@ -17,7 +17,9 @@ from medtl.data.patches import MaskedSamples
 from medtl.data.reader import ImageReader, ReadRecord, decode_cases
 from medtl.data.store import ImageStore
 from medtl.errors import RunError
+from medtl.losses.distillation import Distillation
 from medtl.losses.given import GivenInPython
+from medtl.losses.self_training import SelfTraining
 from medtl.networks.segmenter import VOLUME_CONTRACT
 from medtl.networks.selectors import resolve
 from medtl.networks.weights import InputContract, WeightsReport, input_contract
@@ -33,7 +35,7 @@ from medtl.recipe.schema import Recipe
 from medtl.run.kinds import KINDS
 from medtl.storage.cache import cache_folder
 from medtl.tasks.protocols import Task
-from medtl.training.objective import Distilled, Mixed, Objective
+from medtl.training.objective import Distilled, Mixed, Objective, SelfTrained
 from medtl.training.options import ActivationCache, Options
 from medtl.training.stage import preset_stages
 from medtl.types import START, Case, Manifest, Stage
@@ -241,8 +243,10 @@ def build_objective(
         teacher: `(n, K)` logits for them, where the method is distillation.
     """
     learn, mix = recipe.finetune.learn, recipe.finetune.mix
-    if learn is not None and teacher is not None:
+    if isinstance(learn, Distillation) and teacher is not None:
         return Distilled(task.loss, learn, teacher)
+    if isinstance(learn, SelfTraining):
+        return SelfTrained(task.loss, learn)
     return None if mix is None else Mixed(task.loss, mix)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +33,8 @@ from medtl.run.build import (
 )
 from medtl.run.files import RunFiles, portable
 from medtl.run.folder import Run
-from medtl.run.learning.teacher import find_teachers
+from medtl.run.learning.teacher import Teachers, find_teachers
+from medtl.run.learning.unlabelled import Unlabelled, find_unlabelled
 from medtl.run.prepare import Prepared, prepare, read_study
 from medtl.run.use.mending import keep_recalibrations
 from medtl.storage.atomic import write_json
@@ -272,11 +273,13 @@ def build_training(
         folder: Where the checkpoints go.
         callbacks: Told of steps and epochs.
         metric: Watched in place of the task's statistic.
-        rehearsal: Nothing is to be learned: a teacher is examined, and not asked.
+        rehearsal: Nothing is to be learned: a teacher is examined, and not asked, and of images
+            without labels a few are read.
 
     Raises:
         RunError: When the training or the validation split holds fewer than two images, or there is
-            no such teacher. LeakError: When a teacher knows test patients.
+            no such teacher. LeakError: When a teacher, or images without labels, know test
+            patients.
     """
     recipe = prepared.recipe
     parts = {name: prepared.split(name) for name in ("train", "val")}
@@ -288,6 +291,7 @@ def build_training(
     if teachers is not None:
         shape = len(parts["train"]), task.outputs
         taught = torch.zeros(shape) if rehearsal else teachers.outputs(prepared)
+    unlabelled = find_unlabelled(recipe, prepared, rehearsal=rehearsal)
     model, loaded = build_network(
         recipe, task.outputs, extra=task.inputs.width + prepared.reader.features
     )
@@ -295,13 +299,14 @@ def build_training(
     runtime = Runtime(recipe.run.device, recipe.run.precision)
     runtime.place(model)
     samples = prepared.samples(parts["train"], seed=recipe.seed_of("augment"))
+    train = samples if unlabelled is None else unlabelled.beside(samples)
     surgery = build_surgery(recipe, model, runtime.to_device(samples[0, 0].images[None]))
     if surgery is not None:
         surgery.remove_blocks(model)
     training = Training(
         model=model,
         task=task,
-        train=samples,
+        train=train,
         val=prepared.samples(parts["val"]),
         can_watch=task.can_watch(parts["val"]),
         options=build_options(recipe),
@@ -312,7 +317,7 @@ def build_training(
         metric=metric,
         surgery=surgery,
         cache=build_cache(recipe),
-        meta=_checkpoint_meta(prepared, None if teachers is None else teachers.facts),
+        meta=_checkpoint_meta(prepared, learning=teachers or unlabelled),
         extra=_extra_tensors(prepared.reader),
     )
     return training, loaded
@@ -345,7 +350,7 @@ def illustrate(prepared: Prepared, run: Run, *, progress: Progress = silent) -> 
     sink_of(prepared.task).illustrate(study, progress=progress)
 
 
-def _checkpoint_meta(prepared: Prepared, learning: Mapping[str, Any] | None) -> dict[str, Any]:
+def _checkpoint_meta(prepared: Prepared, learning: Teachers | Unlabelled | None) -> dict[str, Any]:
     """Return the content of a checkpoint besides the weights."""
     training = {case.case_id for case in prepared.split("train")}
     facts = [r.facts for r in prepared.records if r.case_id in training]
@@ -355,7 +360,7 @@ def _checkpoint_meta(prepared: Prepared, learning: Mapping[str, Any] | None) -> 
         "preprocessor": prepared.reader.preprocessor.to_dict(),
         "profile": training_profile(facts),
         **prepared.hashes,
-        **({} if learning is None else {"learning": dict(learning)}),
+        **({} if learning is None else {"learning": dict(learning.facts)}),
     }
 
 

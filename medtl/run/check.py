@@ -12,6 +12,8 @@ from medtl.cases.columns import Columns
 from medtl.cases.labels import FINDING_CELLS, label_faults, meaning_faults, soft_faults
 from medtl.cases.manifest import manifest_columns, read_manifest
 from medtl.errors import ManifestError, MedtlError, RecipeError
+from medtl.losses.distillation import Distillation
+from medtl.losses.self_training import SelfTraining
 from medtl.networks.names import FEATURES, VOLUME_NETWORKS, backbone_names
 from medtl.networks.pretrained.cards import all_cards, bundled_cards
 from medtl.preprocess.intensity import WINDOWS
@@ -251,12 +253,23 @@ def _augmentation_faults(recipe: Recipe) -> list[MedtlError]:
 
 
 def _learning_faults(recipe: Recipe) -> list[MedtlError]:
-    """A teacher that is not there."""
+    """A teacher, or images without labels, that are not there; images that have no two views."""
     learn = recipe.finetune.learn
-    if learn is None or Path(learn.teacher).is_dir():
+    if isinstance(learn, Distillation) and not Path(learn.teacher).is_dir():
+        found, where = f"no folder {Path(learn.teacher).name!r}", "finetune.learn.teacher"
+        return [MedtlError(found, expected="a run, or a study of folds", where=where)]
+    if not isinstance(learn, SelfTraining):
         return []
-    found, where = f"no folder {Path(learn.teacher).name!r}", "finetune.learn.teacher"
-    return [MedtlError(found, expected="a run, or a study of folds", where=where)]
+    faults = []
+    if not Path(learn.unlabelled).is_file():
+        found, where = f"no file {Path(learn.unlabelled).name!r}", "finetune.learn.unlabelled"
+        faults.append(MedtlError(found, expected="a manifest of images", where=where))
+    if recipe.augment.policy == "none" or recipe.image.spacing is not None:
+        what = "volumes" if recipe.image.spacing else "images that are not augmented"
+        fix = "Leave it out" if recipe.image.spacing else "State augment.policy: safe"
+        found = f"{learn.method} learns views of pictures, and the recipe has {what}"
+        faults.append(MedtlError(found, where="finetune.learn", fix=fix))
+    return faults
 
 
 def _unknown(name: str, valid: Sequence[str], *, where: str, what: str) -> MedtlError:

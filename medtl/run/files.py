@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from medtl.errors import RunError
+from medtl.losses.distillation import Distillation
 from medtl.recipe.schema import Recipe
 
 UNSEALED = frozenset({"checksums.json", ".lock", "log.txt", "tensorboard", "cache"})
@@ -86,7 +87,10 @@ def portable(recipe: Recipe) -> Recipe:
         weights = weights.model_copy(update={"path": Path(weights.path).name})
     model = recipe.model.model_copy(update={"weights": weights})
     tuning, learn = recipe.finetune, recipe.finetune.learn
-    if learn is not None:
+    if isinstance(learn, Distillation):
         learn = replace(learn, teacher=Path(learn.teacher).name)
+    elif learn is not None:
+        learn = replace(learn, unlabelled=Path(learn.unlabelled).name)
+    if learn is not None:
         tuning = tuning.model_copy(update={"learn": learn})
     return recipe.model_copy(update={"data": data, "model": model, "finetune": tuning})

@@ -19,6 +19,7 @@ from medtl.errors import RunError
 from medtl.losses.distillation import Distillation, agreement
 from medtl.losses.mixing import Mix
 from medtl.losses.penalty import Penalty
+from medtl.losses.self_training import SelfTraining, guessed_loss
 
 Forward = Callable[[Tensor, Tensor], Tensor]
 """Images `(B, C, *S)` and the numbers that join their features `(B, E)` -> outputs, float32."""
@@ -115,6 +116,38 @@ class Distilled:
         parts = {"label_loss": own.detach(), "teacher_loss": taught.detach()}
         parts["teacher_agreement"] = agreement(outputs.detach(), teacher, exclusive=exclusive)
         return Lowered((1 - share) * own + share * taught, parts)
+
+
+@dataclass(frozen=True)
+class SelfTrained:
+    """The loss against the targets, and against sure answers for images without any.
+
+    All go through the network together, so that batch norm that adapts sees both kinds.
+
+    Attributes:
+        loss: As of `Supervised`.
+        method: Which answers are sure; of the views of an image the first is answered and the last
+            is learned.
+    """
+
+    loss: Callable[[Tensor, Tensor], Tensor]
+    method: SelfTraining
+
+    def __call__(self, network: Forward, batch: Batch, /) -> Lowered:
+        """Return the loss of a batch, both of its parts, and the share of sure answers."""
+        cases, views = len(batch.images), batch.unlabelled.flatten(0, 1)
+        images = torch.cat([batch.images, views.transpose(0, 1).flatten(0, 1)])
+        nothing = batch.inputs.new_zeros(len(images), 0)
+        outputs = network(images, nothing)
+        own = self.loss(outputs[:cases], batch.targets)
+        answered = outputs[cases:].reshape(views.shape[1], len(views), -1)
+        exclusive = batch.targets.ndim == 1
+        guessed, sure = guessed_loss(
+            answered[-1], answered[0], self.method.threshold, exclusive=exclusive
+        )
+        parts = {"label_loss": own, "unlabelled_loss": guessed, "sure_answers": sure}
+        parts = {name: value.detach() for name, value in parts.items()}
+        return Lowered(own + self.method.weight * guessed, parts)
 
 
 @dataclass(frozen=True)

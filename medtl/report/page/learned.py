@@ -61,16 +61,30 @@ def lessons(learning: Row | None, history: Sequence[Row] = ()) -> list[str]:
     """
     if learning is None:
         return []
+    kept = [row for row in history if row["best"] == "1"]
+    if learning["method"] != "distill":
+        return _of_unlabelled(learning, kept)
     shares = {name: f"{learning[name]:g}" for name in ("temperature", "weight")}
     said = [plain("learning.distill", **{**learning, **shares})]
     if learning["models"] > 1:
         said.append(plain("learning.distill.folds", **learning))
     known, patients = learning["validation_patients_known"], learning["validation_patients"]
     said.append(plain("learning.distill.known", known=known, patients=patients))
-    kept = [row for row in history if row["best"] == "1" and row.get("teacher_agreement")]
-    if kept:
+    if kept and kept[-1].get("teacher_agreement"):
         share = round(100 * float(kept[-1]["teacher_agreement"]))
         said.append(plain("learning.distill.agrees", share=share))
+    return said
+
+
+def _of_unlabelled(learning: Row, kept: Sequence[Row]) -> list[str]:
+    """What was learned from images without labels, and how much of it was sure in the end."""
+    numbers = {name: f"{learning[name]:g}" for name in ("threshold", "weight")}
+    said = [plain(f"learning.{learning['method']}", **{**learning, **numbers})]
+    known, patients = learning["validation_patients_known"], learning["validation_patients"]
+    said.append(plain("learning.unlabelled.known", known=known, patients=patients))
+    if kept and kept[-1].get("sure_answers"):
+        share = round(100 * float(kept[-1]["sure_answers"]))
+        said.append(plain("learning.unlabelled.sure", share=share))
     return said
 
 
