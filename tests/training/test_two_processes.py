@@ -60,14 +60,21 @@ def test_weights_statistics_and_metrics_are_those_of_one_process(outcomes):
 
 
 @pytest.mark.slow
-def test_teachers_and_adapters_are_those_of_one_process(outcomes):
-    one, two = (found["taught"] for found in (outcomes[0], outcomes[1][0]))
-    assert two["state"] == outcomes[1][1]["taught"]["state"]
+@pytest.mark.parametrize(
+    ("run", "parts"),
+    [
+        ("taught", {"label_loss", "teacher_loss", "teacher_agreement"}),
+        ("self_trained", {"label_loss", "unlabelled_loss", "sure_answers"}),
+    ],
+)
+def test_ways_of_learning_are_those_of_one_process(outcomes, run, parts):
+    one, two = (found[run] for found in (outcomes[0], outcomes[1][0]))
+    assert two["state"] == outcomes[1][1][run]["state"]
     for name, values in one["state"].items():
         np.testing.assert_allclose(two["state"][name], values, rtol=1e-4, atol=1e-6)
     for row, other in zip(one["history"], two["history"], strict=True):
         assert other["parts"] == pytest.approx(row["parts"], rel=1e-5)
-        assert set(row["parts"]) == {"label_loss", "teacher_loss", "teacher_agreement"}
+        assert set(row["parts"]) == parts
 
 
 @pytest.mark.slow

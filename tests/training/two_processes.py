@@ -14,15 +14,17 @@ from four_blocks import FourBlocks, noisy, samples
 from numpy.typing import NDArray
 from torch import nn
 
-from medtl.data.batches import EpochBatches, make_loader
+from medtl.data.batches import EpochBatches, Samples, make_loader
+from medtl.data.unlabelled import WithUnlabelled
 from medtl.errors import RunError
 from medtl.losses.distillation import Distillation
+from medtl.losses.self_training import SelfTraining
 from medtl.networks.backbones import Classifier
 from medtl.tasks.findings import Findings
 from medtl.training.activations import CachePlan
 from medtl.training.epoch import forward
 from medtl.training.fit import fit, objective_of
-from medtl.training.objective import Distilled
+from medtl.training.objective import Distilled, SelfTrained
 from medtl.training.options import ActivationCache, Options, Training
 from medtl.training.runtime import Runtime
 from medtl.training.stage import enter_stage
@@ -125,6 +127,19 @@ def taught(folder: Path) -> dict[str, object]:
     return outcome(run, fit(run, [HEAD, replace(FULL, batch_norm="frozen", adapt=adapt)]))
 
 
+def self_trained(folder: Path) -> dict[str, object]:
+    """A run that learns from images without labels too, most of them answered."""
+    out = folder / "self_trained"
+    out.mkdir(exist_ok=True)
+    run = build(out)
+    assert isinstance(run.train, Samples)
+    method = SelfTraining("fixmatch", "u.csv", threshold=0.5)
+    more = WithUnlabelled(run.train, samples(9, 3).store, method.ratio, (Noise(), Noise()))
+    run = replace(run, train=more, objective=SelfTrained(run.task.loss, method))
+    run.runtime.wait()
+    return outcome(run, fit(run, [HEAD, FULL]))
+
+
 def main(folder: Path) -> None:
     """Train, and write weights, history and gradients."""
     torch.set_num_threads(1)
@@ -140,6 +155,7 @@ def main(folder: Path) -> None:
     position = fit(run, [HEAD, FULL])
     facts |= outcome(run, position)
     facts["taught"] = taught(folder)
+    facts["self_trained"] = self_trained(folder)
     facts["cached"] = cached(folder, has_own_disk=False)
     facts["cached_own"] = cached(folder, has_own_disk=True)
     (folder / f"rank{run.runtime.rank}.json").write_text(json.dumps(facts))
