@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from medtl.data.batches import EpochBatches, Samples, make_loader
-from medtl.data.unlabelled import WithUnlabelled
+from medtl.data.unlabelled_views import WithUnlabelled
 from medtl.errors import RunError
 from medtl.losses.distillation import Distillation
 from medtl.losses.self_training import SelfTraining

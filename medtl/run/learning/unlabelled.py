@@ -13,7 +13,7 @@ from medtl.data.batches import Augment, Samples
 from medtl.data.patches import MaskedSamples
 from medtl.data.reader import check_readable
 from medtl.data.store import ImageStore
-from medtl.data.unlabelled import WithUnlabelled
+from medtl.data.unlabelled_views import WithUnlabelled
 from medtl.errors import LeakError, RunError
 from medtl.losses.self_training import SelfTraining
 from medtl.preprocess.augment import Augmenter
