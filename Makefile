@@ -11,7 +11,7 @@ PYTEST_ARGS ?= -n auto --maxprocesses 4 --dist loadfile
 # Workers times threads must not exceed the cores, and no number may depend on how many there are.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 
-.PHONY: help setup demo test test-all lint fix bench gpu-check coverage docs clean
+.PHONY: help setup demo test test-all lint fix bench gpu-check coverage gallery docs clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -52,6 +52,9 @@ gpu-check: $(STAMP)  ## does the GPU here compute what the CPU does, how fast, i
 
 coverage: $(STAMP)  ## how often each interval holds the truth, to reports/coverage.md (a quarter of an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.coverage
+
+gallery: $(STAMP)  ## the manual's pictures in docs/images/, and the numbers that its pages name
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m manual.gallery
 
 docs: $(STAMP)  ## the manual as pages in site/
 	@.ci/setup all,dev,docs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from manual.figures.transforms import pictured
 from manual.markdown import table
 from medtl.preprocess.safety import (
     Verdict,
@@ -45,7 +46,20 @@ def _section(name: str) -> str:
     rows = ((m, *_verdict(safety(name, m))) for m in modality_names())
     verdicts = table(("modality", "verdict", "range", "why"), rows)
     anchor = name.replace("_", "-")
-    return f"\n## {_words(name)} {{#{anchor}}}\n\n`{name}`, {kind_of(name)}. {what}\n\n{verdicts}"
+    head = f"\n## {_words(name)} {{#{anchor}}}\n\n`{name}`, {kind_of(name)}. {what}\n\n"
+    return head + _picture(name) + verdicts
+
+
+def _picture(name: str) -> str:
+    """The picture that `make gallery` drew, nothing where a transform is not of one image."""
+    if not (modality := pictured(name)):
+        return ""
+    verdict = safety(name, modality)
+    ends = " and ".join(f"{end:g}" for end in verdict.limits.get(parameter_of(name), ()))
+    after = f"with {parameter_of(name)} {ends}" if ends else "after it"
+    refused = " It is refused." if verdict.level == "UNSAFE" else ""
+    caption = f"A synthetic {modality} image as it was, and {after}.{refused}"
+    return f"![{caption}](../images/augmentation/{name}.jpg)\n\n*{caption}*\n\n"
 
 
 def _verdict(of: Verdict) -> tuple[str, str, str]:
