@@ -24,6 +24,11 @@ def on_files(files, config):
     return files
 
 
+def on_post_page(output, **_):
+    """Name the search, which the theme leaves without a name for those who hear the page."""
+    return output.replace('role="dialog">', 'role="dialog" aria-label="Search">')
+
+
 def on_page_markdown(markdown, **_):
     """Lead links to `reports/` one folder less up: in the manual they lie below `docs/`."""
     return re.sub(r"\]\(\.\./((?:\.\./)*reports/)", r"](\1", markdown)
