@@ -97,7 +97,9 @@ def one_seed(seed: int, steps: int) -> dict[str, float]:
     disorder = torch.tensor(rng.permuted(others.flatten(1).numpy(), axis=1)).reshape(others.shape)
     labels = Supervised(functional.cross_entropy)
     fixmatch = SelfTrained(functional.cross_entropy, METHOD)
-    flat, unlabelled, tested = (16 * x.flatten(1).numpy() for x in (known[0], others, test[0]))
+    flat, unlabelled, tested = (
+        16 * x.flatten(1).double().numpy() for x in (known[0], others, test[0])
+    )
     given = np.concatenate([known[1].numpy(), np.full(len(others), -1)])
     spread = LabelSpreading(gamma=0.25, max_iter=20).fit(np.concatenate([flat, unlabelled]), given)
     logistic = LogisticRegression(max_iter=5000).fit(flat, known[1].numpy())
