@@ -78,7 +78,7 @@ def _source(function: str) -> str:
     doc = getattr(import_module(f"medtl.{module}"), name).__doc__ or ""
     found = re.search(r"Reference:\n(.+?)(?:\n\s*\n|\n\s*>>>|\Z)", doc, re.DOTALL)
     place = code(f"medtl.{function}")
-    return f"{found[1].strip()}; {place}" if found else place
+    return f"{found[1].strip().rstrip('.')}; {place}" if found else place
 
 
 @cache

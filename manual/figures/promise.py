@@ -54,6 +54,6 @@ def draw_promise(out: Path, found: dict[str, Any]) -> None:
     axes.axhline(0.9, color=GREY, linestyle=":", linewidth=1)
     axes.set(xlabel="validation patients with the finding", ylim=(0, 1.05),
              ylabel="studies that keep\na sensitivity of 0.90")  # fmt: skip
-    axes.legend(frameon=False, loc="center right")
+    axes.legend(frameon=False, loc="lower right")
     figure.tight_layout()
     figure.savefig(out / "promise.png")
