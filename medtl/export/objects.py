@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,7 +99,7 @@ def export_results(
         images,
         {result.case_id: result.content_sha256 for result in results},
         voi=read.get("scale") == "voi",
-        at_least=2 * read["size"] if read.get("decode") == "reduced" else None,
+        at_least=_decoded_at(read),
         volumes=any(".nii" in path.suffixes for result in results for path in result.masks),
         progress=lambda done, total: progress("Matching images", done, total),
     )
@@ -124,6 +125,14 @@ def export_results(
     if case_ids or not written:
         _refuse_unmatched(left_out)
     return Exported(len({entry["case_id"] for entry in written}), len(written), left_out)
+
+
+def _decoded_at(read: Mapping[str, Any]) -> int | None:
+    """Pixels that the run let images be decoded at; `size` is one number or [height, width]."""
+    if read.get("decode") != "reduced":
+        return None
+    size = read["size"]
+    return 2 * (size if isinstance(size, int) else max(size))
 
 
 def _written(out: Path, case_id: str, kind: Kind, dataset: Dataset) -> dict[str, str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from medtl.preprocess.intensity import WINDOWS
-from medtl.recipe.schema import ImageSpec, Recipe
+from medtl.recipe.imaging import ImageSpec
+from medtl.recipe.schema import Recipe
 
 COLOR_MODALITIES = {"fundus", "derm", "histology"}
 """Modalities read in colour; all others are grey."""
@@ -42,8 +43,8 @@ def input_notes(recipe: Recipe) -> tuple[str, ...]:
         notes.append(f"the recipe states image.scale: {image.scale}")
     if card.spacing is not None and image.spacing != card.spacing:
         notes.append(f"the recipe states image.spacing: {list(image.spacing or ())}")
-    if card.size is not None and image.size != card.size:
-        notes.append(f"the recipe takes images of {image.size} px")
+    if card.size is not None and image.shape != (card.size, card.size):
+        notes.append(f"the recipe takes images of {' x '.join(map(str, image.shape))} px")
     if card.channels == 1 and image.modality in COLOR_MODALITIES:
         notes.append(f"images of {image.modality} have colours")
     if not notes:

@@ -90,7 +90,7 @@ def _fault(entry: dict[str, Any], root: type[BaseModel]) -> MedtlError:
 
 def _names_union_member(part: str | int) -> bool:
     """Whether pydantic added this part of a location to say which type of a union it tried."""
-    words = {"str", "float", "constrained-float", "LowRankAdapters"}
+    words = {"str", "float", "constrained-float", "constrained-int", "LowRankAdapters"}
     return isinstance(part, str) and (part in words or "[" in part)
 
 

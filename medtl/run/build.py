@@ -128,7 +128,7 @@ def reader_around(
         dimensions=dimensions,
         labels=named | dict.fromkeys(recipe.task.ignored, "not known"),
         overlapping=recipe.task.overlapping,
-        at_least=2 * recipe.image.size if recipe.image.decode == "reduced" else None,
+        at_least=2 * max(recipe.image.shape) if recipe.image.decode == "reduced" else None,
         limits=recipe.data.limits,
     )
 

@@ -157,9 +157,8 @@ def _working_in(recipe: Recipe, out: str | os.PathLike[str], *, resume: bool) ->
 
 def _demands(recipe: Recipe) -> str:
     """Name what asks for memory, for the message when there is not enough."""
-    image, tuning = recipe.image, recipe.finetune
-    shape = image.patch or (image.size, image.size)
-    size = " x ".join(str(side) for side in shape)
+    tuning = recipe.finetune
+    size = " x ".join(map(str, recipe.image.shape))
     return f"batches of {tuning.batch_size} images of {size}, {recipe.run.workers} workers"
 
 

@@ -135,7 +135,7 @@ def classifier(recipe: Recipe, outputs: int, extra: int = 0) -> tuple[Classifier
         dropout=spec.dropout,
         reuse_until=spec.reuse_until,
         extra_features=extra,
-        image=(3, recipe.image.size, recipe.image.size),
+        image=(3, *recipe.image.shape),
     )
     head: Head | None = getattr(recipe.task.loss, "head", None)
     if head is not None and head.shared:
@@ -156,7 +156,7 @@ def segmenter(recipe: Recipe, outputs: int, extra: int = 0) -> tuple[Segmenter, 
     model, loaded = build_segmenter(
         spec.backbone,
         outputs=outputs,
-        patch=image.patch or (image.size, image.size),
+        patch=image.shape,
         weights=_seeded_weights(recipe),
         decoder=spec.decoder,
         width=spec.width,

@@ -172,7 +172,7 @@ class Study:
 
     def __repr__(self) -> str:
         image = self.recipe.image
-        size = " x ".join(map(str, image.patch or (image.size, image.size)))
+        size = " x ".join(map(str, image.shape))
         question = self.recipe.study.question[:200]
         return f"Study({question!r}, {image.modality} {size}, {self.recipe.model.backbone})"
 
