@@ -68,6 +68,9 @@ def test_of_1000_patients_250_are_wrongly_flagged(tables: Path) -> None:
     (row,) = found.per_1000
     assert (row["unit"], row["prevalence"]) == ("patients", 0.1)
     assert row["fp"] == pytest.approx(250, abs=1.5)
+    # The control: by image 190 would be, for a patient is flagged when one of the images is.
+    by_image = 1 - (found.measure("specificity", label="Atelectasis").value or 0)
+    assert 900 * by_image == pytest.approx(190, abs=1.5)
 
 
 def test_the_quadratic_kappa_of_ordered_classes(tables: Path) -> None:
