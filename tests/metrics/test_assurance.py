@@ -122,7 +122,7 @@ def test_an_assurance_that_means_nothing_is_refused(rule: dict[str, float]) -> N
         choose_operating_point([0, 1], [0.1, 0.9], rule)
 
 
-# Simulated elsewhere, 3,000 studies a cell: share that keeps it and mean specificity, plain, assured.
+# Simulated elsewhere, 3,000 studies a cell: share that keeps it, mean specificity; plain, assured.
 PRINTED = {
     (40, 0.85): (0.38, 0.60, 0.92, 0.39),
     (40, 0.95): (0.36, 0.86, 0.91, 0.71),
