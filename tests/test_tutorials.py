@@ -23,7 +23,7 @@ def test_a_report_from_a_vendors_table() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("page", "run"), [("chest-films", "first")])
+@pytest.mark.parametrize(("page", "run"), [("chest-films", "first"), ("masks", "kidney")])
 def test_a_tutorial_ends_in_a_report(page: str, run: str) -> None:
     run_page(TUTORIALS / f"{page}.md")
     assert Path("runs", run, "report.html").is_file()
@@ -32,7 +32,7 @@ def test_a_tutorial_ends_in_a_report(page: str, run: str) -> None:
 
 def test_no_tutorial_is_left_out() -> None:
     pages = {page.stem for page in TUTORIALS.glob("*.md")}
-    assert pages == {"vendor-table", "chest-films"}
+    assert pages == {"vendor-table", "chest-films", "masks"}
 
 
 @pytest.mark.parametrize(
