@@ -20,7 +20,7 @@ from manual.figures.shortcut import draw_shortcut, measure_shortcut
 from manual.figures.transforms import draw_transforms
 from manual.figures.zero_gamma import draw_zero_gamma, measure_zero_gamma
 from medtl.preprocess.augment import augmenter
-from medtl.preprocess.contact_sheet import contact_sheet
+from medtl.preprocess.sheet import contact_sheet
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 NUMBERS = Path(__file__).with_name("numbers.json")

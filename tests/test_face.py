@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from pkgutil import iter_modules
 from types import ModuleType
 
 import numpy as np
@@ -30,6 +31,12 @@ def test_every_name_of_a_face_is_there_and_documented(room: ModuleType) -> None:
         found = getattr(room, name)
         assert getattr(found, "__doc__", None), name
         assert vars(room)[name] is found  # loaded once
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.__name__)
+def test_no_name_of_a_face_is_that_of_a_file_beside_it(room: ModuleType) -> None:
+    """Importing the file would put the module in the place of what it defines."""
+    assert not set(room.__all__) & {found.name for found in iter_modules(room.__path__)}
 
 
 def test_a_name_that_is_not_there_is_said() -> None:

@@ -7,10 +7,10 @@ __all__, __getattr__, __dir__ = lazily(
     {
         "augment": "Augmenter augmenter",
         "augment_volume": "VolumeAugmenter volume_augmenter",
-        "contact_sheet": "contact_sheet",
         "geometry": "fit_to plan_fit resize unfit",
         "intensity": "clahe local_contrast min_max percentile_scale window z_score",
         "pipeline": "Preprocessor",
+        "sheet": "contact_sheet",
         "volume": "VolumePreprocessor from_grid to_grid",
     },
 )

@@ -16,8 +16,8 @@ import torch
 from medtl.data.reader import ImageReader, ReadRecord, check_readable
 from medtl.data.store import ImageStore
 from medtl.networks.freeze import plan_table
-from medtl.preprocess.contact_sheet import contact_sheet as draw_contact_sheet
 from medtl.preprocess.safety import safety
+from medtl.preprocess.sheet import contact_sheet
 from medtl.recipe.schema import Recipe
 from medtl.report.page.learned import lessons
 from medtl.run.build import Decode, build_augmenter, build_decoder, build_stages
@@ -203,7 +203,7 @@ def _draw(prepared: Prepared, path: Path) -> None:
         (case.case_id, prepared.store.unit(int(row))) for case, row in zip(cases, rows, strict=True)
     ]
     policy = build_augmenter(prepared.recipe)
-    draw_contact_sheet(titled, path, augment=policy, seed=prepared.recipe.run.seed)
+    contact_sheet(titled, path, augment=policy, seed=prepared.recipe.run.seed)
 
 
 def _duration(seconds: float) -> str:

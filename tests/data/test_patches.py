@@ -99,7 +99,7 @@ def samples() -> MaskedSamples:
 
 def test_a_sample_is_a_patch_and_its_mask(samples: MaskedSamples) -> None:
     for epoch in range(20):
-        image, extra, target, index = samples[(epoch, 1)]
+        image, extra, target, index, _ = samples[(epoch, 1)]
         assert image.shape == (1, 8, 16, 16)
         assert image.dtype == torch.float32
         assert target.shape == (8, 16, 16)
@@ -134,7 +134,7 @@ def test_a_plane_and_its_mask_are_moved_alike() -> None:
     )
     moved = 0
     for epoch in range(10):
-        image, _, target, _ = samples[(epoch, 0)]
+        image, _, target, *_ = samples[(epoch, 0)]
         moved += not torch.equal(target, torch.from_numpy(unit[0]).to(torch.uint8))
         assert ((image[0] > 0.5) == (target == 1)).float().mean() > 0.98
     assert moved == 10

@@ -435,7 +435,7 @@ def test_heavy_libraries_stay_out_until_needed() -> None:
     code = """
 import sys
 import numpy as np
-import medtl.preprocess.pipeline, medtl.preprocess.contact_sheet
+import medtl.preprocess.pipeline, medtl.preprocess.sheet
 from medtl.preprocess.augment import augmenter
 heavy = {"torch", "albumentations", "cv2", "scipy", "PIL", "ruamel.yaml"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)

@@ -106,7 +106,7 @@ def test_views_are_those_of_the_first_epochs_of_the_stage_and_come_again(samples
     stage = opened(plan)
     for epoch, drawn in ((5, 5), (6, 6), (7, 5), (10, 6)):
         stage.prepare(epoch, lambda: None)
-        activation, inputs, target, index = stage.train[epoch, 4]
+        activation, inputs, target, index, _ = stage.train[epoch, 4]
         expected = plan.run(torch.stack([samples[drawn, i][0] for i in range(N)]))[4]
         assert torch.equal(activation, expected)
         assert (target.item(), index.item(), inputs.shape) == (4.0, 4, (0,))

@@ -10,7 +10,7 @@ from PIL import Image
 
 from medtl.errors import MedtlError
 from medtl.preprocess.augment import augmenter
-from medtl.preprocess.contact_sheet import GAP_PX, LINE_PX, contact_sheet
+from medtl.preprocess.sheet import GAP_PX, LINE_PX, contact_sheet
 
 
 def picture(channels: int, seed: int) -> np.ndarray:
