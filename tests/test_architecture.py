@@ -79,6 +79,14 @@ parsed = cache(ast.parse)
 """Most rules read every file of the package: each text is parsed once."""
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _trees_are_forgotten() -> Iterator[None]:
+    """Millions of nodes would slow every garbage collection of the tests after these."""
+    yield
+    parsed.cache_clear()
+    imported.cache_clear()
+
+
 def part_of(path: str) -> str:
     """The word in `LAYERS` that a module belongs to ("io/dicom/image.py" -> "io")."""
     return path.split("/", maxsplit=1)[0].removesuffix(".py")
