@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 os.environ.setdefault("MPLBACKEND", "agg")
 
 LOOPBACK = ("127.", "::1", "localhost")
+STARTED = time.monotonic()
 
 
 class NetworkTouchedError(RuntimeError):
@@ -46,6 +48,14 @@ def _usual_signals() -> None:
     for number in STOP_SIGNALS:
         usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
         signal.signal(number, usual)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Where minutes are stated, begin no test after them: the summary says how many were left."""
+    minutes = float(os.environ.get("MEDTL_SUITE_MINUTES", "inf"))
+    if time.monotonic() - STARTED > 60 * minutes:
+        pytest.skip(f"not reached in the {minutes:g} minutes of MEDTL_SUITE_MINUTES")
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:
