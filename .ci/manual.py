@@ -16,9 +16,10 @@ from manual.reference import PAGES  # noqa: E402  the folder must be on the path
 
 
 def on_files(files, config):
-    """Add the reports and the reference to the pages."""
-    for page in sorted((ROOT / "reports").glob("*.md")):
-        files.append(File.generated(config, f"reports/{page.name}", abs_src_path=str(page)))
+    """Add the reports, their figures and the reference to the pages."""
+    for page in sorted((ROOT / "reports").iterdir()):
+        if page.suffix in (".md", ".svg"):
+            files.append(File.generated(config, f"reports/{page.name}", abs_src_path=str(page)))
     for name, make in PAGES.items():
         files.append(File.generated(config, name, content=make()))
     return files
