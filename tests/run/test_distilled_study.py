@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from resumed import stopped_and_resumed
 from tiny_study import write_tiny_study
 
 from medtl.errors import LeakError, RecipeError, RunError
@@ -20,7 +21,6 @@ from medtl.run.learning.teacher import find_teachers
 from medtl.run.plan import describe_plan
 from medtl.run.prepare import read_study, split_cases
 from medtl.studies.kfold import ensemble_kfold
-from medtl.training.callbacks import Watcher
 from medtl.training.checkpoint import load_checkpoint
 from medtl.training.objective import Distilled
 
@@ -183,14 +183,7 @@ def test_a_distilled_run_says_so_and_goes_on_to_the_same_bits(folds, tmp_path):
     recipe = read_recipe(path, asked)
     whole = run_study(recipe, tmp_path / "whole")
     plain = train_study(read_recipe(path, SHORT), tmp_path / "plain")
-
-    def stop(history):
-        if len(history) == 1:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run_study(recipe, tmp_path / "again", callbacks=[Watcher(on_epoch=stop)])
-    again = run_study(recipe, tmp_path / "again", resume=True)
+    again = stopped_and_resumed(recipe, tmp_path / "again", after=1)
     assert again.files.predictions.read_bytes() == whole.files.predictions.read_bytes()
     assert plain.files.best.read_bytes() != whole.files.best.read_bytes()
     asked.append("run.workers=2")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from resumed import stopped_and_resumed
 from tiny_study import write_tiny_study
 
 from medtl.errors import RecipeError
@@ -10,7 +11,6 @@ from medtl.recipe.schema import parse_recipe
 from medtl.run.chain import run_study
 from medtl.run.check import read_recipe
 from medtl.run.plan import describe_plan
-from medtl.training.callbacks import Watcher
 
 MIXED = "finetune.mix={mixup: 0.2}"
 
@@ -59,14 +59,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path):
     parsed = read_recipe(path, [MIXED])
     whole = run_study(parsed, tmp_path / "whole")
     plain = run_study(read_recipe(path), tmp_path / "plain")
-
-    def stop(history):
-        if len(history) == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run_study(parsed, tmp_path / "again", callbacks=[Watcher(on_epoch=stop)])
-    again = run_study(parsed, tmp_path / "again", resume=True)
+    again = stopped_and_resumed(parsed, tmp_path / "again", after=2)
     assert again.files.predictions.read_bytes() == whole.files.predictions.read_bytes()
     assert plain.files.predictions.read_bytes() != whole.files.predictions.read_bytes()
     lines = "\n".join(describe_plan(parsed))

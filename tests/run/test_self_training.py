@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from resumed import stopped_and_resumed
 from tiny_study import write_tiny_study
 from torch.nn import functional
 
@@ -20,7 +21,6 @@ from medtl.run.check import read_recipe
 from medtl.run.learning.unlabelled import find_unlabelled, weak_and_strong
 from medtl.run.plan import describe_plan
 from medtl.run.prepare import read_study
-from medtl.training.callbacks import Watcher
 from medtl.training.checkpoint import load_checkpoint
 from medtl.training.objective import SelfTrained
 
@@ -211,14 +211,7 @@ def test_a_run_says_from_what_it_learned_and_goes_on_to_the_same_bits(study, tmp
     asked = [*SHORT, learning(table, threshold=0.5, weight=0.5)]
     recipe = read_recipe(path, asked)
     whole = run_study(recipe, tmp_path / "whole")
-
-    def stop(history):
-        if len(history) == 1:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run_study(recipe, tmp_path / "again", callbacks=[Watcher(on_epoch=stop)])
-    again = run_study(recipe, tmp_path / "again", resume=True)
+    again = stopped_and_resumed(recipe, tmp_path / "again", after=1)
     assert again.files.predictions.read_bytes() == whole.files.predictions.read_bytes()
     rows = whole.history
     mixed = rows["label_loss"] + 0.5 * rows["unlabelled_loss"]
