@@ -84,7 +84,7 @@ class Comparison:
         models: Their names.
         shown: The one whose results are reported in full.
         rows: The headline measures of each.
-        tests: Paired differences, first minus second, Holm over all of them.
+        tests: Paired differences, first minus second, Holm within each measure.
         curves: `roc_of_model` of each model and label.
     """
 

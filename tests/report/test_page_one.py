@@ -11,6 +11,7 @@ from test_report_html import text_of, written
 
 from medtl.report.language.texts import speaking
 from medtl.report.page.gravest import concern_lines
+from medtl.report.page.models import comparison_view
 
 GAP: dict[str, Any] = {
     "kind": "gap", "label": "pneumonia", "subset": "site=Busan", "measure": "sensitivity",
@@ -203,3 +204,30 @@ def test_page_one_speaks_of_the_mended_probabilities(
     assert short in one
     assert concern in one
     assert "Platt scaling was fitted there" in page
+
+
+def comparison_of(p_holm: float | None, second: str = "B") -> dict[str, Any]:
+    difference = {"name": "auroc_difference", "value": 0.08, "low": 0.01, "high": 0.15}
+    test = {"difference": {**difference, "status": "ok", "reason": "", "confidence": 0.95}}
+    pair = {"label": "mass", "first": "A", "second": second, "test": test, "p_holm": p_holm}
+    return {"comparison": {"models": ["A", second], "shown": "A", "rows": [], "tests": [pair]}}
+
+
+@pytest.mark.parametrize("p_holm", [0.05, None])
+def test_models_that_do_not_differ_are_not_called_equal(p_holm: float | None) -> None:
+    (line,) = comparison_view(comparison_of(p_holm))["first"]
+    assert line.startswith("A and B: none of 1 paired differences is beyond chance, which is no")
+
+
+def test_models_that_differ_say_which_is_which() -> None:
+    (line,) = comparison_view(comparison_of(0.03))["first"]
+    assert (
+        line
+        == "mass, A minus B: AUROC +0.080 (+0.010 to +0.150), p 0.030 (Holm within the measure)."
+    )
+    other = comparison_of(0.03)
+    other["comparison"] |= {
+        "models": ["A", "B", "C"],
+        "shown": "C",
+    }  # A and B are another's business
+    assert comparison_view(other)["first"] == []

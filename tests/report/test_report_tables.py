@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from medtl.cli.main import app
 from medtl.errors import PredictionsError, RunError
 from medtl.report import card, pdf
+from medtl.report.language.numbers import describe
 from medtl.run import evaluate
 from medtl.run.evaluate import TableOptions, count_openings, report_table
 
@@ -124,6 +125,14 @@ def test_models_are_compared_and_readers_are_on_the_curve(reports: Reports) -> N
     words = text_of(html)
     assert "baseline minus net A" in words
     assert "The rest of this report describes net A" in words
+    first = words[: words.index("Do not rely on this for")]
+    for test in content["comparison"]["tests"]:  # page one: what differs beyond chance, no other
+        difference = test["test"]["difference"]
+        measure = describe(difference["name"].removesuffix("_difference"))[0]
+        pair = f"{test['first']} minus {test['second']}: {measure}"
+        shown = "net A" in (test["first"], test["second"]) and test["p_holm"] < 0.05
+        assert (pair in first) == shown, pair
+    assert "minus" in first
     assert html.count('class="reader"') == 2
     assert "an unbiased figure: the test set was opened for 3 models" in words
 

@@ -11,6 +11,7 @@ from medtl.report.language.numbers import (
     difference_text,
     finding_name,
     number,
+    p_text,
     value_text,
 )
 from medtl.report.language.texts import plain
@@ -18,6 +19,9 @@ from medtl.report.page.finding import Shown, show
 from medtl.report.svg.figures import roc_of_models
 
 Row = Mapping[str, Any]
+
+SIGNIFICANT = 0.05
+"""A p value, corrected for all comparisons, below which page one says that models differ."""
 
 
 def comparison_view(metrics: Row) -> dict[str, Any] | None:
@@ -42,7 +46,26 @@ def comparison_view(metrics: Row) -> dict[str, Any] | None:
             plot = roc_of_models(curves)
             figures.append(plot.draw(f"models-{index}", finding=finding_name(label)))
     judged = [_noninferior(row, comparison["shown"]) for row in comparison["tests"]]
-    return {**comparison, "tables": tables, "figures": figures, "judged": judged}
+    first = [line for other in comparison["models"] for line in _against(comparison, other)]
+    return {**comparison, "tables": tables, "figures": figures, "judged": judged, "first": first}
+
+
+def _against(comparison: Row, other: str) -> list[str]:
+    """Page one about the shown model and another: what differs, and whether it is no worse."""
+    shown = comparison["shown"]
+    pairs = [row for row in comparison["tests"] if {row["first"], row["second"]} == {shown, other}]
+    lines = []
+    for row in pairs:
+        p = number(row["p_holm"])
+        if p is not None and p < SIGNIFICANT:
+            difference = row["test"]["difference"]
+            about = {"first": row["first"], "second": row["second"]}
+            about |= {"finding": finding_name(row["label"]), "p": p_text(p)}
+            about["measure"] = describe(difference["name"].removesuffix("_difference"))[0]
+            lines.append(plain("models.differ", **about, difference=difference_text(difference)))
+    if pairs and not lines:
+        lines.append(plain("models.alike", first=shown, second=other, n=str(len(pairs))))
+    return lines + [line for row in pairs if (line := _noninferior(row, shown))]
 
 
 def _noninferior(row: Row, shown: str) -> str:
