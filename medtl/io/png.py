@@ -58,7 +58,7 @@ def oversized_part(path: Path, raw: int | None = None) -> ImageError | None:
             f"{pixels} bytes of compressed pixels (IDAT) for a picture of {raw} bytes at most: "
             "there is more behind the last row, as in a decompression bomb",
             expected="no more than the declared size of the picture",
-            fix="Save the picture again, or take it out of the manifest",
+            fix="Save the picture again, or leave it out",
         )
     return None
 

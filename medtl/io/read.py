@@ -151,7 +151,7 @@ def _format_of(path: Path) -> Format:
     raise ImageError(
         "not an image of a known format" + (f": by its content it is {content}" if content else ""),
         expected="the bytes of a DICOM, PNG, JPEG, TIFF or NIfTI file",
-        fix="Convert it, or take it out of the manifest.",
+        fix="Convert it, or leave it out",
     )
 
 

@@ -162,8 +162,7 @@ def finish_predictions(
     read = {record["case_id"] for record in records if not record["cause"]}
     cases = [case for case in manifest.cases if case.case_id in read]
     if not cases:
-        cause = records[0]["cause"]
-        raise RunError("no image could be read", where=manifest.root.name, fix=cause)
+        raise RunError(f"no image could be read: {records[0]['cause']}", where=manifest.root.name)
     if absent := _without_column(trained, cases[0]):
         table.loc[table["label"].isin(absent), ["y_true", "y_true_raw"]] = None
     if not is_own:

@@ -23,6 +23,7 @@ from medtl.errors import MedtlError, RunError
 from medtl.run.folder import Run
 from medtl.run.service.loopback import Answer, Pages, make_server
 from medtl.run.service.serve import serve
+from medtl.tasks.regression import BONE_AGE, Regression
 
 OURS = {"X-Medtl": "1"}
 
@@ -84,9 +85,41 @@ def test_a_film_gets_score_threshold_decision_and_likeness(port: int, tmp_path: 
 def test_what_is_no_film_is_said(port: int) -> None:
     status, _, body = ask(port, "/look", b"no film", X_Medtl="1")
     assert status == 422
-    assert "no image could be read" in json.loads(body)["error"]
+    # Nothing of the temporary file, and nothing that only a manifest has.
+    assert json.loads(body)["error"] == (
+        "no image could be read: not an image of a known format: by its content it is a text "
+        "file; expected the bytes of a DICOM, PNG, JPEG, TIFF or NIfTI file. Convert it, or leave "
+        "it out."
+    )
     assert ask(port, "/nothing")[0] == 404
     assert ask(port, "/nothing", b"x", X_Medtl="1")[0] == 404
+
+
+def test_a_quantity_has_a_unit_and_no_threshold(tmp_path: Path) -> None:
+    outside = "the estimate lies outside the range of the training images"
+    page, found = looked_at(write_folder(tmp_path / "edge", task=months(highest=300.0)))
+    assert 'data-column="y_score">Estimate, months</th>' in page
+    assert "hreshold" not in page
+    assert [row["label"] for row in found["rows"]] == ["bone_age_months"]
+    assert outside not in found["flags"]
+    _, found = looked_at(write_folder(tmp_path / "young", task=months(highest=0.1)))
+    assert outside in found["flags"]
+
+
+def months(highest: float) -> dict[str, Any]:
+    """A stored task of bone age that has seen ages from 0 months."""
+    task = Regression("age", BONE_AGE, mean=0.0, sd=1.0, lowest=0.0, highest=highest)
+    return task.to_dict()
+
+
+def looked_at(folder: Path) -> tuple[str, dict[str, Any]]:
+    """The page of a folder, and what it says of a bright film."""
+    with started(serve(Run(folder), host="127.0.0.1", port=0)) as server:
+        port = server.server_address[1]
+        page = ask(port, "/")[2].decode()
+        found = json.loads(ask(port, "/look", png(240), X_Medtl="1")[2])
+        server.shutdown()
+    return page, found
 
 
 @pytest.mark.parametrize(

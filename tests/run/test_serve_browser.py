@@ -13,6 +13,15 @@ from portable_folder import film, write_folder
 from medtl.run.folder import Run
 from medtl.run.service.serve import serve
 
+DROP = """
+(name) => {
+  const dropped = new DataTransfer();
+  dropped.items.add(new File(['no film'], name));
+  const told = { dataTransfer: dropped, bubbles: true, cancelable: true };
+  document.querySelector('h1').dispatchEvent(new DragEvent('drop', told));
+}
+"""
+
 
 @needs_chromium
 @pytest.mark.slow
@@ -34,12 +43,16 @@ def test_a_film_is_looked_at_by_keyboard(tmp_path: Path, width: int) -> None:
             page.keyboard.press("Enter")
         chooser.value.set_files(tmp_path / "film.png")
         page.wait_for_selector("#result:not([hidden])")
+        assert page.inner_text("#rows").startswith("bright\t1\t0.5\t")
         assert "above the threshold" in page.inner_text("#rows")
         assert page.inner_text("#status") == "film.png: done."
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         (tmp_path / "text.png").write_bytes(b"no film")
         page.set_input_files("#film", tmp_path / "text.png")
         page.locator("#status", has_text="no image").wait_for()
+        page.evaluate(DROP, "dark.png")  # beside the field: it must not replace the page
+        page.locator("#status", has_text="dark.png: no image").wait_for()
+        assert page.evaluate("document.getElementById('film').value") == ""
         assert not [fault for fault in faults if "422" not in fault]
         if AXE.is_file():
             page.evaluate(AXE.read_text(encoding="utf-8"))

@@ -27,13 +27,17 @@ from medtl.run.edge.choice import model_of
 from medtl.run.predict import predict_images
 from medtl.run.service.loopback import Answer, Pages, make_server
 from medtl.storage.atomic import write_json
+from medtl.tasks.regression import Regression
 from medtl.types import Case
 
 if TYPE_CHECKING:
     from medtl.run.folder import Run
 
-SHOWN = ("label", "y_score", "threshold", "decision", "probability", "outside_training_range")
+SHOWN = ("label", "y_score", "probability", "threshold", "decision")
 """Columns of a prediction that the page shows."""
+
+OUTSIDE = "the estimate lies outside the range of the training images"
+"""Said of a quantity that the model has not learned."""
 
 PART = {"/page.css": "text/css", "/page.js": "text/javascript"}
 
@@ -53,7 +57,10 @@ class Desk:
         explains = run.files.best.is_file() and find_spec("torch") is not None
         self.model: Model = run.trained if explains else model_of(run.files, lambda: run.trained)
         if self.model.task.encode is not None:
-            raise RunError("the run predicts masks", fix="Use medtl predict, or medtl watch")
+            raise RunError(
+                "the run predicts masks, which the page does not show",
+                fix="Use medtl predict, or medtl watch",
+            )
         self.explains, self.run, self.keep = explains, run, keep
         self.cuts, self.mended = run.thresholds, run.recalibrations
         self.lock = threading.Lock()
@@ -64,6 +71,7 @@ class Desk:
             with self.lock:
                 return Answer.of(self._seen(film))
         except MedtlError as error:
+            error.where = ""  # the name of a temporary file
             return Answer.of({"error": str(error)}, 422)
 
     def _seen(self, film: Path) -> dict[str, Any]:
@@ -77,6 +85,8 @@ class Desk:
             for row in done.frame.to_dict("records")
         ]
         flags = [word for one in done.flagged for word in (*one["flags"], *one["unlike_training"])]
+        if "yes" in set(done.frame.get("outside_training_range", ())):
+            flags.append(OUTSIDE)
         unit = _unit(self.model.reader, film)
         found = {"rows": rows, "flags": flags, "status": "Research use only. Not a medical device."}
         if self.keep is not None:
@@ -123,13 +133,25 @@ def serve(
 
     text = _part("/page.html.j2").decode()
     page = Template(text, autoescape=True).render(
-        title=_title(desk.model.meta), stored=keep is not None, explains=desk.explains
+        title=_title(desk.model.meta),
+        columns=_columns(desk),
+        stored=keep is not None,
+        explains=desk.explains,
     )
     get: dict[str, Callable[[], Answer]] = {"/": lambda: Answer(page.encode())}
     for name, kind in PART.items():
         get[name] = partial(Answer, _part(name), f"{kind}; charset=utf-8")
     pages = Pages(get, {"/look": desk.look})
     return make_server(pages, host=host, port=port, token=token)
+
+
+def _columns(desk: Desk) -> dict[str, str]:
+    """Column of a prediction -> its heading on the page."""
+    task = desk.model.task
+    if isinstance(task, Regression):
+        return {"y_score": ", ".join(filter(None, ("Estimate", task.quantity.unit)))}
+    probability = {"probability": "Probability (recalibrated)"} if desk.mended else {}
+    return {"y_score": "Score", **probability, "threshold": "Threshold", "decision": "Decision"}
 
 
 def _title(meta: Mapping[str, Any]) -> str:
