@@ -37,6 +37,7 @@ from medtl.storage.interrupt import Listener
 
 if TYPE_CHECKING:
     from medtl.run.folder import Run
+    from medtl.types import Progress
 
 app = typer.Typer(
     help="Transfer learning on medical images: DICOM, NIfTI and PNG in, a model and a clinical "
@@ -164,13 +165,16 @@ def demo(
     ] = None,
     resume: Resume = False,
     patients: Annotated[int | None, typer.Option(help="synthetic patients to draw")] = None,
+    stress: Annotated[
+        bool, typer.Option("--stress", help="ask what breaks the model too, in the report")
+    ] = False,
     pacs: Annotated[
         bool, typer.Option("--pacs", help="in place of it: models that watch a local Orthanc")
     ] = False,
 ) -> None:
     """Draw synthetic images and run the whole chain on them, offline, to a report."""
     if pacs:
-        if resume or patients is not None or task is not None:
+        if resume or stress or patients is not None or task is not None:
             raise MedtlError("--pacs trains its own models", expected="--out and nothing else")
         show_clinic(out)
         return
@@ -186,8 +190,22 @@ def demo(
             progress=shown.progress,
             callbacks=[shown.watcher()],
         )
+        if stress:
+            _stress_demo(done, out / "stress", shown.progress)
     print("\n".join(headline(done)))
     print(f"Report: {done.report_path}")
+
+
+def _stress_demo(run: Run, out: Path, progress: Progress) -> None:
+    """Ask what breaks the demo's model, and write its report again with the answer."""
+    from medtl.run.record import adopt_study
+    from medtl.studies.stress.robustness import stress_run
+
+    if not out.exists():
+        manifest = run.path.parent / "data" / "manifest.csv"
+        stress_run(run, manifest, out, quick=True, announce=print, progress=progress)
+    adopt_study(run.files, out)
+    run.report()
 
 
 @app.command()
@@ -387,7 +405,7 @@ def report(
     language: Language = "en",
     study: Annotated[
         Path | None,
-        typer.Option(callback=there, help="shortcuts, learning-curve, forgetting"),
+        typer.Option(callback=there, help="shortcuts, learning-curve, forgetting, stress"),
     ] = None,
     pdf: Annotated[
         bool, typer.Option("--pdf", help="print it to PDF too (needs Chromium)")

@@ -50,6 +50,7 @@ class Records(TypedDict, total=False):
         shortcuts: Content of shortcuts.json, of a study of the same recipe.
         curve: Content of learning_curve.json, of a study of the same recipe.
         forgetting: Content of forgetting.json, of a guard whose tuned run this is.
+        stress: Folder with robustness.json and its pictures, of this run.
         gallery: Folder with gallery.json and its pictures.
         cohort: Content of cohort.json.
         data_quality: Content of data_quality.json.
@@ -65,6 +66,7 @@ class Records(TypedDict, total=False):
     shortcuts: Row | None
     curve: Row | None
     forgetting: Row | None
+    stress: Path | None
     gallery: Path | None
     cohort: Row | None
     data_quality: Row | None

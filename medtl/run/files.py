@@ -35,6 +35,7 @@ class RunFiles:
         self.shortcuts = folder / "shortcuts.json"
         self.curve = folder / "learning_curve.json"
         self.forgetting = folder / "forgetting.json"
+        self.stress = folder / "stress"
         self.checkpoints = folder / "checkpoints"
         self.best = self.checkpoints / "best.safetensors"
         self.predictions = folder / "predictions.csv"

@@ -17,7 +17,7 @@ from medtl.cases.intake.devices import device_facts
 from medtl.errors import MedtlError, RunError
 from medtl.recipe.schema import parse_recipe
 from medtl.run.files import RunFiles
-from medtl.storage.atomic import read_json, sha256_file, write_json
+from medtl.storage.atomic import read_json, sha256_file, write_bytes, write_json
 from medtl.storage.yaml import load_yaml
 from medtl.types import SPLITS, Case
 
@@ -223,6 +223,7 @@ def report_records(files: RunFiles) -> Records:
         "shortcuts": content(files.shortcuts),
         "curve": content(files.curve),
         "forgetting": content(files.forgetting),
+        "stress": files.stress,
         "gallery": files.gallery,
         "cohort": content(files.cohort),
         "data_quality": content(files.quality),
@@ -232,19 +233,24 @@ def report_records(files: RunFiles) -> Records:
 
 
 def adopt_study(run: RunFiles, study: Path) -> list[str]:
-    """Copy what a study says of a run's recipe into the run's folder, for its report.
+    """Copy what a study says of a run or its recipe into the run's folder, for its report.
 
     Args:
         run: Of the run.
-        study: A folder of `medtl study shortcuts`, `learning-curve` or `forgetting`.
+        study: A folder of `medtl study shortcuts`, `learning-curve` or `forgetting`, or of
+            `medtl stress`.
 
     Returns:
-        Names of the files.
+        Names of the files, or of the folder.
 
     Raises:
         RunError: When the study has not ended, or is one of another recipe or network.
     """
     own, theirs = RunFiles(run.folder), RunFiles(study)
+    if (study / "robustness.json").is_file():
+        _refuse_other_network(own, read_json(study / "robustness.json"), study)
+        _adopt_stress(own.stress, study)
+        return [own.stress.name]
     names = ("shortcuts", "curve", "forgetting")
     there = [name for name in names if getattr(theirs, name).is_file()]
     if not there:
@@ -252,7 +258,8 @@ def adopt_study(run: RunFiles, study: Path) -> list[str]:
             "the folder holds no finding of a study",
             expected=", ".join(getattr(theirs, name).name for name in names),
             where=study.name,
-            fix="Name a finished folder of medtl study shortcuts, learning-curve or forgetting",
+            fix="Name a finished folder of medtl study shortcuts, learning-curve or forgetting, or "
+            "of medtl stress",
         )
     if there == ["forgetting"]:
         _refuse_other_network(own, read_json(theirs.forgetting), study)
@@ -263,13 +270,21 @@ def adopt_study(run: RunFiles, study: Path) -> list[str]:
     return [getattr(own, name).name for name in there]
 
 
+def _adopt_stress(own: Path, study: Path) -> None:
+    """Copy a stress test, its pictures before the numbers that name them."""
+    (own / "pictures").mkdir(parents=True, exist_ok=True)
+    for picture in sorted((study / "pictures").glob("*.jpg")):
+        write_bytes(own / "pictures" / picture.name, picture.read_bytes())
+    write_json(own / "robustness.json", read_json(study / "robustness.json"))
+
+
 def _refuse_other_network(own: RunFiles, found: Mapping[str, Any], study: Path) -> None:
     """Refuse what was found of another tuned network than the run's."""
     if not own.best.is_file() or sha256_file(own.best) != found["tuned_sha256"]:
         raise RunError(
             f"the study is one of another network, that of {found['tuned']}",
             where=study.name,
-            fix="Name a folder of medtl study forgetting whose tuned run is this one",
+            fix="Name a folder of medtl study forgetting or of medtl stress made with this run",
         )
 
 

@@ -1,4 +1,4 @@
-"""What was asked of the learning itself: checks before it, controls, more patients, in words."""
+"""What was asked of a run besides its test: checks, controls, more patients, what breaks it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from medtl.metrics.catalogue import entry
 from medtl.report.language.numbers import difference_text, number
 from medtl.report.language.texts import knows, plain
+from medtl.report.page.breaking import breaking_view
 from medtl.report.page.finding import show
 from medtl.report.svg.learning_figures import controls_figure, curve_figure
 
@@ -44,6 +45,7 @@ def views(given: Row) -> dict[str, Any]:
         "forgetting": forgetting_view(given.get("forgetting")),
         "checked": checks(given.get("sanity")),
         "lessons": lessons(given.get("learning"), given.get("history") or ()),
+        "breaking": breaking_view(given.get("stress")),
         "members": (given.get("environment") or {}).get("members"),
     }
 

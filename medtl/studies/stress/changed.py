@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from medtl.types import Measure
 
@@ -19,6 +22,7 @@ class Row:
         reaches: AUROC, MAE or mean Dice.
         drop: That of the clean images less this one, paired; for errors, below 0 is worse.
         shares: Sensitivity, specificity at the frozen threshold; share of decisions that flip.
+        example: The score, value or Dice of the image that is shown.
     """
 
     family: str
@@ -29,6 +33,32 @@ class Row:
     reaches: Measure
     drop: Measure | None
     shares: Mapping[str, Measure] = field(default_factory=dict)
+    example: float | None = None
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether the interval of the paired difference excludes 0 on the side of a loss."""
+        if self.drop is None or self.drop.low is None or self.drop.high is None:
+            return False
+        is_error = self.reaches.name.startswith("mae")
+        return self.drop.high < 0 if is_error else self.drop.low > 0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """From which level on a condition costs something.
+
+    Attributes:
+        label: Of whom.
+        name: Of the condition.
+        loss_from: First level whose loss is beyond chance, or None.
+        below_from: First level whose sensitivity is below what the operating point asks for.
+    """
+
+    label: str
+    name: str
+    loss_from: int | None
+    below_from: int | None
 
 
 @dataclass(frozen=True)
@@ -42,6 +72,11 @@ class Robustness:
         images, patients: Tested.
         least_sensitivity: What the run's operating point asks for, or None.
         left_out: What could not be tried, and why.
+        thresholds: Label -> the run's, frozen.
+        tuned: Name of the run's folder.
+        tuned_sha256: Of its checkpoint.
+        example: Case of the image that is shown, or "" where images are no pictures.
+        pictures: `NAME_LEVEL` -> that image `(C, H, W)` in [0, 1], changed as it was scored.
     """
 
     rows: tuple[Row, ...]
@@ -51,7 +86,33 @@ class Robustness:
     patients: int
     least_sensitivity: float | None
     left_out: tuple[str, ...]
+    thresholds: Mapping[str, float]
+    tuned: str
+    tuned_sha256: str
+    example: str
+    pictures: Mapping[str, NDArray[np.float32]] = field(repr=False)
+
+    def verdicts(self) -> Iterator[Verdict]:
+        """Yield one of each condition, label by label."""
+        for label in dict.fromkeys(row.label for row in self.rows):
+            for name in self.words:
+                rows = [row for row in self.rows if (row.label, row.name) == (label, name)]
+                worse = (row.level for row in rows if row.is_worse)
+                below = (row.level for row in rows if self._breaks_promise(row))
+                yield Verdict(label, name, next(worse, None), next(below, None))
+
+    def _breaks_promise(self, row: Row) -> bool:
+        """Whether the sensitivity is below what the operating point asks for."""
+        share = row.shares.get("sensitivity")
+        least = self.least_sensitivity
+        return least is not None and share is not None and (share.value or 0.0) < least
 
     def to_json(self) -> dict[str, Any]:
-        """JSON types only."""
-        return {"schema": "medtl-robustness/1", **asdict(self)}
+        """JSON types only; the pictures are files beside it."""
+        kept = (one.name for one in fields(self) if one.name not in ("pictures", "rows"))
+        return {
+            "schema": "medtl-robustness/1",
+            **{name: getattr(self, name) for name in kept},
+            "verdicts": [asdict(one) for one in self.verdicts()],
+            "rows": [asdict(row) for row in self.rows],
+        }

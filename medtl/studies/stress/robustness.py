@@ -21,9 +21,10 @@ from medtl.metrics.confusion import share_measures
 from medtl.metrics.scores import Scores
 from medtl.run.files import refuse_existing
 from medtl.run.folder import Run
+from medtl.storage.atomic import sha256_file
 from medtl.studies.stress.changed import Robustness, Row
 from medtl.studies.stress.corruptions import AlteredStore, Corruption, corruptions_of
-from medtl.studies.stress.robustness_files import write_robustness
+from medtl.studies.stress.robustness_files import CLEAN, write_robustness
 from medtl.studies.subject import Subject, measured, read_subject
 from medtl.types import Measure, Progress, silent
 
@@ -89,10 +90,9 @@ def stress_run(
     refuse_existing(out := Path(out), resume=False)
     subject = read_subject(run, data, most=QUICK_CASES if quick else None, progress=progress)
     conditions, left_out = _conditions(subject, families, quick=quick)
-    found = _tested(subject, conditions, left_out, announce=announce, progress=progress)
+    found = _tested(run, subject, conditions, left_out, announce=announce, progress=progress)
     out.mkdir(parents=True, exist_ok=True)
-    first = subject.store.unit(int(subject.store.rows(subject.cases[:1])[0]))
-    write_robustness(found, first, out)
+    write_robustness(found, out)
     return found
 
 
@@ -175,6 +175,7 @@ ATTACK_WORDS: Mapping[str, Mapping[str, str]] = {
 
 
 def _tested(
+    run: Run,
     subject: Subject,
     conditions: Sequence[Condition],
     left_out: Sequence[str],
@@ -198,12 +199,18 @@ def _tested(
         f"{len(cases)} images, {len(conditions)} conditions: about "
         f"{max(1, round(passes * once / 60))} minutes on this machine"
     )
+    example = _example(subject, numbers[0])
+    row = int(subject.store.rows(cases)[example])
+    pictures = {CLEAN: subject.store.unit(row)}
     for done, one in enumerate(conditions):
         progress("Conditions", done, len(conditions))
-        numbers.append(subject.numbers(one.store()))
+        store = one.store()
+        numbers.append(subject.numbers(store))
+        pictures[f"{one.name}_{one.level}"] = store.unit(row)
     progress("Conditions", len(conditions), len(conditions))
     point = trained.recipe.study.operating_point
-    rows = _judged(subject, conditions, np.stack(numbers))
+    rows = _judged(subject, conditions, np.stack(numbers), example)
+    is_picture = pictures[CLEAN].ndim == 3
     return Robustness(
         rows=tuple(rows),
         words={one.name: dict(one.words) for one in conditions},
@@ -212,13 +219,33 @@ def _tested(
         patients=len({case.patient_id for case in cases}),
         least_sensitivity=getattr(point, "sensitivity", None) if subject.thresholds else None,
         left_out=tuple(left_out),
+        thresholds=dict(subject.thresholds),
+        tuned=run.path.name,
+        tuned_sha256=sha256_file(run.checkpoint),
+        example=cases[example].case_id if is_picture else "",
+        pictures=pictures if is_picture else {},
     )
 
 
+def _example(subject: Subject, numbers: NDArray[np.float64]) -> int:
+    """The place of the case that is shown: the first whose finding is found, else the first."""
+    label = next(iter(subject.thresholds), None)
+    if label is None or subject.is_of_masks:
+        return 0
+    column = subject.trained.task.labels.index(label)
+    truth = subject.trained.task.truth_matrix(subject.cases)[:, column]
+    found = (truth == 1) & (numbers[:, column] >= subject.thresholds[label])
+    return int(found.argmax())
+
+
 def _judged(
-    subject: Subject, conditions: Sequence[Condition], numbers: NDArray[np.float64]
+    subject: Subject,
+    conditions: Sequence[Condition],
+    numbers: NDArray[np.float64],
+    example: int,
 ) -> Iterator[Row]:
     """Yield the measures of every condition, label by label; `numbers` is `(conditions, n, K)`."""
+    places = {label: column for column, label in enumerate(subject.trained.task.labels)}
     for label, truth, values, who, measures in measured(subject, numbers):
         reaches, drops = measures[: len(values)], [None, *measures[len(values) :]]
         threshold = subject.thresholds.get(label)
@@ -232,7 +259,8 @@ def _judged(
                 if one
                 else ("clean",) * 2 + (0, 0.0)
             )
-            yield Row(*place, label, reach, drop, shares)
+            own = float(numbers[number, example, places[label]])
+            yield Row(*place, label, reach, drop, shares, None if np.isnan(own) else own)
 
 
 def _shares(

@@ -10,27 +10,31 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from medtl.storage.atomic import atomic_path, write_json, write_text
+from medtl.storage.atomic import write_bytes, write_json, write_text
 from medtl.studies.judgement import markdown_table
 from medtl.studies.kfold import shown
 from medtl.studies.plots import draw_levels
 from medtl.studies.stress.changed import Robustness, Row
-from medtl.studies.stress.corruptions import corruptions_of
 from medtl.types import Measure
 
 COLUMNS = ("reaches", "drop", "sensitivity", "specificity", "flipped")
 """Measures of a row, each a value and two ends."""
 
+CLEAN = "clean_0"
+"""Name of the picture as it is."""
+
+PICTURES = "pictures"
+"""Folder of the example under each change."""
+
 CELL = 160
 """Pixels of a picture in the grid."""
 
 
-def write_robustness(found: Robustness, first: NDArray[np.float32], out: Path) -> None:
-    """Write `robustness.json`, `.csv`, `.md`, `.svg` and `corruptions.png` into a folder.
+def write_robustness(found: Robustness, out: Path) -> None:
+    """Write `robustness.json`, `.csv`, `.md`, `.svg`, and where images are pictures, those.
 
     Args:
         found: The result.
-        first: A test image `(C, *S)` in [0, 1], shown where it is a picture.
         out: The folder; it exists.
     """
     write_json(out / "robustness.json", found.to_json())
@@ -46,8 +50,11 @@ def write_robustness(found: Robustness, first: NDArray[np.float32], out: Path) -
         for name in dict.fromkeys(row.name for row in found.rows if row.name != "clean")
     }
     draw_levels(lines, out / "robustness.svg")
-    if first.ndim == 3:
-        _draw_grid(first, found.modality, out / "corruptions.png")
+    if found.pictures:
+        _draw_grid(found, out / "corruptions.png")
+        (out / PICTURES).mkdir()
+        for name, unit in found.pictures.items():
+            _write_picture(_cell(unit), out / PICTURES / f"{name}.jpg")
 
 
 def robustness_markdown(found: Robustness) -> str:
@@ -87,35 +94,21 @@ def verdicts(found: Robustness, label: str) -> list[str]:
         label: Of whom.
     """
     said = []
-    for name in found.words:
-        rows = [row for row in found.rows if row.label == label and row.name == name]
-        worse = next((row for row in rows if _is_worse(row)), None)
-        title = found.words[name]["en"]
-        if worse is None:
+    for one in found.verdicts():
+        if one.label != label:
+            continue
+        rows = [row for row in found.rows if (row.label, row.name) == (label, one.name)]
+        title = found.words[one.name]["en"]
+        if one.loss_from is None:
             said.append(f"{title}: no loss is shown up to level {rows[-1].level}")
             continue
+        worse = next(row for row in rows if row.level == one.loss_from)
         text = f"{title}: a loss from level {worse.level} on ({shown(worse.reaches)})"
-        below = next((row for row in rows if _breaks_promise(row, found.least_sensitivity)), None)
-        if below is not None:
-            text += (
-                f"; sensitivity is below {found.least_sensitivity:.2f} from level {below.level} on"
-            )
+        if one.below_from is not None:
+            text += f"; sensitivity is below {found.least_sensitivity:.2f} from level "
+            text += f"{one.below_from} on"
         said.append(text)
     return said
-
-
-def _is_worse(row: Row) -> bool:
-    """Whether the interval of the paired difference excludes 0 on the side of a loss."""
-    drop = row.drop
-    if drop is None or drop.low is None or drop.high is None:
-        return False
-    return drop.high < 0 if row.reaches.name.startswith("mae") else drop.low > 0
-
-
-def _breaks_promise(row: Row, least: float | None) -> bool:
-    """Whether the sensitivity is below what the operating point asks for."""
-    share = row.shares.get("sensitivity")
-    return least is not None and share is not None and (share.value or 0.0) < least
 
 
 def _cells(row: Row) -> list[str]:
@@ -146,20 +139,31 @@ def _ends(measure: Measure | None) -> tuple[float | str, ...]:
     return tuple("" if x is None else x for x in (measure.value, measure.low, measure.high))
 
 
-def _draw_grid(unit: NDArray[np.float32], modality: str, path: Path) -> None:
-    """Draw an image as it is and under each corruption, severities left to right."""
+def _draw_grid(found: Robustness, path: Path) -> None:
+    """Draw the example as it is and under each change, levels left to right."""
     import cv2
 
+    clean = _cell(found.pictures[CLEAN])
     lines = []
-    for one in corruptions_of(modality):
-        cells = [_cell(one(unit, severity)) for severity in range(len(one.strengths) + 1)]
-        line = np.concatenate(cells, axis=1)
-        title = np.zeros((20, line.shape[1]), np.uint8)
-        cv2.putText(title, one.words["en"], (4, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.45, 255, 1)
-        lines += [title if line.ndim == 2 else np.repeat(title[..., None], 3, 2), line]
-    encoded = cv2.imencode(".png", np.concatenate(lines, axis=0))[1]
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(encoded.tobytes())
+    for name, words in found.words.items():
+        levels = [row.level for row in found.rows if row.name == name]
+        cells = [_cell(found.pictures[f"{name}_{level}"]) for level in dict.fromkeys(levels)]
+        lines.append((words["en"], np.concatenate([clean, *cells], axis=1)))
+    widest = max(line.shape[1] for _, line in lines)
+    rows = []
+    for text, line in lines:
+        pad = ((0, 0), (0, widest - line.shape[1]), *((0, 0),) * (line.ndim - 2))
+        title = np.zeros((20, widest, *line.shape[2:]), np.uint8)
+        cv2.putText(title, text, (4, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255,) * 3, 1)
+        rows += [title, np.pad(line, pad)]
+    _write_picture(np.concatenate(rows, axis=0), path)
+
+
+def _write_picture(picture: NDArray[np.uint8], path: Path) -> None:
+    """Write a picture in the format of its ending, whole or not at all."""
+    import cv2
+
+    write_bytes(path, cv2.imencode(path.suffix, picture)[1].tobytes())
 
 
 def _cell(unit: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from medtl.errors import RunError
 from medtl.run.chain import run_study
 from medtl.run.check import read_recipe
 from medtl.run.folder import Run
+from medtl.run.record import adopt_study
 from medtl.studies.stress.robustness import stress_run
 
 BETTER = RECIPE.replace("epochs: 2", "epochs: 8")
@@ -91,6 +93,64 @@ def test_the_files_say_the_same(study):
     assert "Left out: transfer" in text
     assert (out / "robustness.svg").read_text().count("<svg") == 1
     assert (out / "corruptions.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_one_image_is_shown_as_it_was_scored(study):
+    """The first positive that is found; its numbers are those of the run's own table."""
+    _, run, found, out = study
+    own = run.predictions.set_index("case_id").loc[found.example]
+    (clean,) = rows_of(found, "clean")
+    assert own["y_true"] == 1
+    assert clean.example == pytest.approx(own["y_score"], abs=1e-6)
+    assert clean.example >= found.thresholds[clean.label]
+    pictures = {file.stem for file in (out / "pictures").iterdir()}
+    assert pictures == {f"{row.name}_{row.level}" for row in found.rows}
+    dark, bright = (found.pictures[f"{n}exposure_5"].mean() for n in ("under", "over"))
+    assert dark < found.pictures["clean_0"].mean() < bright
+    attacked = np.abs(found.pictures["pgd_3"] - found.pictures["clean_0"])
+    assert 0 < attacked.max() <= 0.01 + 1e-6
+    assert {row.example for row in rows_of(found, "pgd")} != {clean.example}
+
+
+def test_verdicts_are_the_first_levels_that_cost(study):
+    _, _, found, out = study
+    stored = {
+        one["name"]: one for one in json.loads((out / "robustness.json").read_text())["verdicts"]
+    }
+    for name, verdict in stored.items():
+        rows = rows_of(found, name)
+        worse = [row.level for row in rows if row.drop.low is not None and row.drop.low > 0]
+        below = [row.level for row in rows if row.shares["sensitivity"].value < 0.8]
+        assert verdict["loss_from"] == next(iter(worse), None), name
+        assert verdict["below_from"] == next(iter(below), None), name
+    assert stored["pgd"]["loss_from"] is not None
+    assert any(one["loss_from"] is None for one in stored.values())
+
+
+def test_the_report_of_the_run_takes_its_stress_test_and_no_other(study, tmp_path):
+    _, run, found, out = study
+    assert "What breaks it" not in run.report().read_text()
+    assert adopt_study(run.files, out) == ["stress"]
+    text = run.report().read_text()
+    for said in ("What breaks it", found.example, "Noise of a low dose", "paints a square of 15%"):
+        assert said in text
+    assert text.count('<figure><img src="data:image/jpeg') == len(found.pictures)
+    other = json.loads((out / "robustness.json").read_text()) | {"tuned_sha256": "0" * 64}
+    (tmp_path / "robustness.json").write_text(json.dumps(other))
+    with pytest.raises(RunError, match="of another network"):
+        adopt_study(run.files, tmp_path)
+
+
+def test_the_demo_has_the_chapter_when_asked(study, tmp_path, monkeypatch):
+    """A stress test that is there is taken as it is; the report is written again with it."""
+    _, run, _, out = study
+    monkeypatch.setattr("medtl.demo.demonstration.run_demo", lambda *_, **__: run)
+    shutil.copytree(out, tmp_path / "stress")
+    done = CliRunner().invoke(app, ["demo", "--out", str(tmp_path), "--stress"])
+    assert done.exit_code == 0, done.output
+    assert "What breaks it" in run.report_path.read_text()
+    done = CliRunner().invoke(app, ["demo", "--pacs", "--stress"])
+    assert done.exit_code == 1
 
 
 def test_a_quick_look_from_the_command_line(study, tmp_path):
