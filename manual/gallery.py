@@ -1,7 +1,7 @@
-"""`make gallery`: draw the manual's pictures again, and write the numbers that its pages name.
+"""`make gallery`: the manual's pictures and notebook again, and the numbers that its pages name.
 
 Everything is drawn from seeds: the same machine gives the same files. Reports' own pictures
-(`docs/images/report*.png`) are not made here.
+(`docs/images/report*.png`) are not made here. The page of doubtful labels needs Chromium.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from manual.figures.overview import draw_overview
 from manual.figures.pictures import film
 from manual.figures.promise import draw_promise, measure_promise
 from manual.figures.shortcut import draw_shortcut, measure_shortcut
+from manual.figures.studies import draw_audit, draw_report_figures, draw_stress_grid
 from manual.figures.transforms import draw_transforms
 from manual.figures.zero_gamma import draw_zero_gamma, measure_zero_gamma
+from manual.notebook import write_notebook
 from medtl.preprocess.augment import augmenter
 from medtl.preprocess.sheet import contact_sheet
 
@@ -43,6 +45,10 @@ def main() -> None:
     draw_transforms(IMAGES)
     sheet = [(f"film {number + 1}", film(number, 150)[None]) for number in (0, 3)]
     contact_sheet(sheet, IMAGES / "contact_sheet.png", augment=augmenter("cxr"), copies=3)
+    draw_stress_grid(IMAGES)
+    draw_report_figures(IMAGES)
+    draw_audit(IMAGES)
+    write_notebook()
     numbers = {}
     for name, (measure, draw) in MEASURED.items():
         numbers[name] = measure()

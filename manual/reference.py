@@ -9,6 +9,7 @@ from manual.data_sets import data_sets_page
 from manual.measures import measures_page
 from manual.python_face import python_page
 from manual.recipe_keys import recipe_page
+from manual.reporting_items import reporting_page
 from manual.safety_table import augmentation_page
 from manual.weight_cards import cards_page
 
@@ -20,5 +21,6 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "reference/augmentation.md": augmentation_page,
     "reference/weight-cards.md": cards_page,
     "reference/data-sets.md": data_sets_page,
+    "reference/reporting-items.md": reporting_page,
 }
 """Page below `docs/` -> what makes it."""

@@ -15,6 +15,7 @@ from test_public_names import command_names
 import medtl as mt
 from manual.markdown import cell
 from manual.reference import PAGES
+from manual.reporting_items import GUIDELINES, RECORDED, place_of
 from medtl.cases.releases.shelf import names as data_sets
 from medtl.cli.main import app
 from medtl.metrics.catalogue import CATALOGUE
@@ -47,6 +48,10 @@ NAMES: dict[str, tuple[str, Callable[[], Iterable[str]]]] = {
     "augmentation": ("\n`{}`", transform_names),
     "weight-cards": ("\n## {}\n", all_cards),
     "data-sets": ("--layout {}`", data_sets),
+    "reporting-items": (
+        "| {} |",
+        lambda: {i["no"] for t in GUIDELINES.values() for i in t["items"]},
+    ),
 }
 """Page -> how a name stands on it, and the names."""
 
@@ -121,6 +126,15 @@ def test_a_card_says_where_from_licence_input_and_what_was_tried() -> None:
         section = page("weight-cards").partition(f"## {card.name}\n")[2].partition("\n## ")[0]
         for said in (card.source, card.licence, card.citation, card.input_said, TRIED[card.tried]):
             assert cell(said) in section
+
+
+def test_an_item_has_the_place_of_its_answer() -> None:
+    needs = {item["needs"] for told in GUIDELINES.values() for item in told["items"]}
+    assert not set(RECORDED) - needs
+    software = {i["needs"] for t in GUIDELINES.values() for i in t["items"] if i["who"] != "person"}
+    assert not [name for name in software if "study." in place_of(name)]
+    assert place_of("funding") == "`study.funding` of the recipe"
+    assert place_of("severity") == "`study.reporting.severity` of the recipe"
 
 
 def test_an_example_without_a_heading_gets_one() -> None:

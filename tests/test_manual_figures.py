@@ -9,11 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import typer.main
+from test_public_names import command_names
 
 from manual.figures.interval import measure_intervals
 from manual.figures.promise import RULES, STUDIES, TARGET
+from manual.figures.studies import draw_report_figures
 from manual.figures.transforms import pictured, strip
 from manual.gallery import IMAGES, MEASURED, NUMBERS
+from medtl.cli.main import app
 from medtl.preprocess.safety import transform_names
 
 ROOT = Path(__file__).parents[1]
@@ -66,9 +70,28 @@ def test_every_figure_is_there_and_small() -> None:
     files = [path for path in IMAGES.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 6e6
     drawn = {path.stem for path in files}
-    assert {*MEASURED, "overview", "contact_sheet"} <= drawn
+    assert {*MEASURED, "overview", "contact_sheet", "stress_grid", "audit"} <= drawn
     assert {name for name in transform_names() if pictured(name)} <= drawn
     assert not pictured("mixup")
+
+
+def test_the_gallery_shows_pictures_that_are_there_and_names_their_commands() -> None:
+    text = (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8")
+    shown = re.findall(r"!\[([^\]]+)\]\(images/([\w.]+)\)", text)
+    assert len(shown) > 7
+    assert not [name for _, name in shown if not (IMAGES / name).is_file()]
+    commands = command_names(typer.main.get_command(app))
+    named = re.findall(r"`medtl ([a-z -]+?)(?: [A-Z-].*?)?(?: manifest.csv)?`", text)
+    assert len(named) > 6
+    assert not [name for name in named if name not in commands]
+
+
+def test_the_pictures_of_reports_are_drawn_from_their_numbers(tmp_path: Path) -> None:
+    draw_report_figures(tmp_path)
+    reports = ROOT / "reports"
+    curve = (tmp_path / "learning_curve.svg").read_bytes()
+    assert curve == (reports / "learning_curve_chest_xray.svg").read_bytes()
+    assert (tmp_path / "controls.svg").stat().st_size > 5_000
 
 
 def test_the_plain_threshold_is_kept_as_often_as_theory_says() -> None:

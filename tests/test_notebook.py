@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ import pandas as pd
 import pytest
 
 import medtl as mt
+from manual.notebook import NOTEBOOK, SOURCE, cells_of, notebook, run_cells
 
 ROOT = Path(__file__).parents[1]
 
@@ -118,3 +120,34 @@ def test_a_figure_is_that_of_the_command_line(tmp_path: Path) -> None:
     assert of_arrays.measures == of_command.measures
     assert of_arrays.curves == of_command.curves
     assert len(of_arrays.measures) > 5
+
+
+def without_numbers(text: str) -> str:
+    """A text without its numbers and blanks, which another processor may round otherwise."""
+    return re.sub(r"\s+", " ", re.sub(r"-?\d+(\.\d+)?", "#", text))
+
+
+@pytest.mark.slow
+def test_the_notebook_says_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shown = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
+    cells = cells_of(SOURCE.read_text(encoding="utf-8"))
+    assert [("".join(c["source"])) for c in shown["cells"]] == [text for _, text in cells]
+    outputs = run_cells([text for kind, text in cells if kind == "code"])
+    kept = [c["outputs"] for c in shown["cells"] if c["cell_type"] == "code"]
+    written = ["".join(out[0]["text"]) if out else "" for out in kept]
+    assert [*map(without_numbers, written)] == [*map(without_numbers, outputs)]
+    assert "n = 8 (DeLong)" in written[-1]
+    assert written[-1] == outputs[-1]
+    assert NOTEBOOK.stat().st_size < 20_000
+
+
+def test_a_cell_keeps_what_it_prints_and_its_last_value() -> None:
+    cells = cells_of(
+        "# Two\n\n```python\na = 2\nprint(a)\na + 1\n```\nThen\n\n```python\nb = a\n```\n"
+    )
+    assert [kind for kind, _ in cells] == ["markdown", "code", "markdown", "code"]
+    assert run_cells([text for kind, text in cells if kind == "code"]) == ["2\n3", ""]
+    made = notebook(cells, ["2\n3", ""])["cells"]
+    assert made[1]["outputs"][0]["text"] == ["2\n", "3"]
+    assert made[3]["outputs"] == []

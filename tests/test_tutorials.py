@@ -1,13 +1,15 @@
-"""Every block of every tutorial runs, in its order, in an empty folder, and says what is shown."""
+"""Every block of the tutorials and how-to pages runs, in its order, and says what is shown."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from fenced import run_page, says
+from fenced import blocks, run_page, says
 
-TUTORIALS = Path(__file__).parents[1] / "docs" / "tutorials"
+DOCS = Path(__file__).parents[1] / "docs"
+TUTORIALS = DOCS / "tutorials"
+HOW_TO = sorted((DOCS / "how-to").glob("*.md"))
 
 
 @pytest.fixture(autouse=True)
@@ -23,16 +25,36 @@ def test_a_report_from_a_vendors_table() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("page", "run"), [("chest-films", "first"), ("masks", "kidney")])
+@pytest.mark.parametrize(
+    ("page", "run"), [("chest-films", "first"), ("bone-age", "hands"), ("masks", "kidney")]
+)
 def test_a_tutorial_ends_in_a_report(page: str, run: str) -> None:
     run_page(TUTORIALS / f"{page}.md")
     assert Path("runs", run, "report.html").is_file()
     assert Path("new.csv").is_file()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("page", HOW_TO, ids=lambda page: page.stem)
+def test_a_how_to_does_what_it_says(page: Path) -> None:
+    assert blocks(page)
+    run_page(page)
+
+
+@pytest.mark.slow
+def test_two_studies_of_few_labels_are_compared() -> None:
+    run_page(TUTORIALS / "few-labels.md")
+
+
 def test_no_tutorial_is_left_out() -> None:
     pages = {page.stem for page in TUTORIALS.glob("*.md")}
-    assert pages == {"vendor-table", "chest-films", "masks"}
+    assert pages == {"vendor-table", "chest-films", "bone-age", "masks", "few-labels"}
+
+
+def test_the_korean_tutorial_is_the_english_one_in_its_blocks() -> None:
+    korean = blocks(DOCS / "ko" / "vendor-table.md")
+    assert len(korean) > 6
+    assert korean == blocks(TUTORIALS / "vendor-table.md")
 
 
 @pytest.mark.parametrize(

@@ -223,11 +223,14 @@ def init(
     ] = None,
     where: Annotated[str | None, typer.Option(help="rows to take: 'view in [AP, PA]'")] = None,
     modality: Annotated[str, typer.Option(help="cxr, hand, ct, mr, fundus, derm, ...")] = "cxr",
+    unlabelled: Annotated[
+        bool, typer.Option("--unlabelled", help="list the images without a row, to learn from too")
+    ] = False,
 ) -> None:
     """Make a checked manifest and a short recipe from your own data; nothing is written into it."""
     from medtl.run.init import Answers, write_starter
 
-    answers = Answers(target, positive, labels, key, match, where, modality)
+    answers = Answers(target, positive, labels, key, match, where, modality, unlabelled)
     for line in write_starter(data, out, answers):
         print(line)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from medtl.cases.columns import Where
 from medtl.cases.intake.discover import Discovery, discover
 from medtl.cases.intake.joining import join_sheet
 from medtl.cases.labels import FINDING_CELLS, listed_findings
@@ -60,6 +61,7 @@ class Answers:
         match: What of the images that column holds ("accession number"), if several fit.
         where: Which rows to take, "view in [AP, PA]".
         modality: Of the images, for intensity and safe augmentation.
+        unlabelled: List the images without a row of the sheet in a manifest of their own.
     """
 
     target: str | None = None
@@ -69,10 +71,13 @@ class Answers:
     match: str | None = None
     where: str | None = None
     modality: str = "cxr"
+    unlabelled: bool = False
 
 
 def write_starter(data: Path, out: Path, answers: Answers = Answers()) -> Iterator[str]:
     """Write `OUT/recipe.yaml`, and `OUT/manifest.csv` unless the data are a table already.
+
+    `OUT/unlabelled.csv` lists the images without a row of the sheet, if they are asked for.
 
     Nothing is written into the folder of the images. Nothing is written at all while it is not
     certain which value is the finding.
@@ -93,8 +98,11 @@ def write_starter(data: Path, out: Path, answers: Answers = Answers()) -> Iterat
     if recipe.exists():
         raise RunError("there is a recipe already", where=str(recipe), fix="Choose another --out")
     found = discover(data, has_sheet=answers.labels is not None)
+    others: list[dict[str, str]] = []
     if answers.labels is not None:
-        found = _joined(found, answers.labels, answers)
+        found, others = _joined(found, answers.labels, answers)
+    if answers.unlabelled:
+        others = _of_other_patients(others, found.rows, answers)
     yield f"Found {len(found.rows)} images: {KINDS[found.kind]}"
     yield from found.notes
     target = _target(found, answers.target)
@@ -102,12 +110,15 @@ def write_starter(data: Path, out: Path, answers: Answers = Answers()) -> Iterat
     if answers.where:
         choices.append(f"where: {scalar(answers.where)}")
     out.mkdir(parents=True, exist_ok=True)
+    images = None if out.samefile(found.root) else {"images": str(found.root.resolve())}
     manifest = found.table
     if manifest is None:
         manifest = out / "manifest.csv"
-        images = {"images": str(found.root.resolve())}
-        write_manifest(found.rows, manifest, None if out.samefile(found.root) else images)
+        write_manifest(found.rows, manifest, images)
     yield f"Manifest: {manifest}"
+    if answers.unlabelled:
+        write_manifest(others, out / "unlabelled.csv", images)
+        yield f"Without labels: {len(others)} images of other patients: {out / 'unlabelled.csv'}"
     text = RECIPE.format(
         question=scalar(f"Is {target} present?"),
         manifest=scalar(str(manifest.resolve())),
@@ -126,8 +137,10 @@ def write_starter(data: Path, out: Path, answers: Answers = Answers()) -> Iterat
         yield f"Next: medtl check {recipe}"
 
 
-def _joined(found: Discovery, sheet: Path, answers: Answers) -> Discovery:
-    """The images that a row of the sheet is about, with their target."""
+def _joined(
+    found: Discovery, sheet: Path, answers: Answers
+) -> tuple[Discovery, list[dict[str, str]]]:
+    """The images that a row of the sheet is about, with their target; and the other images."""
     table = read_table(sheet)
     raise_together(table.faults, sheet.name)
     for option, name in (("--key", answers.key), ("--target", answers.target)):
@@ -150,8 +163,32 @@ def _joined(found: Discovery, sheet: Path, answers: Answers) -> Discovery:
         for image, row in zip(found.rows, join.rows, strict=True)
         if row is not None
     )
+    others = [dict(image) for image, row in zip(found.rows, join.rows, strict=True) if row is None]
     kept = [note for note in found.notes if "hold no labels" not in note]
-    return replace(found, rows=rows, target=None, notes=(*kept, *table.notes, *join.notes))
+    notes = (*kept, *table.notes, *join.notes)
+    return replace(found, rows=rows, target=None, notes=notes), others
+
+
+def _of_other_patients(
+    images: Sequence[dict[str, str]], labelled: Sequence[dict[str, str]], answers: Answers
+) -> list[dict[str, str]]:
+    """The images of patients of whom no image has a label: any of these may become a test patient.
+
+    Where patients are not known, the study itself refuses images of test patients by their pixels.
+    """
+    known = {row["patient_id"] for row in labelled if row.get("patient_id")}
+    others = [image for image in images if image.get("patient_id") not in known]
+    if answers.where:
+        rule = Where.parse(answers.where)
+        others = [image for image in others if rule.holds(image.get(rule.column, ""))]
+    if not others:
+        raise ManifestError(
+            f"of {len(images)} images without a row none is to be taken",
+            expected="images of patients who have no label, joined with a sheet (--labels SHEET)",
+            where="--unlabelled",
+            fix="Leave --unlabelled out, or look at --where",
+        )
+    return others
 
 
 def _target(found: Discovery, stated: str | None) -> str:

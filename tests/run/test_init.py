@@ -12,6 +12,7 @@ import pytest
 from make_dicom import write
 from PIL import Image as Pillow
 
+from medtl.cases.columns import Columns
 from medtl.cases.manifest import read_manifest
 from medtl.errors import ManifestError, MedtlError
 from medtl.run.build import build_manifest
@@ -125,6 +126,37 @@ def test_a_hospitals_sheet_and_tree_become_a_checked_study(
     assert all(of[n] == of[n - PATIENTS] for n in of if n >= PATIENTS and n - PATIENTS in of)
     assert len({*of.values()}) == len({patient_of(n) for n in of})
     assert any("do not fulfil 'view in [AP, PA]'" in note for note in manifest.notes)
+
+
+def test_images_without_a_row_are_listed_but_for_those_of_labelled_patients(
+    hospital: Path, tmp_path: Path
+) -> None:
+    sheet, key, target = write_sheet(tmp_path, "latin1")
+    lines = sheet.read_text("latin-1").splitlines()[:61]  # the films 0 to 59
+    sheet.write_text("\n".join(lines), encoding="latin-1")
+    out = tmp_path / "out"
+    answers = Answers(target, labels=sheet, key=key, where="view in [AP, PA]", unlabelled=True)
+    said = "\n".join(write_starter(hospital, out, answers))
+    listed = read_manifest(out / "unlabelled.csv", Columns(ids="pseudonymous")).cases
+    numbers = {int(case.image.name.removeprefix("IM")) for case in listed}
+    frontal = {n for n in range(60, IMAGES) if n % 8 != 7}
+    assert numbers == {n for n in frontal if patient_of(n) >= 60}
+    assert f"Without labels: {len(numbers)} images of other patients" in said
+    labelled = {case.patient_id for case in build_manifest(read_recipe(out / "recipe.yaml")).cases}
+    assert not labelled & {case.patient_id for case in listed}
+
+
+@pytest.mark.parametrize("where", [None, "view in [XX]"])
+def test_no_image_to_list_is_an_error(where: str | None, hospital: Path, tmp_path: Path) -> None:
+    sheet, key, target = write_sheet(tmp_path, "latin1")
+    if where is None:  # the last rows have an image of their own then
+        lines = sheet.read_text("latin-1").splitlines()
+        more = [f"{n};nein;Meier" for n in range(IMAGES - 4, IMAGES)]
+        sheet.write_text("\n".join([*lines, *more]), encoding="latin-1")
+    answers = Answers(target, labels=sheet, key=key, where=where, unlabelled=True)
+    with pytest.raises(ManifestError, match="without a row none is to be taken"):
+        list(write_starter(hospital, tmp_path / "out", answers))
+    assert not (tmp_path / "out").exists()
 
 
 def test_read_only_data_are_no_obstacle(hospital: Path, tmp_path: Path) -> None:

@@ -1,0 +1,95 @@
+"""The executed notebook of a first study: its cells, what runs them, and the file that shows both.
+
+`python -m manual.notebook` runs the cells and writes `docs/tutorials/chest.ipynb`. Neither Jupyter
+nor a kernel is needed: a cell is executed, and what it prints and its last value are kept as text.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import io
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+NOTEBOOK = Path(__file__).parents[1] / "docs" / "tutorials" / "chest.ipynb"
+
+SOURCE = Path(__file__).with_name("notebook.md")
+"""Its text: Markdown, in which each block of Python is a cell of code."""
+
+_BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def write_notebook() -> None:
+    """Run the cells in an empty folder and write the notebook."""
+    cells = cells_of(SOURCE.read_text(encoding="utf-8"))
+    with TemporaryDirectory() as folder, contextlib.chdir(folder):
+        outputs = run_cells([text for kind, text in cells if kind == "code"])
+    text = json.dumps(notebook(cells, outputs), indent=1, ensure_ascii=False)
+    NOTEBOOK.write_text(text + "\n", encoding="utf-8")
+
+
+def cells_of(text: str) -> list[tuple[str, str]]:
+    """Return the cells of a Markdown text: "markdown" or "code", and what stands in them."""
+    parts = _BLOCK.split(text)
+    kinds = ("markdown", "code")
+    named = [(kinds[place % 2], part.strip("\n")) for place, part in enumerate(parts)]
+    return [(kind, part) for kind, part in named if part]
+
+
+def run_cells(sources: Sequence[str]) -> list[str]:
+    """Run cells one after the other in the working folder; return what each of them says."""
+    names: dict[str, Any] = {}
+    return [_run(source, names) for source in sources]
+
+
+def _run(source: str, names: dict[str, Any]) -> str:
+    """Run one cell; what it prints, and its last value where it ends in one."""
+    tree = ast.parse(source)
+    last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
+    said, value = io.StringIO(), None
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(io.StringIO()):
+        exec(compile(tree, "cell", "exec"), names)
+        if isinstance(last, ast.Expr):
+            value = eval(compile(ast.Expression(last.value), "cell", "eval"), names)
+    return (said.getvalue() + ("" if value is None else repr(value))).rstrip("\n")
+
+
+def notebook(cells: Sequence[tuple[str, str]], outputs: Sequence[str]) -> dict[str, Any]:
+    """Return a notebook in Jupyter's format 4.4, with the outputs below the cells of code."""
+    said = iter(outputs)
+    numbers = iter(range(1, len(cells) + 1))
+    return {
+        "cells": [
+            {"cell_type": kind, "metadata": {}, "source": text.splitlines(keepends=True)}
+            if kind == "markdown"
+            else {
+                "cell_type": kind,
+                "execution_count": next(numbers),
+                "metadata": {},
+                "outputs": list(_output(next(said))),
+                "source": text.splitlines(keepends=True),
+            }
+            for kind, text in cells
+        ],
+        "metadata": {
+            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+            "language_info": {"name": "python"},
+        },
+        "nbformat": 4,
+        "nbformat_minor": 4,
+    }
+
+
+def _output(said: str) -> Iterator[dict[str, Any]]:
+    """What a cell says, as the format has it; nothing for nothing."""
+    if said:
+        yield {"name": "stdout", "output_type": "stream", "text": said.splitlines(keepends=True)}
+
+
+if __name__ == "__main__":
+    write_notebook()
