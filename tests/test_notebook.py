@@ -137,7 +137,7 @@ def test_the_notebook_says_what_it_shows(tmp_path: Path, monkeypatch: pytest.Mon
     kept = [c["outputs"] for c in shown["cells"] if c["cell_type"] == "code"]
     written = ["".join(out[0]["text"]) if out else "" for out in kept]
     assert [*map(without_numbers, written)] == [*map(without_numbers, outputs)]
-    assert "n = 8 (DeLong)" in written[-1]
+    assert "n = 8 (hull of DeLong" in written[-1]
     assert written[-1] == outputs[-1]
     assert NOTEBOOK.stat().st_size < 20_000
 
