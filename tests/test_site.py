@@ -68,7 +68,7 @@ class Page:
         viewport = {"width": self.width, "height": height}
         self.context = browser.new_context(viewport=viewport, color_scheme=scheme)
         self.page = self.context.new_page()
-        self.page.set_default_timeout(120_000)
+        self.page.set_default_timeout(0)  # no test depends on time
         self.fetched: list[list[str]] = []
         self.page.on("request", self._request)
         self.page.goto((SITE / name).as_uri())
