@@ -178,7 +178,10 @@ def test_two_watches_do_not_share_a_folder(watched: Watch) -> None:
 def test_the_health_is_a_page_and_json(watched: Watch) -> None:
     watched.round()
     pages = watched.pages().get
-    assert b"not a medical device" in pages["/"]().body.lower()
+    page = pages["/"]().body.decode()
+    assert "Not a medical device" in page
+    assert "<td>2 done</td>" in page
+    assert "<th scope='row'>reasons</th><td>none</td>" in page
     assert json.loads(pages["/health"]().body)["studies"] == {"done": 2}
 
 

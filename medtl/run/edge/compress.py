@@ -116,12 +116,16 @@ def prune(path: Path, share: float, feeds: Sequence[Feed]) -> int:
 def quantise(path: Path, feeds: Sequence[Feed]) -> None:
     """Put weights (per channel) and activations of a graph into 8 bits.
 
+    Both are unsigned: x86 processors without VNNI add pairs of signed by unsigned products in 16
+    bits, which saturate, so that the same graph would say something else on another machine.
+
     Args:
         path: The graph; it is written anew.
         feeds: Training images, that set the ranges of the activations.
 
     Reference:
-        Jacob et al. 2018, section 3; onnxruntime's static quantisation, QDQ.
+        Jacob et al. 2018, section 3; onnxruntime's static quantisation, QDQ, and what its manual
+        says of saturation ("When to use reduce_range and per-channel quantization").
     """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType
     from onnxruntime.quantization import quantize_static as quantised
@@ -143,7 +147,7 @@ def quantise(path: Path, feeds: Sequence[Feed]) -> None:
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
+            weight_type=QuantType.QUInt8,
         )
         logging.disable(logging.NOTSET)
         made.replace(path)

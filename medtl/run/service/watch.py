@@ -14,7 +14,7 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -347,7 +347,7 @@ class Watch:
         def page() -> Answer:
             lines = "".join(
                 f"<tr><th scope='row'>{html.escape(name.replace('_', ' '))}</th>"
-                f"<td>{html.escape(str(value))}</td></tr>"
+                f"<td>{html.escape(_in_words(value))}</td></tr>"
                 for name, value in self.health().items()
             )
             title = "medtl watch"
@@ -359,6 +359,19 @@ class Watch:
             )
 
         return Pages({"/": page, "/health": lambda: Answer.of(self.health())}, {})
+
+
+def _in_words(value: Any) -> str:
+    """A part of the health for people: counts, reasons, or a number.
+
+    >>> _in_words({"done": 2, "set aside": 1}), _in_words([]), _in_words(None)
+    ('2 done, 1 set aside', 'none', 'none')
+    """
+    if isinstance(value, Mapping):
+        value = [", ".join(f"{count} {what}" for what, count in value.items())]
+    if isinstance(value, list):
+        value = " ".join(value)
+    return "none" if value in (None, "") else str(value)
 
 
 def _instances(objects: int) -> str:
