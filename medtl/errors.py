@@ -55,11 +55,12 @@ class MedtlError(Exception):
         text = f"{self.where}: {self.found}" if self.where else self.found
         if self.expected:
             text += f"; expected {self.expected}"
-        text = text.rstrip(".") + "."
-        if not self.fix:
-            return text
-        fix = self.fix.rstrip(".")
-        return f"{text} {fix}" if fix.endswith("?") else f"{text} {fix}."
+        return f"{_ended(text)} {_ended(self.fix)}".rstrip()
+
+
+def _ended(text: str) -> str:
+    """A sentence with its full stop, unless a question mark or an ellipsis ends it."""
+    return text if not text or text.endswith(("?", "...")) else text.rstrip(".") + "."
 
 
 @contextmanager

@@ -23,6 +23,14 @@ def test_the_outer_place_stands_before_the_inner_one(inner: str) -> None:
     assert caught.value.where == f"chest.csv, {inner}"
 
 
+def test_an_ellipsis_or_a_question_mark_ends_a_sentence_as_it_is() -> None:
+    """It was cut to "bns1.bias, ." where a list of names was the last word."""
+    fault = MedtlError("2 keys", expected="names as in bns1.weight, bns1.bias, ...", fix="Look.")
+    assert str(fault) == "2 keys; expected names as in bns1.weight, bns1.bias, ... Look."
+    assert str(MedtlError("3 found...", fix="Did you mean a?")) == "3 found... Did you mean a?"
+    assert str(MedtlError("found 3.")) == "found 3."
+
+
 def test_a_place_is_not_said_twice() -> None:
     with pytest.raises(MedtlError) as caught, located("chest.csv"), located("chest.csv"):
         raise MedtlError("no rows", where="chest.csv, row 1")

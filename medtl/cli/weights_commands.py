@@ -20,7 +20,6 @@ def _file(path: Path) -> Path | None:
 
 
 WeightsFile = Annotated[Path, typer.Argument(metavar="FILE", callback=_file)]
-CardName = Annotated[str, typer.Option("--card", help="its weights card: medtl weights list")]
 
 
 @weights_app.command("list")
@@ -41,8 +40,18 @@ def weights_show(name: Annotated[str, typer.Argument(metavar="CARD")]) -> None:
 
 
 @weights_app.command("check")
-def weights_check(path: WeightsFile, card: CardName) -> None:
+def weights_check(
+    path: WeightsFile,
+    card: Annotated[
+        str | None, typer.Option("--card", help="its weights card; without it, say which fit")
+    ] = None,
+) -> None:
     """Load a file by its card: every tensor's fate, and the known output where there is one."""
+    if card is None:
+        from medtl.networks.pretrained.matching import fitting_cards
+
+        print(fitting_cards(path))
+        return
     from medtl.networks.pretrained.reference import check_weights
 
     print(check_weights(path, card))

@@ -62,15 +62,6 @@ class Classifier(nn.Module):
         pooled: Tensor = self.backbone(x_BCHW)
         return pooled
 
-    def feature_map(self, x_BCHW: Tensor) -> Tensor:
-        """Return the last features before pooling: `(B, F', h, w)` for a convolutional network."""
-        unpooled: Tensor = self.backbone.forward_features(x_BCHW)
-        return unpooled
-
-    def classify_map(self, map_BFhw: Tensor, extra_BE: Tensor | None = None) -> Tensor:
-        """Return the logits `(B, K)` that belong to a `feature_map`."""
-        return self.classify(self.backbone.forward_head(map_BFhw), extra_BE)
-
     def classify(self, features_BF: Tensor, extra_BE: Tensor | None = None) -> Tensor:
         """Return the logits `(B, K)` that belong to pooled features."""
         if extra_BE is not None:

@@ -152,9 +152,9 @@ def _inputs(model: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
 
 def _last_map(model: nn.Module, x: Tensor) -> Tensor:
     """The last map that has a place in the image: features before pooling, or logits of pixels."""
-    for name in ("feature_map", "forward_features"):
-        if hasattr(model, name):
-            return getattr(model, name)(x)  # type: ignore[no-any-return]
+    backbone: Any = getattr(model, "backbone", model)
+    if hasattr(backbone, "forward_features"):
+        return backbone.forward_features(x)  # type: ignore[no-any-return]
     return getattr(model, "network", model)(x)  # type: ignore[no-any-return]
 
 

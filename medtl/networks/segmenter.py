@@ -283,11 +283,18 @@ def _load_volume(network: nn.Module, weights: WeightsSource) -> WeightsReport:
         )
     if own := _own_checkpoint(weights):
         return _load_own(network, weights, own, VOLUME_CONTRACT)
-    is_encoder = hasattr(network, "encoder")
-    part = network.get_submodule("encoder") if is_encoder else network
-    *_, head = layer_groups(network)
-    free = () if is_encoder or weights.known is None else (*head.parameters, *head.buffers)
+    part, free = pretrained_part(network, weights)
     return fill(part, weights, partial(WeightsReport, contract=VOLUME_CONTRACT), free)
+
+
+def pretrained_part(
+    network: nn.Module, weights: WeightsSource
+) -> tuple[nn.Module, tuple[str, ...]]:
+    """Return the part of a 3D network that published weights fill, and what they need not have."""
+    if hasattr(network, "encoder"):
+        return network.get_submodule("encoder"), ()
+    *_, head = layer_groups(network)
+    return network, () if weights.known is None else (*head.parameters, *head.buffers)
 
 
 def _unet(_: str, outputs: int, width: int, *__: str) -> nn.Module:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
@@ -105,7 +105,7 @@ class WeightsReport:
     def rows(self) -> tuple[tuple[str, int, str], ...]:
         """(what, how many, the first names) for a table."""
         listed = {"missing": self.missing, "skipped": self.skipped, "unused": self.unused}
-        counted = tuple((what, len(names), _some(names)) for what, names in listed.items())
+        counted = tuple((what, len(names), some(names)) for what, names in listed.items())
         return (("loaded", len(self.loaded), ""), *counted)
 
     def __str__(self) -> str:
@@ -216,7 +216,7 @@ def fill(
     origin = about(title, "" if card is None else card.licence, sha256=sha256)
     origin = replace(origin, notes=(*origin.notes, *said))
     network = part.state_dict()
-    fits = len(_fitting(_unprefixed(given, network)[0], network)) == len(network)
+    fits = len(fitting(_unprefixed(given, network)[0], network)) == len(network)
     if card is None and source.card != NO_CARD:
         _refuse_without_card(given, origin.contract, fits=fits, where=path.name)
     if card is not None and not fits:
@@ -308,56 +308,83 @@ def load_tensors(
             missing, less than `SMALLEST_SHARE` of them fit, or one is not finite.
     """
     network = model.state_dict()
-    found, prefix = _unprefixed(tensors, network)
-    notes = [f"prefix '{prefix}' taken off"] if prefix else []
+    found, notes = in_names_of(model, tensors)
     notes += _adapt_channels(model, found)
-    fitting = _fitting(found, network)
-    if len(fitting) < len(network):
-        given = _as_timm_reads(model, found)
-        if len(better := _fitting(given, network)) > len(fitting):
-            found, fitting = given, better
-            notes.append("renamed and resampled as timm does for this network")
-    if len(fitting) < SMALLEST_SHARE * len(network):
+    filled = fitting(found, network)
+    if len(filled) < SMALLEST_SHARE * len(network):
         raise WeightsError(
-            f"only {len(fitting)} of the network's {len(network)} tensors fit; the other keys are "
-            f"missing in the file or differ in shape; it has {_some(found, 3)}",
-            expected=f"names and shapes as in {_some(network, 3)}",
+            f"only {len(filled)} of the network's {len(network)} tensors fit; the other keys are "
+            f"missing in the file or differ in shape; it has {some(found, 3)}",
+            expected=f"names and shapes as in {some(network, 3)}",
             where=origin.source,
             fix="Name the backbone that these weights belong to",
         )
-    broken = [n for n, t in fitting.items() if not torch.isfinite(t).all()]
+    broken = [n for n, t in filled.items() if not torch.isfinite(t).all()]
     if broken:  # training would fail only much later
         raise WeightsError(
-            f"{len(broken)} tensors hold values that are not finite ({_some(broken, 3)})",
+            f"{len(broken)} tensors hold values that are not finite ({some(broken, 3)})",
             where=origin.source,
             fix="Use a checkpoint from before the training diverged",
         )
-    # A batch-norm counter steers nothing here, and older files do not have it.
-    missing = [n for n in network if n not in found and not n.endswith("_tracked")]
-    skipped = {
-        n: f"{n}: {tuple(t.shape)}, network {tuple(network[n].shape)}"
-        for n, t in found.items()
-        if n in network and n not in fitting
-    }
+    missing, skipped = lost_and_misfit(found, network)
     lost = [n for n in (*missing, *skipped) if not any(fnmatch(n, p) for p in allow_missing)]
     if lost:
         raise WeightsError(
             f"{len(lost)} of the network's {len(network)} tensors are not in the file, or not in "
-            f"their shape: {_some([skipped.get(name, name) for name in lost])}",
+            f"their shape: {some([skipped.get(name, name) for name in lost])}",
             expected="every tensor of the backbone; what is not there would stay random",
             where=origin.source,
             fix="Name the backbone that these weights belong to, or state "
-            f"model.weights.allow_missing: [{_some(lost)}]",
+            f"model.weights.allow_missing: [{some(lost)}]",
         )
-    model.load_state_dict(fitting, strict=False)
+    model.load_state_dict(filled, strict=False)
     return replace(
         origin,
-        loaded=tuple(n for n in network if n in fitting),
+        loaded=tuple(n for n in network if n in filled),
         missing=tuple(missing),
         skipped=tuple(skipped.values()),
         unused=tuple(n for n in found if n not in network),
         notes=(*origin.notes, *notes),
     )
+
+
+def in_names_of(
+    model: nn.Module, tensors: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Return tensors without a shared prefix and as timm reads them, and what was done, in words.
+
+    Args:
+        model: The network.
+        tensors: Name -> tensor; what they hold plays no part.
+    """
+    network = model.state_dict()
+    found, prefix = _unprefixed(tensors, network)
+    notes = [f"prefix '{prefix}' taken off"] if prefix else []
+    if (fits := len(fitting(found, network))) < len(network):
+        given = _as_timm_reads(model, found)
+        if len(fitting(given, network)) > fits:
+            found = given
+            notes.append("renamed and resampled as timm does for this network")
+    return found, notes
+
+
+def fitting(found: Mapping[str, Tensor], network: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors that have a place of their name and shape in a network."""
+    return {n: t for n, t in found.items() if n in network and t.shape == network[n].shape}
+
+
+def lost_and_misfit(
+    found: Mapping[str, Tensor], network: Mapping[str, Tensor]
+) -> tuple[list[str], dict[str, str]]:
+    """Return the network's names that were not found, and those of another shape with both."""
+    # A batch-norm counter steers nothing here, and older files do not have it.
+    missing = [n for n in network if n not in found and not n.endswith("_tracked")]
+    misfit = {
+        n: f"{n}: {tuple(t.shape)}, network {tuple(network[n].shape)}"
+        for n, t in found.items()
+        if n in network and t.shape != network[n].shape
+    }
+    return missing, misfit
 
 
 def _create(
@@ -445,11 +472,6 @@ def _fault_of(model: nn.Module, channels: int, image_size: tuple[int, ...]) -> s
     return ""
 
 
-def _fitting(found: Mapping[str, Tensor], network: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors that have a place of their name and shape."""
-    return {n: t for n, t in found.items() if n in network and t.shape == network[n].shape}
-
-
 def _as_timm_reads(model: nn.Module, found: dict[str, Tensor]) -> dict[str, Tensor]:
     """Old names and sizes of position embeddings put right by timm's own filter, where it has one.
 
@@ -526,7 +548,7 @@ def _adapt_channels(model: Any, found: dict[str, Tensor]) -> list[str]:
     return [f"first convolution adapted from {had} to {has} channels"]
 
 
-def _some(names: Mapping[str, Tensor] | tuple[str, ...] | list[str], most: int = 4) -> str:
-    """The first names of many."""
+def some(names: Iterable[str], most: int = 4) -> str:
+    """Return the first names of many, for a sentence."""
     listed = list(names)
     return ", ".join(listed[:most]) + (", ..." if len(listed) > most else "")

@@ -42,19 +42,4 @@ class Committee(nn.Module):
     def forward(self, x: Tensor, extra: Tensor | None = None) -> Tensor:
         """Return the mean of the members' outputs for images `(B, C, *S)` and numbers `(B, E)`."""
         given = (x,) if extra is None else (x, extra)
-        return _mean([member(*given) for member in self.members])
-
-    def feature_map(self, x: Tensor) -> Tensor:
-        """Return the last features of all members before pooling, `(B, members * F', h, w)`."""
-        return torch.cat([member.feature_map(x) for member in self.members], dim=1)
-
-    def classify_map(self, features: Tensor, extra: Tensor | None = None) -> Tensor:
-        """Return the outputs `(B, K)` that belong to a `feature_map` of all members."""
-        parts = features.chunk(len(self.members), dim=1)
-        pairs = zip(self.members, parts, strict=True)
-        return _mean([member.classify_map(part, extra) for member, part in pairs])
-
-
-def _mean(outputs: Sequence[Tensor]) -> Tensor:
-    """The mean over the members."""
-    return torch.stack(list(outputs)).mean(dim=0)
+        return torch.stack([member(*given) for member in self.members]).mean(dim=0)

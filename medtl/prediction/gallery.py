@@ -102,7 +102,7 @@ def write_gallery(
     entries: Sequence[Entry | Reading],
     *,
     unit_of: Callable[[str], NDArray[np.float32]],
-    heat_of: Callable[[str, str], NDArray[np.float32]],
+    heat_of: Callable[[str, str], NDArray[np.float32] | None],
 ) -> None:
     """Write one picture and one overlay per entry, and `gallery.json`.
 
@@ -111,15 +111,19 @@ def write_gallery(
         entries: What `choose_cases` returned.
         unit_of: Case id -> `(C, H, W)` in [0, 1].
         heat_of: (case id, label) -> Grad-CAM `(h, w)` in [0, 1], resized to the picture here; all 0
-            where nothing raised the score, which is then said in place of an overlay.
+            where nothing raised the score, which is then said in place of an overlay; None where
+            the network has no map.
     """
 
     def drawn() -> Iterator[Drawn]:
         for entry in entries:
             picture = grey_to_rgb(unit_of(entry.case_id))
             heat = heat_of(entry.case_id, entry.label)
-            said = {**asdict(entry), "nothing_raised_the_score": not heat.any()}
-            yield said, picture, overlay(picture, heat) if heat.any() else None
+            said = {
+                **asdict(entry),
+                "nothing_raised_the_score": heat is not None and not heat.any(),
+            }
+            yield said, picture, overlay(picture, heat)
 
     write_pictures(folder, drawn(), ending="cam")
 
@@ -177,12 +181,18 @@ def grey_to_rgb(unit: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.ascontiguousarray(np.moveaxis(channels, 0, -1))
 
 
-def overlay(picture: NDArray[np.float32], heat: NDArray[np.float32]) -> NDArray[np.float32]:
+def overlay(
+    picture: NDArray[np.float32], heat: NDArray[np.float32] | None
+) -> NDArray[np.float32] | None:
     """Lay the heat map over the picture: transparent where 0, orange to yellow where 1.
 
     The scale at the right edge runs from 0 below to 1, the strongest place of this picture, above.
+    None where there is no heat to lay.
     """
     import cv2
+
+    if heat is None or not heat.any():
+        return None
 
     height, width = picture.shape[:2]
     heat = np.clip(cv2.resize(heat, (width, height), interpolation=cv2.INTER_LINEAR), 0, 1)

@@ -68,7 +68,7 @@ class TableSink:
         ]
         drawn = 0
 
-        def heat_of(case_id: str, label: str) -> NDArray[np.float32]:
+        def heat_of(case_id: str, label: str) -> NDArray[np.float32] | None:
             nonlocal drawn
             drawn += 1
             progress("Drawing cases", drawn, len(entries))
@@ -86,7 +86,7 @@ class TableSink:
 
 def heat_map(
     trained: TrainedModel[Classifier, Task], unit: NDArray[np.float32], case: Case, label: str
-) -> NDArray[np.float32]:
+) -> NDArray[np.float32] | None:
     """Return where features raise the score of a label; see `medtl.prediction.gradcam.grad_cam`.
 
     Args:

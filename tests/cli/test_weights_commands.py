@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
 import timm
 import torch
+from torch import Tensor
 from typer.testing import CliRunner
 
 from medtl.cli.main import app
-from medtl.networks.pretrained.cards import all_cards
+from medtl.errors import WeightsError
+from medtl.networks.pretrained import matching
+from medtl.networks.pretrained.cards import all_cards, find_card
+from tests.networks.originals import HandViT, MedicalResNet18, hugging_face_names
 
 
 def said(*words: object) -> str:
@@ -45,3 +53,61 @@ def test_a_file_is_checked_and_converted(tmp_path):
     assert f"{len(state)} tensors" in text
     text = said("weights", "check", out, "--card", "moco-cxr-resnet18")
     assert "missing     0" in text
+
+
+def named_alone(tensors: Mapping[str, Tensor], path: Path) -> Path:
+    """A file of names and shapes whose values are all 0 and take no room."""
+    torch.save({n: torch.zeros(()).expand(t.shape) for n, t in tensors.items()}, path)
+    return path
+
+
+def test_a_file_without_its_card_is_told_which_card_fits(tmp_path):
+    with torch.device("meta"):
+        net = timm.create_model("resnet18", num_classes=1000)
+    path = named_alone(net.state_dict(), tmp_path / "resnet.pth")
+    text = said("weights", "check", path)
+    assert "fits torchvision-resnet18: ResNet-18" in text
+    assert "of no use to it: fc.weight, fc.bias" in text
+    assert f"medtl weights check {path} --card torchvision-resnet18" in text
+    assert text.count("fits ") == 1, "one channel (xrv) and MoCo's names are others"
+
+
+def test_cards_of_the_same_names_are_all_named_and_none_is_chosen(tmp_path):
+    with torch.device("meta"):
+        names = hugging_face_names(HandViT(768, 12, 14, 37, scaled=True))
+    text = said("weights", "check", named_alone(names, tmp_path / "model.bin"))
+    assert "fits dinov2-hf-vitb14" in text
+    assert "fits rad-dino" in text
+    assert "where the file is from says which" in text
+    assert text.count("--card ") == 2
+
+
+def test_a_volume_network_is_matched_with_cards_of_volumes(tmp_path):
+    with torch.device("meta"):
+        tensors = MedicalResNet18(dilated=False).state_dict()
+    text = said("weights", "check", named_alone(tensors, tmp_path / "r18.pth"))
+    assert "fits medicalnet-resnet18" in text
+    assert text.count("fits ") == 1
+
+
+def test_a_file_that_fits_no_card_is_told_the_closest_and_why(tmp_path, monkeypatch):
+    known = {n: find_card(n) for n in ("moco-cxr-resnet18", "torchvision-densenet121")}
+    monkeypatch.setattr(matching, "all_cards", lambda: known)
+    with torch.device("meta"):
+        state = timm.create_model("resnet18", num_classes=0).state_dict()
+    del state["bn1.weight"]
+    state["conv1.weight"] = torch.zeros(32, 3, 7, 7, device="meta")
+    path = named_alone({f"encoder_q.{n}": t for n, t in state.items()}, tmp_path / "w.pt")
+    with pytest.raises(WeightsError) as caught:
+        matching.fitting_cards(path)
+    text = str(caught.value)
+    assert "the closest is moco-cxr-resnet18, of whose network it fills 98 of 100" in text
+    assert "conv1.weight: (32, 3, 7, 7), network (64, 3, 7, 7)" in text
+    assert "bn1.weight" in text
+
+
+def test_a_file_of_another_number_of_layers_fits_no_card_that_counts_them(tmp_path):
+    """Lite cards give names by order: another order is no fit, and no traceback."""
+    fit = matching.card_fit(find_card("efficientnet-lite0"), {"a.weight": torch.zeros(2)})
+    assert fit.share == 0
+    assert "do not stand in the order" in fit.lost[0]

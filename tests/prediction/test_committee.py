@@ -33,11 +33,6 @@ def test_equal_members_are_the_member():
     assert torch.equal(Committee([one, one])(IMAGES), one(IMAGES))
 
 
-def test_the_map_of_all_members_gives_their_outputs():
-    both = Committee([network(0), network(1)])
-    torch.testing.assert_close(both.classify_map(both.feature_map(IMAGES)), both(IMAGES))
-
-
 def test_grad_cam_sees_every_member():
     """A member whose head is 0 adds no heat; equal members give the heat of one."""
     one, silent = network(0), network(1)

@@ -40,9 +40,10 @@ def state(model: nn.Module) -> dict[str, Tensor]:
     return {n: t.clone() for n, t in model.state_dict().items()}
 
 
-def real_network(name: str) -> Classifier:
+def real_network(name: str, *size: int) -> Classifier:
     torch.manual_seed(0)
-    return build_classifier(name, outputs=2, weights=WeightsSource("none"))[0]
+    none = WeightsSource("none")
+    return build_classifier(name, outputs=2, weights=none, image=(3, *size))[0]
 
 
 def test_the_map_is_that_of_the_equations():
@@ -89,12 +90,47 @@ def test_it_works_inside_no_grad_and_agrees_with_the_thawed_network():
         np.testing.assert_array_equal(grad_cam(model, x, logit(0)), thawed)
 
 
-def test_the_logit_is_the_networks_own():
-    """The gradient is taken through the same path as a prediction."""
-    model = real_network("convnext_atto").eval()
-    x = torch.randn(1, 3, 64, 64)
-    with torch.no_grad():
-        torch.testing.assert_close(model.classify_map(model.feature_map(x)), model(x))
+def heat_by_hand(model: Classifier, x: Tensor, layer: str, grid: tuple[int, int]) -> np.ndarray:
+    """From the activation and the gradient that torch itself keeps of a layer's tokens."""
+    seen: list[Tensor] = []
+
+    def keep(_module: nn.Module, _given: object, out: Tensor) -> None:
+        out.retain_grad()
+        seen.append(out)
+
+    handle = model.backbone.get_submodule(layer).register_forward_hook(keep)
+    model.eval()(x)[0, 1].backward()
+    handle.remove()
+    model.zero_grad(set_to_none=True)
+    flat = [t.flatten(1, -2)[:, -grid[0] * grid[1] :] for t in (seen[0], seen[0].grad)]
+    heat = (flat[1].mean(1, keepdim=True) * flat[0]).sum(2).relu().reshape(grid)
+    return (heat / heat.max().clip(1e-30)).detach().numpy()
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "size", "grid"),
+    [
+        ("test_vit", "blocks.5.norm1", (96, 64), (6, 4)),
+        ("eva02_tiny_patch14_224", "norm", (84, 56), (6, 4)),
+        ("swin_tiny_patch4_window7_224", "norm", (96, 64), (3, 2)),
+    ],
+)
+def test_a_transformer_has_a_map_of_its_tokens(name, layer, size, grid):
+    """Of a class token alone what the last attention is given, else the tokens that are pooled."""
+    model = real_network(name, *size)
+    x = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(2))
+    heat = grad_cam(model, x, logit(1))
+    assert heat.shape == grid
+    assert heat.max() == 1
+    np.testing.assert_allclose(heat, heat_by_hand(model, x, layer, grid), atol=1e-5)
+    assert all(p.grad is None for p in model.parameters())
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_the_last_tokens_of_a_class_token_network_would_show_nothing():
+    """Negative control: no gradient reaches them, so the map is taken a block earlier."""
+    model = real_network("test_vit", 64, 64)
+    assert not heat_by_hand(model, torch.randn(1, 3, 64, 64), "norm", (4, 4)).any()
 
 
 def daisy_detector() -> Classifier:
@@ -142,10 +178,14 @@ def test_a_network_with_random_weights_gives_another_map():
     assert np.abs(grad_cam(model, x, logit(0)) - trained).mean() > 0.2
 
 
-def test_two_images_or_a_backbone_without_a_map_are_refused():
+def test_two_images_are_refused():
     model = Classifier(TwoFilters(), linear_head([1.0, 0.0]))
     with pytest.raises(ValueError, match=r"takes one image .*not \(2, 1, 3, 3\)"):
         grad_cam(model, torch.zeros(2, 1, 3, 3), logit(0))
-    tokens = real_network("vit_tiny_patch16_224")
-    with pytest.raises(ValueError, match=r"needs a map .*not \(1, 197, 192\)"):
-        grad_cam(tokens, torch.zeros(1, 3, 224, 224), logit(0))
+
+
+def test_a_network_whose_features_have_no_place_gives_no_map():
+    """Two branches; attention of a class token in blocks of their own; places of another shape."""
+    for name, size in (("crossvit_tiny_240", (240, 240)), ("cait_xxs24_224", (64, 64))):
+        model = real_network(name, *size)
+        assert grad_cam(model, torch.zeros(1, 3, *size), logit(0)) is None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import io
 import math
 import threading
@@ -106,11 +105,8 @@ class Desk:
         if not self.explains:
             return ""
         model: Any = self.model
-        with contextlib.suppress(ValueError):  # a network without a map of features
-            heat = heat_map(model, unit, Case("film", "film", film), label)
-            if heat.any():
-                return _png(overlay(picture, heat))
-        return ""
+        laid = overlay(picture, heat_map(model, unit, Case("film", "film", film), label))
+        return "" if laid is None else _png(laid)
 
 
 def serve(

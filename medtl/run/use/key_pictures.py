@@ -69,8 +69,7 @@ def _heat_maps(
             picture = grey_to_rgb(source_picture(reader, case))
             for label in _called(table[table["case_id"] == case_id]):
                 heat = heat_map(trained, store.unit(row), case, label)
-                laid = overlay(picture, heat) if heat.any() else None
-                yield {"case_id": case_id, "label": label}, picture, laid
+                yield {"case_id": case_id, "label": label}, picture, overlay(picture, heat)
 
 
 def _called(rows: pd.DataFrame) -> list[str]:
