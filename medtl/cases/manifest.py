@@ -461,7 +461,7 @@ class _CaseBuilder:
             self.renamed.add(given)
         if self.has_split and not split:
             near = nearest(given, SPLIT_NAMES)
-            hint = f"Did you mean '{near}'" if near else f"Write {', '.join(SPLITS)}"
+            hint = f"Did you mean '{near}'?" if near else f"Write {', '.join(SPLITS)}"
             hint = hint if given else "Fill all cells of the column, or none"
             found = "unknown split" if given else "no split, though others have"
             self._fault(line, found, hint)
@@ -575,7 +575,7 @@ def _column_faults(table: Table, wanted: Columns, folder: Path) -> Iterator[Mani
         if name not in columns:
             near = paths if name == "image" and paths else nearest(name, columns)
             listed = ", ".join(column[:40] for column in columns[:30])
-            fix = f"Did you mean '{near}'" if near else "Add the column or name another"
+            fix = f"Did you mean '{near}'?" if near else "Add the column or name another"
             if near and name == "image":
                 fix += f"? Rename it, or state data.columns: {{image: {near}}}"
             yield ManifestError(f"no column '{name}'", expected=f"one of: {listed}", fix=fix)

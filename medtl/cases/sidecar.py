@@ -57,7 +57,7 @@ def _fault(key: str, value: Any, columns: Sequence[str], where: str) -> Manifest
     if key not in SIDECAR_KEYS:
         near = nearest(key, SIDECAR_KEYS)
         found, expected = f"unknown key '{key}'", ", ".join(SIDECAR_KEYS)
-        fix = f"Did you mean '{near}'" if near else "If the file is a recipe, rename it"
+        fix = f"Did you mean '{near}'?" if near else "If the file is a recipe, rename it"
     elif key in _TEXTS:
         if not isinstance(value, str):
             found, fix = f"'{key}' is not a text", "Put it in quotes"
@@ -66,5 +66,5 @@ def _fault(key: str, value: Any, columns: Sequence[str], where: str) -> Manifest
     elif key != "labels" and (others := [name for name in value if name not in columns]):
         near = nearest(others[0], columns)
         found = f"'{key}' names '{others[0]}', which is no column"
-        fix = f"Did you mean '{near}'" if near else "Delete the entry"
+        fix = f"Did you mean '{near}'?" if near else "Delete the entry"
     return ManifestError(found, expected=expected, where=where, fix=fix) if found else None

@@ -150,7 +150,7 @@ def _joined(
                 f"no column '{name}'" if name else f"{option} is not stated",
                 expected=f"one of: {', '.join(table.columns)}",
                 where=sheet.name,
-                fix=f"Did you mean {option} '{near}'" if near else f"Name it with {option}",
+                fix=f"Did you mean {option} '{near}'?" if near else f"Name it with {option}",
             )
     assert answers.key is not None
     assert answers.target is not None

@@ -78,7 +78,7 @@ def import_layout(
             "no such layout",
             expected=f"{', '.join(_READERS)} or a YAML file, or one of {', '.join(names())}",
             where=Path(layout).name,
-            fix=f"Did you mean '{near}'" if near else "`medtl manifest layouts` lists them",
+            fix=f"Did you mean '{near}'?" if near else "`medtl manifest layouts` lists them",
         )
     with located(Path(layout).name):
         found = _described(folder, spec or {"layout": name}, fold, takes)

@@ -121,7 +121,7 @@ def cell_of(name: str, rule: Any, rows: Sequence[ReleasedRow], odd: Oddities) ->
     if isinstance(rule, dict) and not {*rule} <= {*RULE_KEYS}:
         odd_key = next(key for key in rule if key not in RULE_KEYS)
         near = nearest(odd_key, RULE_KEYS)
-        fix = f"Did you mean '{near}'" if near else "Delete it"
+        fix = f"Did you mean '{near}'?" if near else "Delete it"
         raise ManifestError(f"unknown key '{odd_key}' of a column", where=name, fix=fix)
     cells = [_cell(rule, row, odd) for row in rows]
     way = rule.get("several", "same") if isinstance(rule, dict) else "same"

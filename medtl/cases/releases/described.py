@@ -59,7 +59,7 @@ def check_keys(given: Iterable[str], known: Sequence[str], what: str = "") -> No
         raise ManifestError(
             f"unknown key '{odd[0]}'{what}",
             expected=", ".join(known),
-            fix=f"Did you mean '{near}'" if near else "Delete it",
+            fix=f"Did you mean '{near}'?" if near else "Delete it",
         )
 
 

@@ -54,6 +54,6 @@ def about(name: str) -> dict[str, str]:
             "no such data set",
             expected=f"one of {', '.join(names())}",
             where=name,
-            fix=f"Did you mean '{near}'" if near else "",
+            fix=f"Did you mean '{near}'?" if near else "",
         )
     return {"title": spec["title"], **{key: spec["about"][key] for key in ABOUT_KEYS}}
