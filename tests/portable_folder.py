@@ -16,7 +16,7 @@ SIDE = 16
 THRESHOLD = 0.5
 
 
-def write_folder(folder: Path, **changed: Any) -> Path:
+def write_folder(folder: Path, grid: tuple[int, int] = (SIDE, SIDE), **changed: Any) -> Path:
     """Write the folder: a bright image scores high, and 0.5 is the frozen threshold."""
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
@@ -32,7 +32,7 @@ def write_folder(folder: Path, **changed: Any) -> Path:
             helper.make_node("Sigmoid", ["column"], [SCORES]),
         ],
         "mean",
-        [tensor(IMAGE, TensorProto.FLOAT, ["batch", 3, SIDE, SIDE])],
+        [tensor(IMAGE, TensorProto.FLOAT, ["batch", 3, *grid])],
         [tensor(SCORES, TensorProto.FLOAT, ["batch", 1])],
         [
             helper.make_tensor("axes", TensorProto.INT64, [3], [1, 2, 3]),
@@ -42,7 +42,7 @@ def write_folder(folder: Path, **changed: Any) -> Path:
     )
     opset = [helper.make_opsetid("", 18)]
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), folder / GRAPH)
-    preprocessor = Preprocessor(size=SIDE, scale="window", window=(127.5, 255.0))
+    preprocessor = Preprocessor(size=grid, scale="window", window=(127.5, 255.0))
     contract = {
         "format": FORMAT,
         "onnxruntime": "1.20",

@@ -17,6 +17,9 @@ from medtl.recipe.schema import parse_recipe
 from medtl.run.chain import run_study
 from medtl.run.check import read_recipe
 from medtl.run.folder import Run
+from medtl.run.service.serve import Desk
+from medtl.run.service.watch import Folder, Watch
+from medtl.run.use.key_pictures import draw_key_pictures
 
 RECIPE = """
 study: {question: Is there an effusion?}
@@ -82,8 +85,13 @@ def test_a_head_on_features_is_what_it_says(study):
     assert run.evaluation.measure("auroc").value > 0.9
     assert run.report_path.is_file()
 
-    with pytest.raises(RunError, match=r"trained on 12 features made elsewhere"):
-        run.trained.reader.require_images()
+    for refused in (
+        lambda: Desk(run),
+        lambda: Watch(run, Folder(folder), folder / "out"),
+        lambda: draw_key_pictures(run.trained, folder, folder, folder, own=run.files.manifest),
+    ):
+        with pytest.raises(RunError, match=r"trained on 12 features made elsewhere"):
+            refused()
     again = Run(folder / "run").predict(folder / "study.csv").frame.set_index("patient_id")
     theirs = table.set_index("patient_id")["y_score"]
     np.testing.assert_allclose(again.loc[theirs.index, "y_score"], theirs, rtol=0, atol=1e-6)

@@ -82,6 +82,23 @@ def test_a_film_gets_score_threshold_decision_and_likeness(port: int, tmp_path: 
     assert json.loads(body)["rows"][0]["decision"] == 0.0
 
 
+def test_a_model_of_oblong_images_shows_a_film_as_it_sees_it(tmp_path: Path) -> None:
+    """A film twice as wide as high on the grid that was stated, neither stretched nor padded."""
+    folder = write_folder(tmp_path / "edge", (16, 32))
+    wide = np.tile(np.linspace(100, 250, 64, dtype=np.uint8), (32, 1))
+    body = io.BytesIO()
+    Image.fromarray(wide).save(body, "PNG")
+    with started(serve(Run(folder), host="127.0.0.1", port=0)) as server:
+        status, _, answer = ask(server.server_address[1], "/look", body.getvalue(), X_Medtl="1")
+        server.shutdown()
+    found = json.loads(answer)
+    assert status == 200, found
+    assert found["rows"][0]["decision"] == 1.0
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(found["picture"].split(",")[1]))))
+    assert picture.shape[:2] == (16, 32)
+    np.testing.assert_allclose(picture[:, :, 0].mean(axis=0), wide[0].reshape(32, 2).mean(1), atol=2)
+
+
 def test_what_is_no_film_is_said(port: int) -> None:
     status, _, body = ask(port, "/look", b"no film", X_Medtl="1")
     assert status == 422

@@ -55,6 +55,15 @@ def records(watched: Watch) -> dict[str, dict[str, Any]]:
     return {one["study"]: one for one in found}
 
 
+def test_studies_are_seen_on_an_oblong_grid(tmp_path: Path) -> None:
+    study(tmp_path / "in", 1)
+    run = Run(write_folder(tmp_path / "edge", (16, 32)))
+    watched = Watch(run, Folder(tmp_path / "in"), tmp_path / "out")
+    assert watched.round() == 1
+    (found,) = records(watched).values()
+    assert (found["outcome"], found["images"]) == ("done", 2), found
+
+
 def test_each_study_gets_one_result(watched: Watch) -> None:
     assert watched.round() == 2
     found = records(watched)

@@ -49,7 +49,8 @@ class Desk:
         keep: Folder for the results, one file a film, named by its content; None keeps nothing.
 
     Raises:
-        RunError: When the run predicts masks, which a page of scores cannot show.
+        RunError: When the run predicts masks, which a page of scores cannot show, or takes
+            features in place of films.
     """
 
     def __init__(self, run: Run, keep: Path | None = None) -> None:
@@ -60,6 +61,7 @@ class Desk:
                 "the run predicts masks, which the page does not show",
                 fix="Use medtl predict, or medtl watch",
             )
+        self.model.reader.require_images()
         self.explains, self.run, self.keep = explains, run, keep
         self.cuts, self.mended = run.thresholds, run.recalibrations
         self.lock = threading.Lock()

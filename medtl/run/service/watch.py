@@ -184,6 +184,7 @@ class Watch:
             )  # fmt: skip
         self.out.mkdir(parents=True, exist_ok=True)
         self.model = model_of(self.run.files, lambda: self.run.trained)
+        self.model.reader.require_images()
 
     @contextmanager
     def alone(self) -> Iterator[None]:

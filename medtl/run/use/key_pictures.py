@@ -35,7 +35,11 @@ def draw_key_pictures(
         table: The predictions.
         folder: Made when missing.
         own: The run's `manifest.csv`.
+
+    Raises:
+        RunError: When the run takes features in place of images.
     """
+    trained.reader.require_images()
     manifest, _ = find_cases(own, data, trained)
     reader = replace(trained.reader, root=manifest.root)
     if trained.task.encode is None:
