@@ -96,7 +96,9 @@ def test_a_model_of_oblong_images_shows_a_film_as_it_sees_it(tmp_path: Path) -> 
     assert found["rows"][0]["decision"] == 1.0
     picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(found["picture"].split(",")[1]))))
     assert picture.shape[:2] == (16, 32)
-    np.testing.assert_allclose(picture[:, :, 0].mean(axis=0), wide[0].reshape(32, 2).mean(1), atol=2)
+    np.testing.assert_allclose(
+        picture[:, :, 0].mean(axis=0), wide[0].reshape(32, 2).mean(1), atol=2
+    )
 
 
 def test_what_is_no_film_is_said(port: int) -> None:
