@@ -48,7 +48,7 @@ def weights_check(
 ) -> None:
     """Load a file by its card: every tensor's fate, and the known output where there is one."""
     if card is None:
-        from medtl.networks.pretrained.matching import fitting_cards
+        from medtl.networks.pretrained.which_card import fitting_cards
 
         print(fitting_cards(path))
         return

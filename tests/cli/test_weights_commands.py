@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from medtl.cli.main import app
 from medtl.errors import WeightsError
-from medtl.networks.pretrained import matching
+from medtl.networks.pretrained import which_card
 from medtl.networks.pretrained.cards import all_cards, find_card
 from tests.networks.originals import HandViT, MedicalResNet18, hugging_face_names
 
@@ -92,14 +92,14 @@ def test_a_volume_network_is_matched_with_cards_of_volumes(tmp_path):
 
 def test_a_file_that_fits_no_card_is_told_the_closest_and_why(tmp_path, monkeypatch):
     known = {n: find_card(n) for n in ("moco-cxr-resnet18", "torchvision-densenet121")}
-    monkeypatch.setattr(matching, "all_cards", lambda: known)
+    monkeypatch.setattr(which_card, "all_cards", lambda: known)
     with torch.device("meta"):
         state = timm.create_model("resnet18", num_classes=0).state_dict()
     del state["bn1.weight"]
     state["conv1.weight"] = torch.zeros(32, 3, 7, 7, device="meta")
     path = named_alone({f"encoder_q.{n}": t for n, t in state.items()}, tmp_path / "w.pt")
     with pytest.raises(WeightsError) as caught:
-        matching.fitting_cards(path)
+        which_card.fitting_cards(path)
     text = str(caught.value)
     assert "the closest is moco-cxr-resnet18, of whose network it fills 98 of 100" in text
     assert "conv1.weight: (32, 3, 7, 7), network (64, 3, 7, 7)" in text
@@ -108,6 +108,6 @@ def test_a_file_that_fits_no_card_is_told_the_closest_and_why(tmp_path, monkeypa
 
 def test_a_file_of_another_number_of_layers_fits_no_card_that_counts_them(tmp_path):
     """Lite cards give names by order: another order is no fit, and no traceback."""
-    fit = matching.card_fit(find_card("efficientnet-lite0"), {"a.weight": torch.zeros(2)})
+    fit = which_card.card_fit(find_card("efficientnet-lite0"), {"a.weight": torch.zeros(2)})
     assert fit.share == 0
     assert "do not stand in the order" in fit.lost[0]
