@@ -127,7 +127,7 @@ def _as_map(backbone: Any, features: object, x: Tensor) -> tuple[Tensor, Restore
     rows = round((tokens.shape[1] * x.shape[-2] / x.shape[-1]) ** 0.5)
     if rows < 1 or tokens.shape[1] % rows:
         return None
-    grid = tokens.transpose(1, 2).unflatten(2, (rows, -1))
+    grid = tokens.transpose(1, 2).reshape(len(tokens), -1, rows, tokens.shape[1] // rows)
     return _leaf(grid), lambda m: torch.cat((others, m.flatten(2).transpose(1, 2)), dim=1)
 
 
