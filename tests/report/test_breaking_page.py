@@ -72,7 +72,7 @@ def test_what_breaks_first_stands_first(tmp_path: Path) -> None:
     assert view is not None
     bad, attacks = view["parts"][0]["families"]
     assert [one["title"] for one in bad["rows"]] == ["noise of a low dose", "blur"]
-    assert bad["rows"][0]["loss"] == "from level 2 on"
+    assert bad["rows"][0]["loss"] == "first at level 2"
     assert bad["rows"][1]["loss"] == "no loss is shown"
     assert bad["rows"][1]["below"] == "–"
     assert bad["rows"][0]["hardest"].value == "0.600"
@@ -142,7 +142,7 @@ def test_an_error_has_no_decisions_and_its_own_unit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("language", "said"),
     [("en", ("What breaks it", "Noise of a low dose", "Left out: x: no shape")),
-     ("ko", ("무엇에 무너지는가", "저선량 잡음", "2단계부터", "표시 안 함"))],
+     ("ko", ("무엇에 무너지는가", "저선량 잡음", "2단계에서 처음", "표시 안 함"))],
 )  # fmt: skip
 def test_the_chapter_is_said_in_both_languages(
     tmp_path: Path, language: str, said: tuple[str, ...]
