@@ -14,7 +14,7 @@ from medtl.report.language.numbers import (
     sentence,
     value_text,
 )
-from medtl.report.language.texts import knows, plain, spoken, translated
+from medtl.report.language.texts import plain, spoken, translated
 from medtl.report.page.finding import Shown, show
 from medtl.report.page.sections import embed
 from medtl.report.svg.level_figures import level_figure
@@ -55,7 +55,7 @@ def breaking_view(folder: Path | None) -> dict[str, Any] | None:
     }
 
 
-def title_of_condition(found: Row, name: str) -> str:
+def _title(found: Row, name: str) -> str:
     """What happens to the images, in the language of the block."""
     words = found["words"][name]
     return str(words.get(spoken(), words["en"]))
@@ -99,7 +99,7 @@ def _condition(
     shares = {k: _share(v) for k, v in hardest["shares"].items()}
     return {
         "name": name,
-        "title": title_of_condition(found, name),
+        "title": _title(found, name),
         "loss": plain("breaking.no_loss") if loss is None else plain("breaking.level", n=loss),
         "below": "–" if below is None else plain("breaking.level", n=below),
         "hardest": show(hardest["reaches"]),
@@ -141,7 +141,7 @@ def _example(found: Row, label: str, folder: Path) -> dict[str, Any] | None:
     clean = _cell(mine["clean", 0], threshold, folder)
     lines = [
         {
-            "title": title_of_condition(found, name),
+            "title": _title(found, name),
             "cells": [_cell(row, threshold, folder) for key, row in mine.items() if key[0] == name],
         }
         for name in found["words"]
@@ -171,7 +171,7 @@ def _threats(found: Row, label: str) -> Iterator[str]:
     known = "pgd" if any(row["name"] == "pgd" for row in attacks) else "fgsm"
     for name in (known, "transfer", "patch"):
         levels = [row for row in attacks if row["name"] == name]
-        if not levels or not knows(f"breaking.threat.{name}"):
+        if not levels:
             continue
         size = levels[len(levels) // 2]["strength"] if name == "patch" else ATTACK_SIZE
         row = min(levels, key=lambda one: abs(one["strength"] - size))
