@@ -46,7 +46,7 @@ def breaking_view(folder: Path | None) -> dict[str, Any] | None:
         row["reaches"]["name"] = row["reaches"]["name"].removesuffix("_mean_of_folds")
     labels = list(dict.fromkeys(row["label"] for row in found["rows"]))
     return {
-        **{name: found[name] for name in ("images", "patients", "tuned")},
+        **{name: found[name] for name in ("images", "patients")},
         "promised": found["least_sensitivity"],
         "left_out": [translated(reason) for reason in found["left_out"]],
         "parts": [_part(found, label, number) for number, label in enumerate(labels)],

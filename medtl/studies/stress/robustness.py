@@ -201,16 +201,17 @@ def _tested(
     )
     example = _example(subject, numbers[0])
     row = int(subject.store.rows(cases)[example])
-    pictures = {CLEAN: subject.store.unit(row)}
+    first = subject.store.unit(row)
+    pictures = {CLEAN: first} if first.ndim == 3 else {}  # a volume is no picture
     for done, one in enumerate(conditions):
         progress("Conditions", done, len(conditions))
         store = one.store()
         numbers.append(subject.numbers(store))
-        pictures[f"{one.name}_{one.level}"] = store.unit(row)
+        if pictures:
+            pictures[f"{one.name}_{one.level}"] = store.unit(row)
     progress("Conditions", len(conditions), len(conditions))
     point = trained.recipe.study.operating_point
     rows = _judged(subject, conditions, np.stack(numbers), example)
-    is_picture = pictures[CLEAN].ndim == 3
     return Robustness(
         rows=tuple(rows),
         words={one.name: dict(one.words) for one in conditions},
@@ -222,8 +223,8 @@ def _tested(
         thresholds=dict(subject.thresholds),
         tuned=run.path.name,
         tuned_sha256=sha256_file(run.checkpoint),
-        example=cases[example].case_id if is_picture else "",
-        pictures=pictures if is_picture else {},
+        example=cases[example].case_id if pictures else "",
+        pictures=pictures,
     )
 
 
