@@ -191,20 +191,21 @@ def demo(
             callbacks=[shown.watcher()],
         )
         if stress:
-            _stress_demo(done, out / "stress", shown.progress)
+            _stress_demo(done, out, shown.progress)
     print("\n".join(headline(done)))
     print(f"Report: {done.report_path}")
 
 
 def _stress_demo(run: Run, out: Path, progress: Progress) -> None:
     """Ask what breaks the demo's model, and write its report again with the answer."""
+    from medtl.demo.demonstration import manifest_of
     from medtl.run.record import adopt_study
     from medtl.studies.stress.robustness import stress_run
 
-    if not out.exists():
-        manifest = run.path.parent / "data" / "manifest.csv"
-        stress_run(run, manifest, out, quick=True, announce=print, progress=progress)
-    adopt_study(run.files, out)
+    if not (asked := out / "stress").exists():
+        images = manifest_of(out)
+        stress_run(run, images, asked, quick=True, announce=print, progress=progress)
+    adopt_study(run.files, asked)
     run.report()
 
 

@@ -75,6 +75,11 @@ def run_demo(
     )
 
 
+def manifest_of(out: Path) -> Path:
+    """The manifest of the images that a demo drew."""
+    return out / "data" / "manifest.csv"
+
+
 def _writer(task: Kind) -> Callable[..., Path]:
     """The function that draws the study of a kind."""
     from medtl.demo.chest import write_chest_study

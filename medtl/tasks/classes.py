@@ -56,6 +56,11 @@ class Classes:
         """One per class."""
         return len(self.labels)
 
+    @property
+    def unit(self) -> None:
+        """None: scores are probabilities."""
+        return None
+
     def targets(self, cases: Sequence[Case]) -> NDArray[np.float32]:
         """`(n,)` class indices as float; NaN where the class is not known."""
         return np.array([self._index(case) for case in cases], dtype=np.float32)

@@ -77,6 +77,11 @@ class Findings:
         """One per finding."""
         return len(self.labels)
 
+    @property
+    def unit(self) -> None:
+        """None: scores are probabilities."""
+        return None
+
     def truth(self, case: Case) -> NDArray[np.float32]:
         """`(K,)` of 1, 0 and NaN: the certain truth that evaluation uses.
 

@@ -47,6 +47,11 @@ class Task(Protocol):
         ...
 
     @property
+    def unit(self) -> str | None:
+        """The unit of the scores, "" where it is not stated; None where they are probabilities."""
+        ...
+
+    @property
     def encode(self) -> Encode | None:
         """What makes training masks of the values of a mask file; None for a task without masks."""
         ...

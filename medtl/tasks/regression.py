@@ -124,6 +124,11 @@ class Regression:
         return (self.quantity.label,)
 
     @property
+    def unit(self) -> str:
+        """The unit of the quantity."""
+        return self.quantity.unit
+
+    @property
     def watched(self) -> str:
         """The mean absolute error, with its unit ("mae_months")."""
         return "_".join(["mae", unit_word(self.quantity.unit)]).rstrip("_")

@@ -52,6 +52,11 @@ class Structures:
         return len(self.labels) + self.exclusive
 
     @property
+    def unit(self) -> None:
+        """None: scores are probabilities."""
+        return None
+
+    @property
     def meanings(self) -> dict[int, str]:
         """Value in a mask file -> what it means, for `io.masks.read_mask`."""
         meanings = dict.fromkeys(self.ignored, "not known")

@@ -26,7 +26,6 @@ from medtl.run.edge.choice import model_of
 from medtl.run.predict import predict_images
 from medtl.run.service.loopback import Answer, Pages, make_server
 from medtl.storage.atomic import write_json
-from medtl.tasks.regression import Regression
 from medtl.types import Case
 
 if TYPE_CHECKING:
@@ -145,9 +144,9 @@ def serve(
 
 def _columns(desk: Desk) -> dict[str, str]:
     """Column of a prediction -> its heading on the page."""
-    task = desk.model.task
-    if isinstance(task, Regression):
-        return {"y_score": ", ".join(filter(None, ("Estimate", task.quantity.unit)))}
+    unit = desk.model.task.unit
+    if unit is not None:
+        return {"y_score": ", ".join(filter(None, ("Estimate", unit)))}
     probability = {"probability": "Probability (recalibrated)"} if desk.mended else {}
     return {"y_score": "Score", **probability, "threshold": "Threshold", "decision": "Decision"}
 
