@@ -10,11 +10,12 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from manual.figures.pictures import film
 from medtl.studies.plots import draw_controls
 from medtl.studies.stress.corruptions import corruptions_of
+from medtl.studies.stress.robustness_files import draw_grid
 from medtl.types import Measure
 
 REPORTS = Path(__file__).parents[2] / "reports"
@@ -34,8 +35,8 @@ data: {manifest: data/manifest.csv, target: effusion, ids: pseudonymous}
 image: {modality: cxr, size: 224}
 """
 
-SIDE = 160
-"""Pixels of a film in the stress grid."""
+SIDE = 120
+"""Height of a film in the stress grid, in pixels."""
 
 EXCHANGED = 4
 """Labels that are made wrong for the page of doubtful labels."""
@@ -43,16 +44,12 @@ EXCHANGED = 4
 
 def draw_stress_grid(out: Path) -> None:
     """Write `stress_grid.png`: one drawn film under every corruption, severities left to right."""
-    unit = film(0, SIDE)[None]
-    rows = []
-    for one in corruptions_of("cxr"):
-        cells = [one(unit, severity)[0] for severity in range(len(one.strengths) + 1)]
-        line = Image.fromarray(np.rint(255 * np.concatenate(cells, axis=1)).astype(np.uint8))
-        titled = Image.new("L", (line.width, SIDE + 20))
-        ImageDraw.Draw(titled).text((4, 4), one.words["en"], fill=255)
-        titled.paste(line, (0, 20))
-        rows.append(np.asarray(titled))
-    Image.fromarray(np.concatenate(rows)).save(out / "stress_grid.png")
+    unit = film(0, 160)[None]
+    lines = {
+        one.words["en"]: [one(unit, severity) for severity in range(len(one.strengths) + 1)]
+        for one in corruptions_of("cxr")
+    }
+    draw_grid(lines, out / "stress_grid.png", side=SIDE)
     _shrink(out / "stress_grid.png", 64)
 
 

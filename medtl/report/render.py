@@ -33,9 +33,6 @@ from medtl.storage.atomic import write_json, write_text
 
 SCHEMA = "medtl-metrics/1"
 
-SIGNIFICANT = 0.05
-"""Of p after Holm: gaps above it are left out of the short print."""
-
 Row = Mapping[str, Any]
 
 
@@ -239,7 +236,9 @@ def _block(finding: view.Finding, metrics: Row, prevalence: float | None) -> dic
         "figures": drawn,
         "forests": drawings.forests(finding),
         "gaps": (gaps := drawings.gaps(finding)),
-        "clear_gaps": any((words.number(holm) or 0) < SIGNIFICANT for _, _, holm in gaps if holm),
+        "clear_gaps": any(
+            (words.number(holm) or 0) < view.SIGNIFICANT for _, _, holm in gaps if holm
+        ),
         "points": points,
         "frozen": frozen,
         "printed": slider.printed_points(finding),

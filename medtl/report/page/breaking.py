@@ -146,7 +146,7 @@ def _example(found: Row, label: str, folder: Path) -> dict[str, Any] | None:
         }
         for name in found["words"]
     ]
-    return {"case_id": found["example"], "label": label, "clean": clean, "lines": lines}
+    return {"case_id": found["example"], "clean": clean, "lines": lines}
 
 
 def _cell(row: Row, threshold: float | None, folder: Path) -> dict[str, Any]:

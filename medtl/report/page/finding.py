@@ -38,6 +38,8 @@ CELLS = ("tp", "fp", "fn", "tn")
 """The four numbers of a 2x2 table."""
 DISCRIMINATION = ("auroc", "average_precision")
 CALIBRATION = ("brier", "ece", "ici", "calibration_slope", "calibration_in_the_large")
+SIGNIFICANT = 0.05
+"""Of p after Holm: models differ below it, gaps above it are left out of the short print."""
 QUARTILES = ("p05", "p25", "p75")
 """Endings of measures over cases that only Dice and HD95 show on the page of a structure."""
 

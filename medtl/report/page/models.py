@@ -15,13 +15,10 @@ from medtl.report.language.numbers import (
     value_text,
 )
 from medtl.report.language.texts import plain
-from medtl.report.page.finding import Shown, show
+from medtl.report.page.finding import SIGNIFICANT, Shown, show
 from medtl.report.svg.figures import roc_of_models
 
 Row = Mapping[str, Any]
-
-SIGNIFICANT = 0.05
-"""A p value, corrected for all comparisons, below which page one says that models differ."""
 
 
 def comparison_view(metrics: Row) -> dict[str, Any] | None:

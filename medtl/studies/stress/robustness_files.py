@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -141,21 +141,37 @@ def _ends(measure: Measure | None) -> tuple[float | str, ...]:
 
 def _draw_grid(found: Robustness, path: Path) -> None:
     """Draw the example as it is and under each change, levels left to right."""
+    lines = {}
+    for name, words in found.words.items():
+        levels = dict.fromkeys(row.level for row in found.rows if row.name == name)
+        changed = [found.pictures[f"{name}_{level}"] for level in levels]
+        lines[words["en"]] = [found.pictures[CLEAN], *changed]
+    draw_grid(lines, path)
+
+
+def draw_grid(
+    lines: Mapping[str, Sequence[NDArray[np.float32]]], path: Path, *, side: int = CELL
+) -> None:
+    """Write rows of pictures into one, each row with its title above it.
+
+    Args:
+        lines: Title -> images `(C, H, W)` in [0, 1], left to right.
+        path: A PNG or JPEG.
+        side: Height of an image there, in pixels.
+    """
     import cv2
 
-    clean = _cell(found.pictures[CLEAN])
-    lines = []
-    for name, words in found.words.items():
-        levels = [row.level for row in found.rows if row.name == name]
-        cells = [_cell(found.pictures[f"{name}_{level}"]) for level in dict.fromkeys(levels)]
-        lines.append((words["en"], np.concatenate([clean, *cells], axis=1)))
-    widest = max(line.shape[1] for _, line in lines)
+    drawn = {
+        title: np.concatenate([_cell(unit, side) for unit in units], axis=1)
+        for title, units in lines.items()
+    }
+    widest = max(line.shape[1] for line in drawn.values())
     rows = []
-    for text, line in lines:
+    for title, line in drawn.items():
         pad = ((0, 0), (0, widest - line.shape[1]), *((0, 0),) * (line.ndim - 2))
-        title = np.zeros((20, widest, *line.shape[2:]), np.uint8)
-        cv2.putText(title, text, (4, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255,) * 3, 1)
-        rows += [title, np.pad(line, pad)]
+        above = np.zeros((20, widest, *line.shape[2:]), np.uint8)
+        cv2.putText(above, title, (4, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255,) * 3, 1)
+        rows += [above, np.pad(line, pad)]
     _write_picture(np.concatenate(rows, axis=0), path)
 
 
@@ -166,12 +182,12 @@ def _write_picture(picture: NDArray[np.uint8], path: Path) -> None:
     write_bytes(path, cv2.imencode(path.suffix, picture)[1].tobytes())
 
 
-def _cell(unit: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """A picture of the grid: `(CELL, w)` grey, or with blue, green, red last."""
+def _cell(unit: NDArray[np.float32], side: int = CELL) -> NDArray[np.uint8]:
+    """A picture of the grid: `(side, w)` grey, or with blue, green, red last."""
     import cv2
 
-    scale = CELL / unit.shape[1]
+    scale = side / unit.shape[1]
     picture = np.rint(unit * 255).astype(np.uint8).transpose(1, 2, 0)[..., ::-1]
     picture = picture[..., 0] if picture.shape[-1] == 1 else picture
-    size = (max(1, round(picture.shape[1] * scale)), CELL)
+    size = (max(1, round(picture.shape[1] * scale)), side)
     return np.asarray(cv2.resize(np.ascontiguousarray(picture), size, interpolation=cv2.INTER_AREA))
