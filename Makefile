@@ -54,7 +54,7 @@ gpu-check: $(STAMP)  ## does the GPU here compute what the CPU does, how fast, i
 coverage: $(STAMP)  ## how often each interval holds the truth, to reports/coverage.md (a quarter of an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.coverage
 
-gallery: $(STAMP)  ## the manual's pictures in docs/images/, its notebook, and the numbers that its pages name
+gallery: $(STAMP)  ## the manual's pictures in docs/images/, its notebooks, and the numbers that its pages name
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m manual.gallery
 
 docs: $(STAMP)  ## the manual as pages in site/

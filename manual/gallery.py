@@ -1,4 +1,4 @@
-"""`make gallery`: the manual's pictures and notebook again, and the numbers that its pages name.
+"""`make gallery`: the manual's pictures and notebooks again, and the numbers that its pages name.
 
 Everything is drawn from seeds: the same machine gives the same files. Reports' own pictures
 (`docs/images/report*.png`) are not made here. The page of doubtful labels needs Chromium.
@@ -20,7 +20,7 @@ from manual.figures.shortcut import draw_shortcut, measure_shortcut
 from manual.figures.studies import draw_audit, draw_report_figures, draw_stress_grid
 from manual.figures.transforms import draw_transforms
 from manual.figures.zero_gamma import draw_zero_gamma, measure_zero_gamma
-from manual.notebook import write_notebook
+from manual.notebook import write_notebooks
 from medtl.preprocess.augment import augmenter
 from medtl.preprocess.sheet import contact_sheet
 
@@ -48,7 +48,7 @@ def main() -> None:
     draw_stress_grid(IMAGES)
     draw_report_figures(IMAGES)
     draw_audit(IMAGES)
-    write_notebook()
+    write_notebooks()
     numbers = {}
     for name, (measure, draw) in MEASURED.items():
         numbers[name] = measure()

@@ -1,7 +1,8 @@
-"""The executed notebook of a first study: its cells, what runs them, and the file that shows both.
+"""The executed notebooks of first studies: their cells, what runs them, the files that show both.
 
-`python -m manual.notebook` runs the cells and writes `docs/tutorials/chest.ipynb`. Neither Jupyter
-nor a kernel is needed: a cell is executed, and what it prints and its last value are kept as text.
+`python -m manual.notebook` runs the cells of `manual/notebooks/*.md` and writes a notebook of each
+into `docs/tutorials/`. Neither Jupyter nor a kernel is needed: a cell is executed, and what it
+prints and its last value are kept as text.
 """
 
 from __future__ import annotations
@@ -16,21 +17,27 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-NOTEBOOK = Path(__file__).parents[1] / "docs" / "tutorials" / "chest.ipynb"
+SOURCES = sorted((Path(__file__).parent / "notebooks").glob("*.md"))
+"""Their texts: Markdown, in which each block of Python is a cell of code."""
 
-SOURCE = Path(__file__).with_name("notebook.md")
-"""Its text: Markdown, in which each block of Python is a cell of code."""
+_TUTORIALS = Path(__file__).parents[1] / "docs" / "tutorials"
 
 _BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def write_notebook() -> None:
-    """Run the cells in an empty folder and write the notebook."""
-    cells = cells_of(SOURCE.read_text(encoding="utf-8"))
-    with TemporaryDirectory() as folder, contextlib.chdir(folder):
-        outputs = run_cells([text for kind, text in cells if kind == "code"])
-    text = json.dumps(notebook(cells, outputs), indent=1, ensure_ascii=False)
-    NOTEBOOK.write_text(text + "\n", encoding="utf-8")
+def notebook_of(source: Path) -> Path:
+    """Return where the notebook of a text lies."""
+    return _TUTORIALS / f"{source.stem}.ipynb"
+
+
+def write_notebooks() -> None:
+    """Run the cells of each text in an empty folder and write its notebook."""
+    for source in SOURCES:
+        cells = cells_of(source.read_text(encoding="utf-8"))
+        with TemporaryDirectory() as folder, contextlib.chdir(folder):
+            outputs = run_cells([text for kind, text in cells if kind == "code"])
+        text = json.dumps(notebook(cells, outputs), indent=1, ensure_ascii=False)
+        notebook_of(source).write_text(text + "\n", encoding="utf-8")
 
 
 def cells_of(text: str) -> list[tuple[str, str]]:
@@ -92,4 +99,4 @@ def _output(said: str) -> Iterator[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    write_notebook()
+    write_notebooks()

@@ -64,13 +64,19 @@ def evaluate_arrays(  # noqa: PLR0913 - one call states a whole evaluation
         ci: Level and bootstrap of the intervals.
 
     Raises:
-        PredictionsError: If lengths differ, or a value is not usable.
+        PredictionsError: If lengths differ, a value is not usable, or the kind is none of arrays.
 
     >>> truth, score = [0, 0, 1, 1, 0, 1], [0.1, 0.4, 0.35, 0.8, 0.2, 0.7]
     >>> found = evaluate_arrays(truth, score, threshold=0.5, ci=CI(resamples=50))
     >>> round(found.auroc.value, 3), found.sensitivity.n
     (0.889, 3)
     """
+    if kind not in (None, "classification", "regression"):
+        raise PredictionsError(
+            f"kind is {kind!r}",
+            expected="classification, or regression with its unit",
+            fix="State unit='months' of bone ages; compare masks with medtl evaluate TABLE",
+        )
     scores = np.asarray(y_score, dtype=float)
     truths = np.asarray(y_true, dtype=float)
     scores = scores[:, None] if scores.ndim == 1 else scores

@@ -189,6 +189,8 @@ def test_a_regression_has_the_names_of_its_unit():
         ({"groups": {"sex": ["F"]}}, r"sex has shape \(1,\) for 3 rows"),
         ({"labels": ["a", "b"]}, "2 labels for 1 columns"),
         ({"y_true": [0, 1, 2]}, "holds 2; expected 0, 1"),
+        ({"kind": "bone_age"}, "kind is 'bone_age'; expected classification, or regression .*unit"),
+        ({"kind": "segmentation"}, "kind is 'segmentation'; expected classification"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(change, message):
