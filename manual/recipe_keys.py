@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import medtl
 from manual.markdown import code, table
 from medtl.recipe.explain import Key, recipe_keys
 from medtl.storage.yaml import load_yaml
@@ -19,19 +21,33 @@ HEAD = """# Recipe
 
 Every key, from the schema that checks a recipe; `medtl recipe --explain KEY` says the same of one
 key or section. On the command line a change is written `finetune.stages.0.epochs=5`. Examples are
-values that a recipe in `pipelines/` or of the demo states. All keys are there since 0.1.
+values that a recipe in `pipelines/` or of the demo states. {since}
 """
 
 
 def recipe_page() -> str:
     """Return the page, a section for each section of a recipe."""
-    parts = [HEAD]
+    parts = [HEAD.format(since=since((ROOT / "CHANGELOG.md").read_text(encoding="utf-8")))]
     for section, keys in itertools.groupby(recipe_keys(), lambda key: key.name.split(".")[0]):
         head, *rest = keys
         rows = [_row(key) for key in rest]
         shown = table(("key", "meaning", "takes", "default", "example"), rows)
         parts.append(f"\n## {section}\n\n{head.meaning}\n\n{shown}")
     return "".join(parts)
+
+
+def since(changelog: str) -> str:
+    """Return since when the keys are there: one sentence while one version has them all.
+
+    Raises:
+        ValueError: If there were several releases: each key then needs its own.
+    """
+    releases = re.findall(r"^## \[(\d[^\]]*)\]", changelog, re.MULTILINE)
+    if len(releases) > 1:
+        raise ValueError("several releases: state in manual/recipe_keys.py since which a key is")
+    if releases:
+        return f"All keys are there since {releases[0]}."
+    return f"No version has been released yet; all keys are there since {medtl.__version__}."
 
 
 def _row(key: Key) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from manual.command_line import command_line_page
 from manual.data_sets import data_sets_page
+from manual.error_messages import messages_page
 from manual.measures import measures_page
 from manual.python_face import python_page
 from manual.recipe_keys import recipe_page
@@ -22,5 +23,6 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "reference/weight-cards.md": cards_page,
     "reference/data-sets.md": data_sets_page,
     "reference/reporting-items.md": reporting_page,
+    "reference/error-messages.md": messages_page,
 }
 """Page below `docs/` -> what makes it."""

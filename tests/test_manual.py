@@ -13,7 +13,9 @@ import typer.main
 from test_public_names import command_names
 
 import medtl as mt
+from manual.error_messages import ERRORS, Message, messages
 from manual.markdown import cell
+from manual.recipe_keys import since
 from manual.reference import PAGES
 from manual.reporting_items import GUIDELINES, RECORDED, place_of
 from medtl.cases.releases.shelf import names as data_sets
@@ -40,6 +42,14 @@ def public_names() -> list[str]:
     return [f"mt.{name}" for name in golden["package"] if name not in rooms] + inside
 
 
+def beginnings() -> list[str]:
+    """How the messages begin that stand where an error is made, as a search of the source finds."""
+    made = rf"(?:{'|'.join(ERRORS)})\(\s*f?\"([^\"{{}}\\|]{{20,}})"
+    sources = (path.read_text(encoding="utf-8") for path in (ROOT / "medtl").rglob("*.py"))
+    found = {text.rsplit(" ", 1)[0] for source in sources for text in re.findall(made, source)}
+    return sorted(found - {"found 3", "the age is"})
+
+
 NAMES: dict[str, tuple[str, Callable[[], Iterable[str]]]] = {
     "command-line": ("\n## {}\n", lambda: command_names(typer.main.get_command(app))),
     "recipe": ("| `{}`", lambda: (k.name for k in recipe_keys() if k.plain.count("."))),
@@ -52,6 +62,7 @@ NAMES: dict[str, tuple[str, Callable[[], Iterable[str]]]] = {
         "| {} |",
         lambda: {i["no"] for t in GUIDELINES.values() for i in t["items"]},
     ),
+    "error-messages": ("{}", beginnings),
 }
 """Page -> how a name stands on it, and the names."""
 
@@ -94,6 +105,73 @@ def test_a_key_has_its_default_and_the_value_of_a_recipe() -> None:
     (row,) = [line for line in page("recipe").splitlines() if line.startswith("| `image.size`")]
     assert "at least 32, at most 2048" in row
     assert row.endswith("| `224` | `96` |")  # the first pipeline by name, bone_age.yaml
+
+
+SOURCE = """
+HINT = "Ask again"
+
+def outer(x):
+    found, fix = "no row", "Add one"
+    if x:
+        found, fix = f"{len(x)} rows of '{x.name}'", HINT
+    raise ManifestError(found, fix=fix)
+
+def inner(said, where):
+    return ImageError(said, expected="one", where=where, fix="Mend it")
+
+def caller(y):
+    yield inner(f"got {y!r}", "a")
+    yield inner("nothing" + (" at all" if y else ""), where="b")
+
+def passed_on(error):
+    raise RunError(error.found)
+"""
+
+
+def test_a_message_is_found_wherever_its_text_stands(tmp_path: Path) -> None:
+    (tmp_path / "io").mkdir()
+    (tmp_path / "io" / "one.py").write_text(SOURCE)
+    assert set(messages(tmp_path)) == {
+        Message("ManifestError", "io", "no row", "Add one"),
+        Message("ManifestError", "io", "<number> rows of '<name>'", "Ask again"),
+        Message("ImageError", "io", "got '<y>'; expected one", "Mend it"),
+        Message("ImageError", "io", "nothing at all; expected one", "Mend it"),
+        Message("ImageError", "io", "nothing; expected one", "Mend it"),
+    }
+
+
+@pytest.mark.parametrize(
+    "cause",
+    [
+        lambda: mt.read_image("nowhere.dcm"),
+        lambda: mt.read_image(__file__),
+        lambda: mt.Study("nowhere.yaml"),
+        lambda: mt.evaluate([0, 1], [0.1]),
+        lambda: mt.evaluate([0, 1], [0.1, 0.2], groups={"sex": ["F"]}),
+        lambda: mt.Run("nowhere").history,
+    ],
+)
+def test_what_is_said_stands_on_the_page(cause: Callable[[], object]) -> None:
+    with pytest.raises(mt.MedtlError) as caught:
+        cause()
+    (said,) = getattr(caught.value, "faults", [caught.value])
+    assert is_shown(said.found + (f"; expected {said.expected}" * bool(said.expected)))
+    assert not is_shown(f"perhaps {said.found}")
+
+
+def is_shown(said: str) -> bool:
+    """Whether the page has a message, its fields filled in somehow."""
+    shown = re.findall(r"^\| `+ ?(.+?) ?`+ \|", page("error-messages"), re.MULTILINE)
+    whole = [re.escape(one).replace("\\|", "|") for one in shown]
+    return any(re.fullmatch(re.sub(r"<[\w.]+>", ".*", form), said) for form in whole)
+
+
+def test_since_is_one_sentence_while_there_is_one_version() -> None:
+    assert "released yet; all keys are there since 0." in since("## [Unreleased]")
+    assert since("## [Unreleased]\n## [0.1.0] - 2026") == "All keys are there since 0.1.0."
+    with pytest.raises(ValueError, match="several releases"):
+        since("## [0.2.0]\n## [0.1.0]")
+    assert "since 0." in page("recipe")
 
 
 def test_a_measure_has_the_interval_that_a_report_names() -> None:
