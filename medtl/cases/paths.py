@@ -16,8 +16,14 @@ _IMAGE_ENDINGS = (".dcm", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".nii", ".ni
 """Endings that a table may leave out, or write in another case."""
 
 
-def locator(root: Path, respelled: list[str]) -> Callable[[str], Path | tuple[str, str]]:
+_LISTED_AFTER = 16
+"""Files of one folder that are looked at one by one, before the folder is read as a whole."""
+
+
+def locator(root: Path, respelled: list[str]) -> Callable[[str], str | tuple[str, str]]:
     """Return a function from a cell to the path it names below `root`, or to a fault and its fix.
+
+    The path is a text: a million of them are checked sooner than made into objects.
 
     A name without its ending, in another case or with backslashes is taken where one file alone can
     be meant, and kept in `respelled`. Links are followed before the check, so that none leads out
@@ -30,7 +36,7 @@ def locator(root: Path, respelled: list[str]) -> Callable[[str], Path | tuple[st
 
     as_written = _plain_files(root)
 
-    def locate(cell: str) -> Path | tuple[str, str]:
+    def locate(cell: str) -> str | tuple[str, str]:
         if not cell:
             return "no path", "Fill the cell or delete the row"
         if (known := as_written(cell) or _on_a_server(cell)) is not None:
@@ -51,40 +57,64 @@ def locator(root: Path, respelled: list[str]) -> Callable[[str], Path | tuple[st
             return "the path cannot be used", inside
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
             return "neither a file nor a folder", "Name an image file or the folder of a series"
-        return path
+        return str(path)
 
     return locate
 
 
-def _on_a_server(cell: str) -> Path | tuple[str, str] | None:
+def _on_a_server(cell: str) -> str | tuple[str, str] | None:
     """The path of an address, or why it cannot be one; None for the files of this machine."""
     if not is_remote(cell):
         return None
     path = Path(cell)
     if address_of(path) == cell:
-        return path
+        return str(path)
     return "the address cannot be used", "Write it without // and /./ in its path"
 
 
-def _plain_files(root: Path) -> Callable[[str], Path | None]:
+def _plain_files(root: Path) -> Callable[[str], str | None]:
     """Return a quick function for most cells: to the plain file below `root` of that very name."""
 
     @functools.cache
-    def folder_of(part: str) -> str | None:
+    def folder_of(part: str) -> _Folder | None:
         real = (root / part).resolve()
-        return f"{real}{os.sep}" if real.is_dir() and real.is_relative_to(root) else None
+        return _Folder(f"{real}{os.sep}") if real.is_dir() and real.is_relative_to(root) else None
 
-    def as_written(cell: str) -> Path | None:
+    def as_written(cell: str) -> str | None:
         part, _, name = cell.rpartition("/")
         if name in ("", ".", "..") or "\\" in cell:
             return None
         with suppress(OSError, ValueError, RuntimeError):
             folder = folder_of(part)
-            if folder is not None and stat.S_ISREG(os.lstat(folder + name).st_mode):
-                return Path(folder + name)
+            if folder is not None and folder.has_plain(name):
+                return folder.path + name
         return None
 
     return as_written
+
+
+class _Folder:
+    """One folder: which plain files lie in it, for a table that asks after few or after all."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._asked = 0
+        self._unseen: set[str] = set()
+
+    def has_plain(self, name: str) -> bool:
+        """Return whether the name is that of a plain file, neither a link nor a folder.
+
+        Raises:
+            OSError: When there is none of that name.
+        """
+        self._asked += 1
+        if self._asked == _LISTED_AFTER:  # one look at all costs as much as a few at one
+            with os.scandir(self.path) as entries:
+                self._unseen = {one.name for one in entries if one.is_file(follow_symlinks=False)}
+        if name in self._unseen:
+            self._unseen.remove(name)  # asked after once: a set of all names takes memory
+            return True
+        return stat.S_ISREG(os.lstat(self.path + name).st_mode)
 
 
 def _meant(cell: str, root: Path, names_in: Callable[[Path], tuple[str, ...]]) -> str | None:

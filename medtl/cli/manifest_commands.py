@@ -138,14 +138,11 @@ def manifest_check(
 ) -> None:
     """Find every fault of a manifest: columns, paths, ids, patients in two splits."""
     from medtl.cases.columns import Columns
-    from medtl.cases.manifest import read_manifest
-    from medtl.cases.pseudonyms import load_salt
+    from medtl.cases.manifest import check_manifest
 
-    # With its salt stated no pseudonym is kept for `whois`: none of them leaves this command.
     columns = Columns(one_image_per_patient=one_image_per_patient)
-    found = read_manifest(manifest, columns, salt=load_salt())
-    patients = len({case.patient_id for case in found.cases})
-    print(f"{manifest.name}: {len(found.cases)} images of {patients} patients, no faults")
+    found = check_manifest(manifest, columns)
+    print(f"{manifest.name}: {found.images} images of {found.patients} patients, no faults")
     for note in found.notes:
         print(note)
 

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from io import StringIO
+from io import BytesIO, StringIO, TextIOWrapper
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -417,12 +417,13 @@ def _split_records(
     """Return (line number, cells) of the rows that are not empty, and what stopped reading."""
     records: list[_Record] = []
     faults: list[ManifestError] = []
-    reader = csv.reader(StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    lines = TextIOWrapper(BytesIO(text.encode()), "utf-8", newline="")  # a quarter of a StringIO
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     first, same = line - 1, dict[str, str]()
     try:
         for cells in reader:
-            # Short ones come again and again: kept once, they take no memory.
-            stripped = [same.setdefault(c, c) if len(c) < 6 else c for c in map(str.strip, cells)]
+            bare = map(str.strip, cells)  # short ones come again and again: each is kept once
+            stripped = [same.setdefault(c, c) if 1 < len(c) < 6 else c for c in bare]
             if any(stripped):
                 records.append((line, stripped))
             line = first + reader.line_num + 1

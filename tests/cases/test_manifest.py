@@ -9,9 +9,14 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from medtl.cases import pseudonyms
+from medtl.cases import paths, pseudonyms
 from medtl.cases.columns import Columns
-from medtl.cases.manifest import manifest_columns, read_manifest, write_manifest
+from medtl.cases.manifest import (
+    check_manifest,
+    manifest_columns,
+    read_manifest,
+    write_manifest,
+)
 from medtl.cases.pseudonyms import pseudonym
 from medtl.errors import LeakError, ManifestError, MedtlError
 from medtl.storage.tables import nearest, read_table
@@ -23,7 +28,7 @@ HEADER = "image,patient_id,label,split"
 
 def folder(tmp_path: Path, *, images: int = 8) -> Path:
     """A data folder with empty image files a0.png, a1.png, ..."""
-    (tmp_path / "images").mkdir(exist_ok=True)
+    (tmp_path / "images").mkdir(parents=True, exist_ok=True)
     for i in range(images):
         (tmp_path / "images" / f"a{i}.png").write_bytes(b"")
     return tmp_path
@@ -36,13 +41,21 @@ def write(tmp_path: Path, *rows: str, header: str = HEADER) -> Path:
 
 
 def read(path: Path, **wanted: object) -> Manifest:
-    return read_manifest(path, Columns(**{"targets": ["label"], **wanted}), salt=SALT)
+    columns = Columns(**{"targets": ["label"], **wanted})
+    found = read_manifest(path, columns, salt=SALT)
+    patients = len({case.patient_id for case in found.cases})
+    assert check_manifest(path, columns, salt=SALT) == (len(found.cases), patients, found.notes)
+    return found
 
 
 def fault(path: Path, **wanted: object) -> str:
+    columns = Columns(**{"targets": ["label"], **wanted})
     with pytest.raises(ManifestError) as error:
-        read(path, **wanted)
+        read_manifest(path, columns, salt=SALT)
     assert str(path.parent) not in str(error.value)
+    with pytest.raises(ManifestError) as checked:  # the quick look finds what reading finds
+        check_manifest(path, columns, salt=SALT)
+    assert (str(checked.value), type(checked.value)) == (str(error.value), type(error.value))
     return str(error.value)
 
 
@@ -318,6 +331,27 @@ def test_links_may_not_lead_out(tmp_path: Path) -> None:
     assert "row 4: image: the path leads outside" in text
     path.write_text(f"{HEADER}\nimages/in.png,P0,0,\nimages/a0.png,P0,1,\n")
     assert "row 3: the image of row 2 again, with conflicting label" in fault(path)
+
+
+def test_a_folder_of_many_files_is_listed_once_and_its_links_still_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = folder(tmp_path / "data", images=40)
+    (tmp_path / "a.png").write_bytes(b"")
+    (data / "images" / "out.png").symlink_to(tmp_path / "a.png")
+    rows = [f"images/a{i}.png,P{i},0," for i in range(40)]
+    path = write(data, *rows, "images/out.png,P0,0,", "images/none.png,P1,0,", rows[0])
+    text = fault(path)
+    assert "row 42: image: the path leads outside" in text
+    assert "row 43: image: the file images/none.png is not found" in text
+    asked: list[str] = []
+    real = os.lstat
+    monkeypatch.setattr(paths.os, "lstat", lambda path: asked.append(str(path)) or real(path))
+    found = read_manifest(write(data, *rows, rows[30]), Columns(targets=["label"]), salt=SALT)
+    assert len(found.cases) == 40
+    assert found.notes == ("1 duplicate rows left out (rows 42)",)
+    images = [path for path in asked if "/images/a" in path]
+    assert len(images) == paths._LISTED_AFTER  # those before the listing, and the one named twice
 
 
 def test_an_absolute_path_below_the_manifest_is_accepted(tmp_path: Path) -> None:

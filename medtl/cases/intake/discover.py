@@ -13,8 +13,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Literal
 
+from medtl.cases.case_rows import SPLIT_NAMES
 from medtl.cases.intake.scan import names_in_path, scan_dicom
-from medtl.cases.manifest import SPLIT_NAMES
 from medtl.cases.pseudonyms import load_salt, remember
 from medtl.errors import ManifestError
 from medtl.io.archive import archive_error, is_archive

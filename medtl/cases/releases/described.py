@@ -15,8 +15,9 @@ from os import PathLike
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from medtl.cases.case_rows import SPLIT_NAMES
 from medtl.cases.columns import Where
-from medtl.cases.manifest import SPLIT_NAMES, write_manifest
+from medtl.cases.manifest import write_manifest
 from medtl.cases.releases.cells import (
     Maker,
     Oddities,
