@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from medtl.losses.adversarial import AdversarialTraining
 from medtl.losses.distillation import Distillation
 from medtl.losses.mixing import Mix
 from medtl.losses.penalty import Penalty
@@ -81,8 +82,13 @@ class Finetune(Section):
     penalty: Annotated[Penalty, FromMapping()] | None = None
     mix: Annotated[Mix, FromMapping()] | None = None
     learn: (
-        Annotated[Distillation | SelfTraining, Field(discriminator="method"), FromMapping()] | None
-    ) = Field(None, description="from what besides the labels of the training cases")
+        Annotated[
+            Distillation | SelfTraining | AdversarialTraining,
+            Field(discriminator="method"),
+            FromMapping(),
+        ]
+        | None
+    ) = Field(None, description="from what besides the images and labels of the training cases")
     cached_views: Annotated[int, Field(ge=0)] = Field(
         0,
         description="augmented views of each image that frozen layers are run for, once, in a "

@@ -17,6 +17,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from medtl.errors import MedtlError, RecipeError, WeightsError
 from medtl.io.cost import DEFAULT_LIMITS, Limits
+from medtl.losses.adversarial import AdversarialTraining
 from medtl.losses.given import GivenInPython
 from medtl.networks.names import FEATURES
 from medtl.networks.pretrained.cards import NO_CARD, Card, find_card
@@ -398,12 +399,26 @@ class Recipe(Section):
         learn, kind = self.finetune.learn, self.task.kind
         if learn is None:
             return
-        if kind in (*QUANTITIES, *OF_MASKS):
+        if isinstance(learn, AdversarialTraining):
+            self._refuse_what_has_no_bound(learn)
+        elif kind in (*QUANTITIES, *OF_MASKS):
             msg = f"finetune.learn {learn.method} compares probabilities of labels, which {kind} "
             msg += "does not have; it is for kind classification"
             raise ValueError(msg)
         if self.finetune.mix is not None:
-            msg = f"finetune.mix makes images that {learn.method} has no answer for: leave one out"
+            msg = f"finetune.mix and finetune.learn {learn.method} both change the images that are "
+            msg += "learned: leave one out"
+            raise ValueError(msg)
+
+    def _refuse_what_has_no_bound(self, learn: AdversarialTraining) -> None:
+        """Refuse attacks on images whose standardisation hides what they look like."""
+        image = self.image
+        found = image.standardise in ("z_score", "local_contrast") and f"by {image.standardise}"
+        if image.spacing is not None:
+            found = "as volumes"
+        if found:
+            msg = f"finetune.learn {learn.method} bounds changes of pictures that are standardised "
+            msg += f"alike; these are standardised {found}: state image.standardise: weights"
             raise ValueError(msg)
 
     def seed_of(self, source: Literal["split", "init", "order", "augment"]) -> int:

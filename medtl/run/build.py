@@ -17,6 +17,7 @@ from medtl.data.patches import MaskedSamples
 from medtl.data.reader import ImageReader, ReadRecord, decode_cases
 from medtl.data.store import ImageStore
 from medtl.errors import RunError
+from medtl.losses.adversarial import AdversarialTraining
 from medtl.losses.distillation import Distillation
 from medtl.losses.given import GivenInPython
 from medtl.losses.self_training import SelfTraining
@@ -24,6 +25,7 @@ from medtl.networks.segmenter import VOLUME_CONTRACT
 from medtl.networks.selectors import resolve
 from medtl.networks.weights import InputContract, WeightsReport, input_contract
 from medtl.networks.zero_gamma import GammaSurgery
+from medtl.preprocess.affine import Affine
 from medtl.preprocess.augment import Augmenter, augmenter
 from medtl.preprocess.augment_volume import VolumeAugmenter, volume_augmenter
 from medtl.preprocess.feature_scaler import FeatureScaler
@@ -35,7 +37,7 @@ from medtl.recipe.schema import Recipe
 from medtl.run.kinds import KINDS
 from medtl.storage.cache import cache_folder
 from medtl.tasks.protocols import Task
-from medtl.training.objective import Distilled, Mixed, Objective, SelfTrained
+from medtl.training.objective import Attacked, Distilled, Mixed, Objective, SelfTrained
 from medtl.training.options import ActivationCache, Options
 from medtl.training.stage import preset_stages
 from medtl.types import START, Case, Manifest, Stage
@@ -233,20 +235,26 @@ def build_options(recipe: Recipe) -> Options:
 
 
 def build_objective(
-    recipe: Recipe, task: Task, teacher: torch.Tensor | None = None
+    recipe: Recipe, task: Task, reader: ImageReader, teacher: torch.Tensor | None = None
 ) -> Objective | None:
     """Return how the recipe learns, None for the task's own loss alone.
 
     Args:
         recipe: With a method, or without.
         task: Of the training cases.
-        teacher: `(n, K)` logits for them, where the method is distillation.
+        reader: Of the images.
+        teacher: `(n, K)` logits for the training cases, where the method is distillation.
     """
     learn, mix = recipe.finetune.learn, recipe.finetune.mix
     if isinstance(learn, Distillation) and teacher is not None:
         return Distilled(task.loss, learn, teacher)
     if isinstance(learn, SelfTraining):
         return SelfTrained(task.loss, learn)
+    if isinstance(learn, AdversarialTraining):
+        done = reader.preprocessor
+        assert isinstance(done, Preprocessor)  # the recipe refuses volumes, and vectors
+        affine = Affine.of(done.standardise, done.unit_shape)
+        return Attacked(task.loss, learn, affine, done.unit_shape[0])
     return None if mix is None else Mixed(task.loss, mix)
 
 

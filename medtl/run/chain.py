@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ import torch
 
 from medtl.data.reader import ImageReader
 from medtl.errors import MedtlError, RunError
+from medtl.losses.adversarial import AdversarialTraining
 from medtl.networks.capacity import capacity
 from medtl.prediction.likeness import training_profile
 from medtl.prediction.mask_writer import sink_of
@@ -311,12 +312,12 @@ def build_training(
         options=build_options(recipe),
         runtime=runtime,
         folder=folder,
-        objective=build_objective(recipe, task, taught),
+        objective=build_objective(recipe, task, prepared.reader, taught),
         callbacks=callbacks,
         metric=metric,
         surgery=surgery,
         cache=build_cache(recipe),
-        meta=_checkpoint_meta(prepared, learning=teachers or unlabelled),
+        meta=_checkpoint_meta(prepared, _learning_facts(recipe, teachers or unlabelled)),
         extra=_extra_tensors(prepared.reader),
     )
     return training, loaded
@@ -349,7 +350,15 @@ def illustrate(prepared: Prepared, run: Run, *, progress: Progress = silent) -> 
     sink_of(prepared.task).illustrate(study, progress=progress)
 
 
-def _checkpoint_meta(prepared: Prepared, learning: Teachers | Unlabelled | None) -> dict[str, Any]:
+def _learning_facts(recipe: Recipe, source: Teachers | Unlabelled | None) -> dict[str, Any] | None:
+    """What the record says of how a run learns besides from its images and labels."""
+    learn = recipe.finetune.learn
+    if isinstance(learn, AdversarialTraining):
+        return {"schema": "medtl-learning/1", "method": learn.method, **asdict(learn)}
+    return None if source is None else dict(source.facts)
+
+
+def _checkpoint_meta(prepared: Prepared, learning: dict[str, Any] | None) -> dict[str, Any]:
     """Return the content of a checkpoint besides the weights."""
     training = {case.case_id for case in prepared.split("train")}
     facts = [r.facts for r in prepared.records if r.case_id in training]
@@ -359,7 +368,7 @@ def _checkpoint_meta(prepared: Prepared, learning: Teachers | Unlabelled | None)
         "preprocessor": prepared.reader.preprocessor.to_dict(),
         "profile": training_profile(facts),
         **prepared.hashes,
-        **({} if learning is None else {"learning": dict(learning.facts)}),
+        **({} if learning is None else {"learning": learning}),
     }
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from medtl.errors import RunError
 from medtl.losses.distillation import Distillation
+from medtl.losses.self_training import SelfTraining
 from medtl.recipe.schema import Recipe
 
 UNSEALED = frozenset({"checksums.json", ".lock", "log.txt", "tensorboard", "cache"})
@@ -90,7 +91,7 @@ def portable(recipe: Recipe) -> Recipe:
     tuning, learn = recipe.finetune, recipe.finetune.learn
     if isinstance(learn, Distillation):
         learn = replace(learn, teacher=Path(learn.teacher).name)
-    elif learn is not None:
+    elif isinstance(learn, SelfTraining):
         learn = replace(learn, unlabelled=Path(learn.unlabelled).name)
     if learn is not None:
         tuning = tuning.model_copy(update={"learn": learn})

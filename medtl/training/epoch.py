@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from medtl.data.batches import Batch, CaseSamples, EpochBatches, make_loader
@@ -97,11 +98,15 @@ def train_epoch(
 
 
 def forward(network: nn.Module, runtime: Runtime) -> Forward:
-    """Return a network as an objective calls it: in the run's precision, with float32 outputs."""
+    """Return a network as an objective calls it: in the run's precision, with float32 outputs.
+
+    Images that ask for a gradient are being attacked: processes do not average what they find.
+    """
+    alone = network.module if isinstance(network, DistributedDataParallel) else network
 
     def call(images: Tensor, inputs: Tensor) -> Tensor:
         with runtime.autocast():
-            outputs: Tensor = network(images, inputs)
+            outputs: Tensor = (alone if images.requires_grad else network)(images, inputs)
         return outputs.float()
 
     return call

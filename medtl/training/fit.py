@@ -47,6 +47,7 @@ from medtl.training.epoch import (
 )
 from medtl.training.objective import Objective, Penalised, Supervised, lowered
 from medtl.training.options import Training
+from medtl.training.runtime import freed_memory_kept
 from medtl.training.stage import enter_stage, parameters_of, recalibrated_groups
 from medtl.training.stopping import Position, Stopping
 from medtl.types import Stage
@@ -76,7 +77,7 @@ def fit(training: Training, stages: Sequence[Stage], *, resume: bool = False) ->
             exception of a callback raised.
     """
     training.runtime.place(training.model)
-    with held() as is_signalled:
+    with held() as is_signalled, freed_memory_kept():
         listeners = Listeners(training.callbacks, training.runtime, is_signalled)
         position, saved = _start(training, resume)
         while position.stage < len(stages):

@@ -16,10 +16,12 @@ from torch import Tensor, nn
 
 from medtl.data.batches import Batch
 from medtl.errors import RunError
+from medtl.losses.adversarial import AdversarialTraining
 from medtl.losses.distillation import Distillation, agreement
 from medtl.losses.mixing import Mix
 from medtl.losses.penalty import Penalty
 from medtl.losses.self_training import SelfTraining, guessed_loss
+from medtl.preprocess.affine import Affine
 
 Forward = Callable[[Tensor, Tensor], Tensor]
 """Images `(B, C, *S)` and the numbers that join their features `(B, E)` -> outputs, float32."""
@@ -148,6 +150,33 @@ class SelfTrained:
         parts = {"label_loss": own, "unlabelled_loss": guessed, "sure_answers": sure}
         parts = {name: value.detach() for name, value in parts.items()}
         return Lowered(own + self.method.weight * guessed, parts)
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """The loss of images that were changed, within a bound, so that it is as large as can be.
+
+    Attributes:
+        loss: As of `Supervised`.
+        method: The bound, and how the change is found.
+        affine: The standardisation of the images; the bound is on what came before it.
+        channels: Of the images before it.
+    """
+
+    loss: Callable[[Tensor, Tensor], Tensor]
+    method: AdversarialTraining
+    affine: Affine
+    channels: int
+
+    def __call__(self, network: Forward, batch: Batch, /) -> Tensor:
+        """Return the loss of the attacked batch."""
+
+        def loss(units: Tensor) -> Tensor:
+            return self.loss(network(self.affine(units), batch.inputs), batch.targets)
+
+        attack = self.method.attack(seed=int(torch.randint(2**31, ())))
+        units = self.affine.undone(batch.images, self.channels)
+        return loss(attack(units, loss))
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ one layout is plainly wrong leaves the usual one.
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import re
@@ -61,6 +62,9 @@ class Choice:
         """For people."""
         return f"{self.name} {self.value}: {self.reason}"
 
+
+GLIBC = {"trim": -1, "top_pad": -2, "mmap_threshold": -3, "mmap_max": -4}
+"""Settings of the C library's allocator, by its header malloc.h."""
 
 NOT_COMPILED = Choice(
     "compile",
@@ -326,6 +330,34 @@ def _step_seconds(
     if on_gpu:
         torch.cuda.synchronize()
     return clock() - started
+
+
+@contextmanager
+def freed_memory_kept() -> Iterator[None]:
+    """Have the C library keep what is freed for what is asked for next, while the block runs.
+
+    Each step of a training asks for the same large pieces. glibc takes those above 32 MB from the
+    kernel and gives them back, and the kernel clears each page anew: a tenth to a quarter of the
+    processor time of a training on images of 128 to 160 pixels. It costs memory, an eighth there.
+    Another C library is left alone. No number changes.
+    """
+    try:
+        glibc = ctypes.CDLL(None)
+        chosen, give_back = glibc.mallopt, glibc.malloc_trim
+    except (AttributeError, OSError, TypeError):
+        yield
+        return
+    chosen(GLIBC["mmap_max"], 0)
+    chosen(GLIBC["trim"], -1)  # give nothing back
+    chosen(GLIBC["top_pad"], 64 * 2**20)
+    try:
+        yield
+    finally:  # what glibc comes to by itself in a process that frees large pieces
+        chosen(GLIBC["mmap_max"], 65536)
+        chosen(GLIBC["mmap_threshold"], 32 * 2**20)
+        chosen(GLIBC["trim"], 64 * 2**20)
+        chosen(GLIBC["top_pad"], 128 * 2**10)
+        give_back(0)
 
 
 @contextmanager

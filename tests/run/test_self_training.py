@@ -145,7 +145,7 @@ def test_what_an_epoch_draws_depends_on_its_place_alone(study):
     ("changes", "reason"),
     [
         (["augment.policy=none"], "learns views of pictures, and the recipe has images that are"),
-        (["finetune.mix={mixup: 0.2}"], "finetune.mix makes images that fixmatch has no answer"),
+        (["finetune.mix={mixup: 0.2}"], "and finetune.learn fixmatch both change the images"),
         ([learning("nowhere.csv")], r"no file 'nowhere.csv'"),
         ([learning("u.csv", "fixmach")], "Did you mean 'fixmatch'"),
         (["finetune.learn={unlabelled: u.csv}"], r"learn.method: this key is missing"),

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -71,3 +76,41 @@ def test_one_process_may_try_several_precisions(monkeypatch):
         with own.autocast():
             product.append((torch.ones(2, 2) @ torch.ones(2, 2)).dtype)
     assert product == [torch.float32, torch.bfloat16, torch.float32]
+
+
+FAULTS = """
+import resource
+from contextlib import nullcontext
+from medtl.training.runtime import freed_memory_kept
+
+def faults(context):
+    with context:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(20):  # written to, as activations are
+            b"x" * (64 * 2**20)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+plain, kept, again = faults(nullcontext()), faults(freed_memory_kept()), faults(nullcontext())
+print(plain, kept, again, resident())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_large_pieces_are_kept_for_the_next_step_and_given_back_afterwards():
+    said = subprocess.run(
+        [sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True
+    ).stdout
+    plain, kept, again, resident = map(int, said.split())
+    assert kept < plain / 5
+    assert again > plain / 2
+    assert resident < 2**30
+
+
+def test_another_c_library_is_left_alone(monkeypatch):
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: object())
+    with runtime.freed_memory_kept():
+        pass

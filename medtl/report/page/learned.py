@@ -64,6 +64,9 @@ def lessons(learning: Row | None, history: Sequence[Row] = ()) -> list[str]:
     if learning is None:
         return []
     kept = [row for row in history if row["best"] == "1"]
+    if learning["method"] == "adversarial":
+        percent = f"{100 * learning['eps']:g}"
+        return [plain("learning.adversarial", percent=percent, steps=learning["steps"])]
     if learning["method"] != "distill":
         return _of_unlabelled(learning, kept)
     shares = {name: f"{learning[name]:g}" for name in ("temperature", "weight")}

@@ -130,7 +130,8 @@ def _changed(store: ImageStore, one: Corruption, level: int, family: str) -> Con
 
 def _attacks(subject: Subject, left_out: list[str], *, quick: bool) -> Iterator[Condition]:
     """White box (FGSM, PGD, a patch) and black box (from the public start weights)."""
-    from medtl.studies.stress.attacks import Attack, patch_of
+    from medtl.losses.adversarial import Attack
+    from medtl.studies.stress.attacks import patch_of
     from medtl.studies.stress.victims import Victim, start_network
 
     victim = Victim.of(subject.trained, subject.cases, subject.store)

@@ -12,9 +12,11 @@ from torch import Tensor
 
 from medtl.data.store import ImageStore
 from medtl.errors import MedtlError
+from medtl.losses.adversarial import Attack
 from medtl.prediction.sink import TrainedModel
+from medtl.preprocess.affine import Affine
 from medtl.run.build import build_network
-from medtl.studies.stress.attacks import Affine, Attack, feature_distance, frozen
+from medtl.studies.stress.attacks import feature_distance, frozen
 from medtl.studies.stress.corruptions import AlteredStore, Unit
 from medtl.types import Case
 

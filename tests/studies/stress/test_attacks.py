@@ -10,7 +10,9 @@ from torch import nn
 from torch.nn import functional
 
 from medtl.errors import MedtlError
-from medtl.studies.stress.attacks import Affine, Attack, feature_distance, frozen, patch_of
+from medtl.losses.adversarial import Attack
+from medtl.preprocess.affine import Affine
+from medtl.studies.stress.attacks import feature_distance, frozen, patch_of
 
 
 @pytest.fixture(scope="module")
