@@ -324,6 +324,7 @@ def _decode(
 def _facts(image: Image, unit: NDArray[np.float32]) -> dict[str, str | float]:
     """What later tells whether an image is unlike those of training."""
     facts: dict[str, str | float] = {"modality": image.modality, **image.header}
+    facts["pixels"] = max(image.array.shape[1:])
     if image.spacing is not None:
         facts["spacing_mm"] = float(np.mean(image.spacing))
         longest = max(mm * n for mm, n in zip(image.spacing, image.array.shape[1:], strict=True))

@@ -68,6 +68,12 @@ class Attack:
         step_size: Of one step; None is eps for one step, 2.5 eps / steps for more.
         random_start: Whether the first step starts from a random change within eps.
         seed: Of that change.
+
+    Example:
+        >>> import torch
+        >>> image = torch.full((1, 1, 1, 2), 0.5)
+        >>> Attack(0.25)(image, lambda x: x[..., 0].sum() - x[..., 1].sum()).tolist()
+        [[[[0.75, 0.25]]]]
     """
 
     eps: float
@@ -85,11 +91,6 @@ class Attack:
             units: `(B, C, *S)` in [0, 1].
             loss: From unit images to what is raised, a sum over the images.
             mask: `(*S)` of 0 and 1: where pixels may change (a patch); None for everywhere.
-
-        >>> import torch
-        >>> image = torch.full((1, 1, 1, 2), 0.5)
-        >>> Attack(0.25)(image, lambda x: x[..., 0].sum() - x[..., 1].sum()).tolist()
-        [[[[0.75, 0.25]]]]
         """
         import torch
 

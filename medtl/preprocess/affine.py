@@ -23,6 +23,11 @@ class Affine:
 
     Attributes:
         factor, shift: `(C, *S)` with the network's channels.
+
+    Example:
+        >>> found = Affine.of(lambda unit: 4 * unit - 2, (1, 2, 2))
+        >>> found.factor[0, 0, 0].item(), found.shift[0, 0, 0].item()
+        (4.0, -2.0)
     """
 
     factor: Tensor

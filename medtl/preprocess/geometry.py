@@ -8,7 +8,7 @@ Pixel centres are at half-integers: the first pixel covers [0, 1].
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import EllipsisType
 from typing import NamedTuple, TypeVar
@@ -20,6 +20,9 @@ from medtl.errors import MedtlError
 from medtl.types import FloatArray, is_plainly_finite
 
 Label = TypeVar("Label", bound=np.generic)
+
+Resample = Callable[[FloatArray, tuple[int, ...], float, float], NDArray[np.float32]]
+"""Array `(C, *S)`, the new lengths of S, smallest and largest value -> resampled."""
 
 _BAND = 4
 """Rows made at a time when a film shrinks: what they are made from stays in the cache."""
@@ -109,6 +112,7 @@ def fit_to(
     mask: NDArray[Label] | None = None,
     fill: float = 0.0,
     clip: tuple[float, float] | None = None,
+    resample: Resample | None = None,
 ) -> Fitted:
     """Return the image on a grid of a given size, aspect kept in millimetres, padded evenly.
 
@@ -122,6 +126,7 @@ def fit_to(
         mask: `(*S)` or `(K, *S)`, any labels.
         fill: Value of the padding.
         clip: Smallest and largest value that are averaged, NaN and infinity as the smallest.
+        resample: Does it in another way, where `clip` is given.
 
     Raises:
         MedtlError: When shapes, size and spacing do not belong together.
@@ -134,10 +139,10 @@ def fit_to(
     """
     fit = plan_fit(array.shape[1:], size, spacing=spacing)
     result = np.full((array.shape[0], *fit.target), fill, dtype=np.float32)
-    small = (
-        resize(array, fit.resized) if clip is None else resize_clipped(array, fit.resized, *clip)
-    )
-    result[fit.inside] = small
+    if clip is None:
+        result[fit.inside] = resize(array, fit.resized)
+    else:
+        result[fit.inside] = (resample or resize_clipped)(array, fit.resized, *clip)
     return Fitted(result, None if mask is None else fit_mask(mask, fit), fit)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -18,10 +18,14 @@ from numpy.typing import NDArray
 from medtl.errors import ImageError, MedtlError, WeightsError
 from medtl.preprocess import intensity
 from medtl.preprocess.geometry import Fit, Label, fit_mask, fit_to, plan_fit, unfit
+from medtl.preprocess.superres import Superres
 from medtl.types import BoolArray, FloatArray, Image
 
 Scale = Literal["percentile", "min_max", "window"]
 Standardisation = Literal["weights", "z_score", "pixel_mean", "local_contrast", "none"]
+
+BESIDE = frozenset({"pixel_mean", "superres"})
+"""Fields that `to_dict` writes in a way of their own."""
 
 TOLERANCE = 1e-6
 """Relative difference below which two numbers of a contract are the same."""
@@ -47,6 +51,7 @@ class Preprocessor:
             (-1024, 1024) for torchxrayvision.
         interpolation: Name of the resampling that the weights were trained with, for the record;
             this pipeline averages over area when shrinking whatever it says.
+        superres: How an image of fewer pixels than the grid is enlarged; None is linear.
         local_contrast_sigma: For "local_contrast": width of the Gaussian in pixels.
         pixel_mean: For "pixel_mean": `(C, *size)` mean image of the training split, set by `fit`.
     """
@@ -64,6 +69,7 @@ class Preprocessor:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     input_range: tuple[float, float] = (0.0, 1.0)
     interpolation: str = ""
+    superres: Superres | None = None
     local_contrast_sigma: float = 2.0
     pixel_mean: NDArray[np.float32] | None = None
 
@@ -123,7 +129,14 @@ class Preprocessor:
         self.grid(image)
         array = self._colored(image.array)
         ends = unit_limits(self, array, real_pixels(image))
-        fitted = fit_to(array, self.grid_shape, spacing=image.spacing, fill=ends[0], clip=ends)
+        fitted = fit_to(
+            array,
+            self.grid_shape,
+            spacing=image.spacing,
+            fill=ends[0],
+            clip=ends,
+            resample=self.superres,
+        )
         unit = intensity.ramp(fitted.array, *ends)
         return unit if self.clahe is None else intensity.clahe(unit, *self.clahe)
 
@@ -194,8 +207,10 @@ class Preprocessor:
 
     def to_dict(self) -> dict[str, Any]:
         """The contract as JSON types; of the mean image only the hash, the array goes beside it."""
-        names = [field.name for field in fields(self) if field.name != "pixel_mean"]
+        names = [field.name for field in fields(self) if field.name not in BESIDE]
         values = {name: plain(getattr(self, name)) for name in names}
+        if self.superres is not None:  # absent, it is the contract of a version that had none
+            values["superres"] = asdict(self.superres)
         size, sha256 = list(self.grid_shape), _sha256(self.pixel_mean)
         return {**values, "size": size, "pixel_mean_sha256": sha256}
 
@@ -212,12 +227,14 @@ class Preprocessor:
         Raises:
             WeightsError: When keys are missing or unknown, or the mean image is another one.
         """
-        known = {field.name for field in fields(cls)} - {"pixel_mean"} | {"pixel_mean_sha256"}
-        require_keys(values, known)
+        known = {field.name for field in fields(cls)} - BESIDE | {"pixel_mean_sha256"}
+        asked = values.get("superres")
+        require_keys(values.keys() - {"superres"}, known)
         if values["pixel_mean_sha256"] != _sha256(pixel_mean):
             raise WeightsError("the mean image is not the one that the weights were trained with")
         rest = {name: tuples(values[name]) for name in known - {"pixel_mean_sha256"}}
-        return cls(**rest, pixel_mean=pixel_mean)
+        superres = None if asked is None else Superres(**asked)
+        return cls(**rest, superres=superres, pixel_mean=pixel_mean)
 
     def contract_mismatch(self, expected: Mapping[str, Any]) -> list[str]:
         """Say in words where this contract differs from another; empty when it does not.

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from medtl.recipe.section import Section
+from medtl.preprocess.superres import Superres
+from medtl.recipe.section import FromMapping, Section
 from medtl.types import Positive
 
 Side = Annotated[int, Field(ge=8, le=512)]
@@ -48,6 +49,9 @@ class ImageSpec(Section):
         "whole", description="reduced: JPEG 2000 and JPEG at about twice the size; docs/speed.md"
     )
     clahe: Clahe | None = Field(None, description="equalise the contrast of planes locally")
+    superres: Annotated[Superres, FromMapping()] | None = Field(
+        None, description="how planes of fewer pixels than size are enlarged; null is linear"
+    )
     standardise: Literal["weights", "z_score", "pixel_mean", "local_contrast", "none"] = Field(
         "weights",
         description="weights: with the mean and standard deviation that these were trained on",
@@ -67,6 +71,20 @@ class ImageSpec(Section):
             msg = "state [low, high] with 0 <= low < high <= 100"
             raise ValueError(msg)
         return value
+
+    @model_validator(mode="after")
+    def _enlarged_is_not_reduced(self) -> ImageSpec:
+        if self.superres is None:
+            return self
+        if self.spacing is not None:
+            msg = "superres is of planes; voxels are resampled to spacing: leave it out"
+            raise ValueError(msg)
+        limit, longest = self.superres.at_most, max(self.shape)
+        if limit is not None and limit >= longest:
+            msg = f"superres.at_most {limit} and size {longest}: what is enlarged would be reduced "
+            msg += "again; state a larger size, or leave superres out"
+            raise ValueError(msg)
+        return self
 
     @model_validator(mode="after")
     def _window_is_stated(self) -> ImageSpec:

@@ -369,8 +369,9 @@ class Recipe(Section):
 
     def _refuse_pictures_of_features(self) -> None:
         """Refuse what asks for pictures where vectors made elsewhere are the input."""
-        keys = ("image.spacing", "augment.transforms", "finetune.mix", "finetune.learn")
-        parts = {key: key.split(".") for key in (*keys, "model.reuse_until")}
+        keys = ("image.spacing", "image.superres", "augment.transforms", "finetune.mix")
+        more = ("finetune.learn", "model.reuse_until")
+        parts = {key: key.split(".") for key in (*keys, *more)}
         stated = [k for k, (one, two) in parts.items() if getattr(getattr(self, one), two)]
         stated += [f"task.kind {self.task.kind}"] if self.task.kind in OF_MASKS else []
         if self.model.is_of_features and stated:

@@ -99,6 +99,7 @@ def build_reader(recipe: Recipe, contract: InputContract, root: Path | None) -> 
         size=image.size,
         color="rgb" if image.modality in COLOR_MODALITIES else "grey",
         clahe=None if image.clahe is None else (image.clahe.clip_limit, image.clahe.tiles),
+        superres=image.superres,
         standardisation=image.standardise,
         mean=contract.mean,
         std=contract.std,

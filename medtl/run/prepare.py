@@ -15,6 +15,7 @@ from medtl.data.patches import MaskedSamples
 from medtl.data.reader import ImageReader, ReadRecord, check_readable
 from medtl.data.store import ImageStore
 from medtl.errors import ManifestError
+from medtl.preprocess.superres import in_vain
 from medtl.recipe.schema import Recipe
 from medtl.run import record
 from medtl.run.build import (
@@ -142,7 +143,7 @@ def read_study(
     notes = (*notes, *one_value_notes(manifest.cases, recipe.data.targets))
     readable = set(store.case_ids)
     cases = tuple(case for case in manifest.cases if case.case_id in readable)
-    notes = (*notes, *_empty_masks(task, cases))
+    notes = (*notes, *_empty_masks(task, cases), *_vain_enlargement(recipe, records))
     return Prepared(
         recipe=recipe,
         manifest=replace(manifest, notes=(*manifest.notes, *notes)),
@@ -185,6 +186,14 @@ def _empty_masks(task: Task, cases: Sequence[Case]) -> list[str]:
         f"{len(empty)} masks show no structure ({listed}; {rows_text([c.row for c in empty])}): "
         "taken as images without one; leave out the rows that nobody has drawn"
     ]
+
+
+def _vain_enlargement(recipe: Recipe, records: Sequence[ReadRecord]) -> list[str]:
+    """Say when images are to be enlarged that have pixels enough."""
+    superres = recipe.image.superres
+    sides = [int(r.facts["pixels"]) for r in records if "pixels" in r.facts]
+    said = None if superres is None else in_vain(sides, superres, max(recipe.image.shape))
+    return [] if said is None else [said]
 
 
 def split_cases(recipe: Recipe, manifest: Manifest, task: Task) -> Manifest:
