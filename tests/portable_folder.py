@@ -16,28 +16,43 @@ SIDE = 16
 THRESHOLD = 0.5
 
 
+LUNG = {"kind": "structures", "labels": ["lung"], "values": [[1]]}
+"""A stored task of masks."""
+
+
 def write_folder(folder: Path, grid: tuple[int, int] = (SIDE, SIDE), **changed: Any) -> Path:
-    """Write the folder: a bright image scores high, and 0.5 is the frozen threshold."""
+    """Write the folder: a bright image scores high, and 0.5 is the frozen threshold.
+
+    Where the task is one of masks, the bright pixels are the structure.
+    """
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
     from onnx import TensorProto, helper
 
     folder.mkdir(parents=True)
     tensor = helper.make_tensor_value_info
+    is_mask = changed.get("task", {}).get("kind") == "structures"
+    background = [
+        helper.make_node("Sub", ["one", "present"], ["absent"]),
+        helper.make_node("Concat", ["absent", "present"], [SCORES], axis=1),
+    ] * is_mask
+    over, after = ([1], [1]) if is_mask else ([1, 2, 3], [1])
     graph = helper.make_graph(
         [
             helper.make_node("ReduceMean", [IMAGE, "axes"], ["mean"], keepdims=0),
             helper.make_node("Mul", ["mean", "four"], ["logit"]),
-            helper.make_node("Unsqueeze", ["logit", "last"], ["column"]),
-            helper.make_node("Sigmoid", ["column"], [SCORES]),
+            helper.make_node("Unsqueeze", ["logit", "after"], ["column"]),
+            helper.make_node("Sigmoid", ["column"], ["present" if is_mask else SCORES]),
+            *background,
         ],
         "mean",
         [tensor(IMAGE, TensorProto.FLOAT, ["batch", 3, *grid])],
-        [tensor(SCORES, TensorProto.FLOAT, ["batch", 1])],
+        [tensor(SCORES, TensorProto.FLOAT, ["batch", 2, *grid] if is_mask else ["batch", 1])],
         [
-            helper.make_tensor("axes", TensorProto.INT64, [3], [1, 2, 3]),
-            helper.make_tensor("last", TensorProto.INT64, [1], [1]),
+            helper.make_tensor("axes", TensorProto.INT64, [len(over)], over),
+            helper.make_tensor("after", TensorProto.INT64, [1], after),
             helper.make_tensor("four", TensorProto.FLOAT, [], [4.0]),
+            helper.make_tensor("one", TensorProto.FLOAT, [], [1.0]),
         ],
     )
     opset = [helper.make_opsetid("", 18)]
@@ -67,7 +82,7 @@ def write_folder(folder: Path, grid: tuple[int, int] = (SIDE, SIDE), **changed: 
     point = {"label": "bright", "threshold": THRESHOLD}
     write_json(
         folder / "metrics.json",
-        {"measures": [], "operating_points": [point], "recalibrations": []},
+        {"measures": [], "operating_points": [] if is_mask else [point], "recalibrations": []},
     )
     return folder
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -107,6 +108,8 @@ def _explain(error: BaseException) -> NoReturn:
     """Say what went wrong and exit; only a fault of the program itself shows a traceback."""
     if isinstance(error, MedtlError):
         _stop(f"medtl: {error}", 1)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        _stop("medtl: the disk is full. Make room; what takes --resume goes on with it.", 1)
     # typer re-raises click's own usage errors here; they know how to show themselves.
     show = getattr(error, "show", None)
     if show is None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from medtl.metrics.overlap import surface
 from medtl.prediction.gallery import write_pictures
+from medtl.preprocess.geometry import nearest, resize
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -133,17 +134,13 @@ def _draw(
     spacing: Sequence[float],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """A plane in its true proportions, and the same with outlines."""
-    import cv2
-
     extent = [length * step for length, step in zip(truth.shape, spacing, strict=True)]
     rows, columns = (max(1, round(SIDE * mm / max(extent))) for mm in extent)
     grey = unit[:1].repeat(3, axis=0) if len(unit) != 3 else unit
-    picture = np.ascontiguousarray(np.moveaxis(grey, 0, -1))
-    picture = np.asarray(cv2.resize(picture, (columns, rows)), dtype=np.float32)
+    picture = np.ascontiguousarray(np.moveaxis(resize(grey, (rows, columns)), 0, -1))
     outlined = picture.copy()
     for mask, color in ((truth, TRUTH), (predicted, PREDICTION)):
-        large = cv2.resize(mask.astype(np.uint8), (columns, rows), interpolation=cv2.INTER_NEAREST)
-        outlined[surface(large == 1)] = color
+        outlined[surface(nearest(mask, (rows, columns)))] = color
     return picture, outlined
 
 

@@ -165,7 +165,7 @@ def fit_mask(mask: NDArray[Label], fit: Fit) -> NDArray[Label]:
     axes = len(fit.source)
     _check_shape(mask.shape[-axes:], fit.source, "mask", "image")
     result = np.zeros((*mask.shape[:-axes], *fit.target), dtype=mask.dtype)
-    result[fit.inside] = _nearest(mask, fit.resized)
+    result[fit.inside] = nearest(mask, fit.resized)
     return result
 
 
@@ -309,8 +309,16 @@ def resample_axis(array: FloatArray, axis: int, length: int) -> NDArray[np.float
     return np.ascontiguousarray(np.moveaxis(product, 0, axis))
 
 
-def _nearest(mask: NDArray[Label], shape: tuple[int, ...]) -> NDArray[Label]:
-    """Resample the last axes by the source pixel that holds each new pixel's centre."""
+def nearest(mask: NDArray[Label], shape: tuple[int, ...]) -> NDArray[Label]:
+    """Return a mask with its last axes resampled: the old pixel that holds a new one's centre.
+
+    Args:
+        mask: `(..., *S)`.
+        shape: The new lengths of S.
+
+    >>> nearest(np.array([[1, 2]]), (1, 4))
+    array([[1, 1, 2, 2]])
+    """
     first = mask.ndim - len(shape)
     for axis, length in enumerate(shape, start=first):
         chosen = ((np.arange(length) + 0.5) * mask.shape[axis] / length).astype(np.int64)

@@ -240,3 +240,19 @@ def test_a_table_of_one_class_says_what_cannot_be_estimated(tmp_path):
 
 def test_doctor():
     assert "torch" in medtl("doctor")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_behind_the_output_is_said_in_one_line():
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [str(MEDTL), "--version"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == (
+        "medtl: the disk is full. Make room; what takes --resume goes on with it.\n"
+    )

@@ -17,9 +17,9 @@ import psutil
 import pytest
 from make_dicom import write
 from PIL import Image
-from portable_folder import film, write_folder
+from portable_folder import LUNG, SIDE, film, write_folder
 
-from medtl.errors import MedtlError, RunError
+from medtl.errors import MedtlError
 from medtl.run.folder import Run
 from medtl.run.service.loopback import Answer, Pages, make_server
 from medtl.run.service.serve import serve
@@ -192,10 +192,31 @@ def test_results_are_kept_when_asked(tmp_path: Path) -> None:
     assert set(json.loads(kept.read_text())) == {"rows", "flags", "status"}
 
 
-def test_masks_are_not_for_a_page(tmp_path: Path) -> None:
-    task = {"kind": "structures", "labels": ["lung"], "values": [[1]]}
-    with pytest.raises(RunError, match="predicts masks"):
-        serve(Run(write_folder(tmp_path / "edge", task=task)), host="127.0.0.1", port=0)
+def test_masks_are_drawn_with_their_size(tmp_path: Path) -> None:
+    """The bright half of a film, in pixels of 0.5 mm."""
+    half = film(20)
+    half[:, : SIDE // 2] = 240
+    write(tmp_path / "film.dcm", half, PixelSpacing=[0.5, 0.5])
+    with started(
+        serve(Run(write_folder(tmp_path / "edge", task=LUNG)), host="127.0.0.1", port=0)
+    ) as server:
+        port = server.server_address[1]
+        page = ask(port, "/")[2].decode()
+        status, _, body = ask(port, "/look", (tmp_path / "film.dcm").read_bytes(), X_Medtl="1")
+        server.shutdown()
+    found = json.loads(body)
+    assert status == 200, found
+    (row,) = found["rows"]
+    assert (row["label"], row["size"]) == ("lung", f"{SIDE * SIDE / 2 * 0.25 / 100:.3g} cm²")
+    plain, outlined = (
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(text.split(",")[1]))))
+        for text in (found["picture"], row["heat"])
+    )
+    differs = (plain != outlined).any(axis=-1)
+    assert differs[:, : plain.shape[1] // 2].any()
+    assert not differs[:, plain.shape[1] // 2 + 1 :].any()
+    assert "Structure" in page and 'data-column="size">Size</th>' in page  # noqa: PT018
+    assert "Grad-CAM" not in page and "hreshold" not in page  # noqa: PT018
 
 
 @pytest.mark.slow

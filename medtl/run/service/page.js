@@ -16,6 +16,7 @@ function written(value, other) {
 function cells(row) {
   const score = row.y_score, threshold = row.threshold;
   return {
+    size: row.size,
     y_score: score == null ? "none" : written(score, threshold),
     probability: row.probability == null ? "none" : written(row.probability),
     threshold: threshold == null ? "none" : written(threshold, score),
@@ -49,7 +50,7 @@ function show(found) {
   picture(found.picture, "The film");
   for (const row of found.rows) {
     line(row);
-    if (row.heat) picture(row.heat, "Grad-CAM: " + row.label.replaceAll("_", " "));
+    if (row.heat) picture(row.heat, by("pictures").dataset.words + ": " + row.label.replaceAll("_", " "));
   }
   for (const words of found.flags.length ? found.flags : ["Nothing unlike them was found."]) {
     const item = document.createElement("li");

@@ -12,18 +12,20 @@ from http.server import ThreadingHTTPServer
 from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medtl.data.reader import ImageReader
-from medtl.errors import MedtlError, RunError
+from medtl.errors import MedtlError
 from medtl.prediction.gallery import grey_to_rgb, overlay
 from medtl.prediction.sink import Model
 from medtl.prediction.table import heat_map
 from medtl.run.edge.choice import model_of
 from medtl.run.predict import predict_images
+from medtl.run.service.drawn import draw_masks
 from medtl.run.service.loopback import Answer, Pages, make_server
 from medtl.storage.atomic import write_json
 from medtl.types import Case
@@ -48,20 +50,15 @@ class Desk:
         keep: Folder for the results, one file a film, named by its content; None keeps nothing.
 
     Raises:
-        RunError: When the run predicts masks, which a page of scores cannot show, or takes
-            features in place of films.
+        RunError: When the run takes features in place of films.
     """
 
     def __init__(self, run: Run, keep: Path | None = None) -> None:
         explains = run.files.best.is_file() and find_spec("torch") is not None
         self.model: Model = run.trained if explains else model_of(run.files, lambda: run.trained)
-        if self.model.task.encode is not None:
-            raise RunError(
-                "the run predicts masks, which the page does not show",
-                fix="Use medtl predict, or medtl watch",
-            )
         self.model.reader.require_images()
-        self.explains, self.run, self.keep = explains, run, keep
+        self.draws = self.model.task.encode is not None
+        self.explains, self.run, self.keep = explains and not self.draws, run, keep
         self.cuts, self.mended = run.thresholds, run.recalibrations
         self.lock = threading.Lock()
 
@@ -75,24 +72,33 @@ class Desk:
             return Answer.of({"error": str(error)}, 422)
 
     def _seen(self, film: Path) -> dict[str, Any]:
-        """Scores, thresholds, likeness, the picture and where the network looked."""
-        done = predict_images(
-            self.model, film, None, own=self.run.files.manifest, thresholds=self.cuts,
-            recalibrations=self.mended,
-        )  # fmt: skip
-        rows = [
+        """Scores, thresholds, likeness, the picture and where the network looked; or masks."""
+        with TemporaryDirectory(prefix="medtl-film-", ignore_cleanup_errors=True) as folder:
+            table = Path(folder) / "predictions.csv" if self.draws else None
+            done = predict_images(
+                self.model, film, table, own=self.run.files.manifest, thresholds=self.cuts,
+                recalibrations=self.mended,
+            )  # fmt: skip
+            drawn = [] if table is None else draw_masks(table, self.model, film)
+        rows: list[dict[str, Any]] = [{"label": one.label, "size": one.size} for one in drawn]
+        rows = rows or [
             {name: _plain(row[name]) for name in SHOWN if name in row}
             for row in done.frame.to_dict("records")
         ]
         flags = [word for one in done.flagged for word in (*one["flags"], *one["unlike_training"])]
         if "yes" in set(done.frame.get("outside_training_range", ())):
             flags.append(OUTSIDE)
-        unit = _unit(self.model.reader, film)
         found = {"rows": rows, "flags": flags, "status": "Research use only. Not a medical device."}
         if self.keep is not None:
             self.keep.mkdir(parents=True, exist_ok=True)
             name = str(done.frame["content_sha256"].iloc[0])[:32]
             write_json(self.keep / f"{name}.json", found)
+        if drawn:
+            found["picture"] = _png(drawn[0].plain)
+            for row, one in zip(rows, drawn, strict=True):
+                row["heat"] = _png(one.outlined)
+            return found
+        unit = _unit(self.model.reader, film)
         picture = grey_to_rgb(unit)
         found["picture"] = _png(picture)
         for row in rows:
@@ -134,6 +140,7 @@ def serve(
         columns=_columns(desk),
         stored=keep is not None,
         explains=desk.explains,
+        draws=desk.draws,
     )
     get: dict[str, Callable[[], Answer]] = {"/": lambda: Answer(page.encode())}
     for name, kind in PART.items():
@@ -144,6 +151,8 @@ def serve(
 
 def _columns(desk: Desk) -> dict[str, str]:
     """Column of a prediction -> its heading on the page."""
+    if desk.draws:
+        return {"size": "Size"}
     unit = desk.model.task.unit
     if unit is not None:
         return {"y_score": ", ".join(filter(None, ("Estimate", unit)))}
