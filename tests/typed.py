@@ -10,9 +10,10 @@ from typer.testing import CliRunner
 from medtl.cli.main import app, main
 
 
-def medtl(*arguments: str) -> str:
-    """Run a command in this process; return what it printed."""
-    result = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+def medtl(*arguments: str, given: str = "") -> str:
+    """Run a command in this process, with something on its standard input; return its output."""
+    words = [str(argument) for argument in arguments]
+    result = CliRunner().invoke(app, words, input=given or None, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.output
 

@@ -177,7 +177,9 @@ def finish_predictions(
     flagged, quarantined = _quality(records)
     quality = None
     if out is not None:
-        sink_of(trained.task).write(table, trained.task, out)
+        # New images are of no part: whoever reads the table takes all of them.
+        written = table if table["split"].any() else table.drop(columns="split")
+        sink_of(trained.task).write(written, trained.task, out)
         quality = out.with_suffix(".quality.json")
         write_json(quality, {"flagged": flagged, "quarantined": quarantined})
     unknown = Counter(flag for record in records for flag in record["unknown"])

@@ -39,7 +39,7 @@ def test_ten_lines_of_scikit_learn_become_a_report_with_one_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = Path(__file__).parents[2] / "docs" / "predictions-from-elsewhere.md"
-    script, command = re.findall(r"```(?:python)?\n(.+?)```", page.read_text("utf-8"), re.S)[:2]
+    script, command = re.findall(r"```(?:python|sh)\n(.+?)```", page.read_text("utf-8"), re.S)[:2]
     assert len([line for line in script.splitlines() if line]) == 10
     monkeypatch.chdir(tmp_path)
     exec(compile(script, page.name, "exec"), {})
