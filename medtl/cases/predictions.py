@@ -24,7 +24,7 @@ from medtl.storage.atomic import atomic_path, write_text
 from medtl.storage.spreadsheets import ENDINGS
 from medtl.storage.tables import defuse, raise_together, read_table, undefuse
 from medtl.storage.yaml import load_yaml
-from medtl.types import SPLITS
+from medtl.types import SPLITS, FloatArray
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -208,14 +208,16 @@ def _plain_csv(path: Path) -> pd.DataFrame | None:
     if b"\0" in raw:
         return None
     try:
-        table = pd.read_csv(io.BytesIO(raw), dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        table = pd.read_csv(
+            io.BytesIO(raw), dtype=object, keep_default_na=False, encoding="utf-8-sig"
+        )
     except UnicodeDecodeError:
         return None
     if b"'" in raw:
         table = table.map(undefuse)
     table.columns = table.columns.str.strip()
     is_plain = "case_id" in table and not any(str(name).startswith("Unnamed") for name in table)
-    return table.astype(object) if is_plain else None
+    return table if is_plain else None
 
 
 def _required_columns(table: pd.DataFrame) -> Sequence[str]:
@@ -244,6 +246,17 @@ def _numbers(column: pd.Series[Any]) -> pd.Series[Any]:
     """Return a column of numbers as float64; infinite values count as missing."""
     import pandas as pd
 
+    values: FloatArray
+    try:  # in one go where every cell is a number, as most columns are
+        values = column.to_numpy(dtype=object).astype(np.float64)
+    except ValueError:
+        values = _some_numbers(column)
+    values[np.isinf(values)] = math.nan
+    return pd.Series(values, index=column.index)
+
+
+def _some_numbers(column: pd.Series[Any]) -> FloatArray:
+    """Return the numbers of a column with words for "no value", NaN for these."""
     values = np.full(len(column), math.nan)
     bad = [False] * len(column)
     for place, text in enumerate(column):
@@ -259,8 +272,7 @@ def _numbers(column: pd.Series[Any]) -> pd.Series[Any]:
             f"{column.name} is not a number in {_rows(bad)} (first: {first!r})",
             expected="a number, or an empty cell",
         )
-    values[np.isinf(values)] = math.nan
-    return pd.Series(values, index=column.index)
+    return values
 
 
 def _with_patients(table: pd.DataFrame, alone: bool) -> pd.DataFrame:

@@ -53,13 +53,20 @@ def discrimination_measures(rows: Scores, ci: CI) -> list[Measure]:
     ]
 
 
-def calibration_measures(rows: Scores, ci: CI) -> list[Measure]:
-    """Return Brier, log loss, ECE beside that of right probabilities, line and indices."""
+def error_measures(rows: Scores, ci: CI) -> list[Measure]:
+    """Return Brier, log loss, and ECE beside that of right probabilities."""
     return [
         calibration.brier(rows, ci=ci),
         calibration.log_loss(rows, ci=ci),
         calibration.expected_calibration_error(rows, ci=ci),
         calibration.calibrated_error(rows, ci=ci),
+    ]
+
+
+def calibration_measures(rows: Scores, ci: CI) -> list[Measure]:
+    """Return the errors of the probabilities, the calibration line and the indices."""
+    return [
+        *error_measures(rows, ci),
         *calibration.calibration_line(rows, ci=ci),
         *calibration_indices(rows, ci=ci),
     ]
@@ -78,7 +85,7 @@ def recalibrated_measures(test: LabelRows, val: LabelRows, ci: CI) -> tuple[list
     after = replace(test.scores, score=scaling(test.scores.score))
     changed = [
         replace(measure, name=f"{measure.name}_after_temperature")
-        for measure in calibration_measures(after, ci)[:4]
+        for measure in error_measures(after, ci)
     ]
     # On the log scale, where the error of log T is that of log slope.
     factor = math.exp(normal_quantile(ci.level) * scaling.slope_error / scaling.slope)

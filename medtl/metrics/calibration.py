@@ -207,7 +207,7 @@ def drawn_truths(rows: Scores, resamples: int) -> Iterator[BoolArray]:
     block = max(1, BLOCK_CELLS // n)
     for start in range(0, resamples, block):
         lot = rng.random((min(block, resamples - start), rows.num_patients))
-        yield lot[:, owner] < rows.score
+        yield np.take(lot, owner, axis=1) < rows.score
 
 
 def checked_rows(rows: Scores) -> Scores:

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from medtl.metrics.intervals import (
     Interval,
+    Owners,
     effective_number,
     normal_quantile,
     proportion_of_rows,
@@ -271,8 +272,8 @@ def _at_share(rows: Scores, name: str, value: float, share: float, ci: CI) -> Me
 
 def _bounds_of_curve(rows: Scores, ci: CI) -> Callable[[float, float, float], Interval]:
     """Return the function from (sensitivity, its threshold, specificity) to the interval."""
-    healthy, owners = rows.score[~rows.truth], rows.patients[~rows.truth]
-    diseased, theirs = rows.score[rows.truth], rows.patients[rows.truth]
+    healthy, owners = rows.score[~rows.truth], Owners.as_coded(rows.patients[~rows.truth])
+    diseased, theirs = rows.score[rows.truth], Owners.of(rows.patients[rows.truth], rows.positives)
     negative, positive = np.sort(healthy), np.sort(diseased)
     ends = np.concatenate([[-math.inf], negative, [math.inf]])
 
@@ -310,12 +311,14 @@ def roc_band(rows: Scores, thresholds: ArrayLike, ci: CI = CI95) -> tuple[FloatA
     >>> low.round(2), high.round(2)
     (array([0., 0.]), array([1.  , 0.94]))
     """
-    bounds, healthy, diseased = _bounds_of_curve(rows, ci), ~rows.truth, rows.truth
+    bounds = _bounds_of_curve(rows, ci)
+    diseased, healthy = np.sort(rows.score[rows.truth]), np.sort(rows.score[~rows.truth])
+    at = np.asarray(thresholds, dtype=float)
+    flagged = (diseased.size - np.searchsorted(diseased, at)) / diseased.size
+    cleared = np.searchsorted(healthy, at) / healthy.size
     found = [
-        bounds(
-            float((rows.score[diseased] >= at).mean()), at, float((rows.score[healthy] < at).mean())
-        )
-        for at in np.asarray(thresholds, dtype=float).tolist()
+        bounds(*point)
+        for point in zip(flagged.tolist(), at.tolist(), cleared.tolist(), strict=True)
     ]
     low, high = np.array(found).reshape(-1, 2).T
     return low, high
@@ -341,8 +344,8 @@ def precision_band(
     at = np.asarray(thresholds, dtype=float)
     other = Scores.of(~rows.truth, -rows.score, rows.patients)
     specificity = roc_band(other, np.nextafter(-at, math.inf), ci)
-    found = rows.score[rows.truth] >= at[:, None]
-    hits = found.sum(axis=1)
+    diseased = np.sort(rows.score[rows.truth])
+    hits = diseased.size - np.searchsorted(diseased, at)
     healthy = rows.truth.size - rows.positives
     with np.errstate(invalid="ignore"):
         low, high = (hits / (hits + healthy * (1 - end)) for end in specificity)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Literal
 
@@ -19,6 +19,35 @@ Bounded = tuple[float, float, float]
 """A value, and the low and high end of its interval."""
 
 IntervalName = Literal["wilson", "clopper-pearson"]
+
+
+@dataclass(frozen=True, eq=False)
+class Owners:
+    """Whose the rows are, with what every share of the same rows asks of it: counted once.
+
+    Attributes:
+        codes: `(n,)` of the rows.
+        number: How many different ones occur.
+        are_shared: Whether some patient has several rows.
+
+    >>> owners = Owners.of([0, 2, 2], 3)
+    >>> owners.codes.tolist(), owners.number, owners.are_shared
+    ([0, 1, 1], 2, True)
+    """
+
+    codes: IntArray
+    number: int
+    are_shared: bool
+
+    @classmethod
+    def of(cls, patients: Ids, n: int) -> Owners:
+        """Return those of n rows, their codes without gaps."""
+        return cls.as_coded(patient_codes(patients, n))
+
+    @classmethod
+    def as_coded(cls, codes: IntArray) -> Owners:
+        """Return those of rows whose codes may have gaps."""
+        return cls(codes, num_patients(codes), is_clustered(codes))
 
 
 def normal_quantile(confidence: float) -> float:
@@ -403,7 +432,7 @@ def proportion_of_rows(
     name: str,
     hits: BoolArray,
     *,
-    patients: Ids = None,
+    patients: Ids | Owners = None,
     ci: CI = CI95,
     interval: IntervalName = "wilson",
     of: str = "rows",
@@ -427,13 +456,13 @@ def proportion_of_rows(
     >>> proportion_of_rows("accuracy", np.array([True, True, False, True]), patients=[1, 1, 2, 3])
     accuracy: 0.750 [0.004, 1.000], n = 4 (ratio linearised over patients)
     """
-    codes = patient_codes(patients, hits.size)
-    count, clusters = int(hits.sum()), num_patients(codes)
+    owners = patients if isinstance(patients, Owners) else Owners.of(patients, hits.size)
+    count, clusters = int(np.count_nonzero(hits)), owners.number
     plain = proportion(name, count, hits.size, ci=ci, interval=interval, of=of)
     plain = replace(plain, n_patients=clusters)
-    if not is_clustered(codes) or plain.value is None:
+    if not owners.are_shared or plain.value is None:
         return plain
-    error = linearised_error(hits, codes)
+    error = linearised_error(hits, owners)
     if plain.value in (0.0, 1.0) or not error > 0:
         bounds = wilson(round(plain.value * clusters), clusters, ci.level)
         return plain.ok(plain.value, bounds, "Wilson with the number of patients")
@@ -465,7 +494,7 @@ def correlation_of(first: FloatArray, second: FloatArray) -> float:
     return float(first @ second) / spread if spread > 0 else 0.0
 
 
-def linearised_error(values: ArrayLike, patients: IntArray) -> float:
+def linearised_error(values: ArrayLike, patients: IntArray | Owners) -> float:
     """Return the standard error of a share or a mean over patients; NaN with one patient.
 
     Args:
@@ -478,19 +507,22 @@ def linearised_error(values: ArrayLike, patients: IntArray) -> float:
     >>> round(linearised_error([1, 1, 0, 0], np.array([0, 0, 1, 2])), 4)
     0.375
     """
-    clusters = num_patients(patients)
+    owners = patients if isinstance(patients, Owners) else Owners.as_coded(patients)
+    clusters = owners.number
     if clusters < 2:
         return math.nan
-    moved = ratio_influence(values, patients)
+    moved = ratio_influence(values, owners.codes)
     return math.sqrt(clusters / (clusters - 1) * float(moved @ moved))
 
 
-def effective_number(hits: BoolArray, patients: IntArray, confidence: float = 0.95) -> float:
+def effective_number(
+    hits: BoolArray, patients: IntArray | Owners, confidence: float = 0.95
+) -> float:
     """Return how many independent rows know a share as well as these rows of patients do.
 
     Args:
         hits: `(n,)` of the rows in the denominator, n at least 1.
-        patients: `(n,)` codes.
+        patients: `(n,)` codes, or their `Owners`.
         confidence: Of the interval that it is for: few patients have the wider t distribution.
 
     Reference:
@@ -501,10 +533,11 @@ def effective_number(hits: BoolArray, patients: IntArray, confidence: float = 0.
     >>> round(effective_number(np.repeat([True, False], 20), np.arange(40) // 2), 1)
     16.7
     """
-    clusters = num_patients(patients)
+    owners = patients if isinstance(patients, Owners) else Owners.as_coded(patients)
+    clusters = owners.number
     if clusters == hits.size:
         return hits.size
-    share, error = float(hits.mean()), linearised_error(hits, patients)
+    share, error = float(np.count_nonzero(hits) / hits.size), linearised_error(hits, owners)
     if not error > 0 or share in (0.0, 1.0):
         return clusters
     wider = t_quantile(clusters - 1, confidence) / normal_quantile(confidence)

@@ -9,12 +9,13 @@ import pandas as pd
 import pytest
 
 from medtl.errors import PredictionsError
+from medtl.metrics.curves import smooth_calibration as smooth
 from medtl.metrics.curves.smooth_calibration import (
     calibration_indices,
     loess,
     smooth_calibration,
 )
-from medtl.metrics.scores import CI
+from medtl.metrics.scores import CI, Scores
 
 TABLE = Path(__file__).parents[2] / "../shared/oracles2/two_test.csv"
 
@@ -100,3 +101,24 @@ def test_what_cannot_be_smoothed_is_said() -> None:
     few = calibration_indices([0, 1, 0], [0.1, 0.9, 0.3])
     assert {m.reason for m in few} == {"3 rows to smooth"}
     assert {m.status for m in calibration_indices([1] * 30, np.arange(30) / 30)} == {"undefined"}
+
+
+def test_pieces_that_are_blended_at_once_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(5)
+    x = rng.random(500)
+    truths = rng.random((500, 3)) < x[:, None]
+    whole = loess(x)(x, truths)
+    monkeypatch.setattr(smooth, "PIECE", 7)
+    np.testing.assert_array_equal(loess(x)(x, truths), whole)
+    assert not np.array_equal(loess(x)(x, ~truths), whole)
+
+
+def test_a_fit_is_not_taken_for_that_of_other_rows() -> None:
+    rng = np.random.default_rng(6)
+    score = rng.random(80)
+    first = Scores.of(rng.random(80) < score, score)
+    second = Scores.of(first.truth, score**2)
+    together = [calibration_indices(rows, ci=CI(resamples=20)) for rows in (first, second, first)]
+    smooth._fits.clear()
+    assert calibration_indices(second, ci=CI(resamples=20)) == together[1] != together[0]
+    assert together[2] == together[0]

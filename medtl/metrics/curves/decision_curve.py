@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -11,6 +12,7 @@ from numpy.typing import ArrayLike
 from medtl.errors import PredictionsError
 from medtl.metrics.intervals import (
     Interval,
+    Owners,
     correlation_of,
     mover_sum,
     proportion_of_rows,
@@ -183,31 +185,50 @@ def decision_band(
     """
     curve = decision_curve(y_true, y_score, thresholds, prevalence=prevalence)
     rows = _moved(Scores.of(y_true, y_score, patients), prevalence)
-    everyone = np.ones(rows.truth.size, dtype=bool)
+    ill, well = rows.truth, ~rows.truth
+    if prevalence is None:
+        of_hits = of_alarms = _Among.all(rows)
+    else:
+        of_hits, of_alarms = _Among.of(rows, ill), _Among.of(rows, well)
     found = []
     for at, odds in zip(curve.threshold, curve.threshold / (1 - curve.threshold), strict=True):
-        hits, alarms = (mine & (rows.score >= at) for mine in (rows.truth, ~rows.truth))
-        if prevalence is None:
-            shares = (hits, everyone, 1.0), (alarms, everyone, -odds)
-        else:
-            shares = (
-                (hits, rows.truth, prevalence),
-                (alarms, ~rows.truth, (prevalence - 1) * odds),
-            )
+        flagged = rows.score >= at
+        weights = (1.0, -odds) if prevalence is None else (prevalence, (prevalence - 1) * odds)
+        shares = (ill & flagged, of_hits, weights[0]), (well & flagged, of_alarms, weights[1])
         found.append(_joined(rows, shares, ci))
     low, high = np.array(found).T
     return low, high
 
 
-def _joined(rows: Scores, shares: Sequence[tuple[BoolArray, BoolArray, float]], ci: CI) -> Interval:
+class _Among(NamedTuple):
+    """The rows of which a share is taken, and whose they are."""
+
+    rows: BoolArray | slice
+    codes: IntArray
+    owners: Owners
+
+    @classmethod
+    def all(cls, rows: Scores) -> _Among:
+        """Every row."""
+        return cls(slice(None), rows.patients, Owners.of(rows.patients, rows.patients.size))
+
+    @classmethod
+    def of(cls, rows: Scores, among: BoolArray) -> _Among:
+        """Some of the rows."""
+        theirs = rows.patients[among]
+        return cls(among, theirs, Owners.of(theirs, theirs.size))
+
+
+def _joined(rows: Scores, shares: Sequence[tuple[BoolArray, _Among, float]], ci: CI) -> Interval:
     """Return MOVER's interval of the weighted sum of two shares: hits, of which rows, weight."""
     ends, moved = [], []
-    for hits, among, weight in shares:
-        share = proportion_of_rows("", hits[among], patients=rows.patients[among], ci=ci)
+    for flagged, among, weight in shares:
+        hits = flagged[among.rows]
+        share = proportion_of_rows("", hits, patients=among.owners, ci=ci)
         bounds = (share.value or 0.0, share.low or 0.0, 1.0 if share.high is None else share.high)
         value, *others = (weight * bound for bound in bounds)
         ends.append((value, min(others), max(others)))
-        influence = ratio_influence(hits[among], rows.patients[among])
+        influence = ratio_influence(hits, among.codes)
         moved.append(weight * np.pad(influence, (0, rows.num_patients - influence.size)))
     return mover_sum(ends[0], ends[1], correlation_of(moved[0], moved[1]))
 

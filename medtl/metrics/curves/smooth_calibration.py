@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -36,6 +37,9 @@ DRAWS = 500
 GRID = 101
 """Points of a curve."""
 
+PIECE = 1 << 15
+"""Values that are blended at once."""
+
 TIED, VARIED = "too many probabilities are equal to be smoothed", "values that vary"
 
 
@@ -58,10 +62,14 @@ class Loess:
 
     def __call__(self, at: ArrayLike, truth: ArrayLike) -> FloatArray:
         """Return the smooth shares at `at`, `(m,)`, for truths `(n,)`, or `(m, b)` for `(n, b)`."""
-        return self.blend(at, self.operator @ np.asarray(truth, dtype=float))
+        return self.blender(at)(self.ends(truth))
 
-    def blend(self, at: ArrayLike, ends: FloatArray) -> FloatArray:
-        """Return values at `at` from height and slope at the vertices `(v, 2, ...)`.
+    def ends(self, truth: ArrayLike) -> FloatArray:
+        """Return height and slope at the vertices, `(v, 2)` or `(v, 2, b)`, of truths."""
+        return np.asarray(self.operator @ np.asarray(truth, dtype=float))
+
+    def blender(self, at: ArrayLike) -> Callable[[FloatArray], FloatArray]:
+        """Return the function from height and slope at the vertices, `(v, 2, ...)`, to values.
 
         Reference:
             Cubic blending: Cleveland, Devlin and Grosse, J Econometrics 1988;37:87.
@@ -71,13 +79,29 @@ class Loess:
         cell = np.clip(np.searchsorted(self.vertices, z) - 1, 0, last)
         width = self.vertices[cell + 1] - self.vertices[cell]
         h = (z - self.vertices[cell]) / width
-        parts = (
-            (ends[cell, 0], (1 - h) ** 2 * (1 + 2 * h)),
-            (ends[cell + 1, 0], h**2 * (3 - 2 * h)),
-            (ends[cell, 1], h * (1 - h) ** 2 * width),
-            (ends[cell + 1, 1], -(h**2) * (1 - h) * width),
+        weights = (
+            (1 - h) ** 2 * (1 + 2 * h),
+            h**2 * (3 - 2 * h),
+            h * (1 - h) ** 2 * width,
+            -(h**2) * (1 - h) * width,
         )
-        return np.asarray(sum((values.T * weight).T for values, weight in parts))
+
+        def blend(ends: FloatArray) -> FloatArray:
+            values = np.empty((z.size, *ends.shape[2:]))
+            step = max(1, PIECE * z.size // values.size)
+            for start in range(
+                0, z.size, step
+            ):  # what is in between stays in the processor's cache
+                part = slice(start, start + step)
+                left, right = cell[part], cell[part] + 1
+                corners = ends[left, 0], ends[right, 0], ends[left, 1], ends[right, 1]
+                values[part] = sum(
+                    (corner.T * weight[part]).T
+                    for corner, weight in zip(corners, weights, strict=True)
+                )
+            return values
+
+        return blend
 
 
 def loess(x: ArrayLike, *, span: float = SPAN) -> Loess:
@@ -192,28 +216,47 @@ def smooth_calibration(
     True
     """
     rows = Scores.of(y_true, y_score, patients)
-    fit = loess(probabilities(rows.score))
+    fit = _fit_of(rows)
     grid = np.linspace(float(rows.score.min()), float(rows.score.max()), GRID)
     smooth, fitted = fit(grid, rows.truth), fit(rows.score, rows.truth)
-    weights = fit.blend(grid, fit.operator)
-    design = _design_effect(weights, rows.truth - fitted, rows) if rows.clustered else 1.0
+    weights = fit.blender(grid)(fit.operator)
+    residual = rows.truth - fitted
+    together = _together(weights, residual, rows) if rows.clustered else None
+    squares = np.square(weights, out=weights)  # in place: a million rows are a gigabyte
+    design = 1.0 if together is None else _design_effect(together, squares @ residual**2)
     observed = np.clip(smooth, 0, 1)
     # A local share rests on so many rows; images of a patient count for less.
-    number = 1 / (weights**2).sum(axis=1) / design
+    number = 1 / squares.sum(axis=1) / design
     bounds = [wilson(p * n, n, ci.level) for p, n in zip(observed, number, strict=True)]
     low, high = np.array(bounds).T
     share = np.clip(fitted, 0, 1)
-    half = normal_quantile(ci.level) * np.sqrt(weights**2 @ (share * (1 - share)) * design)
+    half = normal_quantile(ci.level) * np.sqrt(squares @ (share * (1 - share)) * design)
     low, high = np.minimum(low, smooth - half), np.maximum(high, smooth + half)
     return SmoothCalibration(grid, observed, np.clip(low, 0, 1), np.clip(high, 0, 1))
 
 
-def _design_effect(weights: FloatArray, residual: FloatArray, rows: Scores) -> FloatArray:
+_fits: WeakKeyDictionary[Scores, Loess] = WeakKeyDictionary()
+"""The last rows that were smoothed: their curve and their indices need one fit."""
+
+
+def _fit_of(rows: Scores) -> Loess:
+    """Return the fit on the scores of these rows."""
+    if rows not in _fits:
+        _fits.clear()
+        _fits[rows] = loess(probabilities(rows.score))
+    return _fits[rows]
+
+
+def _together(weights: FloatArray, residual: FloatArray, rows: Scores) -> FloatArray:
+    """Return the variance of each local share, `(g,)`, from how much each patient moves it."""
+    moved = np.empty((rows.num_patients, weights.shape[0]))
+    for point, weight in enumerate(weights):
+        moved[:, point] = np.bincount(rows.patients, weight * residual)
+    return np.asarray((moved**2).sum(axis=0))
+
+
+def _design_effect(together: FloatArray, apart: FloatArray) -> FloatArray:
     """Return by how much the rows of a patient widen the variance of each local share, `(g,)`."""
-    moved = np.zeros((rows.num_patients, weights.shape[0]))
-    np.add.at(moved, rows.patients, (weights * residual).T)
-    apart = weights**2 @ residual**2
-    together = (moved**2).sum(axis=0)
     widened = np.ones_like(apart)
     np.divide(together, apart, out=widened, where=apart > 0)
     return np.maximum(widened, 1)
@@ -255,17 +298,18 @@ def calibration_indices(
     if rows.one_class:
         return [blank.undefined(ONE_CLASS) for blank in blanks]
     try:
-        fit = loess(probabilities(rows.score))
+        fit = _fit_of(rows)
     except PredictionsError as error:
         return [blank.undefined(error.found) for blank in blanks]
-    distance = np.abs(fit(rows.score, rows.truth) - rows.score)
+    blend = fit.blender(rows.score)
+    distance = np.abs(blend(fit.ends(rows.truth)) - rows.score)
     found = [
         replace(blank, method="loess, span 0.75, degree 2").weak(of(distance), NEVER_HOLDS_ZERO)
         for blank, of in zip(blanks, SUMMARIES.values(), strict=False)
     ]
     few = replace(ci, resamples=min(ci.resamples, DRAWS)).affordable(rows.truth.size)
     draws = np.concatenate([
-        np.abs(fit(rows.score, truths.T) - rows.score[:, None]).mean(axis=0)
+        np.abs(blend(fit.ends(truths.T)) - rows.score[:, None]).mean(axis=0)
         for truths in drawn_truths(rows, few.resamples)
     ])  # fmt: skip
     method = f"consistency resampling, loess, B={draws.size}"
