@@ -28,6 +28,8 @@ from medtl.errors import EXTRAS, InstallationError, extras_named
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
 Medtl = Callable[..., "subprocess.CompletedProcess[str]"]
 
 HIDDEN = f"""
@@ -76,12 +78,30 @@ def environment(folder: Path, extra: str = "") -> Path:
     install += ["--constraint", ROOT / "constraints.txt"]
     if (probe := run([*install, "packaging"], **usual)).returncode:
         pytest.skip(f"nothing can be installed here: {probe.stderr.strip().splitlines()[-1:]}")
-    shutil.copytree(ROOT / "medtl", folder / "source" / "medtl")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, folder / "source")
-    done = run([*install, f"{folder / 'source'}{extra}"], **usual)
+    done = run([*install, f"medtl{extra} @ {built_wheel(folder).as_uri()}"], **usual)
     assert done.returncode == 0, done.stderr
     return python
+
+
+def built_wheel(folder: Path) -> Path:
+    """Build the wheel, from what it is made of alone."""
+    source = folder / "source"
+    shutil.copytree(ROOT / "medtl", source / "medtl", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    build = "import sys, setuptools.build_meta as b; b.build_wheel(sys.argv[1])"
+    subprocess.run(
+        [sys.executable, "-c", build, str(folder)], cwd=source, check=True, capture_output=True
+    )
+    (wheel,) = folder.glob("medtl-*.whl")
+    return wheel
+
+
+@pytest.fixture(scope="module")
+def trains(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of a new environment with the line of the README's first report, and no more."""
+    (extra,) = re.findall(r"^pip install '\.(\[.+?\])'", README, re.MULTILINE)
+    return environment(tmp_path_factory.mktemp("train"), extra)
 
 
 @pytest.fixture(params=["hidden", pytest.param("installed", marks=pytest.mark.slow)])
@@ -185,6 +205,32 @@ def test_every_extra_brings_the_libraries_it_is_named_for() -> None:
             names = {canonicalize_name(name) for name in brought_by[library]}
             assert names & extras_of(extra), f"{library} does not come with [{extra}]"
             assert not names & core
+
+
+def test_the_readme_names_the_extras() -> None:
+    parts = README.partition("\n## Parts\n")[2].partition("\n## ")[0]
+    named = set(re.findall(r"^\| `medtl\[(\w+)\]`", parts, re.MULTILINE))
+    of_users = set(PROJECT["optional-dependencies"]) - {"bench", "docs", "dev", "dicom"}
+    assert named == of_users
+    (everything,) = map(Requirement, PROJECT["optional-dependencies"]["all"])
+    assert named - {"tracking", "s3", "all"} == everything.extras | {"onnx"}  # edge brings onnx
+
+
+@pytest.mark.slow
+def test_the_readmes_first_report_comes_out_of_a_wheel(trains: Path, tmp_path: Path) -> None:
+    medtl = trains.with_name("medtl")
+    at_home = {"PYTHONPATH": "", "OMP_NUM_THREADS": "1"}
+    assert run([medtl, "--version"], **at_home).stdout == f"medtl {PROJECT['version']}\n"
+    (line,) = re.findall(r"^(medtl demo .+?)  +#", README, re.MULTILINE)
+    words = line.split()[1:]
+    out = tmp_path / words[-1]
+    words[-1] = str(out)
+    done = run([medtl, *words, "--patients", "16"], **at_home)
+    assert done.returncode == 0, done.stderr
+    (report,) = re.findall(r"first/(run/report\.html)", README)
+    assert (out / report).stat().st_size > 100_000
+    where = "import medtl; print(medtl.__file__)"
+    assert str(trains.parents[1]) in run([trains, "-I", "-c", where], **at_home).stdout
 
 
 def test_setup_installs_everything() -> None:
