@@ -203,11 +203,11 @@ def _stress_demo(run: Run, out: Path, progress: Progress) -> None:
     """Ask what breaks the demo's model, and write its report again with the answer."""
     from medtl.demo.demonstration import manifest_of
     from medtl.run.record import adopt_study
-    from medtl.studies.stress.robustness import stress_run
+    from medtl.studies.stress.robustness import Asked, stress_run
 
     if not (asked := out / "stress").exists():
         images = manifest_of(out)
-        stress_run(run, images, asked, quick=True, announce=print, progress=progress)
+        stress_run(run, images, asked, Asked(quick=True), announce=print, progress=progress)
     adopt_study(run.files, asked)
     run.report()
 
@@ -499,10 +499,14 @@ def stress(
     quick: Annotated[
         bool, typer.Option("--quick", help="fewer severities and images, attacks of one step")
     ] = False,
+    against: Annotated[
+        Path | None,
+        typer.Option(callback=there, help="a stress test of another model, to compare errors with"),
+    ] = None,
 ) -> None:
     """Ask what breaks a model: corrupted images, attacks, images without shape or texture."""
     from medtl.run.folder import Run
-    from medtl.studies.stress.robustness import FAMILIES, stress_run
+    from medtl.studies.stress.robustness import FAMILIES, Asked, stress_run
 
     families = [name.strip() for name in only.split(",")]
     if unknown := sorted(set(families) - set(FAMILIES)):
@@ -512,8 +516,7 @@ def stress(
             Run(run),
             data,
             out,
-            families=families,
-            quick=quick,
+            Asked(families, quick, against),
             announce=print,
             progress=shown.progress,
         )

@@ -36,8 +36,8 @@ class Superres:
 
     Example:
         >>> step = np.array([[[0.0, 0.0, 1.0, 1.0]]])
-        >>> Superres("bicubic")(step, (1, 8), 0.0, 1.0).round(2)[0, 0, 2:6]
-        array([0.  , 0.2 , 0.8 , 1.  ], dtype=float32)
+        >>> Superres("bicubic")(step, (1, 8), 0.0, 1.0)[0, 0, 2:6].round(2)
+        array([0. , 0.2, 0.8, 1. ], dtype=float32)
     """
 
     method: Literal["bicubic", "lanczos"] = "bicubic"

@@ -77,6 +77,8 @@ class Robustness:
         tuned_sha256: Of its checkpoint.
         example: Case of the image that is shown, or "" where images are no pictures.
         pictures: `NAME_LEVEL` -> that image `(C, H, W)` in [0, 1], changed as it was scored.
+        against: Label -> corruption, and "mean" -> errors in percent of those of another model; {}
+            where there is none.
     """
 
     rows: tuple[Row, ...]
@@ -91,6 +93,7 @@ class Robustness:
     tuned_sha256: str
     example: str
     pictures: Mapping[str, NDArray[np.float32]] = field(repr=False)
+    against: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def verdicts(self) -> Iterator[Verdict]:
         """Yield one of each condition, label by label."""

@@ -23,6 +23,7 @@ from medtl.run.files import refuse_existing
 from medtl.run.folder import Run
 from medtl.storage.atomic import sha256_file
 from medtl.studies.stress.changed import Robustness, Row
+from medtl.studies.stress.corruption_error import mean_corruption_error
 from medtl.studies.stress.corruptions import AlteredStore, Corruption, corruptions_of
 from medtl.studies.stress.robustness_files import CLEAN, write_robustness
 from medtl.studies.subject import Subject, measured, read_subject
@@ -63,13 +64,28 @@ class Condition:
     store: Callable[[], ImageStore] = field(repr=False)
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What a model is put to.
+
+    Attributes:
+        families: Of `FAMILIES`.
+        quick: Three of five severities, at most `QUICK_CASES` images, attacks by one step alone.
+        against: Folder of a stress test of another model on the same images, for the mean
+            corruption error.
+    """
+
+    families: Sequence[str] = FAMILIES
+    quick: bool = False
+    against: Path | None = None
+
+
 def stress_run(
     run: Run,
     data: str | PathLike[str],
     out: str | PathLike[str],
+    asked: Asked = Asked(),
     *,
-    families: Sequence[str] = FAMILIES,
-    quick: bool = False,
     announce: Callable[[str], None] = lambda _line: None,
     progress: Progress = silent,
 ) -> Robustness:
@@ -79,41 +95,40 @@ def stress_run(
         run: Finished, or at least evaluated.
         data: The run's own manifest, of which the test cases are taken, or new cases with truth.
         out: A new folder.
-        families: What to try, of `FAMILIES`.
-        quick: Three of five severities, at most `QUICK_CASES` images, attacks by one step alone.
+        asked: What to try.
         announce: Told how long it will take, after the first pass.
         progress: Told of reading and of each condition.
 
     Raises:
-        RunError: When there are no cases with truth, or `out` exists.
+        RunError: When there are no cases with truth, `out` exists, or the other stress test is of
+            other images.
     """
     refuse_existing(out := Path(out), resume=False)
-    subject = read_subject(run, data, most=QUICK_CASES if quick else None, progress=progress)
-    conditions, left_out = _conditions(subject, families, quick=quick)
+    subject = read_subject(run, data, most=QUICK_CASES if asked.quick else None, progress=progress)
+    conditions, left_out = _conditions(subject, asked)
     found = _tested(run, subject, conditions, left_out, announce=announce, progress=progress)
+    if asked.against is not None:
+        found = replace(found, against=mean_corruption_error(found.rows, asked.against))
     out.mkdir(parents=True, exist_ok=True)
     write_robustness(found, out)
     return found
 
 
-def _conditions(
-    subject: Subject, families: Sequence[str], *, quick: bool
-) -> tuple[list[Condition], list[str]]:
+def _conditions(subject: Subject, asked: Asked) -> tuple[list[Condition], list[str]]:
     """What is tried, and what cannot be."""
     modality = subject.trained.recipe.image.modality
     found: list[Condition] = []
     left_out: list[str] = []
     for family in ("corruptions", "probes"):
-        if family in families:
+        if family in asked.families:
             for one in corruptions_of(modality, family[:-1]):
                 levels = range(1, len(one.strengths) + 1)
-                kept = [
-                    n for n in levels if not quick or n in QUICK_SEVERITIES or family == "probes"
-                ]
+                is_whole = not asked.quick or family == "probes"
+                kept = [n for n in levels if is_whole or n in QUICK_SEVERITIES]
                 found += [_changed(subject.store, one, level, family) for level in kept]
-    if "attacks" in families:
+    if "attacks" in asked.families:
         try:
-            found += list(_attacks(subject, left_out, quick=quick))
+            found += list(_attacks(subject, left_out, quick=asked.quick))
         except MedtlError as error:
             left_out.append(f"attacks: {error}")
     return found, left_out

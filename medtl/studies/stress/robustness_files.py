@@ -80,6 +80,9 @@ def robustness_markdown(found: Robustness) -> str:
             "flipped",
         )
         lines += [f"## {label}: {shown(own.reaches)} on the images as they are", ""]
+        if label in found.against:
+            share = found.against[label]["mean"]
+            lines += [f"Mean corruption error: {share:.0f} % of the other model's.", ""]
         lines += [f"- {said}" for said in verdicts(found, label)]
         lines += ["", *markdown_table("lrrlllll", head, cells), ""]
     lines += [f"Left out: {reason}." for reason in found.left_out]
