@@ -46,6 +46,11 @@ class SelfTraining:
         """Views of each image: the first is answered, the last learned."""
         return 2 if self.method == "fixmatch" else 1
 
+    @property
+    def numbers(self) -> dict[str, float]:
+        """What the record of a run says of it."""
+        return {"threshold": self.threshold, "weight": self.weight}
+
 
 def guessed_loss(
     outputs: Tensor, seen: Tensor, threshold: float, *, exclusive: bool

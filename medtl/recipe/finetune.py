@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from medtl.losses.adversarial import AdversarialTraining
 from medtl.losses.distillation import Distillation
 from medtl.losses.mixing import Mix
+from medtl.losses.mixmatch import MixMatch
 from medtl.losses.penalty import Penalty
 from medtl.losses.self_training import SelfTraining
 from medtl.recipe.section import FromMapping, Section
@@ -83,7 +84,7 @@ class Finetune(Section):
     mix: Annotated[Mix, FromMapping()] | None = None
     learn: (
         Annotated[
-            Distillation | SelfTraining | AdversarialTraining,
+            Distillation | SelfTraining | MixMatch | AdversarialTraining,
             Field(discriminator="method"),
             FromMapping(),
         ]

@@ -19,6 +19,8 @@ from medtl.errors import MedtlError, RecipeError, WeightsError
 from medtl.io.cost import DEFAULT_LIMITS, Limits
 from medtl.losses.adversarial import AdversarialTraining
 from medtl.losses.given import GivenInPython
+from medtl.losses.mixing import Mix
+from medtl.losses.mixmatch import MixMatch
 from medtl.networks.names import FEATURES
 from medtl.networks.pretrained.cards import NO_CARD, Card, find_card
 from medtl.preprocess.safety import safety
@@ -381,6 +383,8 @@ class Recipe(Section):
     def _refuse_unsafe_mixtures(self) -> None:
         """Refuse to mix what has no mean, and what the safety table calls unsafe."""
         mix, kind = self.finetune.mix, self.task.kind
+        if isinstance(self.finetune.learn, MixMatch):
+            mix = Mix(mixup=self.finetune.learn.alpha)
         if mix is None:
             return
         if kind in QUANTITIES:

@@ -20,6 +20,7 @@ from medtl.errors import RunError
 from medtl.losses.adversarial import AdversarialTraining
 from medtl.losses.distillation import Distillation
 from medtl.losses.given import GivenInPython
+from medtl.losses.mixmatch import MixMatch
 from medtl.losses.self_training import SelfTraining
 from medtl.networks.segmenter import VOLUME_CONTRACT
 from medtl.networks.selectors import resolve
@@ -37,7 +38,7 @@ from medtl.recipe.schema import Recipe
 from medtl.run.kinds import KINDS
 from medtl.storage.cache import cache_folder
 from medtl.tasks.protocols import Task
-from medtl.training.objective import Attacked, Distilled, Mixed, Objective, SelfTrained
+from medtl.training.objective import Attacked, Distilled, Mixed, MixMatched, Objective, SelfTrained
 from medtl.training.options import ActivationCache, Options
 from medtl.training.stage import preset_stages
 from medtl.types import START, Case, Manifest, Stage
@@ -251,6 +252,8 @@ def build_objective(
         return Distilled(task.loss, learn, teacher)
     if isinstance(learn, SelfTraining):
         return SelfTrained(task.loss, learn)
+    if isinstance(learn, MixMatch):
+        return MixMatched(task.loss, learn)
     if isinstance(learn, AdversarialTraining):
         done = reader.preprocessor
         assert isinstance(done, Preprocessor)  # the recipe refuses volumes, and vectors

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from medtl.errors import RunError
 from medtl.losses.distillation import Distillation
+from medtl.losses.mixmatch import MixMatch
 from medtl.losses.self_training import SelfTraining
 from medtl.recipe.schema import Recipe
 
@@ -91,7 +92,7 @@ def portable(recipe: Recipe) -> Recipe:
     tuning, learn = recipe.finetune, recipe.finetune.learn
     if isinstance(learn, Distillation):
         learn = replace(learn, teacher=Path(learn.teacher).name)
-    elif isinstance(learn, SelfTraining):
+    elif isinstance(learn, SelfTraining | MixMatch):
         learn = replace(learn, unlabelled=Path(learn.unlabelled).name)
     if learn is not None:
         tuning = tuning.model_copy(update={"learn": learn})

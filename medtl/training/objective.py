@@ -13,12 +13,14 @@ from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from medtl.data.batches import Batch
 from medtl.errors import RunError
 from medtl.losses.adversarial import AdversarialTraining
 from medtl.losses.distillation import Distillation, agreement
 from medtl.losses.mixing import Mix
+from medtl.losses.mixmatch import MixMatch, sharpened, soft_loss, squared_error
 from medtl.losses.penalty import Penalty
 from medtl.losses.self_training import SelfTraining, guessed_loss
 from medtl.preprocess.affine import Affine
@@ -150,6 +152,49 @@ class SelfTrained:
         parts = {"label_loss": own, "unlabelled_loss": guessed, "sure_answers": sure}
         parts = {name: value.detach() for name, value in parts.items()}
         return Lowered(own + self.method.weight * guessed, parts)
+
+
+@dataclass(frozen=True)
+class MixMatched:
+    """The loss of labelled mixtures, and the squared error of mixtures without labels.
+
+    Attributes:
+        loss: As of `Supervised`; of a mixture it takes the labelled image's own share.
+        method: How answers are sharpened, and shares drawn.
+    """
+
+    loss: Callable[[Tensor, Tensor], Tensor]
+    method: MixMatch
+
+    def __call__(self, network: Forward, batch: Batch, /) -> Lowered:
+        """Return the loss of a batch and both of its parts."""
+        cases, exclusive = len(batch.images), batch.targets.ndim == 1
+        views = batch.unlabelled.flatten(0, 1).transpose(0, 1)  # (V, N, C, *S)
+        images = torch.cat([batch.images, views.flatten(0, 1)])
+        nothing = batch.inputs.new_zeros(len(images), 0)
+        with torch.no_grad():
+            seen = network(images[cases:], nothing[cases:]).reshape(*views.shape[:2], -1)
+        answers = sharpened(seen, self.method.temperature, exclusive=exclusive)
+        own = _as_shares(batch.targets, answers.shape[-1]) if exclusive else batch.targets
+        targets = torch.cat([own, answers.repeat(len(views), 1)])
+        alpha = float(self.method.alpha)
+        drawn = float(torch.distributions.Beta(alpha, alpha).sample())
+        share = max(drawn, 1 - drawn)
+        order = torch.randperm(len(images), device="cpu").to(images.device)
+        outputs = network(share * images + (1 - share) * images[order], nothing)
+        other = soft_loss(outputs[:cases], targets[order][:cases], exclusive=exclusive)
+        labelled = share * self.loss(outputs[:cases], batch.targets) + (1 - share) * other
+        mixed = (share * targets + (1 - share) * targets[order])[cases:]
+        guessed = squared_error(outputs[cases:], mixed, exclusive=exclusive)
+        parts = {"label_loss": labelled.detach(), "unlabelled_loss": guessed.detach()}
+        return Lowered(labelled + self.method.weight * guessed, parts)
+
+
+def _as_shares(classes: Tensor, count: int) -> Tensor:
+    """Classes `(B,)`, NaN where not known, as probabilities `(B, count)`."""
+    known = ~torch.isnan(classes)
+    one_hot = functional.one_hot(torch.where(known, classes, 0.0).long(), count).float()
+    return torch.where(known[:, None], one_hot, torch.nan)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from medtl.data.batches import Batch
 from medtl.errors import LeakError, RecipeError, RunError
+from medtl.losses.mixmatch import MixMatch, sharpened, soft_loss, squared_error
 from medtl.losses.self_training import SelfTraining, guessed_loss
 from medtl.preprocess.augment import augmenter
 from medtl.run.chain import build_training, run_study, train_study
@@ -22,7 +23,7 @@ from medtl.run.learning.unlabelled import find_unlabelled, weak_and_strong
 from medtl.run.plan import describe_plan
 from medtl.run.prepare import read_study
 from medtl.training.checkpoint import load_checkpoint
-from medtl.training.objective import SelfTrained
+from medtl.training.objective import MixMatched, SelfTrained
 
 SHORT = ["finetune.stages.1.epochs=1"]
 
@@ -106,6 +107,83 @@ def test_a_batch_is_the_labelled_loss_and_that_of_the_strong_view():
     )
 
 
+def test_mixmatch_sharpens_the_mean_answer():
+    """Berthelot et al. 2019, equation 7, in numpy."""
+    rng = np.random.default_rng(0)
+    seen = rng.normal(0, 2, (2, 6, 3))
+    p = np.exp(seen) / np.exp(seen).sum(-1, keepdims=True)
+    power = p.mean(0) ** 2
+    found = sharpened(torch.tensor(seen), 0.5, exclusive=True)
+    np.testing.assert_allclose(found, power / power.sum(-1, keepdims=True), rtol=1e-12)
+    q = (1 / (1 + np.exp(-seen))).mean(0)
+    found = sharpened(torch.tensor(seen), 0.5, exclusive=False)
+    np.testing.assert_allclose(found, q**2 / (q**2 + (1 - q) ** 2), rtol=1e-12)
+    np.testing.assert_allclose(sharpened(torch.tensor(seen), 1, exclusive=False), q, rtol=1e-12)
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_losses_against_probabilities_leave_out_what_is_not_known(exclusive):
+    outputs = torch.tensor([[2.0, -1.0], [0.5, 0.0]])
+    targets = torch.tensor([[0.7, 0.3], [torch.nan, torch.nan]])
+    p = (outputs.softmax(-1) if exclusive else outputs.sigmoid()).numpy()[0]
+    t = targets.numpy()[0]
+    each = -(t * np.log(p)).sum() if exclusive else np.mean(-t * np.log(p) - (1 - t) * np.log1p(-p))
+    assert float(soft_loss(outputs, targets, exclusive=exclusive)) == pytest.approx(each, rel=1e-6)
+    error = squared_error(outputs, targets, exclusive=exclusive)
+    assert float(error) == pytest.approx(((p - t) ** 2).mean(), rel=1e-6)
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_a_mixed_batch_by_hand(exclusive):
+    """The same draws in numpy: answers of two views, pairs, both losses; unknown labels too."""
+    rng = np.random.default_rng(1)
+    cases, ratio, size = 4, 2, 2
+    images = torch.tensor(rng.normal(size=(cases, 1, size, size)))
+    views = torch.tensor(rng.normal(size=(cases, ratio, 2, 1, size, size)))
+    weight = torch.tensor(rng.normal(size=(size * size, 3)))
+    if exclusive:
+        targets = torch.tensor([0.0, 2.0, 1.0, torch.nan])
+        shares = np.eye(3)[[0, 2, 1, 0]]
+        shares[3] = np.nan
+    else:
+        targets = torch.tensor([[0.0, 1, 1], [1, 0, torch.nan], [0, 0, 1], [1, 1, 0]]).double()
+        shares = targets.numpy()
+    batch = Batch(images, torch.zeros(cases, 0), targets, torch.arange(cases), views)
+
+    def network(given, _inputs):
+        return given.flatten(1) @ weight
+
+    def task_loss(outputs, truth):
+        if truth.ndim == 1:
+            known = ~truth.isnan()
+            return functional.cross_entropy(outputs[known], truth[known].long())
+        return soft_loss(outputs, truth, exclusive=False)
+
+    torch.manual_seed(3)
+    found = MixMatched(task_loss, MixMatch("u.csv", ratio=ratio, weight=2.0))(network, batch)
+    torch.manual_seed(3)
+    drawn = float(torch.distributions.Beta(0.75, 0.75).sample())
+    share, order = max(drawn, 1 - drawn), torch.randperm(cases * (1 + 2 * ratio)).numpy()
+    first, second = (views[:, :, v].flatten(0, 1) for v in (0, 1))
+    seen = torch.stack([network(first, None), network(second, None)])
+    answers = sharpened(seen, 0.5, exclusive=exclusive).numpy()
+    everything = torch.cat([images, first, second]).numpy()
+    all_targets = np.concatenate([shares, answers, answers])
+    mixed = share * everything + (1 - share) * everything[order]
+    outputs = network(torch.tensor(mixed), None)
+    partner = torch.tensor(all_targets[order][:cases])
+    labelled = share * task_loss(outputs[:cases], targets) + (1 - share) * soft_loss(
+        outputs[:cases], partner, exclusive=exclusive
+    )
+    said = (outputs.softmax(-1) if exclusive else outputs.sigmoid()).numpy()[cases:]
+    error = np.nanmean(
+        (said - (share * all_targets + (1 - share) * all_targets[order])[cases:]) ** 2
+    )
+    assert float(found.parts["label_loss"]) == pytest.approx(float(labelled), rel=1e-6)
+    assert float(found.parts["unlabelled_loss"]) == pytest.approx(error, rel=1e-6)
+    assert float(found.loss) == pytest.approx(float(labelled) + 2 * error, rel=1e-6)
+
+
 # ------------------------------------------------------------------ the views
 
 
@@ -136,6 +214,9 @@ def test_what_an_epoch_draws_depends_on_its_place_alone(study):
     assert torch.equal(training.train[4, 2].images, labelled[4, 2].images)
     alone = weak_and_strong(recipe, SelfTraining("pseudo_label", "u.csv"))
     assert len(alone) == 1
+    weak = weak_and_strong(recipe, MixMatch("u.csv"))
+    assert weak[0] == weak[1]
+    assert not weak[1].policy.listed("photometric")
 
 
 # ------------------------------------------------------------------ what is refused
@@ -151,6 +232,8 @@ def test_what_an_epoch_draws_depends_on_its_place_alone(study):
         (["finetune.learn={unlabelled: u.csv}"], r"learn.method: this key is missing"),
         ([learning("u.csv", temperature=2)], "unknown option of fixmatch"),
         ([learning("u.csv", threshold=1.2)], "threshold"),
+        ([learning("u.csv", "mixmatch", threshold=0.9)], "unknown option of mixmatch"),
+        ([learning("u.csv", "mixmatch"), "image.modality=mr"], "mixup on mr: overlaid anatomy"),
     ],
 )
 def test_what_has_no_meaning_is_refused(study, changes, reason):
@@ -230,10 +313,27 @@ def test_a_run_says_from_what_it_learned_and_goes_on_to_the_same_bits(study, tmp
         run_study(recipe, tmp_path / "again", resume=True)
 
 
-@pytest.mark.slow
-def test_loader_processes_change_no_bit(study, tmp_path):
+def test_a_run_of_mixmatch_says_so_and_goes_on_to_the_same_bits(study, tmp_path):
     path, table = study
-    asked = [*SHORT, learning(table, "pseudo_label", threshold=0.5)]
+    recipe = read_recipe(path, [*SHORT, learning(table, "mixmatch", weight=2)])
+    whole = run_study(recipe, tmp_path / "whole")
+    again = stopped_and_resumed(recipe, tmp_path / "again", after=1)
+    assert again.files.predictions.read_bytes() == whole.files.predictions.read_bytes()
+    rows = whole.history
+    mixed = rows["label_loss"] + 2 * rows["unlabelled_loss"]
+    np.testing.assert_allclose(rows["train_loss"], mixed, rtol=1e-5)
+    page = whole.files.report.read_text("utf-8")
+    assert "sharpened at temperature 0.5" in page
+    assert "Beta(0.75, 0.75), weight 2" in page
+    korean = whole.report(tmp_path / "ko.html", language="ko").read_text("utf-8")
+    assert "모든 영상을 둘씩 섞습니다" in korean
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["pseudo_label", "mixmatch"])
+def test_loader_processes_change_no_bit(study, tmp_path, method):
+    path, table = study
+    asked = [*SHORT, learning(table, method)]
     runs = [
         train_study(read_recipe(path, [*asked, f"run.workers={workers}"]), tmp_path / str(workers))
         for workers in (0, 2)

@@ -78,6 +78,17 @@ def test_ways_of_learning_are_those_of_one_process(outcomes, run, parts):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("run", ["attacked", "mixmatched"])
+def test_ways_of_learning_that_draw_besides_end_in_one_network(outcomes, run):
+    """Each process draws for its own part, so one process is met nearly and not to the bit."""
+    one, (first, second) = outcomes[0][run], (found[run] for found in outcomes[1])
+    assert first["state"] == second["state"]
+    losses = [[row["train_loss"] for row in found["history"]] for found in (one, first)]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=0.2)
+    assert losses[1] != losses[0]
+
+
+@pytest.mark.slow
 def test_statistics_that_follow_parts_of_batches_are_refused(outcomes):
     one, two = outcomes
     assert one["adapt"] == ""

@@ -17,14 +17,17 @@ from torch import nn
 from medtl.data.batches import EpochBatches, Samples, make_loader
 from medtl.data.unlabelled_views import WithUnlabelled
 from medtl.errors import RunError
+from medtl.losses.adversarial import AdversarialTraining
 from medtl.losses.distillation import Distillation
+from medtl.losses.mixmatch import MixMatch
 from medtl.losses.self_training import SelfTraining
 from medtl.networks.backbones import Classifier
+from medtl.preprocess.affine import Affine
 from medtl.tasks.findings import Findings
 from medtl.training.activations import CachePlan
 from medtl.training.epoch import forward
 from medtl.training.fit import fit, objective_of
-from medtl.training.objective import Distilled, SelfTrained
+from medtl.training.objective import Attacked, Distilled, MixMatched, SelfTrained
 from medtl.training.options import ActivationCache, Options, Training
 from medtl.training.runtime import Runtime
 from medtl.training.stage import enter_stage
@@ -140,6 +143,27 @@ def self_trained(folder: Path) -> dict[str, object]:
     return outcome(run, fit(run, [HEAD, FULL]))
 
 
+def with_own_draws(folder: Path) -> dict[str, dict[str, object]]:
+    """Runs by objectives that draw besides: each process draws for its own part."""
+    found = {}
+    for name in ("attacked", "mixmatched"):
+        out = folder / name
+        out.mkdir(exist_ok=True)
+        run = build(out)
+        assert isinstance(run.train, Samples)
+        if name == "attacked":
+            image = run.train[0, 0].images
+            as_it_is = Affine(torch.ones_like(image), torch.zeros_like(image))
+            method = AdversarialTraining(eps=0.02, steps=2)
+            run = replace(run, objective=Attacked(run.task.loss, method, as_it_is, len(image)))
+        else:
+            more = WithUnlabelled(run.train, samples(9, 3).store, 1, (Noise(), Noise()))
+            run = replace(run, train=more, objective=MixMatched(run.task.loss, MixMatch("u.csv")))
+        run.runtime.wait()
+        found[name] = outcome(run, fit(run, [HEAD, FULL]))
+    return found
+
+
 def main(folder: Path) -> None:
     """Train, and write weights, history and gradients."""
     torch.set_num_threads(1)
@@ -156,6 +180,7 @@ def main(folder: Path) -> None:
     facts |= outcome(run, position)
     facts["taught"] = taught(folder)
     facts["self_trained"] = self_trained(folder)
+    facts |= with_own_draws(folder)
     facts["cached"] = cached(folder, has_own_disk=False)
     facts["cached_own"] = cached(folder, has_own_disk=True)
     (folder / f"rank{run.runtime.rank}.json").write_text(json.dumps(facts))

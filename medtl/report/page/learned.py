@@ -83,7 +83,8 @@ def lessons(learning: Row | None, history: Sequence[Row] = ()) -> list[str]:
 
 def _of_unlabelled(learning: Row, kept: Sequence[Row]) -> list[str]:
     """What was learned from images without labels, and how much of it was sure in the end."""
-    numbers = {name: f"{learning[name]:g}" for name in ("threshold", "weight")}
+    named = ("threshold", "weight", "temperature", "alpha")
+    numbers = {name: f"{learning[name]:g}" for name in named if name in learning}
     said = [plain(f"learning.{learning['method']}", **{**learning, **numbers})]
     known, patients = learning["validation_patients_known"], learning["validation_patients"]
     said.append(plain("learning.unlabelled.known", known=known, patients=patients))

@@ -15,6 +15,7 @@ from medtl.data.reader import check_readable
 from medtl.data.store import ImageStore
 from medtl.data.unlabelled_views import WithUnlabelled
 from medtl.errors import LeakError, RunError
+from medtl.losses.mixmatch import MixMatch
 from medtl.losses.self_training import SelfTraining
 from medtl.preprocess.augment import Augmenter
 from medtl.recipe.schema import Recipe
@@ -24,6 +25,9 @@ from medtl.run.prepare import Prepared
 from medtl.types import Case, Manifest
 
 WHERE = "finetune.learn.unlabelled"
+
+FromUnlabelled = SelfTraining | MixMatch
+"""Ways of learning from images without labels."""
 
 REHEARSED = 64
 """Images that are read where nothing is to be learned."""
@@ -71,7 +75,7 @@ def find_unlabelled(
         RunError: When too many cannot be read.
     """
     learn = recipe.finetune.learn
-    if not isinstance(learn, SelfTraining):
+    if not isinstance(learn, FromUnlabelled):
         return None
     manifest = _manifest(recipe, learn)
     test = prepared.split("test")
@@ -90,11 +94,11 @@ def find_unlabelled(
     return Unlabelled(store, learn.ratio, views, _facts(learn, manifest, prepared))
 
 
-def weak_and_strong(recipe: Recipe, learn: SelfTraining) -> tuple[Augment, ...]:
-    """Return the views of an image: the weak one, and for FixMatch the strong one after it.
+def weak_and_strong(recipe: Recipe, learn: FromUnlabelled) -> tuple[Augment, ...]:
+    """Return the views of an image: the weak one, for FixMatch the strong one after it.
 
-    Both are of the modality's own safe table, as the recipe has it: the weak one moves and turns
-    alone, the strong one does all that the recipe allows, and does it to every image.
+    MixMatch has two weak ones. All are of the modality's own safe table, as the recipe has it: the
+    weak one moves and turns alone, the strong one does all that the recipe allows, to every image.
 
     Args:
         recipe: With an augmentation of images.
@@ -102,17 +106,18 @@ def weak_and_strong(recipe: Recipe, learn: SelfTraining) -> tuple[Augment, ...]:
     """
     policy = build_augmenter(recipe)
     assert isinstance(policy, Augmenter)  # `check` refuses a recipe without
-    return tuple(map(UnitAugment, (policy.weak(), policy.strong())[: learn.views]))
+    second = policy.weak() if isinstance(learn, MixMatch) else policy.strong()
+    return tuple(map(UnitAugment, (policy.weak(), second)[: learn.views]))
 
 
-def _manifest(recipe: Recipe, learn: SelfTraining) -> Manifest:
+def _manifest(recipe: Recipe, learn: FromUnlabelled) -> Manifest:
     """The images without labels, by the recipe's rule for ids."""
     about_ids = ("ids", "one_image_per_patient", "columns")
     columns = Columns.of({key: value for key, value in recipe.data if key in about_ids})
     return read_manifest(Path(learn.unlabelled), columns)
 
 
-def _refuse_leak(learn: SelfTraining, leaked: set[str], tested: set[str]) -> None:
+def _refuse_leak(learn: FromUnlabelled, leaked: set[str], tested: set[str]) -> None:
     """Refuse images of patients on whom the network is to be tested."""
     if leaked:
         raise LeakError(
@@ -123,7 +128,7 @@ def _refuse_leak(learn: SelfTraining, leaked: set[str], tested: set[str]) -> Non
         )
 
 
-def _facts(learn: SelfTraining, manifest: Manifest, prepared: Prepared) -> dict[str, Any]:
+def _facts(learn: FromUnlabelled, manifest: Manifest, prepared: Prepared) -> dict[str, Any]:
     """What the record says of the images, and how they are learned from."""
     patients = {case.patient_id for case in manifest.cases}
 
@@ -138,8 +143,7 @@ def _facts(learn: SelfTraining, manifest: Manifest, prepared: Prepared) -> dict[
         "images": len(manifest.cases),
         "patients": len(patients),
         "ratio": learn.ratio,
-        "threshold": learn.threshold,
-        "weight": learn.weight,
+        **learn.numbers,
         "labelled": len(prepared.split("train")),
         "training_patients_known": known("train"),
         "validation_patients": len(_patients(prepared.split("val"))),
