@@ -86,6 +86,12 @@ def soft_loss(outputs: Tensor, targets: Tensor, *, exclusive: bool) -> Tensor:
         outputs: `(B, K)` logits.
         targets: `(B, K)` probabilities, NaN where not known.
         exclusive: As for `sharpened`.
+
+    Example:
+        >>> import torch
+        >>> targets = torch.tensor([[0.5, 0.5], [torch.nan, torch.nan]])
+        >>> round(float(soft_loss(torch.zeros(2, 2), targets, exclusive=True)), 4)  # log 2
+        0.6931
     """
     import torch
     from torch.nn import functional
@@ -108,6 +114,11 @@ def squared_error(outputs: Tensor, targets: Tensor, *, exclusive: bool) -> Tenso
         outputs: `(B, K)` logits.
         targets: `(B, K)` probabilities, NaN where not known.
         exclusive: As for `sharpened`.
+
+    Example:
+        >>> import torch
+        >>> float(squared_error(torch.zeros(1, 1), torch.tensor([[1.0]]), exclusive=False))
+        0.25
     """
     import torch
 

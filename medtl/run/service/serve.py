@@ -74,7 +74,7 @@ class Desk:
     def _seen(self, film: Path) -> dict[str, Any]:
         """Scores, thresholds, likeness, the picture and where the network looked; or masks."""
         with TemporaryDirectory(prefix="medtl-film-", ignore_cleanup_errors=True) as folder:
-            table = Path(folder) / "predictions.csv" if self.draws else None
+            table = Path(folder) / "film.csv" if self.draws else None
             done = predict_images(
                 self.model, film, table, own=self.run.files.manifest, thresholds=self.cuts,
                 recalibrations=self.mended,
