@@ -18,7 +18,9 @@ LOOKED_AT = (
     "tutorials/few-labels.html",
     "how-to/reviewers.html",
     "reference/recipe.html",
+    "reference/error-messages.html",
     "ko/index.html",
+    "ko/chest-films.html",
 )
 
 DESK, PHONE = (1280, 900), (390, 844)

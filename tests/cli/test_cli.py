@@ -183,6 +183,7 @@ def test_a_foreign_table_becomes_statistics(tmp_path):
     ("option", "message"),
     [
         ("--threshold=nan", "threshold is not a number"),
+        ("--threshold=50", "a threshold of 50, and all scores lie between 0 and 1"),
         ("--prevalence=5", "a prevalence of 5"),
         ("--acting=0.3", "two probabilities"),
         ("--acting=0.3,0.1", "from 0.3 to 0.1"),
