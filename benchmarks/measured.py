@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -38,23 +37,17 @@ def medtl(*arguments: object, python: str = sys.executable) -> Cost:
     return cost_of([str(Path(python).with_name("medtl")), *map(str, arguments)])
 
 
-def cost_of(command: Sequence[str]) -> Cost:
+def cost_of(command: Sequence[str], cwd: Path | None = None) -> Cost:
     """Run a command on one thread and return what it cost.
 
     Raises:
         SystemExit: The command failed.
     """
     started = time.perf_counter()
-    child = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    child = subprocess.Popen(command, cwd=cwd, env={**os.environ, "OMP_NUM_THREADS": "1"})
     _, status, used = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
         sys.exit(f"{' '.join(command)} ended with {child.returncode}")
     peak = used.ru_maxrss * _UNIT / 1e6
     return Cost(used.ru_utime + used.ru_stime, time.perf_counter() - started, peak)
-
-
-def peak_mb() -> float:
-    """Most memory of this process so far, in MB."""
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return used * _UNIT / 1e6
