@@ -110,7 +110,7 @@ def killed(folder: Path, after: Callable[[], bool], *arguments: object) -> float
 
 def kept(cache: Path) -> int:
     """Images in the shards of a cache."""
-    indexes = [path.read_text().partition("\n")[2] for path in cache.rglob("*.json")]
+    indexes = [path.read_text().partition("\n")[2] for path in cache.rglob("[!.]*.json")]
     return sum(len(json.loads(text)["entries"]) for text in indexes)
 
 

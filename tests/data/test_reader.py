@@ -1,3 +1,4 @@
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -108,6 +109,14 @@ def test_parts_are_what_all_at_once_is_and_few_wait_in_memory(tmp_path, number, 
     assert [case_id for part, _ in parts for case_id in part.case_ids] == [*store.case_ids]
     for row, unit in enumerate(units):
         np.testing.assert_array_equal(unit, store.units[row])
+
+
+def test_of_hundreds_of_images_one_part_is_in_memory(tmp_path):
+    parts, most = [], 0
+    for store, _ in read_in_parts(cases(tmp_path, 300), READER, 4):
+        parts.append(weakref.ref(store.units))
+        most = max(most, sum(part() is not None for part in parts))
+    assert (len(parts), most) == (75, 1)
 
 
 def test_images_are_begun_only_when_they_are_near():
