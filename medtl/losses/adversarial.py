@@ -16,17 +16,20 @@ if TYPE_CHECKING:
 class AdversarialTraining:
     """Learning from the worst image within `eps` of each training image, as the network sees it.
 
-    The images of every batch are attacked anew (PGD with a random start), and the loss is that of
-    the attacked ones. A step costs `steps` + 1 passes, and a model that small changes move less
-    often ranks unchanged images worse.
+    The images of every batch are attacked anew (PGD with a random start). A step costs `steps` + 2
+    passes, and a model that small changes move less often ranks unchanged images worse. With the
+    attacked images alone (`weight` 1) a network that cannot answer them answers everything alike.
 
     Attributes:
         eps: Largest change of a pixel, as a share of the range from black to white, in (0, 1].
         steps: Gradient steps of the attack.
+        weight: Share of the attacked images in the loss, in (0, 1]; the rest is that of the images
+            as they are.
 
     Reference:
         Madry et al., "Towards deep learning models resistant to adversarial attacks", ICLR 2018,
-        equations 2 and 3.
+        equations 2 and 3; the share is that of Goodfellow et al., "Explaining and harnessing
+        adversarial examples", ICLR 2015, section 6.
 
     Raises:
         ValueError: When nothing may change.
@@ -38,12 +41,13 @@ class AdversarialTraining:
 
     eps: Fraction = 0.004
     steps: Count = 3
+    weight: Fraction = 0.5
     method: Literal["adversarial"] = field(default="adversarial", repr=False, kw_only=True)
 
     def __post_init__(self) -> None:
         """Refuse an attack that changes nothing."""
-        if not self.eps:
-            msg = "eps 0 changes no image: leave finetune.learn out"
+        if not self.eps or not self.weight:
+            msg = f"{'weight' if self.eps else 'eps'} 0 changes nothing: leave finetune.learn out"
             raise ValueError(msg)
 
     def attack(self, seed: int) -> Attack:

@@ -203,7 +203,7 @@ class Attacked:
 
     Attributes:
         loss: As of `Supervised`.
-        method: The bound, and how the change is found.
+        method: The bound, how the change is found, and the share of the changed images.
         affine: The standardisation of the images; the bound is on what came before it.
         channels: Of the images before it.
     """
@@ -213,15 +213,21 @@ class Attacked:
     affine: Affine
     channels: int
 
-    def __call__(self, network: Forward, batch: Batch, /) -> Tensor:
-        """Return the loss of the attacked batch."""
+    def __call__(self, network: Forward, batch: Batch, /) -> Lowered:
+        """Return the loss of the batch as it is and attacked, and both of its parts."""
 
         def loss(units: Tensor) -> Tensor:
             return self.loss(network(self.affine(units), batch.inputs), batch.targets)
 
         attack = self.method.attack(seed=int(torch.randint(2**31, ())))
         units = self.affine.undone(batch.images, self.channels)
-        return loss(attack(units, loss))
+        both = torch.cat([units, attack(units, loss)])
+        inputs = batch.inputs.repeat(2, 1)
+        outputs = network(self.affine(both), inputs).chunk(2)
+        own, attacked = (self.loss(part, batch.targets) for part in outputs)
+        share = self.method.weight
+        parts = {"label_loss": own.detach(), "attacked_loss": attacked.detach()}
+        return Lowered((1 - share) * own + share * attacked, parts)
 
 
 @dataclass(frozen=True)

@@ -52,10 +52,10 @@ def test_what_is_learned_lies_within_eps_of_the_image_before_it_is_standardised(
     affine = Affine(torch.full((3, 1, 1), 4.0), torch.full((3, 1, 1), -2.0))
     units, network = torch.rand(6, 1, 4, 4), Seen()
     loss = functional.binary_cross_entropy_with_logits
-    objective = Attacked(loss, AdversarialTraining(eps=0.03, steps=3), affine, 1)
-    found = objective(network, batch_of(units, affine))
+    objective = Attacked(loss, AdversarialTraining(eps=0.03, steps=3, weight=1), affine, 1)
+    found = objective(network, batch_of(units, affine)).loss
     found.backward()
-    learned = (network.images[-1] + 2) / 4
+    learned = (network.images[-1][6:] + 2) / 4
     assert len(network.images) == 3 + 1
     assert float((learned - units).abs().max()) <= 0.03 + 1e-6
     assert learned.min() >= 0 and learned.max() <= 1  # noqa: PT018  one fact
@@ -65,6 +65,10 @@ def test_what_is_learned_lies_within_eps_of_the_image_before_it_is_standardised(
     torch.testing.assert_close(learned[:, :1], worst, rtol=0, atol=1e-5)
     clean = loss(network(affine(units), None), torch.ones(6, 1))
     assert found.detach() > clean.detach()
+    half = Attacked(loss, AdversarialTraining(eps=0.03, steps=3), affine, 1)
+    torch.manual_seed(0)
+    mean = half(network, batch_of(units, affine)).loss.detach()
+    torch.testing.assert_close(mean, (found.detach() + clean.detach()) / 2)
     # The gradient is that of the last pass alone: the attack has left none behind.
     expected = torch.autograd.grad(loss(network(affine(worst), None), torch.ones(6, 1)),
                                    network.weight)[0]  # fmt: skip
@@ -79,7 +83,7 @@ def test_a_bound_of_next_to_nothing_is_learning_from_the_images_as_they_are():
         network, batch_of(units, affine)
     )
     clean = loss(network(units, None), torch.ones(6, 1))
-    torch.testing.assert_close(found, clean)
+    torch.testing.assert_close(found.loss, clean)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +91,8 @@ def test_a_bound_of_next_to_nothing_is_learning_from_the_images_as_they_are():
     [
         (["image.standardise=z_score"], "these are standardised by z_score: state image.standard"),
         (["finetune.mix={mixup: 0.2}"], "and finetune.learn adversarial both change the images"),
-        (["finetune.learn={method: adversarial, eps: 0}"], "eps 0 changes no image"),
+        (["finetune.learn={method: adversarial, eps: 0}"], "eps 0 changes nothing"),
+        (["finetune.learn={method: adversarial, weight: 0}"], "weight 0 changes nothing"),
         (["finetune.learn={method: adversarial, eps: 2}"], "eps"),
         (["finetune.learn={method: adversarial, steps: 0}"], "steps"),
         (["finetune.learn={method: adversarial, teacher: t}"], "unknown option of adversarial"),
@@ -114,10 +119,15 @@ def test_a_run_says_so_and_goes_on_to_the_same_bits(study, tmp_path):
     whole = run_study(recipe, tmp_path / "whole")
     again = stopped_and_resumed(recipe, tmp_path / "again", after=1)
     assert again.files.predictions.read_bytes() == whole.files.predictions.read_bytes()
+    rows = whole.history
+    np.testing.assert_allclose(
+        rows["train_loss"], (rows["label_loss"] + rows["attacked_loss"]) / 2, rtol=1e-5
+    )
     plain = run_study(read_recipe(study, SHORT), tmp_path / "plain")
     assert plain.files.predictions.read_bytes() != whole.files.predictions.read_bytes()
     page = whole.files.report.read_text("utf-8")
     assert "each pixel may change by 2% of the range from black to white, in 2 steps" in page
+    assert "(adversarial training, 0.5 of the loss)" in page
     korean = whole.report(tmp_path / "ko.html", language="ko").read_text("utf-8")
     assert "흑백 전체 범위의 2%까지 2단계" in korean
     assert any("attacked anew" in line for line in describe_plan(recipe))

@@ -66,7 +66,8 @@ def lessons(learning: Row | None, history: Sequence[Row] = ()) -> list[str]:
     kept = [row for row in history if row["best"] == "1"]
     if learning["method"] == "adversarial":
         percent = f"{100 * learning['eps']:g}"
-        return [plain("learning.adversarial", percent=percent, steps=learning["steps"])]
+        shares = {"steps": learning["steps"], "weight": f"{learning['weight']:g}"}
+        return [plain("learning.adversarial", percent=percent, **shares)]
     if learning["method"] != "distill":
         return _of_unlabelled(learning, kept)
     shares = {name: f"{learning[name]:g}" for name in ("temperature", "weight")}
