@@ -37,6 +37,9 @@ SCORED = ("case_id", "y_true", "y_score")
 MASKED = ("case_id", "truth", "prediction")
 """Columns that every table of segmentations has: paths relative to the file."""
 
+WORDS_AS_TRUTH = "Write 1 for the finding and 0 for none"
+"""What to do where the truth is told in words."""
+
 KEYS = ("split", "label", "model", "fold", "seed", "reader", "case_id")
 """Columns that identify a row, in the order of the sort. Two rows with equal keys are a fault."""
 
@@ -271,6 +274,7 @@ def _some_numbers(column: pd.Series[Any]) -> FloatArray:
         raise PredictionsError(
             f"{column.name} is not a number in {_rows(bad)} (first: {first!r})",
             expected="a number, or an empty cell",
+            fix=WORDS_AS_TRUTH if column.name == "y_true" else "",
         )
     return values
 
@@ -293,7 +297,7 @@ def _with_patients(table: pd.DataFrame, alone: bool) -> pd.DataFrame:
 
 def _with_splits(table: pd.DataFrame) -> pd.DataFrame:
     """Return the table with a valid split in every row."""
-    if "split" not in table:
+    if "split" not in table or not table["split"].str.strip().any():
         return table.assign(split=table["case_id"].map(lambda _: "test").astype(object))
     bad = ~table["split"].isin(SPLITS)
     if bad.any():

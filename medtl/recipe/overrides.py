@@ -16,6 +16,9 @@ PATH_KEYS = (
 )
 """Recipe keys that hold a path."""
 
+TABLES = frozenset({".csv", ".tsv", ".parquet", ".xlsx"})
+"""Endings of manifests, which are taken for recipes in a hurry."""
+
 
 def read_data(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Return a recipe file as plain data with its paths made absolute.
@@ -25,8 +28,12 @@ def read_data(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         overrides: "key.key=value" with values in YAML; paths are relative to the current folder.
 
     Raises:
-        RecipeError: When the file is missing or is not YAML, or an override is not "key=value".
+        RecipeError: When the file is missing, a table or not YAML, or an override is not
+            "key=value".
     """
+    if path.suffix.lower() in TABLES and path.is_file():
+        fault = MedtlError("a table, and no recipe", fix=f"Make one of it: medtl init {path.name}")
+        raise RecipeError([fault], where=path.name)
     try:
         data = load_yaml(path)
         _resolve_paths(data, path.absolute().parent)

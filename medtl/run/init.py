@@ -244,6 +244,8 @@ def _label_lines(found: Discovery, target: str, positive: str | None) -> list[st
     if len(values) > 2 and positive is None and not (_have_a_gap(values) or _say_one_thing(values)):
         return [line, f"classes: [{', '.join(map(scalar, values))}]"]
     counts = ", ".join(f"{value!r} ({cells.count(value)})" for value in values)
+    numbers = all(value.isdecimal() for value in values)
+    quantity = "; for a quantity task: {kind: regression, unit: ...}, or {kind: bone_age}"
     raise ManifestError(
         f"the values are {counts}, and nothing says which one is the finding",
         where=f"column {target!r}",
@@ -251,7 +253,7 @@ def _label_lines(found: Discovery, target: str, positive: str | None) -> list[st
         if positive is None and len(values) == 2
         else "Write a recipe by hand with data.labels: "
         f"{{{scalar(positive or values[-1])}: 1, ...}}, 1 present, 0 absent, -1 uncertain, "
-        "'' no label; or data.classes, if each is a class",
+        "'' no label; or data.classes, if each is a class" + quantity * numbers,
     )
 
 

@@ -119,6 +119,18 @@ def test_faults_are_named_with_their_row(tmp_path: Path, old: str, new: str, mat
     refused(tmp_path, GOOD.replace(old, new, 1), match)
 
 
+def test_words_as_truth_are_answered_with_what_to_write(tmp_path: Path) -> None:
+    table = GOOD.replace(",1,", ",pos,").replace(",0,", ",neg,")
+    refused(tmp_path, table, r"y_true is not a number.*Write 1 for the finding and 0 for none")
+
+
+def test_an_empty_column_of_splits_is_none(tmp_path: Path) -> None:
+    """So older tables of `medtl predict` have it: every case is a test case."""
+    rows = "".join(f"c{i},p{i},,{i % 2},0.{i}\n" for i in range(1, 5))
+    table = read_predictions(write(tmp_path, "case_id,patient_id,split,y_true,y_score\n" + rows))
+    assert set(table["split"]) == {"test"}
+
+
 def test_long_lists_of_rows_are_cut(tmp_path: Path) -> None:
     rows = "".join(f"c{i},p{i},0,x\n" for i in range(20))
     refused(

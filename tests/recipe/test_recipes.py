@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from medtl.errors import RecipeError
 from medtl.networks.names import check_backbone, check_volume_network
 from medtl.networks.pretrained.cards import bundled_cards
 from medtl.recipe.schema import Recipe, parse_recipe
 from medtl.run.build import build_augmenter, build_options, build_stages
+from medtl.run.check import read_recipe
 from medtl.storage.yaml import load_yaml
 
 ROOT = Path(__file__).parents[2]
@@ -49,3 +51,9 @@ def test_a_resolved_recipe_is_a_recipe():
     assert again.fingerprint == recipe.fingerprint
     other = parse_recipe({**recipe.to_dict(), "run": {"seed": 1}})
     assert other.fingerprint != recipe.fingerprint
+
+
+def test_a_table_in_place_of_a_recipe_is_named(tmp_path):
+    (tmp_path / "films.csv").write_text("image,patient_id\na.png,1\n")
+    with pytest.raises(RecipeError, match=r"a table, and no recipe\. Make one of it: medtl init f"):
+        read_recipe(tmp_path / "films.csv")

@@ -67,6 +67,7 @@ def test_what_is_certain_is_taken(values: list[str], line: str, tmp_path: Path) 
         (["1", ""] * 3, "3 cells say '1' and 3 say nothing"),
         ([""] * 6, "empty in all 6 rows"),
         (["1", "2"] * 3, "nothing says which one is the finding"),
+        (["7", "30", "95", "141", "7", "30"], r"or \{kind: bone_age\}"),
         (["MS", "NMOSD"] * 3, "--positive MS or --positive NMOSD"),
         (["neg", "negative", "positive"] * 2, "nothing says which one is the finding"),
         (["positive", "positive (confirmed)", "negative"] * 2, "nothing says which one"),
