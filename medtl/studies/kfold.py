@@ -407,8 +407,14 @@ def to_markdown(results: Sequence[Result], folds: int, *, by_exams: bool = False
 
 
 def shown(measure: Measure) -> str:
-    """Return a measure as the text of a table cell."""
+    """Return a measure as the text of a table cell.
+
+    Example:
+        >>> shown(Measure("auroc", 0.0, low=-1e-9, high=0.0021))
+        '0.000 [0.000, 0.002]'
+    """
     if measure.value is None:
         return f"not estimable: {measure.reason}"
-    interval = "" if measure.low is None else f" [{measure.low:.3f}, {measure.high:.3f}]"
-    return f"{measure.value:.3f}{interval}"
+    numbers = (measure.value, measure.low, measure.high)
+    value, low, high = (None if x is None else f"{round(x, 3) + 0.0:.3f}" for x in numbers)
+    return f"{value}" if low is None else f"{value} [{low}, {high}]"  # + 0.0: no -0.000
