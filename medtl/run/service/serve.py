@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 SHOWN = ("label", "y_score", "probability", "threshold", "decision")
 """Columns of a prediction that the page shows."""
 
+OF_THE_NAME = "gzip_compressed_but_not_named_gz"
+"""Flag of a file that was dropped on the page: its name does not come with it."""
+
 OUTSIDE = "the estimate lies outside the range of the training images"
 """Said of a quantity that the model has not learned."""
 
@@ -85,7 +88,8 @@ class Desk:
             {name: _plain(row[name]) for name in SHOWN if name in row}
             for row in done.frame.to_dict("records")
         ]
-        flags = [word for one in done.flagged for word in (*one["flags"], *one["unlike_training"])]
+        said = (word for one in done.flagged for word in (*one["flags"], *one["unlike_training"]))
+        flags = [word for word in said if word != OF_THE_NAME]
         if "yes" in set(done.frame.get("outside_training_range", ())):
             flags.append(OUTSIDE)
         found = {"rows": rows, "flags": flags, "status": "Research use only. Not a medical device."}
