@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -218,3 +219,14 @@ def test_the_plan_of_backbones_fits_the_chest_recipe():
         ("convnext_tiny", "timm"),
         ("tf_efficientnet_lite0", "bundled"),
     ]
+
+
+@pytest.mark.parametrize("path", sorted((PIPELINES / "plans").glob("*.yaml")), ids=lambda p: p.stem)
+def test_the_conditions_of_a_shipped_plan_are_recipes(path):
+    """Of the pipeline that it names, and none is another's twin."""
+    named = re.search(r"pipelines/(\w+\.yaml)", path.read_text("utf-8"))
+    pipeline = PIPELINES / (named[1] if named else "chest_xray.yaml")
+    plan = read_plan(path, seeds=2)
+    recipes = [parse_recipe(read_data(pipeline, own), where=path.name)
+               for own in plan.conditions.values()]  # fmt: skip
+    assert len({recipe.fingerprint for recipe in recipes}) == len(recipes)
