@@ -217,7 +217,7 @@ def _plain_csv(path: Path) -> pd.DataFrame | None:
     except UnicodeDecodeError:
         return None
     if b"'" in raw:
-        table = table.map(undefuse)
+        table = table.map(undefuse).astype(object)
     table.columns = table.columns.str.strip()
     is_plain = "case_id" in table and not any(str(name).startswith("Unnamed") for name in table)
     return table if is_plain else None

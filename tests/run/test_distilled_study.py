@@ -75,7 +75,7 @@ def given(**changes):
         ),
         (
             {"finetune": {"learn": {"method": "distill", "teacher": "r"}, "mix": {"mixup": 0.2}}},
-            "finetune.mix makes images that distill has no answer for",
+            "finetune.mix and finetune.learn distill both change the images",
         ),
         ({"finetune": {"learn": {"method": "distill"}}}, "teacher: this key is missing"),
         (
