@@ -524,6 +524,26 @@ def stress(
 
 
 @app.command()
+def saliency(
+    run: Annotated[Path, typer.Argument(callback=there, help="a finished run")],
+    data: Annotated[Path, typer.Argument(callback=there, help="its manifest, or new cases")],
+    out: Out,
+    inside: Annotated[
+        Path | None,
+        typer.Option(callback=there, metavar="RUN", help="a run of masks: of the lungs, say"),
+    ] = None,
+) -> None:
+    """Ask whether heat maps follow what was learned, and how much of them lies inside an organ."""
+    from medtl.run.folder import Run
+    from medtl.studies.stress.saliency import check_saliency
+
+    organ = None if inside is None else Run(inside)
+    with bars() as shown:
+        check_saliency(Run(run), data, out, organ=organ, progress=shown.progress)
+    print((out / "saliency.md").read_text("utf-8"))
+
+
+@app.command()
 def doctor(
     run: Annotated[
         Path | None, typer.Argument(callback=there, help="say what its log shows of the training")
