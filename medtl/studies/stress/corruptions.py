@@ -22,6 +22,10 @@ Unit = NDArray[np.float32]
 Transform = Callable[[Unit, float, int], Unit]
 
 
+MOVING = frozenset({"rotate", "patch_shuffle"})
+"""Transforms that move what an image shows."""
+
+
 @dataclass(frozen=True)
 class Corruption:
     """One way of going wrong.
@@ -41,6 +45,11 @@ class Corruption:
     strengths: tuple[float, ...]
     words: Mapping[str, str]
     modalities: tuple[str, ...] = ()
+
+    @property
+    def moves(self) -> bool:
+        """Whether parts of the image lie elsewhere afterwards, so that a mask no longer fits."""
+        return self.transform in MOVING
 
     def __call__(self, unit: Unit, severity: int) -> Unit:
         """Return the image at a severity; 0 is the image itself.

@@ -122,6 +122,9 @@ def _conditions(subject: Subject, asked: Asked) -> tuple[list[Condition], list[s
     for family in ("corruptions", "probes"):
         if family in asked.families:
             for one in corruptions_of(modality, family[:-1]):
+                if subject.is_of_masks and one.moves:
+                    left_out.append(f"{one.words['en']}: the masks would have to move too")
+                    continue
                 levels = range(1, len(one.strengths) + 1)
                 is_whole = not asked.quick or family == "probes"
                 kept = [n for n in levels if is_whole or n in QUICK_SEVERITIES]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from medtl.run.chain import run_study
 from medtl.run.check import read_recipe
 from medtl.run.folder import Run
 from medtl.run.record import adopt_study
-from medtl.studies.stress.robustness import stress_run
+from medtl.studies.stress.robustness import Asked, _conditions, stress_run
 
 BETTER = RECIPE.replace("epochs: 2", "epochs: 8")
 
@@ -50,6 +51,23 @@ def test_the_clean_row_is_the_run_itself(study):
     )
     assert clean.shares["sensitivity"].value == pytest.approx(sensitivity.value)
     assert found.least_sensitivity == 0.8
+
+
+@pytest.mark.parametrize("is_of_masks", [True, False])
+def test_what_moves_a_structure_is_no_corruption_of_masks(is_of_masks):
+    """The truth would lie where the structure was: 4 degrees looked like a bad network."""
+    recipe = SimpleNamespace(image=SimpleNamespace(modality="mr"))
+    store = SimpleNamespace(case_ids=(), units=None, masks=None)
+    subject = SimpleNamespace(
+        trained=SimpleNamespace(recipe=recipe), store=store, is_of_masks=is_of_masks
+    )
+    found, left_out = _conditions(subject, Asked(("corruptions", "probes")))
+    names = {one.name for one in found}
+    assert ({"tilt", "patch_shuffle"} <= names) != is_of_masks
+    assert "blur" in names
+    assert ["the masks would have to move too" in reason for reason in left_out] == (
+        [True] * 2 * is_of_masks
+    )
 
 
 def test_every_family_is_there(study):
