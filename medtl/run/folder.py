@@ -387,7 +387,7 @@ class Run:
             refuse_existing(Path(out), resume=False)
             table = RunFiles(Path(out)).predictions
             done = self.predict(data, table, progress=progress)
-            external.keep_predictions(done.frame, table, Path(data).name)
+            external.keep_predictions(done.frame, table, Path(data).name, self.recipe.data)
         return external.evaluate_external(
             table, source, Path(out), options, without_known=without_known, language=language
         )

@@ -261,6 +261,8 @@ def find_cases(
         ),
     )
     if manifest.sha256 != trained.meta["manifest_sha256"] or not own.is_file():
+        if trained.task.encode is None:
+            trained.task.truth_matrix(manifest.cases)  # refuses cells of no meaning before any work
         return manifest, False
     return _own_cases(own, manifest, splits), True
 

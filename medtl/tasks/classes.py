@@ -219,11 +219,13 @@ def classification_task(
     if len(columns) > 1 or positive is not None or not words or soft:
         called = {columns[0]: positive} if positive is not None else {}
         called |= names or {}
+        others = {word for word in values if word.lower() not in UNCERTAIN} - {positive}
         _check_alpha(options.get("criterion"), len(columns), is_exclusive=False)
         return Findings(
             labels=tuple(called.get(column, column) for column in columns),
             columns=tuple(columns),
             positive=None if soft else positive,
+            negative=others.pop() if positive and not soft and len(others) == 1 else None,
             soft=soft,
             uncertain=dict(uncertain or {}),
             missing=missing,

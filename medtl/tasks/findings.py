@@ -49,6 +49,8 @@ class Findings:
         labels: What the findings are called, one per output.
         columns: Their target columns; the labels themselves when empty.
         positive: Cell text that means present, for a column that holds two words; else None.
+        negative: The other word, where the cases of the study had one; nothing else means absent
+            then, but 0. None in runs of before, and where no case was without the finding.
         uncertain: Column -> what training does with an uncertain cell. Evaluation never scores one.
         missing: Whether an empty cell is unknown ("ignore") or means absent ("zeros").
         soft: Whether cells are probabilities: training takes them as they are, evaluation takes
@@ -61,6 +63,7 @@ class Findings:
     labels: tuple[str, ...]
     columns: tuple[str, ...] = ()
     positive: str | None = None
+    negative: str | None = field(default=None, kw_only=True)
     uncertain: Mapping[str, Policy] = field(default_factory=dict)
     missing: Literal["ignore", "zeros"] = "ignore"
     soft: bool = False
@@ -104,7 +107,12 @@ class Findings:
         return self.truth_matrix(cases)
 
     def truth_matrix(self, cases: Sequence[Case]) -> NDArray[np.float32]:
-        """`(n, K)` of 1, 0 and NaN: the certain truth of many cases."""
+        """`(n, K)` of 1, 0 and NaN: the certain truth of many cases.
+
+        Raises:
+            ManifestError: As `truth`, and for two words beside the positive one.
+        """
+        self._refuse_third_words(cases)
         return np.array([self.truth(case) for case in cases], dtype=np.float32).reshape(
             len(cases), len(self.labels)
         )
@@ -207,6 +215,7 @@ class Findings:
             "labels": list(self.labels),
             "columns": list(self._columns),
             "positive": self.positive,
+            **({} if self.negative is None else {"negative": self.negative}),
             "missing": self.missing,
             **({"soft": True} if self.soft else {}),
         }
@@ -226,16 +235,40 @@ class Findings:
         share = soft_label(text) if self.soft else None
         if share is not None:
             return "uncertain" if share == HALF else "positive" if share > HALF else "negative"
-        if self.positive is not None:
-            return "positive" if text == self.positive else "negative"
+        if self.positive is not None and text == self.positive:
+            return "positive"
+        if self.positive is not None and self.negative in (None, text):
+            return "negative"
         if text.lower() in POSITIVE:
             return "positive"
         if text.lower() in NEGATIVE:
             return "negative"
+        if self.positive is not None:
+            raise self._unknown_word(column, text, where=f"row {case.row}")
         raise ManifestError(
             f"a value of column {column!r} is neither 0, 1, -1 nor empty",
             where=f"row {case.row}",
             fix="Correct the cell, or state data.positive when the column holds words",
+        )
+
+    def _refuse_third_words(self, cases: Sequence[Case]) -> None:
+        """Refuse two words beside the positive one where nobody has said which is the negative."""
+        if self.positive is None or self.negative is not None:
+            return
+        for column in self._columns:
+            said = {case.targets.get(column, "").strip() for case in cases} - {"", self.positive}
+            others = sorted(word for word in said if word.lower() not in UNCERTAIN)
+            if len(others) > 1:
+                raise self._unknown_word(column, ", ".join(others[:5]))
+
+    def _unknown_word(self, column: str, found: str, *, where: str = "") -> ManifestError:
+        """An error for what is neither the finding's word nor its opposite."""
+        beside = "" if self.negative is None else f" beside {self.negative!r}"
+        return ManifestError(
+            f"column {column!r} holds {found}; {self.positive!r} is the finding{beside}",
+            expected=f"{self.positive} and one other word, or 1 and 0",
+            where=where,
+            fix="Write the words that the run was trained with",
         )
 
     def _target(self, case: Case, column: str) -> float:

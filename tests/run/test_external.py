@@ -26,6 +26,7 @@ from medtl.run.clinical.external_tables import summarise_external
 from medtl.run.evaluate import TableOptions, report_table
 from medtl.run.folder import Run
 from medtl.run.predict import _without_column, find_cases
+from medtl.tasks.findings import Findings
 from medtl.types import Measure
 
 
@@ -377,7 +378,7 @@ def test_a_manifest_that_lacks_the_column_of_one_finding_judges_the_others(tmp_p
         (tmp_path / name).touch()
     trained: Any = SimpleNamespace(
         columns=Columns(targets=("nodule", "effusion")),
-        task=SimpleNamespace(labels=("nodule", "effusion")),
+        task=Findings(labels=("nodule", "effusion")),
         meta={"manifest_sha256": ""},
     )
     manifest, is_own = find_cases(tmp_path / "own.csv", tmp_path / "new.csv", trained)

@@ -9,6 +9,7 @@ from medtl.errors import ManifestError, RunError
 from medtl.losses.cross_entropy import Focal
 from medtl.tasks.classes import Classes, classification_task
 from medtl.tasks.findings import MIN_WATCHED_CASES, Findings
+from medtl.tasks.stored import read_task
 from medtl.types import Case
 
 
@@ -61,6 +62,28 @@ def test_a_positive_word():
     cases = [case(0, y="sick"), case(1, y="well"), case(2, y="")]
     task = classification_task(cases, ["y"], positive="sick")
     assert np.array_equal(task.targets(cases)[:, 0], [1, 0, np.nan], equal_nan=True)
+
+
+def test_words_of_another_hospital_are_not_taken_for_no_finding():
+    """One that writes ja and nein, or 1 and 0, where this one wrote sick and well."""
+    cases = [case(0, y="sick"), case(1, y="well"), case(2, y="")]
+    task = read_task(classification_task(cases, ["y"], positive="sick").to_dict())
+    assert (task.positive, task.negative) == ("sick", "well")
+    for word in ("nein", "unclear", "Well"):
+        with pytest.raises(ManifestError, match=f"row 6: column 'y' holds {word}; 'sick' is the"):
+            task.truth_matrix([case(4, y=word)])
+    figures = task.truth_matrix([case(0, y="1"), case(1, y="0"), case(2, y="-1")])
+    assert np.array_equal(figures[:, 0], [1, 0, np.nan], equal_nan=True)
+
+
+def test_a_run_of_before_that_kept_one_word_refuses_two_others():
+    older = read_task(
+        {"kind": "findings", "labels": ["sick"], "columns": ["y"], "positive": "sick"}
+    )
+    assert older.truth_matrix([case(0, y="sick"), case(1, y="well")])[:, 0].tolist() == [1, 0]
+    for words in (("ja", "nein"), ("0", "1"), ("sick", "well", "unclear")):
+        with pytest.raises(ManifestError, match=r"expected sick and one other word, or 1 and 0"):
+            older.truth_matrix([case(n, y=word) for n, word in enumerate(words)])
 
 
 def test_a_value_that_is_not_a_finding_names_the_row_and_not_the_value():

@@ -25,6 +25,7 @@ from medtl.evaluation.transfer.source_target import (
     measures_beside,
 )
 from medtl.metrics.scores import CI95
+from medtl.recipe.schema import Data
 from medtl.run.clinical.external_tables import write_results
 from medtl.run.evaluate import (
     KNOWN_STRATA,
@@ -155,22 +156,24 @@ def is_table(data: Path) -> bool:
         return False
 
 
-def keep_predictions(rows: pd.DataFrame, table: Path, data: str) -> None:
+def keep_predictions(rows: pd.DataFrame, table: Path, data: str, asked: Data) -> None:
     """Write the predictions of another place as rows that can be judged.
 
     Args:
         rows: As `Run.predict` makes them.
         table: Where to.
         data: Name of the manifest, for the message.
+        asked: Where the run's own manifest has the truth.
 
     Raises:
         RunError: If no image has a truth, or the images are the run's own.
     """
     if "y_true" in rows and not rows["y_true"].notna().any():
         wanted = ", ".join(map(str, dict.fromkeys(rows["label"])))
+        columns = asked.targets or (asked.mask or "",)
         raise RunError(
             f"no image has a truth of {wanted}",
-            expected=f"a manifest with the run's target columns: {wanted}",
+            expected=f"a manifest with the run's target columns: {', '.join(columns)}",
             where=data,
             fix="Add them; `medtl predict` predicts without truth",
         )
