@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from medtl.losses.known import mean_over_known
+from medtl.losses.self_training import SelfTraining
 from medtl.types import Count, Positive
 
 if TYPE_CHECKING:
@@ -50,6 +51,10 @@ class MixMatch:
     def numbers(self) -> dict[str, float]:
         """What the record of a run says of it."""
         return {"temperature": self.temperature, "alpha": self.alpha, "weight": self.weight}
+
+
+FromUnlabelled = SelfTraining | MixMatch
+"""Ways of learning from images without labels."""
 
 
 def sharpened(outputs: Tensor, temperature: float, *, exclusive: bool) -> Tensor:

@@ -305,6 +305,20 @@ def resample_axis(array: FloatArray, axis: int, length: int) -> NDArray[np.float
     else:
         centre = np.clip((new + 0.5) * step - 0.5, 0, before - 1)
         share = np.maximum(1 - np.abs(centre - old), 0)
+    return averaged_by(share, array, axis)
+
+
+def averaged_by(share: NDArray[np.float64], array: FloatArray, axis: int) -> NDArray[np.float32]:
+    """Return an array whose pixels along one axis are sums of the old ones in given shares.
+
+    Args:
+        share: `(new, old)`; each row adds up to 1.
+        array: Of any shape, `old` long along the axis.
+        axis: Which to resample.
+
+    >>> averaged_by(np.array([[0.5, 0.5]]), np.array([[0.0, 2.0]]), 1)
+    array([[1.]], dtype=float32)
+    """
     product = np.tensordot(share.astype(np.float32), array.astype(np.float32), (1, axis))
     return np.ascontiguousarray(np.moveaxis(product, 0, axis))
 

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from medtl.preprocess.geometry import resize, resize_clipped
+from medtl.preprocess.geometry import averaged_by, resize_clipped
 from medtl.types import Count, FloatArray
 
 SUPPORT = {"bicubic": 2, "lanczos": 3}
@@ -61,7 +61,7 @@ class Superres:
         for axis, length in enumerate(shape, start=1):
             if length > result.shape[axis]:
                 result = enlarged(result, axis, length, self.method)
-        return np.clip(resize(result, shape), low, high)
+        return np.clip(result, low, high)
 
 
 def enlarged(array: FloatArray, axis: int, length: int, method: str) -> NDArray[np.float32]:
@@ -80,9 +80,7 @@ def enlarged(array: FloatArray, axis: int, length: int, method: str) -> NDArray[
     before = array.shape[axis]
     centre = (np.arange(length)[:, None] + 0.5) * before / length - 0.5
     weight = _kernel(np.abs(centre - np.arange(before)), method)
-    share = (weight / weight.sum(axis=1, keepdims=True)).astype(np.float32)
-    product = np.tensordot(share, array.astype(np.float32), (1, axis))
-    return np.ascontiguousarray(np.moveaxis(product, 0, axis))
+    return averaged_by(weight / weight.sum(axis=1, keepdims=True), array, axis)
 
 
 def _kernel(distance: NDArray[np.float64], method: str) -> NDArray[np.float64]:

@@ -13,8 +13,7 @@ from medtl.cases.labels import FINDING_CELLS, label_faults, meaning_faults, soft
 from medtl.cases.manifest import manifest_columns, read_manifest
 from medtl.errors import ManifestError, MedtlError, RecipeError
 from medtl.losses.distillation import Distillation
-from medtl.losses.mixmatch import MixMatch
-from medtl.losses.self_training import SelfTraining
+from medtl.losses.mixmatch import FromUnlabelled
 from medtl.networks.names import FEATURES, VOLUME_NETWORKS, backbone_names
 from medtl.networks.pretrained.cards import all_cards, bundled_cards
 from medtl.preprocess.intensity import WINDOWS
@@ -259,7 +258,7 @@ def _learning_faults(recipe: Recipe) -> list[MedtlError]:
     if isinstance(learn, Distillation) and not Path(learn.teacher).is_dir():
         found, where = f"no folder {Path(learn.teacher).name!r}", "finetune.learn.teacher"
         return [MedtlError(found, expected="a run, or a study of folds", where=where)]
-    if not isinstance(learn, SelfTraining | MixMatch):
+    if not isinstance(learn, FromUnlabelled):
         return []
     faults = []
     if not Path(learn.unlabelled).is_file():

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from medtl.errors import RunError
 from medtl.losses.distillation import Distillation
-from medtl.losses.mixmatch import MixMatch
-from medtl.losses.self_training import SelfTraining
+from medtl.losses.mixmatch import FromUnlabelled
 from medtl.recipe.schema import Recipe
 
 UNSEALED = frozenset({"checksums.json", ".lock", "log.txt", "tensorboard", "cache"})
@@ -92,7 +91,7 @@ def portable(recipe: Recipe) -> Recipe:
     tuning, learn = recipe.finetune, recipe.finetune.learn
     if isinstance(learn, Distillation):
         learn = replace(learn, teacher=Path(learn.teacher).name)
-    elif isinstance(learn, SelfTraining | MixMatch):
+    elif isinstance(learn, FromUnlabelled):
         learn = replace(learn, unlabelled=Path(learn.unlabelled).name)
     if learn is not None:
         tuning = tuning.model_copy(update={"learn": learn})

@@ -15,8 +15,7 @@ from medtl.data.reader import check_readable
 from medtl.data.store import ImageStore
 from medtl.data.unlabelled_views import WithUnlabelled
 from medtl.errors import LeakError, RunError
-from medtl.losses.mixmatch import MixMatch
-from medtl.losses.self_training import SelfTraining
+from medtl.losses.mixmatch import FromUnlabelled, MixMatch
 from medtl.preprocess.augment import Augmenter
 from medtl.recipe.schema import Recipe
 from medtl.run.build import build_augmenter, build_decoder
@@ -25,9 +24,6 @@ from medtl.run.prepare import Prepared
 from medtl.types import Case, Manifest
 
 WHERE = "finetune.learn.unlabelled"
-
-FromUnlabelled = SelfTraining | MixMatch
-"""Ways of learning from images without labels."""
 
 REHEARSED = 64
 """Images that are read where nothing is to be learned."""

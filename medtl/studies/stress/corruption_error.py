@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -36,7 +37,7 @@ def mean_corruption_error(rows: Sequence[Row], reference: Path) -> dict[str, dic
         perturbations", ICLR 2019, section 4.2, with 1 - AUROC for the share of wrong answers.
     """
     stored = read_json(reference / "robustness.json")
-    own, theirs = _errors(map(_of_row, rows)), _errors(map(_of_json, stored["rows"]))
+    own, theirs = _errors(map(asdict, rows)), _errors(stored["rows"])
     if own.keys() != theirs.keys():
         raise RunError(
             f"{reference.name} has other labels, corruptions or numbers of images",
@@ -56,23 +57,13 @@ def mean_corruption_error(rows: Sequence[Row], reference: Path) -> dict[str, dic
 _Place = tuple[str, str, int]
 
 
-def _errors(rows: Any) -> dict[_Place, float]:
-    """(label, corruption, images) -> error, summed over the severities."""
+def _errors(rows: Iterable[Mapping[str, Any]]) -> dict[_Place, float]:
+    """(label, corruption, images) -> error summed over the severities, of rows as in the JSON."""
     total: dict[_Place, float] = {}
-    for family, label, name, measure, value, n in rows:
-        if family == "corruptions":
-            error = value if measure.startswith("mae") else 1 - value
-            total[label, name, n] = total.get((label, name, n), 0.0) + error
+    for row in rows:
+        if row["family"] == "corruptions":
+            one = row["reaches"]
+            error = one["value"] if one["name"].startswith("mae") else 1 - one["value"]
+            place = row["label"], row["name"], one["n"]
+            total[place] = total.get(place, 0.0) + error
     return total
-
-
-def _of_row(row: Row) -> tuple[Any, ...]:
-    """What `_errors` asks of a row."""
-    one = row.reaches
-    return row.family, row.label, row.name, one.name, one.value, one.n
-
-
-def _of_json(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """The same of a stored row."""
-    one = row["reaches"]
-    return row["family"], row["label"], row["name"], one["name"], one["value"], one["n"]

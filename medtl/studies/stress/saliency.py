@@ -123,7 +123,8 @@ def _require_maps(subject: Subject, name: str) -> None:
     Raises:
         RunError: When there are none, or they have too few places to put in order.
     """
-    first = None if subject.is_of_masks else _maps(subject, subject.trained, "")
+    trained = subject.trained
+    first = None if subject.is_of_masks else _maps(subject, trained, trained.task.labels[0])
     if first is None:
         raise RunError(
             f"{name} has no heat maps",
@@ -204,7 +205,6 @@ def _maps(
 ) -> list[NDArray[np.float32]] | None:
     """The heat map of every case; None where the network has none."""
     found = []
-    label = label or trained.task.labels[0]
     for row, case in zip(subject.store.rows(subject.cases), subject.cases, strict=True):
         one = heat_map(trained, subject.store.unit(int(row)), case, label)
         if one is None:
