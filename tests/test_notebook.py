@@ -123,8 +123,8 @@ def test_a_figure_is_that_of_the_command_line(tmp_path: Path) -> None:
 
 
 def without_numbers(text: str) -> str:
-    """A text without its numbers and blanks, which another processor may round otherwise."""
-    return re.sub(r"\s+", " ", re.sub(r"-?\d+(\.\d+)?|NaN", "#", text))
+    """A text without numbers, what they decide and blanks: other processors round otherwise."""
+    return re.sub(r"\s+", " ", re.sub(r"-?\d+(\.\d+)?|NaN|\b(yes|no)\b", "#", text))
 
 
 EXACT = {
