@@ -38,7 +38,7 @@ from medtl.io.nifti import read_nifti  # noqa: F401
 from medtl.io.pairs import check_pair
 from medtl.io.raster import read_raster  # noqa: F401
 from medtl.io.read import read_image
-from medtl.networks.weight_files import read_tensors
+from medtl.networks.pretrained.weight_files import read_tensors
 from medtl.run.check import read_recipe
 from medtl.run.prepare import read_study
 from medtl.storage.tables import read_table

@@ -28,7 +28,7 @@ from medtl.errors import WeightsError
 from medtl.networks.batch_norm import reapply
 from medtl.networks.groups import layer_groups
 from medtl.networks.names import check_backbone, check_volume_network
-from medtl.networks.weight_files import read_tensors
+from medtl.networks.pretrained.weight_files import read_tensors
 from medtl.networks.weights import (
     InputContract,
     WeightsReport,

@@ -25,7 +25,7 @@ from medtl.errors import WeightsError
 from medtl.networks.batch_norm import evaluating
 from medtl.networks.pretrained.cards import NO_CARD, Card, bundled_cards, cards_of
 from medtl.networks.pretrained.key_rules import apply_rules
-from medtl.networks.weight_files import read_weights
+from medtl.networks.pretrained.weight_files import read_weights
 from medtl.storage.atomic import sha256_file
 
 SMALLEST_SHARE = 0.5

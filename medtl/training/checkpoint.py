@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from medtl.errors import WeightsError
-from medtl.networks.weight_files import digest_of
+from medtl.networks.pretrained.weight_files import digest_of
 from medtl.storage.atomic import TEMPORARY_MARK, atomic_path
 from medtl.storage.interrupt import held
 from medtl.training.adapters import merged, parted

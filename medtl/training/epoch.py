@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader
 from medtl.data.batches import Batch, CaseSamples, EpochBatches, make_loader
 from medtl.data.seeds import Stream, torch_seed
 from medtl.errors import RunError
+from medtl.networks.folding import folded
 from medtl.training.activations import Source
 from medtl.training.callbacks import Listeners
 from medtl.training.ema import MovingAverage
@@ -95,6 +97,23 @@ def train_epoch(
             break
     parts = {name: runtime.mean(value) for name, value in position.parts.items()}
     return replace(position, loss_sum=runtime.mean(position.loss_sum), parts=parts)
+
+
+def norms_merged(
+    network: nn.Module, batch: Batch, runtime: Runtime
+) -> AbstractContextManager[object]:
+    """Return the context in which a network trains: held norms are part of their convolutions.
+
+    In half precision, whose rounding the merged weights would add to, layers stay apart.
+
+    Args:
+        network: What trains, not yet wrapped for several processes.
+        batch: Cases that it takes; the first is looked at.
+        runtime: Device and precision.
+    """
+    if runtime.precision != "fp32":
+        return nullcontext()
+    return folded(network, batch.images[:1], batch.inputs[:1])
 
 
 def forward(network: nn.Module, runtime: Runtime) -> Forward:

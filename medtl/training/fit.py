@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import default_collate
 
 from medtl.data.batches import EpochBatches, make_loader
 from medtl.errors import RunError
@@ -38,6 +39,7 @@ from medtl.training.ema import MovingAverage
 from medtl.training.epoch import (
     StageRun,
     forward,
+    norms_merged,
     on_device,
     rate_at,
     step,
@@ -125,7 +127,8 @@ def rehearse(
     """
     runtime, options = training.runtime, training.options
     stepper, objective = runtime.prepare_optimizer(optimizer), objective_of(training)
-    network = runtime.parallel(training.model) if plan is None else plan.cut.suffix
+    alone = training.model if plan is None else plan.cut.suffix
+    network = runtime.parallel(alone) if plan is None else alone
     network.train()
     batches = EpochBatches(len(training.train), options.batch_size, seed=options.seed)
     loader = make_loader(training.train, batches, workers=0, pin=False)
@@ -136,7 +139,8 @@ def rehearse(
         if plan is not None:
             batch = batch._replace(images=plan.cut.prefix(batch.images))
         frozen = time.monotonic() - started
-        runtime.backward(lowered(objective(forward(network, runtime), batch)).loss)
+        with norms_merged(alone, batch, runtime):
+            runtime.backward(lowered(objective(forward(network, runtime), batch)).loss)
         step(training, stage, number, 0, stepper)
         trained = time.monotonic() - started - frozen
     val = len(training.val) / options.batch_size
@@ -162,7 +166,9 @@ def _run_stage(
         started = time.monotonic()
         run.batches.epoch, run.batches.first = position.total_epochs, position.batch
         run.source.prepare(position.total_epochs, listeners.check)
-        position = train_epoch(training, run, position, listeners)
+        first = default_collate([run.source.train[position.total_epochs, 0]])
+        with norms_merged(run.source.network, on_device(first, training.runtime), training.runtime):
+            position = train_epoch(training, run, position, listeners)
         try:
             position = _close_epoch(training, run, position, started, listeners)
         except BaseException as reason:

@@ -26,7 +26,7 @@ from medtl.cases.columns import Columns
 from medtl.cases.manifest import read_manifest
 from medtl.errors import MedtlError
 from medtl.io.read import read_image
-from medtl.networks.weight_files import read_tensors
+from medtl.networks.pretrained.weight_files import read_tensors
 from medtl.recipe.schema import parse_recipe
 from medtl.storage.yaml import load_yaml
 from medtl.training.checkpoint import load_checkpoint, save_checkpoint

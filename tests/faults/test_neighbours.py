@@ -32,7 +32,7 @@ from medtl.cases.columns import Columns
 from medtl.cases.manifest import read_manifest
 from medtl.errors import ImageError, ManifestError, MedtlError, RecipeError, WeightsError
 from medtl.io.read import read_image
-from medtl.networks.weight_files import read_tensors
+from medtl.networks.pretrained.weight_files import read_tensors
 from medtl.storage.tables import read_table, write_table
 from medtl.storage.yaml import load_yaml, loads
 from medtl.training.checkpoint import load_checkpoint

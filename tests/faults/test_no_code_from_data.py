@@ -67,7 +67,7 @@ def test_no_archive_is_unpacked() -> None:
 def test_torch_loads_weights_only_and_never_tries_again() -> None:
     """CVE-2025-58756 (GHSA-6vm5-6jv9-rjpj); the fall-back of Stanza; nnU-Net 2681."""
     loads = [(file, call) for file, name, call in calls() if name == "torch.load"]
-    assert [file for file, _ in loads] == ["medtl/networks/weight_files.py"]
+    assert [file for file, _ in loads] == ["medtl/networks/pretrained/weight_files.py"]
     assert keyword(loads[0][1], "weights_only") == "True"
 
 

@@ -22,7 +22,7 @@ from medtl.io.dicom.series import read_series
 from medtl.io.nifti import read_nifti
 from medtl.io.raster import read_raster
 from medtl.io.read import read_image
-from medtl.networks.weight_files import read_tensors
+from medtl.networks.pretrained.weight_files import read_tensors
 from medtl.storage.tables import read_columns, read_table
 from medtl.storage.yaml import load_yaml
 

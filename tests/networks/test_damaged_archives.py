@@ -11,7 +11,7 @@ import pytest
 
 from medtl.errors import ManifestError, WeightsError
 from medtl.networks.pretrained.keras_file import is_keras_archive
-from medtl.networks.weight_files import read_tensors
+from medtl.networks.pretrained.weight_files import read_tensors
 from medtl.storage.tables import read_table
 
 

@@ -16,7 +16,7 @@ from medtl.errors import WeightsError
 from medtl.networks.pretrained.keras_file import read_keras
 from medtl.networks.pretrained.pickled_module import read_pickled_module
 from medtl.networks.pretrained.reference import convert_weights
-from medtl.networks.weight_files import read_tensors
+from medtl.networks.pretrained.weight_files import read_tensors
 
 
 class Attack:

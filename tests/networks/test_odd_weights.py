@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from medtl.errors import WeightsError
-from medtl.networks.weight_files import digest_of, read_tensors, read_weights
+from medtl.networks.pretrained.weight_files import digest_of, read_tensors, read_weights
 from medtl.networks.weights import WeightsSource, create_backbone
 from medtl.training.checkpoint import load_checkpoint, save_checkpoint
 

@@ -13,7 +13,7 @@ from medtl.errors import WeightsError
 from medtl.networks import weights as weights_module
 from medtl.networks.backbones import build_classifier
 from medtl.networks.pretrained.cards import bundled_cards
-from medtl.networks.weight_files import read_tensors
+from medtl.networks.pretrained.weight_files import read_tensors
 from medtl.networks.weights import WeightsSource, create_backbone, input_contract
 
 BUNDLED = bundled_cards()

@@ -8,7 +8,7 @@ import pytest
 from tiny_study import write_tiny_study
 
 from medtl.errors import WeightsError
-from medtl.networks.weight_files import read_weights
+from medtl.networks.pretrained.weight_files import read_weights
 from medtl.run.chain import run_study
 from medtl.run.check import read_recipe
 from medtl.run.folder import Run

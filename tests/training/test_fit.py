@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import signal
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import default_collate
 from toy_training import FULL, HEAD, STAGES, TOP, digests, loss_now, training
 
 from medtl.errors import RunError, WeightsError
 from medtl.losses.penalty import Penalty
+from medtl.networks.folding import folded
+from medtl.training import epoch
 from medtl.training import fit as loop
 from medtl.training.callbacks import Watcher
 from medtl.training.checkpoint import load_checkpoint, without_prefix
@@ -326,3 +330,39 @@ def test_the_history_holds_the_highest_rate_of_every_epoch(tmp_path):
     assert [row["lr_head"] for row in rows] == pytest.approx([1e-2 * f for f in highest])
     assert [row["lr_base"] for row in rows] == pytest.approx([1e-3 * f for f in highest])
     assert rows[0]["mean_gamma"] is None
+
+
+def test_merged_norms_change_a_training_by_no_more_than_rounding(tmp_path, monkeypatch):
+    """The stages of a run with held norms inside their convolutions, and beside them."""
+    stages, merged, weights = [FULL, replace(TOP, batch_norm={"all": "frozen_stats"})], [], []
+    for apart in (False, True):
+        torch.manual_seed(0)
+        run = training(tmp_path / str(apart))
+        for norm in (m for m in run.model.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+            torch.nn.init.uniform_(norm.running_mean, -1, 1)
+            torch.nn.init.uniform_(norm.running_var, 0.2, 4)
+
+        @contextmanager
+        def context(network, *inputs, apart=apart):
+            with nullcontext([]) if apart else folded(network, *inputs) as pairs:
+                merged.append(len(pairs))
+                yield
+
+        monkeypatch.setattr(epoch, "folded", context)
+        fit(run, stages)
+        weights.append(run.model.state_dict())
+    assert set(merged) == {0, 1, 2}  # none beside them; those of the last stage, and all
+    torch.testing.assert_close(*weights, rtol=0, atol=1e-5)
+    assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_in_half_precision_norms_stay_beside_their_convolutions(tmp_path):
+    run = training(tmp_path / "run")
+    batch = default_collate([run.train[0, 0]])
+    enter_stage(run, FULL)
+    conv = next(m for m in run.model.modules() if isinstance(m, torch.nn.Conv2d))
+    with epoch.norms_merged(run.model, batch, run.runtime):
+        assert "forward" in vars(conv)
+    run.runtime.precision = "bf16"
+    with epoch.norms_merged(run.model, batch, run.runtime):
+        assert "forward" not in vars(conv)

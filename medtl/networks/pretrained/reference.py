@@ -16,8 +16,8 @@ from medtl.networks.pretrained.cards import TRIED, Card, cards_of, find_card
 from medtl.networks.pretrained.keras_file import HDF_MAGIC, is_keras_archive
 from medtl.networks.pretrained.key_rules import apply_rules
 from medtl.networks.pretrained.pickled_module import read_pickled_module
+from medtl.networks.pretrained.weight_files import read_weights
 from medtl.networks.segmenter import build_segmenter
-from medtl.networks.weight_files import read_weights
 from medtl.networks.weights import (
     WeightsReport,
     WeightsSource,

@@ -12,8 +12,8 @@ from torch import Tensor
 from medtl.errors import WeightsError
 from medtl.networks.pretrained.cards import Card, all_cards, cards_of
 from medtl.networks.pretrained.key_rules import apply_rules
+from medtl.networks.pretrained.weight_files import read_weights
 from medtl.networks.segmenter import build_segmenter, pretrained_part
-from medtl.networks.weight_files import read_weights
 from medtl.networks.weights import (
     WeightsSource,
     create_backbone,
