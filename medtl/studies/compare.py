@@ -1,7 +1,11 @@
-"""Two studies, or two conditions of one, compared run by run: paired by seed or by fold."""
+"""Two studies, or two conditions of one, compared run by run: paired by seed or by fold.
+
+Two cross-validations of the same folds are compared patient by patient too.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,9 +13,19 @@ from typing import Any
 
 from medtl.errors import RunError
 from medtl.metrics.paired_runs import PairedRuns, compare_runs
+from medtl.run.files import RunFiles
 from medtl.run.folder import Run
 from medtl.studies.conditions import PLAN_FILE, load_plan
 from medtl.studies.judgement import comparison_notes, effects_table
+from medtl.studies.kfold import (
+    CROSS_VALIDATED,
+    FINE_TUNED,
+    MEAN_OF_FOLDS,
+    Result,
+    contest_by,
+    results_of,
+)
+from medtl.studies.kfold import to_markdown as results_table
 from medtl.studies.rows import (
     Row,
     finished,
@@ -52,6 +66,9 @@ class Comparison:
         runs: Name -> first minus second, judged together.
         unpaired: Runs that only one of the two has.
         overlap: Test share over training share of the splits, 0 when all runs share one.
+        patients: Of two cross-validations: each one's figures and the first's less the second's, by
+            bootstrap of the patients that both tested, on all cases and each stratum.
+        by_exams: Whether those cases are exams.
     """
 
     measure: str
@@ -61,6 +78,8 @@ class Comparison:
     runs: Mapping[str, PairedRuns]
     unpaired: int
     overlap: float
+    patients: Sequence[Result] = ()
+    by_exams: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """JSON types only."""
@@ -106,7 +125,26 @@ def compare_studies(first: str, second: str, *, measure: str | None = None) -> C
         ),
         unpaired=unpaired,
         overlap=overlap,
+        patients=(patients := _patient_by_patient(first, second)),
+        by_exams=bool(patients and Run(_folder_of(first)[0]).recipe.data.exam_score),
     )
+
+
+def _patient_by_patient(first: str, second: str) -> Sequence[Result]:
+    """The comparison over patients of two cross-validations; of other studies, none."""
+    import pandas as pd
+
+    folders = [_folder_of(named)[0] for named in (first, second)]
+    if not all((folder / CROSS_VALIDATED).is_file() for folder in folders):
+        return ()
+    tables = []
+    for name, folder in zip(("first", "second"), folders, strict=True):
+        table = pd.read_csv(RunFiles(folder).predictions, dtype={"patient_id": str})
+        tables.append(table[table["model"] == FINE_TUNED].assign(model=name))
+    both = pd.concat(tables, ignore_index=True)
+    found = json.loads((folders[0] / CROSS_VALIDATED).read_text(encoding="utf-8"))
+    statistic = found["results"][0]["measures"][0]["name"].removesuffix(MEAN_OF_FOLDS)
+    return results_of(both, contest_by(statistic), Run(folders[0]).recipe.data)
 
 
 def _same_runs(one: Group, other: Group, name: str) -> list[int]:
@@ -194,4 +232,7 @@ def to_markdown(comparison: Comparison) -> str:
     ]
     if comparison.unpaired:
         lines.append(f"- {comparison.unpaired} runs have no partner and are left out.")
+    if comparison.patients:
+        folds = next(iter(comparison.runs.values())).difference.n
+        lines += ["", results_table(comparison.patients, folds or 0, by_exams=comparison.by_exams)]
     return "\n".join(lines) + "\n"

@@ -45,6 +45,12 @@ if TYPE_CHECKING:
 FINE_TUNED, FROZEN, MEDIAN = "fine_tuned", "frozen_features", "median"
 """Names of models in the tables: the recipe's, a linear control, and one that sees no image."""
 
+CROSS_VALIDATED = "study.json"
+"""What a finished cross-validation leaves in its folder: its results."""
+
+MEAN_OF_FOLDS = "_mean_of_folds"
+"""How the name of a statistic ends in them."""
+
 
 @dataclass(frozen=True)
 class Contest:
@@ -273,15 +279,20 @@ def contest_of(recipe: Recipe, task: Task) -> Contest:
     Raises:
         RunError: When models of such a task are not compared over folds.
     """
-    watched = entry(task.watched)
-    contest = CONTESTS.get(watched.base)
-    if contest is None:
+    if entry(task.watched).base not in CONTESTS:
         raise RunError(
             f"cross-validation does not know how to compare models of {recipe.task.kind}",
             expected=f"a task that is watched by its {' or '.join(CONTESTS)}",
             where="task.kind",
             fix="Use medtl study seeds, which splits the patients anew for every seed",
         )
+    return contest_by(task.watched)
+
+
+def contest_by(statistic: str) -> Contest:
+    """Return the comparison of models that are watched by a statistic ("auroc", "mae_months")."""
+    watched = entry(statistic)
+    contest = CONTESTS[watched.base]
     if watched.unit:
         return replace(contest, measure=partial(contest.measure, unit=watched.unit))
     return contest
@@ -347,6 +358,24 @@ def summarise(
 
     table = pd.concat(tables, ignore_index=True)
     write_predictions(table, RunFiles(out).predictions)
+    results = results_of(table, contest, data)
+    folds = table["fold"].nunique()
+    listed = [asdict(result) for result in results]
+    write_json(
+        out / CROSS_VALIDATED, {"schema": "medtl-kfold/1", "folds": folds, "results": listed}
+    )
+    write_text(out / "study.md", to_markdown(results, folds, by_exams=bool(data.exam_score)))
+    return results
+
+
+def results_of(table: pd.DataFrame, contest: Contest, data: Data) -> list[Result]:
+    """Return the measures of every model on all cases and on each stratum, first model first.
+
+    Args:
+        table: Out-of-fold predictions of all models.
+        contest: How models are compared.
+        data: The recipe's.
+    """
     strata = data.strata
     if data.exam_score:
         table, _ = by_exam(table, data.exam_score)
@@ -355,16 +384,11 @@ def summarise(
         for column in strata
         for value in sorted(set(table[column].dropna().astype(str)) - {""})
     ]
-    results = [
+    return [
         _measure(table, contest, label, subset)
         for label in dict.fromkeys(table["label"])
         for subset in ("all", *subsets)
     ]
-    folds = table["fold"].nunique()
-    listed = [asdict(result) for result in results]
-    write_json(out / "study.json", {"schema": "medtl-kfold/1", "folds": folds, "results": listed})
-    write_text(out / "study.md", to_markdown(results, folds, by_exams=bool(data.exam_score)))
-    return results
 
 
 def _measure(table: pd.DataFrame, contest: Contest, label: str, subset: str) -> Result:

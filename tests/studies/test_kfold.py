@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,6 +17,8 @@ from medtl.recipe.schema import Data
 from medtl.run.check import read_recipe
 from medtl.studies import kfold
 from medtl.studies.baseline import logistic_scores
+from medtl.studies.compare import compare_studies
+from medtl.studies.compare import to_markdown as comparison_page
 from medtl.studies.kfold import (
     FINE_TUNED,
     FROZEN,
@@ -75,6 +78,30 @@ def test_the_figures_are_means_of_folds(study):
     listed = json.loads((out / "study.json").read_text())["results"]
     assert {entry["subset"] for entry in listed} == {"all", "site=north", "site=south"}
     assert to_markdown(results, 2) == (out / "study.md").read_text()
+
+
+def test_two_cross_validations_are_compared_patient_by_patient(study, tmp_path):
+    """The second one's scores are the first's turned round, so that its AUROC is one less them."""
+    _, out, results = study
+    shutil.copytree(out, tmp_path / "turned")
+    table = pd.read_csv(out / "predictions.csv")
+    table.assign(y_score=1 - table["y_score"]).to_csv(tmp_path / "turned/predictions.csv")
+    found = compare_studies(str(out), str(tmp_path / "turned"))
+    assert [r.subset for r in found.patients] == [r.subset for r in results]
+    for before, now in zip(results, found.patients, strict=True):
+        own, other, difference = now.measures
+        assert (own.value, own.low, own.high) == (
+            before.measures[0].value, before.measures[0].low, before.measures[0].high
+        )  # fmt: skip
+        assert other.value == pytest.approx(1 - own.value)
+        assert difference.value == pytest.approx(2 * own.value - 1)
+        assert difference.name == "auroc_difference"
+    page = comparison_page(found)
+    assert "| label | subset | images | patients | first | second | first - second |" in page
+    assert "bootstrap of patients within folds" in page
+    assert found.to_json()["patients"][0]["subset"] == "all"
+    itself = compare_studies(str(out), str(out)).patients[0].measures[2]
+    assert (itself.value, itself.low, itself.high) == (0, 0, 0)
 
 
 def test_a_finished_study_resumes_to_the_same_result(study):
