@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from medtl.errors import ImageError, MedtlError, located
 from medtl.io.cost import DEFAULT_LIMITS, check_regular, limits_beside, name_of
-from medtl.io.dicom.file import looks_like_dicom
 from medtl.io.pairs import Mask, check_pair, labels_of
 from medtl.io.read import read_image
 from medtl.io.remote import is_remote, local_copy
@@ -181,6 +180,8 @@ def nifti_bytes(array: NDArray[Any], like: Image) -> bytes:
 
 def _is_dicom(path: Path) -> bool:
     """Return whether the file is DICOM by its bytes."""
+    from medtl.io.dicom.file import looks_like_dicom
+
     if path.is_dir():
         return False
     check_regular(path)

@@ -123,7 +123,6 @@ def read_image(
 
 def _format_of(path: Path) -> Format:
     """Return the format that the first bytes of a file show."""
-    from medtl.io.dicom.file import looks_like_dicom
     from medtl.io.nifti import looks_like_nifti
 
     check_regular(path)
@@ -146,6 +145,8 @@ def _format_of(path: Path) -> Format:
         return cast(Format, content)
     if looks_like_nifti(head):
         return "NIfTI"
+    from medtl.io.dicom.file import looks_like_dicom  # a folder of PNG files waits for no pydicom
+
     if looks_like_dicom(head):
         return "DICOM"
     raise ImageError(

@@ -16,7 +16,6 @@ from medtl.cases.manifest import manifest_columns, read_manifest
 from medtl.cases.pseudonyms import load_salt, pseudonym
 from medtl.data.reader import read_in_parts
 from medtl.errors import ManifestError, RunError
-from medtl.io.dicom.web import Server, fetch_study
 from medtl.prediction.likeness import unlike_training
 from medtl.prediction.mask_writer import sink_of
 from medtl.prediction.sink import PREDICT_BATCH, Model
@@ -201,6 +200,8 @@ def fetched_study(
     Raises:
         MedtlError: As `fetch_study`, or when `keep` exists.
     """
+    from medtl.io.dicom.web import Server, fetch_study  # no list of images waits for pydicom
+
     if keep is not None and Path(keep).exists():
         raise RunError("the folder exists", where=Path(keep).name, fix="Choose another --keep")
     with TemporaryDirectory(prefix="medtl-study-") as temporary:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import medtl
-from medtl.cases.intake.devices import device_facts
 from medtl.errors import MedtlError, RunError
 from medtl.recipe.schema import parse_recipe
 from medtl.run.files import RunFiles
@@ -197,7 +196,11 @@ def _describe(cases: Sequence[Case], task: Task, devices: bool) -> dict[str, Any
         levels = Counter(case.strata.get(column, "") or "unknown" for case in cases)
         if set(levels) != {"unknown"} and len(levels) <= MOST_LEVELS:
             facts[column] = dict(sorted(levels.items()))
-    return facts | (device_facts(case.image for case in cases) if devices else {})
+    if not devices:
+        return facts
+    from medtl.cases.intake.devices import device_facts  # pydicom, which a prediction may not need
+
+    return facts | device_facts(case.image for case in cases)
 
 
 def history_rows(file: Path) -> list[dict[str, str]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import gzip
 import shutil
+import subprocess
+import sys
 
 import nibabel
 import numpy as np
@@ -161,3 +163,12 @@ def test_threads_hear_their_own_warnings_and_leave_the_filters_as_they_were():
         thread.join()
     assert heard == {f"t{n}": [f"of t{n}"] for n in range(4)}
     assert warnings.filters == before
+
+
+def test_whoever_predicts_png_files_waits_for_no_pydicom(tmp_path):
+    Pillow.fromarray(GREY8).save(tmp_path / "a.png")
+    code = (
+        "import sys, medtl.run.predict\nfrom medtl.io.read import read_image\n"
+        f"read_image({str(tmp_path / 'a.png')!r})\nsys.exit('pydicom' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -8,10 +8,12 @@ a screen is read and flagged.
 
 from __future__ import annotations
 
-from pydicom.dataset import Dataset
-from pydicom.uid import UID
+from typing import TYPE_CHECKING
 
 from medtl.errors import ImageError
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
 
 _IMAGES = ("Image", "RT Dose", "US Volume", "Tomography", "Tomosynthesis", "Map Storage")
 """Words in the standard's names of SOP classes with images (PS3.4 B.5), and in no other's."""
@@ -104,6 +106,8 @@ def object_name(dataset: Dataset) -> str:
     >>> object_name(header)
     'RT Structure Set Storage'
     """
+    from pydicom.uid import UID  # whoever reads no DICOM file does not wait for pydicom
+
     uid = UID(_of(dataset, "SOPClassUID"))
     return "" if uid.name == uid else str(uid.name)
 
