@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -238,3 +239,31 @@ def test_the_split_of_folds_is_that_of_the_recipe(folds):
     tested = {case.case_id for case in split.cases if case.split == "test"}
     rows = Run(folder / "folds" / "fold_0").manifest
     assert set(rows.loc[rows["split"] == "test", "case_id"]) == tested
+
+
+@pytest.mark.parametrize("method", ["distill", "fixmatch", "adversarial"])
+def test_a_teacher_that_was_taught_itself_is_refused(study, tmp_path, method):
+    """Its own teacher may have seen the test patients; adversarial training asks nobody else."""
+    folder, path = study
+    shutil.copytree(folder / "teacher", tmp_path / "pupil")
+    learning = {"schema": "medtl-learning/1", "method": method}
+    if method != "adversarial":
+        learning |= {"teacher": "big", "validation_patients_known": 0}
+    (tmp_path / "pupil/learning.json").write_text(json.dumps(learning))
+    recipe = read_recipe(path, [taught_by(tmp_path / "pupil")])
+    prepared = read_study(recipe)
+    if method == "adversarial":
+        assert find_teachers(recipe, prepared).facts["models"] == 1
+        return
+    with pytest.raises(RunError, match=f"pupil learned by {method}.*Teach by whom it learned from"):
+        find_teachers(recipe, prepared)
+
+
+@pytest.mark.slow
+def test_a_run_that_was_taught_is_known_as_such(study, tmp_path):
+    folder, path = study
+    recipe = read_recipe(path, [*SHORT, taught_by(folder / "teacher")])
+    train_study(recipe, tmp_path / "pupil").seal()
+    again = read_recipe(path, [taught_by(tmp_path / "pupil")])
+    with pytest.raises(RunError, match=r"learned by distill.*\(teacher\)"):
+        find_teachers(again, read_study(again))

@@ -20,7 +20,7 @@ from medtl.recipe.schema import Recipe
 from medtl.run.build import build_decoder
 from medtl.run.folder import Run
 from medtl.run.prepare import Prepared
-from medtl.storage.atomic import sha256_file
+from medtl.storage.atomic import read_json, sha256_file
 from medtl.training.checkpoint import load_checkpoint
 from medtl.types import Case
 
@@ -30,6 +30,10 @@ WHERE = "finetune.learn.teacher"
 
 LEARNED = ("train", "val")
 """Splits whose patients chose weights, epoch or threshold of a run."""
+
+
+BESIDE = "validation_patients_known"
+"""What `learning.json` says of a run that learned from more than the cases of its manifest."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +88,8 @@ def find_teachers(recipe: Recipe, prepared: Prepared) -> Teachers | None:
         prepared: The study that is taught.
 
     Raises:
-        RunError: When there is no trained run, it has other outputs, or every model of a study has
-            trained on a case.
+        RunError: When there is no trained run, it has other outputs or was taught itself, or every
+            model of a study has trained on a case.
         LeakError: When a teacher was trained or tuned on a test patient of this study.
     """
     learn = recipe.finetune.learn
@@ -95,6 +99,7 @@ def find_teachers(recipe: Recipe, prepared: Prepared) -> Teachers | None:
     runs = _trained_runs(folder)
     for run in runs:
         _require_outputs(run, prepared)
+        _require_known_patients(run)
     known = [_Seen.by(run) for run in runs]
     hashes = {record.case_id: record.sha256 for record in prepared.records}
     _refuse_leak(folder.name, known, prepared.split("test"), hashes)
@@ -117,7 +122,7 @@ def find_teachers(recipe: Recipe, prepared: Prepared) -> Teachers | None:
         "weight": learn.weight,
         "cases": len(cases),
         "validation_patients": len(validated),
-        "validation_patients_known": len(tuned),
+        BESIDE: len(tuned),
     }
     return Teachers(runs, lessons, facts)
 
@@ -173,6 +178,19 @@ def _require_outputs(run: Run, prepared: Prepared) -> None:
             expected=", ".join(said[1]),
             where=WHERE,
             fix="Name a teacher of the same findings in the same order",
+        )
+
+
+def _require_known_patients(run: Run) -> None:
+    """Refuse a teacher that learned from patients whom its folder does not list."""
+    learning = read_json(run.files.learning) if run.files.learning.is_file() else {}
+    if BESIDE in learning:
+        raise RunError(
+            f"the teacher {run.path.name} learned by {learning['method']}, from patients whom its "
+            "manifest does not list: nobody can tell whether this study tests on them",
+            expected="a teacher that learned from the cases of its manifest alone",
+            where=WHERE,
+            fix=f"Teach by whom it learned from ({learning.get('teacher', 'labels alone')})",
         )
 
 
