@@ -119,7 +119,7 @@ class _Watch(TorchFunctionMode):
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         if isinstance(result, Tensor | Sequence) and not isinstance(result, torch.Size):
-            self.takers.update({id(a) for a in (*args, *(kwargs or {}).values())} & {*self.made})
+            self.takers.update({*_addresses((args, kwargs))} & {*self.made})
         return result
 
     def _leaves(self, module: nn.Module, _given: object, made: Tensor) -> None:
@@ -128,7 +128,8 @@ class _Watch(TorchFunctionMode):
 
     def _arrives(self, module: nn.Module, given: tuple[Tensor, ...]) -> None:
         self.calls[module] += 1
-        self.given[id(given[0])] = module
+        if id(given[0]) in self.made:  # else a tensor that may be gone when its address is reused
+            self.given[id(given[0])] = module
 
     def pairs(self) -> Iterator[Pair]:
         """Each convolution and norm that are used once, the one for the other alone."""
@@ -138,6 +139,17 @@ class _Watch(TorchFunctionMode):
                 continue
             if conv.weight.requires_grad:
                 yield Pair(conv, norm)
+
+
+def _addresses(given: object) -> Iterator[int]:
+    """The addresses of what a function is given, lists and dictionaries opened."""
+    if isinstance(given, list | tuple):
+        for one in given:
+            yield from _addresses(one)
+    elif isinstance(given, dict):
+        yield from _addresses([*given.values()])
+    else:
+        yield id(given)
 
 
 def _is_plain_conv(module: nn.Module) -> bool:

@@ -124,6 +124,18 @@ def test_a_convolution_that_others_use_is_left_alone(share):
     assert len(foldable(pair(), X[:1])) == 1
 
 
+class Joined(Tapped):
+    """The other use takes several tensors in a list."""
+
+    def forward(self, images):
+        found = self.conv(images)
+        return torch.cat([self.norm(found), found], dim=1)
+
+
+def test_a_use_within_a_list_is_a_use():
+    assert foldable(Joined(1.0), X[:1]) == []
+
+
 class Shared(nn.Module):
     """One convolution before two norms, as the heads of a pyramid have it."""
 
