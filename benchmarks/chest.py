@@ -60,8 +60,11 @@ class Side:
         return out / f"{self.name.replace(',', '').replace(' ', '_')}_{seed}"
 
 
-COMMON = ("run.tensorboard=false", "run.seeds={augment: 0, split: 0}")
-"""Of all sides: one split, and augmented views that seeds share."""
+COMMON = (
+    *("run.tensorboard=false", "run.seeds={augment: 0, split: 0}"),
+    *("run.members=1", "finetune.mix=null"),
+)
+"""Of all sides: one split, augmented views that seeds share, one network that fastai can be too."""
 
 OFF, ONE_VIEW = "run.cache_gb=0", "finetune.cached_views=1"
 SIDES = (
