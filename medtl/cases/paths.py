@@ -62,6 +62,16 @@ def locator(root: Path, respelled: list[str]) -> Callable[[str], str | tuple[str
     return locate
 
 
+def path_below(path: Path, root: Path) -> str:
+    """Return a file's path below a folder, its name alone if it lies elsewhere.
+
+    Example:
+        >>> path_below(Path("films/a/1.png"), Path("films"))
+        'a/1.png'
+    """
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+
+
 def _on_a_server(cell: str) -> str | tuple[str, str] | None:
     """The path of an address, or why it cannot be one; None for the files of this machine."""
     if not is_remote(cell):

@@ -68,6 +68,15 @@ def is_absence(word: str) -> bool:
     return _is_absence(_fold(word), "") is True
 
 
+def is_presence(word: str) -> bool:
+    """Return whether a word says that a finding is there without naming it.
+
+    >>> is_presence("Yes"), is_presence("pos."), is_presence("Effusion")
+    (True, True, False)
+    """
+    return _fold(word) in _lists()["presence"]
+
+
 def _is_absence(word: str, other: str) -> bool | None:
     """Return whether a folded word says that something is not there; None when both may be."""
     lists = _lists()

@@ -59,7 +59,7 @@ class Bars:
         value, watched = row["val_metric"], entry(row["watched"])
         metric = "" if value is None else f"  val {watched.title} {watched.write(value)}"
         self._display.console.print(
-            f"{row['stage']:>8}  epoch {row['epoch']:>3}  train loss {row['train_loss']:.4f}"
+            f"{row['stage']:>8}  epoch {row['epoch'] + 1:>3}  train loss {row['train_loss']:.4f}"
             f"  val loss {row['val_loss']:.4f}{metric}{'  best' if row['best'] else ''}",
             highlight=False,
         )

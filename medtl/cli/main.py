@@ -16,6 +16,7 @@ from medtl.cli.clinical_commands import From, WithoutKnown, evaluate_from, reade
 from medtl.cli.export_command import export
 from medtl.cli.manifest_commands import manifest_app
 from medtl.cli.plan_size import Expected, describe_size
+from medtl.cli.predict_command import predict
 from medtl.cli.service_commands import serve, show_clinic, watch
 from medtl.cli.shared_options import (
     Language,
@@ -30,7 +31,7 @@ from medtl.cli.shared_options import (
     spread,
     there,
 )
-from medtl.cli.spread_commands import Shares, decode, do_in_shares, features, merge, slurm
+from medtl.cli.spread_commands import decode, features, merge, slurm
 from medtl.cli.study_commands import sanity, study_app
 from medtl.cli.weights_commands import weights_app
 from medtl.errors import MedtlError, extras_named
@@ -55,6 +56,7 @@ app.add_typer(weights_app, name="weights")
 app.command()(validate)
 app.command()(readers)
 app.command()(sanity)
+app.command()(predict)
 app.command()(export)
 app.command()(serve)
 app.command()(watch)
@@ -308,48 +310,6 @@ def train(work: Work, deterministic: Deterministic = False) -> None:
         return
     print(training_line(done))
     print(f"Best model: {done.files.best}")
-
-
-@app.command()
-@spread
-def predict(
-    run_folder: RunFolder,
-    *,
-    out: Annotated[Path, typer.Option("--out", help="predictions table, CSV or Parquet")],
-    data: Annotated[
-        Path | None,
-        typer.Argument(callback=there, help="manifest, folder of images, or one image"),
-    ] = None,
-    dicomweb: Annotated[
-        str | None, typer.Option(help="address of a server to read a study from, instead of DATA")
-    ] = None,
-    study: Annotated[str | None, typer.Option(help="its Study Instance UID")] = None,
-    keep: Annotated[Path | None, typer.Option(help="new folder to keep its files in")] = None,
-    shares: Shares,
-) -> None:
-    """Predict images with a run's own preprocessing and frozen threshold."""
-    if (data is None) == (dicomweb is None) or (dicomweb is None) != (study is None):
-        raise MedtlError("nothing to predict", expected="DATA, or --dicomweb URL with --study UID")
-    from medtl.run.folder import Run
-    from medtl.run.use.mending import probability_lines
-
-    if shares.are_asked:
-        from medtl.run.spread.jobs import PredictJob
-
-        if data is None:
-            raise MedtlError("a study of a server is not predicted in shares", fix="Give DATA")
-        places = (run_folder, data, out)
-        do_in_shares(PredictJob(*(str(path.absolute()) for path in places)), shares)
-        return
-    run = Run(run_folder)
-    with bars() as shown:
-        if dicomweb is not None and study is not None:
-            done = run.predict_study(dicomweb, study, out, keep=keep, progress=shown.progress)
-        elif data is not None:
-            done = run.predict(data, out, progress=shown.progress)
-    mended = run.files.metrics.is_file()
-    lines = probability_lines(run.recalibrations, run.metrics) if mended else ()
-    print("\n".join(done.told(out, lines)))
 
 
 def _source(path: Path) -> Path | None:

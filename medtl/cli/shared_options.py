@@ -36,11 +36,16 @@ def refuse_missing(path: Path | None, what: str) -> Path | None:
     )
 
 
+def listed(text: str) -> tuple[str, ...]:
+    """Return the names of a list "a,b,c", () for no text."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
 def _out(context: typer.Context, out: Path | None) -> Path:
     """Return the stated folder, or a new one that is named after the day and the recipe."""
     if out is not None:
         return out
-    from medtl.run.folder import fresh_folder, unfinished_runs
+    from medtl.run.files import fresh_folder, unfinished_runs
 
     recipe: Path = context.params["recipe"]
     command = "" if context.info_name in ("run", "train") else f"-{context.info_name}"
@@ -80,6 +85,9 @@ Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[key=value ...]", help="changes to the recipe")
 ]
 Out = Annotated[Path, typer.Option("--out", help="folder to write to; it must not exist yet")]
+Splits = Annotated[
+    str, typer.Option(help="parts of the run's own manifest, train,val,test; default val,test")
+]
 Resume = Annotated[bool, typer.Option("--resume", help="go on with what is in the folder")]
 Language = Annotated[Literal["en", "ko"], typer.Option(help="of the report")]
 

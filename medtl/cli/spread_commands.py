@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medtl.cli.bars import bars
-from medtl.cli.shared_options import MaybeRecipe, Overrides, RecipeFile, RunFolder, spread, there
+from medtl.cli.shared_options import (
+    MaybeRecipe,
+    Overrides,
+    RecipeFile,
+    RunFolder,
+    Splits,
+    listed,
+    spread,
+    there,
+)
 from medtl.errors import MedtlError
 
 if TYPE_CHECKING:
@@ -40,6 +49,18 @@ class Shares:
         return bool(self.shard or self.dask)
 
 
+def refuse_table(out: Path, stated: Shares) -> None:
+    """Refuse a table that exists; one made of shares may be made of them again.
+
+    Raises:
+        RunError: As `medtl.run.predict.check_destination`.
+    """
+    from medtl.run.predict import check_destination
+    from medtl.storage.parts import Parts
+
+    check_destination(out, again=stated.are_asked and Parts(out).folder.is_dir())
+
+
 def do_in_shares(job: Job, stated: Shares) -> None:
     """Do what was asked for of a job, and say what came of it."""
     from medtl.run.spread.jobs import do_share
@@ -66,14 +87,13 @@ def decode(
     recipe: RecipeFile,
     overrides: Overrides = None,
     *,
-    out: Annotated[Path, typer.Option("--out", help="table of what was read: CSV or Parquet")],
+    out: Annotated[Path, typer.Option("--out", help="new table of what was read: CSV or Parquet")],
     shares: Shares,
 ) -> None:
     """Decode a recipe's images into the cache, so that every run of them starts at once."""
-    from medtl.run.predict import check_destination
+    refuse_table(out, shares)
     from medtl.run.spread.jobs import DecodeJob
 
-    check_destination(out)
     changes = tuple(overrides or ())
     do_in_shares(DecodeJob(str(recipe.absolute()), str(out.absolute()), changes), shares)
 
@@ -85,16 +105,16 @@ def features(
         Path, typer.Argument(callback=there, help="manifest, folder of images, or one image")
     ],
     *,
-    out: Annotated[Path, typer.Option("--out", help="table, CSV or Parquet")],
+    out: Annotated[Path, typer.Option("--out", help="new table, CSV or Parquet")],
+    splits: Splits = "",
     shares: Shares,
 ) -> None:
     """Write what a run's network makes of each image before its last layer."""
-    from medtl.run.predict import check_destination
+    refuse_table(out, shares)
     from medtl.run.spread.jobs import FeaturesJob
 
-    check_destination(out)
-    places = (run, data, out)
-    do_in_shares(FeaturesJob(*(str(path.absolute()) for path in places)), shares)
+    run_path, images, table = (str(path.absolute()) for path in (run, data, out))
+    do_in_shares(FeaturesJob(run_path, images, table, listed(splits)), shares)
 
 
 def merge(

@@ -289,7 +289,7 @@ def check_readable(records: Sequence[ReadRecord], limit: float) -> None:
     if len(causes) > limit * len(records):
         examples = "; ".join(sorted(set(causes))[:3])
         raise RunError(
-            f"{len(causes)} of {len(records)} images could not be read ({examples})",
+            f"{len(causes)} of {len(records)} images could not be used ({examples})",
             expected=f"at most {limit:.0%}",
             fix="See data_quality.json; repair or drop these rows, or raise data.max_unreadable",
         )

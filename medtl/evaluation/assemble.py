@@ -27,6 +27,7 @@ from medtl.evaluation.statements.recalibrated import (
     Recalibrated,
     after_recalibration,
     fit_where_needed,
+    unmended,
 )
 from medtl.evaluation.transfer.sites import sites_of
 from medtl.evaluation.variants import variants
@@ -205,9 +206,9 @@ def _evaluate_classification(  # noqa: PLR0913 - what is stated of a whole evalu
             measures += of_choice
             if not ordered:
                 notes.append("no quadratic kappa: the classes have no stated order")
+    rule = tests, {v.label: v for _, v in labels if v}, choices(on_val, names), ci
     if mended is None:
-        vals, of_classes = {v.label: v for _, v in labels if v}, choices(on_val, names)
-        mended = fit_where_needed(tests, vals, of_classes, ci, exclusive=matrix is not None)
+        mended = fit_where_needed(*rule, exclusive=matrix is not None)
     after, drawn = after_recalibration(on_test, mended, prevalences, ci, acting)
     measures, curves = [*measures, *after], [*curves, *drawn]
     measures += _subgroups(tests, thresholds, ci)
@@ -219,6 +220,7 @@ def _evaluate_classification(  # noqa: PLR0913 - what is stated of a whole evalu
         promises=tuple(promised),
         missing_scores=tuple(missing),
         recalibrations=tuple(mended),
+        unmended=unmended(*rule, exclusive=matrix is not None),
         operating_points=tuple(points.values()),
         counts=tuple(_tables(tests, thresholds)),
         confusion=matrix,

@@ -41,7 +41,7 @@ PARTS = ("concerns", "measures", "operating_points", "promises", "counts", "conf
          "notes", "test_openings")  # fmt: skip
 """What a `metrics.json` holds, in its order."""
 
-MORE = ("sites", "external")
+MORE = ("unmended", "sites", "external")
 """What it holds where there is some of it."""
 
 SHOWN = 4
@@ -78,6 +78,7 @@ class Evaluation:
         promises: What the thresholds aimed at, and what the test rows showed.
         missing_scores: Findings whose test rows lack scores, and what these could change.
         recalibrations: Of findings whose validation rows call for one.
+        unmended: Label -> why it has no recalibration, where it is not known to need none.
         sites: Measures at every site, and over sites like these; `metrics.json` may be without.
         external: Source beside target, where a run's model is judged on other patients.
         cohort: Who is in the table; not part of `metrics.json`.
@@ -101,6 +102,7 @@ class Evaluation:
     promises: tuple[Promise, ...] = ()
     missing_scores: tuple[MissingScores, ...] = ()
     recalibrations: tuple[Recalibrated, ...] = ()
+    unmended: Mapping[str, str] = field(default_factory=dict)
     sites: tuple[SitesOf, ...] = ()
     external: External | None = None
     cohort: dict[str, Any] | None = field(default=None, compare=False)
@@ -240,7 +242,12 @@ class Evaluation:
             else json.loads(Path(source).read_text(encoding="utf-8"))
         )
         if content.get("schema") != SCHEMA:
-            raise PredictionsError(f"the schema is {content.get('schema')!r}", expected=SCHEMA)
+            stated = content.get("schema")
+            raise PredictionsError(
+                f"statistics of the schema {stated!r}" if stated else "statistics without a schema",
+                expected=f"{SCHEMA!r}, as this version writes",
+                fix="Evaluate the predictions again with this version",
+            )
         found: Evaluation = built(cls, content)
         points = (
             replace(point, threshold=float(point.threshold)) for point in found.operating_points

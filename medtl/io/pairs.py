@@ -103,7 +103,7 @@ def labels_of(mask: Image, labels: Collection[int] | None = None) -> Mask:
     (2,)
     >>> labels_of(mask, {0, 1})
     Traceback (most recent call last):
-    medtl.errors.ImageError: unknown label 2 in the mask; expected one of 0, 1. Add the ...
+    medtl.errors.ImageError: unknown label 2 in the mask; expected one of 0, 1. Name the ...
     """
     if {"nan_voxels", "infinite_voxels"} & set(mask.flags):
         raise ImageError("the mask has voxels that are not finite, and no label")
@@ -234,7 +234,8 @@ def _require_known(found: tuple[int, ...], allowed: set[int]) -> None:
         raise ImageError(
             f"unknown label {listed} in the mask",
             expected="one of " + ", ".join(map(str, sorted({0, *allowed}))),
-            fix="Add the label to the sidecar of the manifest, or correct the mask",
+            fix="Name the value where labels are stated (task.structures or task.ignored of the "
+            "recipe, labels in the YAML file beside the manifest), or correct the mask",
         )
 
 

@@ -156,7 +156,7 @@ def _content(metrics: Row, study: Row, given: Records, synthetic: bool) -> dict[
     """
     if metrics.get("schema") != SCHEMA:
         raise RunError(
-            f"metrics.json has the schema {str(metrics.get('schema'))[:40]!r}",
+            f"metrics.json has the schema {str(metrics.get('schema', 'none'))[:40]!r}",
             expected=repr(SCHEMA),
             fix="Evaluate the predictions again with this version",
         )

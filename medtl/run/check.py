@@ -11,6 +11,7 @@ from typing import Any
 from medtl.cases.columns import Columns
 from medtl.cases.labels import FINDING_CELLS, label_faults, meaning_faults, soft_faults
 from medtl.cases.manifest import manifest_columns, read_manifest
+from medtl.cases.spellings import folded
 from medtl.errors import ManifestError, MedtlError, RecipeError
 from medtl.losses.distillation import Distillation
 from medtl.losses.mixmatch import FromUnlabelled
@@ -20,6 +21,7 @@ from medtl.preprocess.intensity import WINDOWS
 from medtl.preprocess.policy import policy_faults
 from medtl.recipe.overrides import read_data
 from medtl.recipe.schema import Recipe, parse_recipe
+from medtl.storage.tables import read_table
 from medtl.types import SPLITS, Case
 
 OF_LABELS = ("classification",)
@@ -115,7 +117,29 @@ def _manifest_faults(data: Mapping[str, Any]) -> list[MedtlError]:
     study = data.get("study")
     if isinstance(study, dict) and isinstance(study.get("prevalence"), (int, float)):
         faults += _prevalence_faults(manifest.cases, known.targets, section)
-    return faults + _label_faults(manifest.cases, known.targets, section)
+    of_labels = _label_faults(manifest.cases, known.targets, section)
+    return [*faults, *_word_faults(path, known, bool(of_labels)), *of_labels]
+
+
+def _word_faults(path: Path, columns: Columns, is_unclear: bool) -> list[MedtlError]:
+    """Words of `data.labels` that no cell holds, where that decides what is learned.
+
+    A list of words may be longer than one table needs; but where no word for "present" occurs, or
+    the cells cannot be read as labels, a word that is nowhere is the one to look at.
+    """
+    words = [word for word in columns.meanings if word]
+    if not words or columns.listed_in is not None:
+        return []
+    table = read_table(path)
+    names = columns.raters if len(columns.raters) > 1 else columns.targets
+    places = [table.columns.index(name) for name in names if name in table.columns]
+    cells = sorted({row[place].strip() for row in table.rows for place in places} - {""})
+    known = {*map(folded, cells)}
+    unused = [word for word in words if folded(word) not in known]
+    positive = [word for word in words if columns.meanings[word] == "1"]
+    if not (is_unclear or (positive and {*positive} <= {*unused})):
+        return []
+    return [_unknown(word, cells, where="data.labels", what="value") for word in unused]
 
 
 def _label_faults(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 from medtl.errors import RunError
@@ -96,3 +98,20 @@ def portable(recipe: Recipe) -> Recipe:
     if learn is not None:
         tuning = tuning.model_copy(update={"learn": learn})
     return recipe.model_copy(update={"data": data, "model": model, "finetune": tuning})
+
+
+def fresh_folder(name: str) -> Path:
+    """Return `runs/DATE-NAME`, or with a number where there is something already.
+
+    Args:
+        name: Of the recipe.
+    """
+    stem = f"{date.today().isoformat()}-{name}"
+    endings = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
+    return next(p for end in endings if not (p := Path("runs", f"{stem}{end}")).exists())
+
+
+def unfinished_runs(name: str) -> list[Path]:
+    """Return the folders that `fresh_folder` named and whose runs did not reach their end."""
+    found = sorted(path for path in Path("runs").glob(f"*-{name}*") if path.is_dir())
+    return [path for path in found if not RunFiles(path).checksums.is_file()]

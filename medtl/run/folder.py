@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import html
-import itertools
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -182,7 +180,12 @@ class Run:
 
     @property
     def evaluation(self) -> Evaluation:
-        """Every measure with its interval, and what was left out."""
+        """Every measure with its interval, and what was left out.
+
+        Raises:
+            RunError: Before the evaluation, or of an exported model.
+        """
+        self._refuse_exported("the statistics of its run")
         return Evaluation.from_json(self.metrics)
 
     @property
@@ -276,6 +279,7 @@ class Run:
         """
         from medtl.report.render import write_report
 
+        self._refuse_exported("the statistics of its run")
         files = self.files
         recipe = self.stored_recipe if files.recipe.is_file() else {}
         study = recipe.get("study")
@@ -295,6 +299,7 @@ class Run:
         data: str | os.PathLike[str],
         out: str | os.PathLike[str] | None = None,
         *,
+        splits: Collection[str] = (),
         progress: Progress = silent,
     ) -> Predictions:
         """Predict images with the run's own preprocessing and frozen thresholds.
@@ -307,16 +312,17 @@ class Run:
 
         Args:
             data: A manifest, a folder of images, or one image.
-            out: Where to write the table (CSV or Parquet), what was odd (`OUT.quality.json`) and
-                masks; None writes nothing, and masks need a place.
+            out: Where to write the table (CSV or Parquet, new), what was odd (`OUT.quality.json`)
+                and masks; None writes nothing, and masks need a place.
+            splits: Of the run's own cases; none stated takes validation and test.
             progress: Told of reading and predicting.
 
         Raises:
-            RunError: When the run has no checkpoint, or no image could be read.
+            RunError: When the run has no checkpoint, no image could be read, or `out` exists.
             ManifestError: When there is nothing to predict.
         """
         from medtl.run.edge.choice import model_of
-        from medtl.run.predict import check_destination, predict_images
+        from medtl.run.predict import Judged, check_destination, predict_images
 
         target = None if out is None else check_destination(Path(out))
         return predict_images(
@@ -324,8 +330,8 @@ class Run:
             Path(data),
             target,
             own=self.files.manifest,
-            thresholds=self.thresholds,
-            recalibrations=self.recalibrations,
+            judged=Judged(self.thresholds, self.recalibrations),
+            splits=splits,
             progress=progress,
         )
 
@@ -566,6 +572,7 @@ class Run:
     def _reached(self, file: Path, step: str, fix: str = "") -> Path:
         """The file, when the run has got so far."""
         if not file.is_file():
+            self._refuse_exported(file.name)
             missing = "" if self.path.exists() else " (there is no such folder)"
             go_on = "Go on with it: medtl run RECIPE --out FOLDER --resume"
             is_run = self.files.log.is_file()  # a folder of `init` holds a recipe too
@@ -577,24 +584,17 @@ class Run:
             )
         return file
 
+    def _refuse_exported(self, what: str) -> None:
+        """Refuse to look in an exported model for what only its run has."""
+        if self.files.contract.is_file():
+            raise RunError(
+                f"this is an exported model, which predicts and is without {what}",
+                expected="the folder of the run that it was exported from",
+                where=self.path.name,
+                fix="Name that run",
+            )
+
     def _json(self, file: Path, step: str, fix: str = "") -> dict[str, Any]:
         """The content of a JSON file of the folder."""
         found: dict[str, Any] = read_json(self._reached(file, step, fix))
         return found
-
-
-def fresh_folder(name: str) -> Path:
-    """Return `runs/DATE-NAME`, or with a number where there is something already.
-
-    Args:
-        name: Of the recipe.
-    """
-    stem = f"{date.today().isoformat()}-{name}"
-    endings = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
-    return next(p for end in endings if not (p := Path("runs", f"{stem}{end}")).exists())
-
-
-def unfinished_runs(name: str) -> list[Path]:
-    """Return the folders that `fresh_folder` named and whose runs did not reach their end."""
-    found = sorted(path for path in Path("runs").glob(f"*-{name}*") if path.is_dir())
-    return [path for path in found if not Run(path).is_finished]

@@ -13,7 +13,7 @@ from medtl.cases.intake.discover import Discovery, discover
 from medtl.cases.intake.joining import join_sheet
 from medtl.cases.labels import FINDING_CELLS, listed_findings
 from medtl.cases.manifest import write_manifest
-from medtl.cases.polarity import is_absence, meanings_of
+from medtl.cases.polarity import is_absence, is_presence, meanings_of
 from medtl.cases.spellings import folded
 from medtl.errors import ManifestError, MedtlError, RunError
 from medtl.run.check import read_recipe
@@ -41,6 +41,9 @@ task: {{kind: classification}}
 
 NO_LABEL = frozenset({"nan", "na", "n/a", "#n/a", "null", "missing", "?", "unknown"})
 """Values that may say that there is no label."""
+
+NAMELESS = frozenset({"label", "class", "target"})
+"""Columns whose name is none of a finding: of class folders, and of tables."""
 
 _MEASURE = re.compile(r"[-+]?\d+([.,]\d+)?\s?%|[-+]?\d*[.,]\d*[1-9]\d*")
 """A share in percent, or a number with a fraction."""
@@ -236,8 +239,10 @@ def _label_lines(found: Discovery, target: str, positive: str | None) -> list[st
         return [f"target: [{findings}]", *said]
     meanings = meanings_of(values, positive)
     if meanings is not None and len(meanings) == 2 and len(values) == len({*cells} - {""}):
-        finding = scalar(next(iter(meanings)))
-        return [line, f"positive: {finding}    # the value that is the finding"]
+        finding = next(iter(meanings))
+        named = [line, f"positive: {scalar(finding)}    # the value that is the finding"]
+        called = f"names: {{{scalar(target)}: {scalar(target)}}}    # what reports call it"
+        return [*named, called] if is_presence(finding) and target not in NAMELESS else named
     if meanings is not None:
         pairs = ", ".join(f"{scalar(word)}: {value}" for word, value in meanings.items())
         return [line, f"labels: {{{pairs}}}    # 1 present, 0 absent, -1 uncertain"]

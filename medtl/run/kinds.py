@@ -31,6 +31,7 @@ from medtl.preprocess.augment import Augmenter
 from medtl.preprocess.augment_volume import VolumeAugmenter
 from medtl.recipe.expected_input import input_notes
 from medtl.recipe.schema import GIVEN, Recipe
+from medtl.storage.yaml import scalar
 from medtl.tasks.classes import classification_task
 from medtl.tasks.protocols import Task
 from medtl.tasks.regression import Quantity, Regression, bone_age_task, regression_task
@@ -49,11 +50,13 @@ class Kind:
         network: From the recipe, the number of outputs and of inputs besides the image to the
             network with its initial weights, and what was loaded.
         samples: From recipe, task, reader, store, cases, augmenter and seed to network input.
+        hints: From the recipe and the manifest's columns to what it may have forgotten.
     """
 
     task: Callable[[Recipe, Sequence[Case]], Task]
     network: Callable[[Recipe, int, int], tuple[Any, WeightsReport]]
     samples: Callable[..., Samples | MaskedSamples]
+    hints: Callable[[Recipe, Sequence[str]], list[str]] = lambda _recipe, _columns: []
 
 
 def _classification_task(recipe: Recipe, cases: Sequence[Case]) -> Task:
@@ -112,6 +115,25 @@ def _bone_age_task(recipe: Recipe, cases: Sequence[Case]) -> Regression:
         class_months=spec.class_months,
         decoding=spec.decoding,
     )
+
+
+SEX_COLUMNS = frozenset({"sex", "gender", "male", "female", "patientsex", "patient_sex"})
+"""Names of a column that holds the sex."""
+
+
+def _untold_sex(recipe: Recipe, columns: Sequence[str]) -> list[str]:
+    """A sex that the manifest knows and the network is not told.
+
+    Reference:
+        Greulich & Pyle 1959: girls and boys have standards of their own.
+    """
+    found = [name for name in columns if name.casefold() in SEX_COLUMNS]
+    if recipe.data.sex is not None or not found:
+        return []
+    return [
+        f"The manifest has a column {found[0]!r} that the network is not told, though bone ages "
+        f"are read by sex: state data.sex: {scalar(found[0])}, unless it is meant so"
+    ]
 
 
 def classifier(recipe: Recipe, outputs: int, extra: int = 0) -> tuple[Classifier, WeightsReport]:
@@ -248,7 +270,7 @@ def _masked_samples(
 KINDS: dict[str, Kind] = {
     "classification": Kind(_classification_task, classifier, _samples),
     "regression": Kind(_regression_task, classifier, _samples),
-    "bone_age": Kind(_bone_age_task, classifier, _samples),
+    "bone_age": Kind(_bone_age_task, classifier, _samples, _untold_sex),
     "segmentation": Kind(_segmentation_task, segmenter, _masked_samples),
 }
 """Word in a recipe -> what is particular to its kind of study."""

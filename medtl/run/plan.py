@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from medtl.cases.paths import path_below
 from medtl.data.reader import ImageReader, ReadRecord, check_readable
 from medtl.data.store import ImageStore
 from medtl.networks.freeze import plan_table
@@ -127,15 +128,17 @@ def _describe_cohort(prepared: Prepared) -> Iterator[str]:
     """Images, patients and labels of each split, and what was noticed."""
     for name in SPLITS:
         cases = prepared.split(name)
-        counts = "; ".join(
-            f"{label} {tally.get('positive', 0)}+ {tally.get('negative', 0)}-"
-            for label, tally in prepared.task.tally(cases).items()
-        )
         patients = len({case.patient_id for case in cases})
-        yield f"{name:>5}: {len(cases)} images of {patients} patients; {counts}"
+        said = prepared.task.summary(cases)
+        yield f"{name:>5}: {len(cases)} images of {patients} patients; {said}"
     yield from describe_expectations(prepared)
     yield from prepared.manifest.notes
-    causes = [f"  {r.case_id}: {r.cause}" for r in prepared.records if r.cause]
+    root, images = prepared.manifest.root, {c.case_id: c.image for c in prepared.manifest.cases}
+    causes = [
+        f"  {path_below(images[r.case_id], root)} ({r.case_id}): {r.cause}"
+        for r in prepared.records
+        if r.cause
+    ]
     if causes:
         yield f"{len(causes)} images cannot be read and would be left out:"
         yield from causes[:10]

@@ -12,18 +12,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from medtl.cases.manifest import manifest_columns, read_manifest
-from medtl.cases.pseudonyms import load_salt, pseudonym
+from medtl.cases.paths import path_below
 from medtl.data.reader import read_in_parts
-from medtl.errors import ManifestError, RunError
+from medtl.errors import RunError
 from medtl.prediction.likeness import unlike_training
 from medtl.prediction.mask_writer import sink_of
 from medtl.prediction.sink import PREDICT_BATCH, Model
 from medtl.run.predicted import Predictions
+from medtl.run.use.cases_to_predict import TABLES, CasesToPredict, find_cases
 from medtl.run.use.mending import add_probabilities, judged_score
 from medtl.storage.atomic import write_json
 from medtl.storage.parts import WHOLE, Part, Share
-from medtl.storage.tables import read_table
 from medtl.types import Case, Manifest, Progress, silent
 
 if TYPE_CHECKING:
@@ -31,12 +30,18 @@ if TYPE_CHECKING:
 
     from medtl.evaluation.statements.recalibrated import Recalibrated
 
-TABLES = {".csv", ".parquet"}
-"""Endings of a manifest; anything else is an image or a folder of images."""
 
+@dataclass(frozen=True)
+class Judged:
+    """What a run's evaluation left for its predictions.
 
-TEXTS = TABLES | {".yaml", ".yml", ".json", ".txt", ".md"}
-"""Endings of what lies beside images and is none."""
+    Attributes:
+        thresholds: Label -> frozen threshold.
+        recalibrations: What mends the probabilities; they stand beside the scores.
+    """
+
+    thresholds: Mapping[str, float]
+    recalibrations: Sequence[Recalibrated] = ()
 
 
 def predict_images(
@@ -45,8 +50,8 @@ def predict_images(
     out: Path | None,
     *,
     own: Path,
-    thresholds: Mapping[str, float],
-    recalibrations: Sequence[Recalibrated] = (),
+    judged: Judged,
+    splits: Collection[str] = (),
     progress: Progress = silent,
 ) -> Predictions:
     """Predict images, and write the table if it has a place; see `Run.predict`.
@@ -56,18 +61,17 @@ def predict_images(
         data: A manifest, a folder of images, or one image.
         out: Where the table goes, checked; None writes nothing.
         own: The run's `manifest.csv`, read when `data` is the manifest that the run was made of.
-        thresholds: Label -> frozen threshold.
-        recalibrations: What mends the probabilities; they stand beside the scores.
+        judged: The run's thresholds and what mends its probabilities.
+        splits: Of the run's own cases; none stated takes validation and test.
         progress: Told of reading and predicting.
 
     Raises:
         RunError: When no image could be read, or masks have no place.
-        ManifestError: When there is nothing to predict.
+        ManifestError: As `find_cases`.
     """
-    manifest, is_own = find_cases(own, data, trained)
-    scored = score_cases(trained, manifest, None if out is None else out.parent, progress=progress)
-    judged = Judged(thresholds, recalibrations)
-    return finish_predictions(trained, manifest, scored, judged, out=out, is_own=is_own)
+    chosen, folder = find_cases(own, data, trained, splits), None if out is None else out.parent
+    scored = score_cases(trained, chosen.manifest, folder, progress=progress)
+    return finish_predictions(trained, chosen, scored, judged, out=out)
 
 
 def score_cases(
@@ -122,67 +126,57 @@ def score_cases(
     return Part(table, {"records": records})
 
 
-@dataclass(frozen=True)
-class Judged:
-    """What a run's evaluation left for its predictions.
-
-    Attributes:
-        thresholds: Label -> frozen threshold.
-        recalibrations: What mends the probabilities; they stand beside the scores.
-    """
-
-    thresholds: Mapping[str, float]
-    recalibrations: Sequence[Recalibrated]
-
-
 def finish_predictions(
     trained: Model,
-    manifest: Manifest,
+    chosen: CasesToPredict,
     scored: Part,
     judged: Judged,
     *,
     out: Path | None,
-    is_own: bool,
 ) -> Predictions:
     """Make the table of predictions of all scores, and write it if it has a place.
 
     Args:
         trained: The best model of a run.
-        manifest: All cases.
+        chosen: All cases.
         scored: All of them.
         judged: The run's thresholds and what mends its probabilities.
         out: Where the table goes, checked; None writes nothing.
-        is_own: Whether the cases are the run's own.
 
     Raises:
         RunError: When no image could be read.
     """
-    records, table = scored.facts["records"], scored.table
+    manifest, records, table = chosen.manifest, scored.facts["records"], scored.table
+    files = {case.case_id: path_below(case.image, manifest.root) for case in manifest.cases}
+    flagged, quarantined = _quality(records, files)
     read = {record["case_id"] for record in records if not record["cause"]}
     cases = [case for case in manifest.cases if case.case_id in read]
     if not cases:
-        raise RunError(f"no image could be read: {records[0]['cause']}", where=manifest.root.name)
+        first = quarantined[0]
+        raise RunError(f"no image could be read: {first['cause']}", where=first["file"])
     if absent := _without_column(trained, cases[0]):
         table.loc[table["label"].isin(absent), ["y_true", "y_true_raw"]] = None
-    if not is_own:
+    if not chosen.is_own:
         score = judged_score(table, trained.meta["recipe"]["data"].get("exam_score"))
-        _add_columns(table, cases, manifest.root, judged.thresholds, score)
+        _add_columns(table, cases, files, judged.thresholds, score)
         if judged.recalibrations:
             add_probabilities(table, judged.recalibrations, score)
         # `medtl export` finds the images by them.
         table["content_sha256"] = table["case_id"].map({r["case_id"]: r["sha256"] for r in records})
         unlike = {record["case_id"]: "; ".join(record["unlike"]) for record in records}
         table["unlike_training"] = table["case_id"].map(unlike)
-    flagged, quarantined = _quality(records)
-    quality = None
+    quality, notes = None, chosen.notes
     if out is not None:
+        notes = (*notes, *chosen.learned_line([record["sha256"] for record in records]))
         # New images are of no part: whoever reads the table takes all of them.
         written = table if table["split"].any() else table.drop(columns="split")
         sink_of(trained.task).write(written, trained.task, out)
         quality = out.with_suffix(".quality.json")
         write_json(quality, {"flagged": flagged, "quarantined": quarantined})
     unknown = Counter(flag for record in records for flag in record["unknown"])
-    return Predictions(table, len(cases), flagged, quarantined, quality, unknown=unknown)
+    return Predictions(
+        table, len(cases), flagged, quarantined, quality, unknown=unknown, notes=notes
+    )
 
 
 @contextmanager
@@ -213,16 +207,23 @@ def fetched_study(
             shutil.copytree(temporary, keep)
 
 
-def check_destination(out: Path) -> Path:
+def check_destination(out: Path, *, again: bool = False) -> Path:
     """Find out before the work whether its result can be written; return where.
 
+    Args:
+        out: A table.
+        again: Whether one that is there may be replaced: by whoever made it and goes on.
+
     Raises:
-        RunError: For another ending than .csv or .parquet, or a folder that cannot be made.
+        RunError: For another ending than .csv or .parquet, a table that exists, or a folder that
+            cannot be made.
     """
     if out.suffix.lower() not in TABLES:
         raise RunError(
             f"the ending {out.suffix!r} is unknown", expected=".csv or .parquet", where=str(out)
         )
+    if out.exists() and not again:
+        raise RunError("the table exists", where=str(out), fix="Choose another --out")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -230,42 +231,6 @@ def check_destination(out: Path) -> Path:
             f"the folder cannot be made ({error.strerror})", where=str(out.parent)
         ) from error
     return out
-
-
-def find_cases(
-    own: Path, data: Path, trained: Model, splits: Collection[str] = ("val", "test")
-) -> tuple[Manifest, bool]:
-    """Return the cases to predict, and whether they are the run's own.
-
-    Args:
-        own: The run's `manifest.csv`.
-        data: A manifest, a folder of images, or one image.
-        trained: Knows the columns, and the hash of the run's manifest.
-        splits: Of the run's own cases.
-
-    Raises:
-        ManifestError: When there is nothing to predict, or the manifest has faults.
-    """
-    if data.suffix.lower() not in TABLES:
-        return _manifest_of_files(data), False
-    present = manifest_columns(data)
-    columns = trained.columns
-    known = columns.within(present).described_by(present)
-    is_whole = len(known.targets) == len(columns.targets)
-    of_findings = len(columns.targets) == len(trained.task.labels)  # each has its own column
-    manifest = read_manifest(
-        data,
-        replace(
-            known,
-            targets=known.targets if is_whole or of_findings else (),
-            one_image_per_patient=known.one_image_per_patient or "patient_id" not in present,
-        ),
-    )
-    if manifest.sha256 != trained.meta["manifest_sha256"] or not own.is_file():
-        if trained.task.encode is None:
-            trained.task.truth_matrix(manifest.cases)  # refuses cells of no meaning before any work
-        return manifest, False
-    return _own_cases(own, manifest, splits), True
 
 
 def _without_column(trained: Model, case: Case) -> list[str]:
@@ -277,44 +242,10 @@ def _without_column(trained: Model, case: Case) -> list[str]:
     return [label for label, column in pairs if column not in case.targets]
 
 
-def _own_cases(own: Path, manifest: Manifest, splits: Collection[str]) -> Manifest:
-    """The run's cases of some splits, with the ids and splits that the run gave them.
-
-    Rows are matched by position: the hash says that the file is the same, and ids are pseudonyms
-    that another machine's salt would make different.
-    """
-    table = read_table(own)
-    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
-    cases = [
-        replace(case, case_id=row["case_id"], patient_id=row["patient_id"], split=row["split"])
-        for case, row in zip(manifest.cases, rows, strict=True)
-        if row["split"] in splits and row["content_sha256"]
-    ]
-    return replace(manifest, cases=tuple(cases))
-
-
-def _manifest_of_files(data: Path) -> Manifest:
-    """One case per file below a folder that is no table or text, or the one file."""
-    if not data.exists():
-        raise ManifestError("there is no such file or folder", where=data.name)
-    root = data if data.is_dir() else data.parent
-    files = sorted(p for p in data.rglob("*") if p.is_file()) if data.is_dir() else [data]
-    files = [p for p in files if not p.name.startswith(".") and p.suffix.lower() not in TEXTS]
-    if not files:
-        raise ManifestError("the folder holds no files", where=data.name)
-    salt = load_salt()
-    names = [pseudonym("case", relative_path(path, root), salt) for path in files]
-    cases = [
-        Case(case_id=name, patient_id=name, image=path)
-        for name, path in zip(names, files, strict=True)
-    ]
-    return Manifest(cases=tuple(cases), root=root, sha256="")
-
-
 def _add_columns(
     table: pd.DataFrame,
     cases: Sequence[Case],
-    root: Path,
+    files: Mapping[str, str],
     thresholds: Mapping[str, float],
     judged: str,
 ) -> None:
@@ -324,24 +255,19 @@ def _add_columns(
         known = table["threshold"].notna()
         decision = (table[judged] >= table["threshold"]).where(known)
         table["decision"] = decision.astype("Int64")
-    files = {case.case_id: relative_path(case.image, root) for case in cases}
     table["file"] = table["case_id"].map(files)
     if any(case.frame is not None for case in cases):
         table["frame"] = table["case_id"].map({case.case_id: case.frame for case in cases})
 
 
-def relative_path(path: Path, root: Path) -> str:
-    """Return a file's path below the data folder, its name alone if it lies elsewhere."""
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
-
-
 def _quality(
-    records: Sequence[Mapping[str, Any]],
+    records: Sequence[Mapping[str, Any]], files: Mapping[str, str]
 ) -> tuple[tuple[dict[str, Any], ...], tuple[dict[str, Any], ...]]:
-    """List the odd images and the unreadable ones."""
+    """List the odd images and the unreadable ones, each with its file as the manifest names it."""
     seen = [
         {
             "case_id": record["case_id"],
+            "file": files[record["case_id"]],
             "flags": [*record["flags"], *record["unknown"]],
             "unlike_training": record["unlike"],
         }
@@ -349,5 +275,9 @@ def _quality(
         if not record["cause"]
     ]
     flagged = tuple(one for one in seen if one["flags"] or one["unlike_training"])
-    unread = [{"case_id": r["case_id"], "cause": r["cause"]} for r in records if r["cause"]]
+    unread = [
+        {"case_id": r["case_id"], "file": files[r["case_id"]], "cause": r["cause"]}
+        for r in records
+        if r["cause"]
+    ]
     return flagged, tuple(unread)

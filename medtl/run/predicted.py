@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medtl.io.harmless import HARMLESS
+
 if TYPE_CHECKING:
     import pandas as pd
 
 SHOWN_ROWS = 10
-"""Of the table, in a notebook."""
+"""Of the table, in a notebook, and of the images that could not be read."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -27,9 +30,10 @@ class Predictions:
             `decision` and `probability` then are.
         images: Images predicted.
         flagged: Of them, unlike the training images or odd, with what was seen.
-        quarantined: Images that could not be read, with the cause.
+        quarantined: Images that could not be read, with file and cause.
         quality: File that lists both, beside the predictions; None when nothing was written.
         left_out: Objects of a fetched study that are no images.
+        notes: What of the images that were given was left out, and why.
         unknown: Flag -> images of which the network was not told all it asks for ("sex_unknown").
 
     Example:
@@ -45,6 +49,7 @@ class Predictions:
     quality: Path | None = None
     left_out: int = 0
     unknown: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def told(self, out: str | PathLike[str], mended: Iterable[str] = ()) -> list[str]:
         """Return what there is to say of them when they have been written.
@@ -53,7 +58,7 @@ class Predictions:
             out: The table.
             mended: What is said of the probabilities.
         """
-        lines = []
+        lines = [*self.notes]
         if self.left_out:
             lines.append(f"{self.left_out} objects of the study are no images and were left out")
         lines += [f"{self.images} images predicted: {out}", *mended]
@@ -64,6 +69,22 @@ class Predictions:
         if self.flagged or self.quarantined:
             odd, unread = len(self.flagged), len(self.quarantined)
             lines.append(f"{odd} flagged, {unread} could not be read: {self.quality}")
+            lines += [f"  {one['file']}: {one['cause']}" for one in self.quarantined[:SHOWN_ROWS]]
+            lines += self._flags_in_words()
+        return lines
+
+    def _flags_in_words(self) -> list[str]:
+        """How many images each common flag is of, and whether anything is to be done."""
+        counts = Counter(flag for one in self.flagged for flag in one["flags"])
+        lines = [
+            f"  {count} {flag}: {HARMLESS[flag]}; nothing to do"
+            if flag in HARMLESS
+            else f"  {count} {flag}: look at these images"
+            for flag, count in counts.most_common(SHOWN_ROWS)
+            if flag not in self.unknown  # said above
+        ]
+        if unlike := sum(bool(one["unlike_training"]) for one in self.flagged):
+            lines.append(f"  {unlike} unlike the training images: read their scores with care")
         return lines
 
     def __repr__(self) -> str:

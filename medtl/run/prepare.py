@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from medtl.cases.labels import one_value_notes
 from medtl.cases.leaks import check_patients, check_pixels, without_copies
@@ -143,7 +147,7 @@ def read_study(
     notes = (*notes, *one_value_notes(manifest.cases, recipe.data.targets))
     readable = set(store.case_ids)
     cases = tuple(case for case in manifest.cases if case.case_id in readable)
-    notes = (*notes, *_empty_masks(task, cases), *_vain_enlargement(recipe, records))
+    notes = (*notes, *_empty_masks(task, cases, records), *_vain_enlargement(recipe, records))
     return Prepared(
         recipe=recipe,
         manifest=replace(manifest, notes=(*manifest.notes, *notes)),
@@ -160,15 +164,18 @@ def read_study(
     )
 
 
-def _empty_masks(task: Task, cases: Sequence[Case]) -> list[str]:
+def _empty_masks(task: Task, cases: Sequence[Case], records: Sequence[ReadRecord]) -> list[str]:
     """Say how many masks show nothing: an image without a finding, or one that nobody drew.
 
     Raises:
-        ManifestError: When no training mask shows anything.
+        ManifestError: When no mask shows a structure, or no training mask shows anything.
     """
     if task.encode is None or not cases:
         return []
-    shown = map(any, task.strata(cases).tolist())
+    presence = task.strata(cases)
+    if not presence.any(axis=0).all():
+        raise _never_shown(task, presence, records)
+    shown = map(any, presence.tolist())
     empty = [case for case, is_drawn in zip(cases, shown, strict=True) if not is_drawn]
     counts = {name: sum(c.split == name for c in cases) for name in SPLITS}
     lacking = {name: sum(c.split == name for c in empty) for name in SPLITS}
@@ -186,6 +193,21 @@ def _empty_masks(task: Task, cases: Sequence[Case]) -> list[str]:
         f"{len(empty)} masks show no structure ({listed}; {rows_text([c.row for c in empty])}): "
         "taken as images without one; leave out the rows that nobody has drawn"
     ]
+
+
+def _never_shown(
+    task: Task, presence: NDArray[np.int64], records: Sequence[ReadRecord]
+) -> ManifestError:
+    """The fault of a structure that is in no mask: its value may be another."""
+    never = [label for k, label in enumerate(task.labels) if not presence[:, k].any()]
+    causes = Counter(record.cause for record in records if record.cause).most_common(1)
+    left_out = [f"{n} images are left out: {cause}" for cause, n in causes]
+    return ManifestError(
+        "; ".join([f"none of {len(presence)} masks shows {', '.join(never)}", *left_out]),
+        expected="masks with the values of task.structures",
+        where="task.structures",
+        fix="Look which values the masks hold, and correct the value or take the structure out",
+    )
 
 
 def _vain_enlargement(recipe: Recipe, records: Sequence[ReadRecord]) -> list[str]:

@@ -17,7 +17,7 @@ from medtl.errors import RunError
 from medtl.metrics.paired_runs import mean_of_folds_mae
 from medtl.prediction.sink import TrainedModel
 from medtl.run.folder import Run
-from medtl.run.predict import find_cases
+from medtl.run.use.cases_to_predict import find_cases
 from medtl.studies.kfold import contest_of
 from medtl.types import Case, Measure, Progress, silent
 
@@ -90,7 +90,8 @@ def read_subject(
     """
     trained, data = run.trained, Path(data)
     trained.reader.require_images()
-    manifest, is_own = find_cases(run.files.manifest, data, trained)
+    found = find_cases(run.files.manifest, data, trained)
+    manifest, is_own = found.manifest, found.is_own
     wanted = [case for case in manifest.cases if not is_own or case.split == "test"]
     if most is not None and len(wanted) > most:
         drawn = np.random.default_rng(0).choice(len(wanted), most, replace=False)

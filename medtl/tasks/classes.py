@@ -139,6 +139,19 @@ class Classes:
             for label in self.labels
         }
 
+    def summary(self, cases: Sequence[Case]) -> str:
+        """How many cases are of each class.
+
+        >>> from pathlib import Path
+        >>> cases = [Case(str(n), "p", Path("a"), {"y": text}) for n, text in enumerate("abb")]
+        >>> Classes("y", ("a", "b")).summary(cases)
+        'a 1; b 2'
+        """
+        tally = self.tally(cases)
+        missing = next(iter(tally.values()))["missing"]
+        counts = "; ".join(f"{label} {of['positive']}" for label, of in tally.items())
+        return f"{counts}; {missing} without a class" if missing else counts
+
     def head_bias(self, cases: Sequence[Case]) -> NDArray[np.float32]:
         """Logarithm of the share of each class among the cases whose class is known."""
         counts = self.strata(cases).sum(axis=0)

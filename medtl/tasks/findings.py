@@ -41,6 +41,10 @@ Column = tuple[NDArray[np.bool_], NDArray[np.float32]]
 """Who is positive, and the score, of the cases that count."""
 
 
+OPEN = {"uncertain": "uncertain", "missing": "without a label"}
+"""States of a label that are neither positive nor negative, in words."""
+
+
 @dataclass(frozen=True)
 class Findings:
     """One or several findings, each present or absent: a sigmoid per finding.
@@ -172,6 +176,22 @@ class Findings:
             label: dict(Counter(self._state(case, column) for case in cases))
             for label, column in zip(self.labels, self._columns, strict=True)
         }
+
+    def summary(self, cases: Sequence[Case]) -> str:
+        """How many cases have each finding (+) and are without it (-), and how many do not say.
+
+        >>> from pathlib import Path
+        >>> cases = [Case(str(n), "p", Path("a"), {"x": text}) for n, text in enumerate("110")]
+        >>> Findings(("x",)).summary(cases)
+        'x 2+ 1-'
+        """
+        return "; ".join(
+            f"{label} {tally.get('positive', 0)}+ {tally.get('negative', 0)}-"
+            + "".join(
+                f", {tally[state]} {said}" for state, said in OPEN.items() if tally.get(state)
+            )
+            for label, tally in self.tally(cases).items()
+        )
 
     def head_bias(self, cases: Sequence[Case]) -> NDArray[np.float32]:
         """Log odds of the share of positives among the known targets; 0 where none is known.

@@ -107,6 +107,10 @@ class Task(Protocol):
         """Label -> how many cases are positive, negative, uncertain, missing."""
         ...
 
+    def summary(self, cases: Sequence[Case]) -> str:
+        """What the cases hold to learn from, in a line; "no cases" of none."""
+        ...
+
     def head_bias(self, cases: Sequence[Case]) -> NDArray[np.float32]:
         """`(outputs,)` first bias of the head, so that it starts from what the cases say alone."""
         ...

@@ -253,6 +253,25 @@ class Regression:
         missing = int(np.isnan(self.targets(cases)).sum())
         return {self.quantity.label: {"known": len(cases) - missing, "missing": missing}}
 
+    def summary(self, cases: Sequence[Case]) -> str:
+        """The smallest, the median and the largest value, and how many are missing.
+
+        >>> from pathlib import Path
+        >>> cases = [Case(str(n), "p", Path("a"), {"x": str(n)}) for n in (4, 9, 30)]
+        >>> Regression("x", Quantity("volume", "ml")).summary(cases)
+        'volume 4 to 30 ml, median 9'
+        """
+        values = self.targets(cases).astype(float)
+        values = values[~np.isnan(values)]
+        missing = len(cases) - len(values)
+        lacking = f", {missing} without a value" if missing else ""
+        if not len(values):
+            return f"{self.quantity.label}: no value is known{lacking}"
+        is_told = not self.unit or self.quantity.label.endswith(self.unit)
+        unit = "" if is_told else f" {self.unit}"
+        low, median, high = np.percentile(values, (0, 50, 100))
+        return f"{self.quantity.label} {low:.6g} to {high:.6g}{unit}, median {median:.6g}{lacking}"
+
     def head_bias(self, cases: Sequence[Case]) -> NDArray[np.float32]:
         """What an image-blind head would say: the median, or how often each class occurs."""
         values = self.targets(cases)

@@ -225,6 +225,16 @@ class Structures:
             }
         return counts
 
+    def summary(self, cases: Sequence[Case]) -> str:
+        """In how many masks each structure is shown."""
+        read = sum(case.case_id in self.present for case in cases)
+        shown = "; ".join(
+            f"{label} in {of['positive']} of {read} masks"
+            for label, of in self.tally(cases).items()
+        )
+        missing = len(cases) - read
+        return f"{shown}; {missing} without a mask" if missing else shown
+
     def head_bias(self, cases: Sequence[Case]) -> NDArray[np.float32]:
         """`(outputs,)` zeros: how large the structures are is not known before masks are read."""
         del cases

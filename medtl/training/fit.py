@@ -257,7 +257,7 @@ def _close_epoch(
     if not math.isfinite(watched):
         raise RunError(
             f"the {training.monitor} of stage {stage.name!r} is not finite",
-            where=f"epoch {position.total_epochs}",
+            where=f"epoch {position.total_epochs + 1}",
             fix="Lower the stage's learning rate",
         )
     steps = steps_per_epoch(cases, training.options)
@@ -280,7 +280,7 @@ def _close_epoch(
         "seconds": round(time.monotonic() - started, 2),
     }
     position = position.after_epoch(stage, watched, row)
-    log.info("epoch %d: train %.4f, val %.4f", row["epoch"], train_loss, val_loss)
+    log.info("epoch %d: train %.4f, val %.4f", position.total_epochs + 1, train_loss, val_loss)
     if sizes:
         log.info("mean |gamma|: %s", ", ".join(f"{n} {v:.4g}" for n, v in sizes.items()))
     if position.improved:

@@ -256,7 +256,7 @@ def require_finite(loss: Tensor, stage: str, epoch: int, cases: Sequence[str]) -
     Args:
         loss: Of one batch.
         stage: Name of the stage.
-        epoch: Counted over all stages.
+        epoch: Counted from 0 over all stages, as in the history; said from 1, as all epochs are.
         cases: In the batch.
 
     Raises:
@@ -264,7 +264,7 @@ def require_finite(loss: Tensor, stage: str, epoch: int, cases: Sequence[str]) -
     """
     if not bool(torch.isfinite(loss)):
         raise RunError(
-            f"the loss is not finite in stage {stage!r}, epoch {epoch}",
+            f"the loss is not finite in stage {stage!r}, epoch {epoch + 1}",
             where=f"cases {', '.join(cases[:SHOWN_CASES])}",
             fix="Lower the learning rate, or look at these cases",
         )

@@ -59,7 +59,7 @@ def test_an_image_that_two_rows_name_stays_alone() -> None:
 def test_nothing_fits() -> None:
     with pytest.raises(ManifestError, match="none of the 1 ids in column 'Fall'") as caught:
         join_sheet(["99"], IMAGES, column="Fall")
-    assert "accession number, patient id, file name" in str(caught.value)
+    assert "accession number (like 9999999), patient id (like a9)" in str(caught.value)
 
 
 def test_two_ways_that_differ_are_asked_about() -> None:
@@ -94,3 +94,20 @@ def test_no_message_quotes_an_id() -> None:
         except ManifestError as error:
             text = str(error)
         assert "secret" not in text
+
+
+def test_nothing_fits_and_both_sides_are_shown_without_an_id() -> None:
+    with pytest.raises(ManifestError, match="none of the 2 ids") as caught:
+        join_sheet(["FALL-99/x", "FALL-98/y", ""], IMAGES, column="Fall")
+    said = str(caught.value)
+    assert "ids in column 'Fall' (like aaaa-99/a)" in said
+    assert "accession number (like 9999999), patient id (like a9), file name (like a)" in said
+    assert not any(one in said for one in ("FALL", "0004711", "p1"))
+
+
+def test_images_without_one_kind_of_id_say_so() -> None:
+    images = [image(accession_number="", file_name="x" * 50)]
+    with pytest.raises(ManifestError) as caught:
+        join_sheet(["7"], images, column="Fall")
+    assert "accession number (all are empty)" in str(caught.value)
+    assert f"file name (like {'a' * 20}...)" in str(caught.value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from medtl.cases.polarity import finding_of
+from medtl.cases.polarity import finding_of, is_presence
 
 CERTAIN = [
     # finding, absence
@@ -52,3 +52,13 @@ def test_the_last_in_the_alphabet_would_be_the_absence() -> None:
     turned = [pair for pair in CERTAIN if max(pair) == pair[1]]
     assert len(turned) > 10
     assert all(finding_of(*pair) == pair[0] for pair in turned)
+
+
+@pytest.mark.parametrize("word", ["yes", "Yes", "pos.", "+", "1", "ja", "sí", "양성", "예", "是"])
+def test_a_word_that_only_says_yes_names_no_finding(word: str) -> None:
+    assert is_presence(word)
+
+
+@pytest.mark.parametrize("word", ["pneumonia", "malignant", "case", "AD", "no", "-", "0", "폐렴"])
+def test_a_finding_is_no_such_word(word: str) -> None:
+    assert not is_presence(word)

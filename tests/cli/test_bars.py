@@ -46,4 +46,6 @@ def test_an_epoch_is_a_line(
         watcher = display.watcher()
         assert watcher.on_epoch is not None
         watcher.on_epoch([row])
-    assert shown in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert shown in said
+    assert "epoch   1  train" in said  # the history counts from 0, people from 1

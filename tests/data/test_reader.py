@@ -91,7 +91,7 @@ def test_a_volume_needs_a_frame(tmp_path):
 def test_too_many_unreadable():
     records = [ReadRecord("a"), ReadRecord("b", cause="b.png: cut")]
     check_readable(records, 0.5)
-    with pytest.raises(RunError, match=r"1 of 2 images could not be read \(b\.png: cut\)"):
+    with pytest.raises(RunError, match=r"1 of 2 images could not be used \(b\.png: cut\)"):
         check_readable(records, 0.4)
 
 

@@ -339,5 +339,5 @@ def test_an_unknown_stratum_and_an_unknown_label_are_refused() -> None:
 
 
 def test_a_file_of_another_schema_is_refused() -> None:
-    with pytest.raises(PredictionsError, match="the schema is None; expected medtl-metrics/1"):
+    with pytest.raises(PredictionsError, match="statistics without a schema; expected 'medtl"):
         Evaluation.from_json({})

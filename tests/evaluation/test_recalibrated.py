@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,6 +17,7 @@ from medtl.evaluation.result import Evaluation
 from medtl.evaluation.statements.recalibrated import Recalibrated, mended
 from medtl.metrics.scores import CI
 from medtl.metrics.temperature import Recalibration, fit_class_temperature
+from medtl.run.use.mending import probability_lines
 from medtl.types import Measure
 
 CLASSES = ["mild", "none", "severe"]
@@ -150,3 +153,84 @@ def test_what_a_model_keeps_is_taken_and_not_fitted_again() -> None:
         recalibrations=[], ci=CI(resamples=20),
     )  # fmt: skip
     assert none.recalibrations == ()
+
+
+def one_finding(score: Sequence[float], val: Sequence[int]) -> Evaluation:
+    """Truths of validation as stated, the scores of test the same and its truths mixed."""
+    rows = [
+        {"case_id": f"{split}{n}", "split": split, "label": "x", "y_true": truth, "y_score": s}
+        for split, truths in (("val", val), ("test", [0, 1] * (len(score) // 2)))
+        for n, (truth, s) in enumerate(zip(truths, score, strict=True))
+    ]
+    return evaluate(pd.DataFrame(rows), ci=CI(resamples=20))
+
+
+MIXED = [0.2, 0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7] * 5
+
+
+@pytest.mark.parametrize(
+    ("score", "val", "reason"),
+    [
+        (MIXED, [0, 0, 0, 0, 1, 1, 1, 1] * 5, "cannot say .*: the score separates the classes"),
+        (MIXED, [0] * 40, "cannot say whether it needs one: .*class"),
+        ([s * 10 for s in MIXED], [0, 0, 1, 0, 0, 1, 1, 1] * 5, "its scores are no probabilities"),
+        (MIXED, [1, 1, 0, 1, 1, 0, 0, 0] * 5, "calls for one, and none can be fitted: no finite"),
+    ],
+)
+def test_why_nothing_is_mended_is_kept(
+    score: Sequence[float], val: Sequence[int], reason: str
+) -> None:
+    found = one_finding(score, val)
+    assert found.recalibrations == ()
+    assert re.search(reason, found.unmended["x"])
+    assert Evaluation.from_json(found.to_json()).unmended == found.unmended
+    (said,) = probability_lines((), found.to_json())
+    assert re.search(f"^No recalibration of x: .*{reason}", said)
+
+
+def test_a_finding_that_needs_nothing_has_no_reason_and_neither_has_one_that_is_mended() -> None:
+    """The control: the slope of these is 1 within its interval, and far from 1."""
+    rng = np.random.default_rng(1)
+    score = rng.uniform(0.05, 0.95, 2000).tolist()
+    good = one_finding(score, rng.binomial(1, score).tolist())
+    assert (good.recalibrations, good.unmended) == ((), {})
+    line = "No column probability: validation did not call for a recalibration"
+    assert [*probability_lines((), good.to_json())] == [line]
+    bad = one_finding(score, rng.binomial(1, 0.4 + 0.2 * np.array(score)).tolist())
+    assert [done.label for done in bad.recalibrations] == ["x"]
+    assert bad.unmended == {}
+
+
+def test_of_several_findings_the_judged_ones_are_said_apart() -> None:
+    metrics = {
+        "measures": [{"name": "auroc", "label": name} for name in ("a", "b", "macro")],
+        "unmended": {"a": "no"},
+    }
+    assert [*probability_lines((), metrics)] == [
+        "No column probability: validation did not call for a recalibration of the other findings",
+        "No recalibration of a: no",
+    ]
+
+
+def test_a_finding_without_validation_rows_is_said_and_a_table_without_any_is_not() -> None:
+    table = pd.DataFrame(
+        {
+            "case_id": [*"abcdefgh"] * 2,
+            "label": ["x"] * 8 + ["y"] * 8,
+            "split": (["val"] * 4 + ["test"] * 4) + ["test"] * 8,
+            "y_true": [0, 1] * 8,
+            "y_score": [0.3, 0.4, 0.5, 0.35] * 4,
+        }
+    )
+    found = evaluate(table, ci=CI(resamples=20))
+    assert "no certain case of it" in found.unmended["y"]
+    assert evaluate(table[table["split"] == "test"], ci=CI(resamples=20)).unmended == {}
+
+
+def test_classes_without_a_temperature_say_it() -> None:
+    table = chosen(60, "val")
+    right = table["y_true"] == 1
+    sure = table.assign(y_score=np.where(right, 0.98, 0.01))
+    both = pd.concat([sure, chosen(60, "test", seed=1)], ignore_index=True)
+    (reason,) = evaluate(both, ci=CI(resamples=20)).unmended.values()
+    assert reason.startswith("validation cannot say whether they need one: ")

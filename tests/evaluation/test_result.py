@@ -97,7 +97,7 @@ def test_a_file_of_an_earlier_version_opens():
     content = binary().to_json()
     old = {key: content[key] for key in ("schema", "measures", "operating_points")}
     assert Evaluation.from_json(old).auroc == binary().auroc
-    with pytest.raises(PredictionsError, match="the schema is 'other'; expected medtl-metrics/1"):
+    with pytest.raises(PredictionsError, match="statistics of the schema 'other'; expected 'medtl"):
         Evaluation.from_json({**content, "schema": "other"})
 
 

@@ -453,7 +453,8 @@ def test_flags_and_times_are_korean_in_korean() -> None:
         stages = records.learning_view(
             [{"stage": "head", "seconds": 120, "val_loss": 1}], None, None
         )
-    assert flags == [("검출기 간격 사용", "1")]
+    meaning = "화소 크기가 검출기 기준이며 단순촬영에서는 보통 그렇습니다"
+    assert flags == [(f"검출기 간격 사용: {meaning}; 조치할 것 없음", "1")]
     assert stages["stages"][0]["seconds"] == "2.0분"
 
 

@@ -143,3 +143,27 @@ def test_the_first_pass_imports_no_torch(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def words(folder, cells, **data):
+    """What check says of a column of words with these keys of the section data."""
+    path = write_tiny_study(folder)
+    head, *rows = (folder / "manifest.csv").read_text().splitlines()
+    rows = [f"{row},{cells[number // 2 % len(cells)]}" for number, row in enumerate(rows)]
+    (folder / "manifest.csv").write_text("\n".join([f"{head},word", *rows]) + "\n")
+    stated = [f"data.{key}={value}" for key, value in data.items()]
+    read_recipe(path, ["data.target=word", *stated])
+
+
+def test_a_word_of_the_recipe_that_no_cell_holds_is_blamed(tmp_path):
+    with pytest.raises(RecipeError, match=r"data\.labels: no value 'yess'\. Did you mean 'yes'"):
+        words(tmp_path, ["yes", "no"], labels="{yess: 1, 'no': 0}")
+
+
+def test_labels_for_words_where_the_cells_are_numbers(tmp_path):
+    with pytest.raises(RecipeError, match="no value 'positive'; expected one of 0, 1"):
+        words(tmp_path, ["1", "0"], labels="{positive: 1, 'no': 0}")
+
+
+def test_a_list_of_words_may_be_longer_than_one_table_needs(tmp_path):
+    words(tmp_path, ["Yes", "no"], labels="{'yes': 1, 'no': 0, unklar: -1, pos: 1}")

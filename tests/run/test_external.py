@@ -25,7 +25,8 @@ from medtl.metrics.temperature import Recalibration
 from medtl.run.clinical.external_tables import summarise_external
 from medtl.run.evaluate import TableOptions, report_table
 from medtl.run.folder import Run
-from medtl.run.predict import _without_column, find_cases
+from medtl.run.predict import _without_column
+from medtl.run.use.cases_to_predict import find_cases
 from medtl.tasks.findings import Findings
 from medtl.types import Measure
 
@@ -381,8 +382,9 @@ def test_a_manifest_that_lacks_the_column_of_one_finding_judges_the_others(tmp_p
         task=Findings(labels=("nodule", "effusion")),
         meta={"manifest_sha256": ""},
     )
-    manifest, is_own = find_cases(tmp_path / "own.csv", tmp_path / "new.csv", trained)
-    assert not is_own
+    found = find_cases(tmp_path / "own.csv", tmp_path / "new.csv", trained)
+    assert not found.is_own
+    manifest = found.manifest
     assert [dict(case.targets) for case in manifest.cases] == [{"nodule": "1"}, {"nodule": "0"}]
     assert _without_column(trained, manifest.cases[0]) == ["effusion"]
     whole = replace(manifest.cases[0], targets={"nodule": "1", "effusion": "0"})

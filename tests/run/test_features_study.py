@@ -104,7 +104,7 @@ def test_vectors_that_are_not_there_are_said_before_training(study, tmp_path):
     (tmp_path / "study.csv").write_text(lines)
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     np.save(tmp_path / "study.npy", vectors[:5])
-    with pytest.raises(RunError, match=r"115 of 120 images could not be read .*of 5 vectors"):
+    with pytest.raises(RunError, match=r"115 of 120 images could not be used .*of 5 vectors"):
         run_study(read_recipe(tmp_path / "recipe.yaml"), tmp_path / "run")
 
 

@@ -159,3 +159,16 @@ def test_predictions_need_no_place(run: Run) -> None:
     scores = own.frame.set_index("case_id")["y_score"].astype(float).sort_index()
     stored = run.predictions.set_index("case_id")["y_score"].sort_index()
     assert scores.to_dict() == stored.to_dict()
+
+
+@pytest.mark.parametrize("part", ["evaluation", "report", "predictions", "recipe", "checkpoint"])
+def test_an_exported_model_is_no_run(tmp_path, part):
+    """It has thresholds in a metrics.json of its own; what it lacks is its run's."""
+    files = RunFiles(tmp_path)
+    files.contract.write_text("{}")
+    files.metrics.write_text('{"measures": [], "operating_points": []}')
+    with pytest.raises(RunError, match="an exported model, which predicts and is without") as error:
+        getattr(Run(tmp_path), part)()  # a property says it sooner
+    assert error.value.expected == "the folder of the run that it was exported from"
+    with pytest.raises(RunError, match="an exported model"):
+        Run(tmp_path).validate(tmp_path / "m.csv", tmp_path / "out")

@@ -15,9 +15,10 @@ from PIL import Image as Pillow
 from medtl.cases.columns import Columns
 from medtl.cases.manifest import read_manifest
 from medtl.errors import ManifestError, MedtlError
-from medtl.run.build import build_manifest
+from medtl.run.build import build_manifest, build_task
 from medtl.run.check import read_recipe
 from medtl.run.init import Answers, write_starter
+from medtl.storage.yaml import scalar
 
 IMAGES, PATIENTS = 200, 110
 WORDS = ("ja", "nein", "unklar")
@@ -209,6 +210,33 @@ def test_the_finding_of_class_folders_is_said(tmp_path: Path) -> None:
     (tmp_path / "out" / "recipe.yaml").write_text(text.replace("patient: false", "patient: true"))
     cases = build_manifest(read_recipe(tmp_path / "out" / "recipe.yaml")).cases
     assert {case.targets["label"] for case in cases} == {"Parasitized", "Uninfected"}
+
+
+@pytest.mark.parametrize(
+    ("column", "words", "name"),
+    [
+        ("Effusion", ("yes", "no"), "names: {Effusion: Effusion}"),
+        ("befund", ("pos", "neg"), "names: {befund: befund}"),
+        ("dx", ("Parasitized", "Uninfected"), None),  # the word names the finding
+        ("label", ("yes", "no"), None),  # the column names nothing
+    ],
+)
+def test_a_finding_that_is_called_yes_has_the_name_of_its_column(
+    tmp_path: Path, column: str, words: tuple[str, str], name: str | None
+) -> None:
+    root = class_folders(tmp_path / "data", "x")
+    rows = [f"x/{n}.png,P{n},{words[n % 2]}" for n in range(4)]
+    (tmp_path / "data" / "t.csv").write_text(
+        "\n".join([f"image,patient_id,{column}", *rows]) + "\n"
+    )
+    list(write_starter(root / "t.csv", tmp_path / "out", Answers(target=column)))
+    text = (tmp_path / "out" / "recipe.yaml").read_text()
+    assert f"positive: {scalar(words[0])}" in text
+    assert ("names:" in text) == (name is not None)
+    assert (name or "") in text
+    recipe = read_recipe(tmp_path / "out" / "recipe.yaml")
+    task = build_task(recipe, build_manifest(recipe).cases)
+    assert task.labels == (column if name else words[0],)
 
 
 def test_what_is_not_certain_is_asked_for_and_nothing_is_written(tmp_path: Path) -> None:

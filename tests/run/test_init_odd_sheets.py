@@ -141,6 +141,16 @@ def test_masks_beside_their_images_are_no_images(tmp_path: Path) -> None:
     assert any(note.startswith("12 files are named like masks of others") for note in said)
 
 
+def test_folders_of_images_and_masks_are_no_classes(tmp_path: Path) -> None:
+    for kind in ("images", "masks"):
+        for n in range(3):
+            picture(tmp_path / "f" / kind / f"{n}.png", n)
+    with pytest.raises(ManifestError, match="3 files are named like masks of others") as error:
+        [*write_starter(tmp_path / "f", tmp_path / "out")]
+    assert "1 folders with 3 images" in error.value.found
+    assert "a CSV with image, patient_id and mask" in error.value.fix
+
+
 def test_several_tables_in_a_folder_are_named(tmp_path: Path) -> None:
     picture(tmp_path / "f" / "a.png")
     for name in ("train.csv", "test.csv"):

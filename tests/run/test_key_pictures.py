@@ -14,7 +14,7 @@ from PIL import Image
 
 from medtl.data.reader import ImageReader
 from medtl.preprocess.pipeline import Preprocessor
-from medtl.run.predict import find_cases
+from medtl.run.use.cases_to_predict import find_cases
 from medtl.run.use.key_pictures import _called, draw_key_pictures
 from medtl.tasks.structures import Structures
 
@@ -37,7 +37,9 @@ def test_the_outline_of_a_mask_is_drawn(tmp_path: Path) -> None:
     reader = ImageReader(Preprocessor(size=64, scale="window", window=(127.5, 255.0)))
     meta = {"manifest_sha256": "", "recipe": {"data": {}}}
     model: Any = SimpleNamespace(task=task, reader=replace(reader, labels={1: "lung"}), meta=meta)
-    cases = {case.image.stem: case.case_id for case in find_cases(tmp_path, films, model)[0].cases}
+    cases = {
+        case.image.stem: case.case_id for case in find_cases(tmp_path, films, model).manifest.cases
+    }
     rows = ["case_id,patient_id,split,truth,prediction,spacing_mm"]
     for name, case_id in cases.items():
         mask = np.zeros((64, 64), np.uint8)

@@ -88,7 +88,32 @@ def test_empty_masks_are_counted_and_none_but_empty_ones_are_a_fault(study, tmp_
     (note,) = [n for n in read_study(recipe).manifest.notes if "no structure" in n]
     assert note.startswith("5 masks show no structure (train ")
     assert "taken as images without one" in note
-    for mask in masks:
+    train = [case.mask for case in read_study(recipe).split("train")]
+    for mask in train:
         Image.fromarray(np.zeros((40, 40), np.uint8)).save(mask)
     with pytest.raises(ManifestError, match="training masks shows one of"):
         read_study(recipe)
+    for mask in masks:
+        Image.fromarray(np.zeros((40, 40), np.uint8)).save(mask)
+    with pytest.raises(ManifestError, match=r"task.structures: none of \d+ masks shows square"):
+        read_study(recipe)
+
+
+def test_a_value_that_no_mask_holds_is_the_fault_of_the_recipe(study):
+    """The images are sound: what the recipe calls the structure is another value."""
+    recipe = read_recipe(study[0] / "recipe.yaml", ["task.structures={square: 1, ghost: 7}"])
+    with pytest.raises(ManifestError) as error:
+        read_study(recipe)
+    assert error.value.where == "task.structures"
+    assert error.value.found.endswith("masks shows ghost")
+
+
+def test_what_the_left_out_masks_hold_is_said_beside_it(study, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(study[0], data)
+    for mask in sorted(data.glob("*_mask.png"))[:5]:
+        Image.fromarray(np.zeros((40, 40), np.uint8)).save(mask)
+    with pytest.raises(ManifestError, match=r"^task\.structures") as error:
+        read_study(read_recipe(data / "recipe.yaml", ["task.structures={square: 7}"]))
+    assert error.value.found.startswith("none of 5 masks shows square; ")
+    assert "images are left out: unknown label 1 in the mask" in error.value.found

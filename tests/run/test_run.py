@@ -263,7 +263,7 @@ def test_too_many_unreadable_images_stop_the_run_and_are_listed(tmp_path):
     recipe = write_tiny_study(tmp_path / "data", patients=12)
     for path in sorted((tmp_path / "data" / "images").iterdir())[:4]:
         path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(RunError, match="4 of 24 images could not be read"):
+    with pytest.raises(RunError, match="4 of 24 images could not be used"):
         run_study(read_recipe(recipe), tmp_path / "run")
     quality = json.loads((tmp_path / "run" / "data_quality.json").read_text())
     assert len(quality["quarantined"]) == 4

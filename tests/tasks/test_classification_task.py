@@ -180,6 +180,15 @@ def test_tally_counts_every_state():
     }
 
 
+def test_labels_are_summed_up_by_what_they_say():
+    assert Findings(labels=("a",)).summary(ROW) == "a 1+ 1-, 1 uncertain"
+    unknown = [case(0, a="1"), case(1, a="")]
+    assert Findings(labels=("a",)).summary(unknown) == "a 1+ 0-, 1 without a label"
+    cases = [case(0, y="x"), case(1, y="y"), case(2, y="x"), case(3, y="")]
+    assert Classes("y", ("x", "y")).summary(cases) == "x 2; y 1; 1 without a class"
+    assert Classes("y", ("x", "y")).summary(cases[:3]) == "x 2; y 1"
+
+
 def test_the_head_starts_from_the_prevalence_of_the_known_cases():
     assert Findings(labels=("a", "b")).head_bias(ROW) == pytest.approx([0.0, 0.0])
     ones = Findings(labels=("a",), uncertain={"a": "ones"})

@@ -238,6 +238,14 @@ def test_rows_and_tally():
     assert task().tally([*TRAINING, case(9)]) == {BONE_AGE.label: {"known": 5, "missing": 1}}
 
 
+def test_a_quantity_is_summed_up_by_its_range():
+    said = "bone_age_months 24 to 216, median 60"
+    assert task().summary(TRAINING) == said
+    assert task().summary([*TRAINING, case(9)]) == f"{said}, 1 without a value"
+    none = "bone_age_months: no value is known, 1 without a value"
+    assert task().summary([case(9)]) == none
+
+
 @pytest.mark.parametrize(
     ("reference", "age", "prediction", "outside"),
     [

@@ -135,6 +135,9 @@ def test_what_masks_show_is_tallied_once_they_are_read() -> None:
         "anterior": {"positive": 2, "negative": 0, "missing": 1},
         "posterior": {"positive": 1, "negative": 1, "missing": 1},
     }
+    said = "anterior in 2 of 2 masks; posterior in 1 of 2 masks"
+    assert seen.summary(cases) == f"{said}; 1 without a mask"
+    assert seen.summary(cases[:2]) == said
     assert seen.strata(cases).tolist() == [[1, 0], [1, 1], [0, 0]]
     shown = REGIONS.observed([("a", REGIONS.encode(np.array([2, 0])))])
     assert shown.strata(cases[:1]).tolist() == [[1, 0, 0]]

@@ -5,7 +5,6 @@ What cannot be known is not guessed: it becomes a note that asks the user.
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from medtl.cases.case_rows import SPLIT_NAMES
+from medtl.cases.intake.masks_beside import masks_among, masks_line
 from medtl.cases.intake.scan import names_in_path, scan_dicom
 from medtl.cases.pseudonyms import load_salt, remember
 from medtl.errors import ManifestError
@@ -25,11 +25,6 @@ TABLES = frozenset({".csv", ".tsv", ".txt", ".parquet", *ENDINGS})
 RASTERS = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff"})
 TARGET_NAMES = ("target", "label", "class", "diagnosis", "finding", "boneage_months")
 """Columns of a table that are taken for the target, in this order."""
-
-_MASK_NAME = re.compile(
-    r"(.+?)[ _.-](?:masks?|seg|segmentation|label|gt|annotation)(?:[ _-]?\d+)?", re.IGNORECASE
-)
-"""The name of a mask that lies beside its image: the image's, and what it is."""
 
 MAX_CLASSES = 50
 """More folders than this are patients, not classes."""
@@ -129,20 +124,24 @@ def _images_below(
     below = (path.relative_to(data) for path in data.rglob("*") if path.is_file())
     files = sorted(path for path in below if not any(part[0] == "." for part in path.parts))
     rasters = [path for path in files if path.suffix.lower() in RASTERS]
-    stems = {path.with_suffix("") for path in rasters}
-    masks = [path for path in rasters if _named_for(path) in stems]
-    rasters = [path for path in rasters if _named_for(path) not in stems]
+    masks = masks_among(rasters)
+    rasters = [path for path in rasters if path not in masks]
     num_dicom = sum(_is_dicom(data / path) for path in files) if rasters else 0
     if len(rasters) > num_dicom:
         num_others = len(files) - len(rasters) - len(masks)
         make = _from_pictures if has_sheet else _from_class_folders
-        found = make(data, rasters, num_others)
         if not masks:
-            return found
-        said = (
-            f"{len(masks)} files are named like masks of others ({masks[0].name}) and were left out"
-        )
-        return replace(found, notes=(*found.notes, said))
+            return make(data, rasters, num_others)
+        try:
+            found = make(data, rasters, num_others)
+        except ManifestError as error:
+            raise ManifestError(
+                f"{error.found}; {masks_line(masks)}",
+                expected=error.expected,
+                where=error.where,
+                fix=f"{error.fix}; to learn masks, a CSV with image, patient_id and mask",
+            ) from error
+        return replace(found, notes=(*found.notes, masks_line(masks)))
     if any(path.name.lower().endswith((".nii", ".nii.gz")) for path in files):
         raise ManifestError(
             "NIfTI files need a table that says which mask or label belongs to which image",
@@ -150,12 +149,6 @@ def _images_below(
             fix="Write a CSV with the columns image, patient_id and the mask or label",
         )
     return _from_dicom(data, salt, progress)
-
-
-def _named_for(mask: Path) -> Path | None:
-    """The image, without its ending, that a file named "IMAGE_mask.png" belongs to."""
-    found = _MASK_NAME.fullmatch(mask.stem)
-    return mask.with_name(found[1]) if found else None
 
 
 def _is_manifest(path: Path, unusable: list[str]) -> bool:

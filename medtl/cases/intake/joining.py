@@ -7,14 +7,18 @@ made, and no message quotes an id.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PureWindowsPath
 
 from medtl.cases.spellings import folded, folded_id, is_rounded
 from medtl.errors import ManifestError
 from medtl.storage.tables import rows_text
+
+_SHOWN = 20
+"""Signs of a pattern that a message shows."""
 
 
 @dataclass(frozen=True)
@@ -68,16 +72,24 @@ def join_sheet(
     counts = {kind: len({row for row in rows if row is not None}) for kind, rows in tried.items()}
     best = max(counts.values(), default=0)
     names = [PureWindowsPath(key).name for key in keys]  # which knows both kinds of slashes
-    if best == 0 and names != [*keys] and match is None:
+    files = {folded_id(name) for image in images for name in image.get("file name", ())}
+    are_paths = names != [*keys] and not files.isdisjoint(map(folded_id, names))
+    if best == 0 and are_paths and match is None:
         join = join_sheet(names, images, column=column, match="file name")
         said = f"of '{column}' the last part alone was compared: its folders are not these"
         return replace(join, notes=(*join.notes, said))
     if best == 0:
+        called = {
+            kind: _pattern(name for image in images for name in image.get(kind, ()))
+            for kind in kinds
+        }
         raise ManifestError(
-            f"none of the {len(row_of)} ids in column '{column}' belongs to one of "
-            f"{len(images)} images",
-            expected=f"what the images are called by: {', '.join(kinds)}",
-            fix="Name another column with --key",
+            f"none of the {len(row_of)} ids in column '{column}' ({_pattern(keys)}) belongs to one "
+            f"of {len(images)} images",
+            expected="what the images are called by: "
+            + ", ".join(f"{kind} ({pattern})" for kind, pattern in called.items()),
+            fix="Name another column with --key, or write its ids as the images have them (in the "
+            "patterns 9 is any digit and a any letter)",
         )
     fitting = [kind for kind in kinds if counts[kind] == best]
     if any(tried[kind] != tried[fitting[0]] for kind in fitting):
@@ -94,6 +106,21 @@ def join_sheet(
     if any(row is not None and not same for row, same in zip(rows, exact, strict=True)):
         notes += (f"ids were compared without case, blanks and leading zeros ('{column}')",)
     return Join(fitting[0], rows, lonely, notes)
+
+
+def _pattern(names: Iterable[str]) -> str:
+    """How the most of some ids are written, without one of them.
+
+    >>> _pattern(["PX-0012", "PX-0013", "7"])
+    'like aa-9999'
+    """
+    forms = Counter(
+        re.sub(r"[^\W\d_]", "a", re.sub(r"\d", "9", name.strip())) for name in names if name.strip()
+    )
+    if not forms:
+        return "all are empty"
+    form = forms.most_common(1)[0][0]
+    return f"like {form[:_SHOWN]}{'...' if len(form) > _SHOWN else ''}"
 
 
 def _row_of(keys: Sequence[str], column: str) -> dict[str, int]:

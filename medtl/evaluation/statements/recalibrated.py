@@ -99,12 +99,72 @@ def fit_where_needed(
     return [done for done in fitted if done is not None]
 
 
+def unmended(
+    tests: Sequence[LabelRows],
+    vals: Mapping[str, LabelRows],
+    of_classes: Choices | None,
+    ci: CI,
+    *,
+    exclusive: bool = False,
+) -> dict[str, str]:
+    """Return label -> why it has no recalibration, where it is not known to need none.
+
+    Args:
+        tests: Test rows.
+        vals: Label -> validation or out-of-fold rows; of none at all, nothing is returned.
+        of_classes: The same rows as choices among classes.
+        ci: Level of the intervals of the rule.
+        exclusive: Whether the labels are classes that exclude each other.
+
+    >>> rows = Scores.of([0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9])
+    >>> val = LabelRows("x", "val", rows, rows.patients)
+    >>> print(unmended([val], {"x": val}, None, CI())["x"].partition(", so")[0])
+    validation cannot say whether it needs one: the score separates the classes completely
+    """
+    if not vals:
+        return {}
+    if exclusive:
+        reasons = {OVERALL: _why_no_temperature(of_classes)}
+    else:
+        reasons = {test.label: _why_not_mended(vals.get(test.label), ci) for test in tests}
+    return {label: reason for label, reason in reasons.items() if reason}
+
+
+def _why_not_mended(val: LabelRows | None, ci: CI) -> str:
+    """Why a finding is not mended, "" where it is or is known to need nothing."""
+    unknown = "validation cannot say whether it needs one"
+    if val is None or not val.scores.truth.size:
+        return f"{unknown}: no certain case of it"
+    if not val.scores.are_probabilities:
+        return "its scores are no probabilities"
+    slope, large = _line(val.scores, ci)
+    if slope.value is None:
+        return f"{unknown}: {slope.reason}"
+    if _called_for(slope, large):
+        try:
+            fit_recalibration(val.scores)
+        except PredictionsError as error:
+            return f"validation calls for one, and none can be fitted: {error.found}"
+    return ""
+
+
+def _why_no_temperature(val: Choices | None) -> str:
+    """Why classes have no common temperature; "" where they have one."""
+    if val is None:
+        return "validation cannot say whether they need one: no case with all truths and scores"
+    try:
+        fit_class_temperature(val.truth, val.scores, patients=val.patients)
+    except PredictionsError as error:
+        return f"validation cannot say whether they need one: {error.found}"
+    return ""
+
+
 def _of_finding(val: LabelRows, ci: CI) -> Recalibrated | None:
     """Return the recalibration of a finding, None where none is called for."""
     if val.scores.one_class or not val.scores.are_probabilities:
         return None
     slope, large = _line(val.scores, ci)
-    needed = [m for m, b in ((slope, SLOPES), (large, IN_THE_LARGE)) if outside((m.low, m.high), b)]
+    needed = _called_for(slope, large)
     if not needed:
         return None
     try:
@@ -115,6 +175,12 @@ def _of_finding(val: LabelRows, ci: CI) -> Recalibrated | None:
     except PredictionsError:
         return None
     return Recalibrated(val.label, fit, replace(needed[0], label=val.label, split="val"))
+
+
+def _called_for(slope: Measure, large: Measure) -> list[Measure]:
+    """The measures of validation that call for a recalibration."""
+    bounds = (slope, SLOPES), (large, IN_THE_LARGE)
+    return [measure for measure, b in bounds if outside((measure.low, measure.high), b)]
 
 
 def _of_classes(val: Choices, labels: Sequence[str], ci: CI) -> Recalibrated | None:

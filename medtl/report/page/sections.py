@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from medtl.errors import RunError
+from medtl.io.harmless import HARMLESS
 from medtl.report.language.numbers import count_text, finding_name, number, percent, threshold_text
 from medtl.report.language.texts import knows, plain, translated
 from medtl.report.page.diagnosis import diagnose
@@ -246,14 +247,20 @@ def quality_view(quality: Row | None) -> dict[str, Any] | None:
     cases = [case for case in quality.get("cases") or [] if case.get("flags")]
     flags = Counter(str(flag) for case in cases for flag in case["flags"])
     return {
-        "flags": [
-            (translated(flag.replace("_", " ")), count_text(n)) for flag, n in flags.most_common()
-        ],
+        "flags": [(_in_words(flag), count_text(n)) for flag, n in flags.most_common()],
         "cases": cases[:LISTED_CASES],
         "n_cases": len(cases),
         "quarantined": quality.get("quarantined") or [],
         "notes": [translated(note) for note in quality.get("notes") or []],
     }
+
+
+def _in_words(flag: str) -> str:
+    """A flag and, where nothing is to be done, what it means."""
+    said = translated(flag.replace("_", " "))
+    if flag not in HARMLESS:
+        return said
+    return plain("quality.harmless", flag=said, meaning=translated(HARMLESS[flag]))
 
 
 def learning_view(

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medtl.data.reader import decode_cases
-from medtl.errors import RunError
 from medtl.evaluation.model_comparison import compare, compare_models
 from medtl.evaluation.overlaps import overlap_table
 from medtl.metrics.ranking import auroc
@@ -22,7 +21,8 @@ from medtl.metrics.readers.paired_shares import noninferiority
 from medtl.prediction.portable import GRAPH, IMAGE, INPUTS, PortableModel, amend, read_portable
 from medtl.run.edge.compress import Feed, Smaller, prune, quantise
 from medtl.run.files import RunFiles
-from medtl.run.predict import find_cases, predict_images
+from medtl.run.predict import Judged, predict_images
+from medtl.run.use.cases_to_predict import find_cases
 from medtl.storage.atomic import write_json, write_text
 from medtl.types import Case, Progress
 
@@ -86,13 +86,7 @@ def shrink_and_judge(run: Run, folder: Path, smaller: Smaller, *, progress: Prog
 
 def _of(run: Run, model: PortableModel, images: Path, split: str) -> list[Case]:
     """The run's cases of one split."""
-    manifest, is_own = find_cases(run.files.manifest, images, model, (split,))
-    if not is_own or not manifest.cases:
-        raise RunError(
-            "these are not the images of the run" if not is_own else f"no {split} cases",
-            expected="the manifest that the run was made of, unchanged",
-            where=images.name,
-        )
+    manifest = find_cases(run.files.manifest, images, model, (split,)).manifest
     root = manifest.root
     return [replace(case, image=root / case.image) for case in manifest.cases]
 
@@ -124,7 +118,7 @@ def _predicted(
     folder.mkdir(exist_ok=True)
     out = RunFiles(folder).predictions
     done = predict_images(
-        model, images, out, own=run.files.manifest, thresholds={}, progress=progress
+        model, images, out, own=run.files.manifest, judged=Judged({}), progress=progress
     ).frame
     return done if "y_score" in done else overlap_table(done, out)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from medtl.prediction.sink import TrainedModel
     from medtl.run.folder import Run
 
-KEPT = ("measures", "operating_points", "recalibrations")
+KEPT = ("measures", "operating_points", "recalibrations", "unmended")
 """Of `metrics.json`: how the run did, its frozen thresholds, and what mends its probabilities."""
 
 STATUS = "Research use only. Not a medical device."
@@ -71,7 +71,7 @@ def write_papers(
     trained: TrainedModel[Any, Any], run: Run, folder: Path, metrics: Mapping[str, Any]
 ) -> None:
     """Write measures with frozen thresholds, the card and the licence."""
-    write_json(RunFiles(folder).metrics, {key: metrics.get(key, []) for key in KEPT})
+    write_json(RunFiles(folder).metrics, {key: metrics[key] for key in KEPT if key in metrics})
     for name in ("model_card.md", "model_card.json"):
         if (run.path / name).is_file():
             shutil.copy(run.path / name, folder / name)

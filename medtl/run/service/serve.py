@@ -24,7 +24,7 @@ from medtl.prediction.gallery import grey_to_rgb, overlay
 from medtl.prediction.sink import Model
 from medtl.prediction.table import heat_map
 from medtl.run.edge.choice import model_of
-from medtl.run.predict import predict_images
+from medtl.run.predict import Judged, predict_images
 from medtl.run.service.drawn import draw_masks
 from medtl.run.service.loopback import Answer, Pages, make_server
 from medtl.storage.atomic import write_json
@@ -79,8 +79,8 @@ class Desk:
         with TemporaryDirectory(prefix="medtl-film-", ignore_cleanup_errors=True) as folder:
             table = Path(folder) / "film.csv" if self.draws else None
             done = predict_images(
-                self.model, film, table, own=self.run.files.manifest, thresholds=self.cuts,
-                recalibrations=self.mended,
+                self.model, film, table, own=self.run.files.manifest,
+                judged=Judged(self.cuts, self.mended),
             )  # fmt: skip
             drawn = [] if table is None else draw_masks(table, self.model, film)
         rows: list[dict[str, Any]] = [{"label": one.label, "size": one.size} for one in drawn]

@@ -27,7 +27,7 @@ from medtl.errors import ImageError, MedtlError, RunError
 from medtl.io.dicom.file import heard_warnings, open_dicom
 from medtl.io.dicom.web import Server, fetch_study, find_studies
 from medtl.run.edge.choice import model_of
-from medtl.run.predict import check_destination, predict_images
+from medtl.run.predict import Judged, check_destination, predict_images
 from medtl.run.service.loopback import Answer, Pages
 from medtl.storage.atomic import read_json, remove_leftovers, write_json, write_text
 from medtl.storage.lock import locked
@@ -253,15 +253,14 @@ class Watch:
 
     def _predicted(self, study: Incoming) -> dict[str, Any]:
         """Write the table of a study; return what its record says."""
-        table = check_destination(self.out / f"{study.name}.csv")
+        table = check_destination(self.out / f"{study.name}.csv", again=True)
         with self._brought(study) as (_, data):
             done = predict_images(
                 self.model,
                 data,
                 table,
                 own=self.run.files.manifest,
-                thresholds=self.run.thresholds,
-                recalibrations=self.run.recalibrations,
+                judged=Judged(self.run.thresholds, self.run.recalibrations),
             )
         return {
             "outcome": "done",

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from medtl.cases.paths import path_below
 from medtl.data.reader import read_in_parts
 from medtl.errors import RunError
 from medtl.networks.backbones import is_classifier
 from medtl.prediction.sink import PREDICT_BATCH, TrainedModel
-from medtl.run.predict import relative_path
 from medtl.storage.parts import WHOLE, Part, Share
 from medtl.training.runtime import Runtime
 from medtl.types import Manifest, Progress, silent
@@ -35,7 +35,7 @@ def features_of(
 
     Returns:
         Columns `case_id`, `patient_id`, `split`, `file` and `feature_0000` and so on; in the facts
-        under `unread` the cases that could not be read.
+        under `unread` the files that could not be read, with the cause.
 
     Raises:
         RunError: When the network is no single classifier.
@@ -51,11 +51,15 @@ def features_of(
     runtime, reader = Runtime(trained.device, trained.precision), trained.reader
     runtime.place(network).eval()
     standardise, by_id = reader.preprocessor.standardise, {c.case_id: c for c in manifest.cases}
-    tables, unread, done = [], list[str](), 0
+    tables, unread, done = [], list[dict[str, str]](), 0
     for store, records in read_in_parts(
         manifest.cases, replace(reader, root=manifest.root), PREDICT_BATCH, share
     ):
-        unread += [record.case_id for record in records if record.cause]
+        unread += [
+            {"file": path_below(by_id[r.case_id].image, manifest.root), "cause": r.cause}
+            for r in records
+            if r.cause
+        ]
         done += len(records)
         if store.case_ids:
             units = [standardise(store.unit(row)) for row in range(len(store.case_ids))]
@@ -67,7 +71,7 @@ def features_of(
                 "case_id": store.case_ids,
                 "patient_id": [case.patient_id for case in cases],
                 "split": [case.split for case in cases],
-                "file": [relative_path(case.image, manifest.root) for case in cases],
+                "file": [path_below(case.image, manifest.root) for case in cases],
             }
             names = [f"feature_{number:04d}" for number in range(pooled.shape[1])]
             numbers = pd.DataFrame(pooled, columns=names)

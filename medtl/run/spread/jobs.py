@@ -13,7 +13,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
+from medtl.cases.paths import path_below
 from medtl.errors import RunError
+from medtl.run.predicted import SHOWN_ROWS
 from medtl.storage.cache import code_fingerprint
 from medtl.storage.parts import Part, Parts, Share
 from medtl.types import Manifest, Progress
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from medtl.prediction.sink import Model
+    from medtl.run.use.cases_to_predict import CasesToPredict
 
 
 class Job(Protocol):
@@ -120,7 +123,7 @@ class DecodeJob:
 
     Attributes:
         recipe: The YAML file.
-        out: The table: case, hash of its pixels, why it could not be read, flags.
+        out: The table: case, file, hash of its pixels, why it could not be read, flags.
         overrides: Changes of the recipe.
     """
 
@@ -174,11 +177,12 @@ class DecodeJob:
         rows = [
             {
                 "case_id": record.case_id,
+                "file": path_below(case.image, manifest.root),
                 "content_sha256": record.sha256,
                 "cause": record.cause,
                 "flags": "; ".join(record.flags),
             }
-            for record in records
+            for case, record in zip(cases, records, strict=True)
         ]
         return Part(pd.DataFrame(rows))
 
@@ -198,29 +202,31 @@ class FeaturesJob:
         run: The run folder.
         data: A manifest, a folder of images, or one image.
         out: The table: case, patient, file, `feature_0000` and so on.
+        splits: Of the run's own cases; none stated takes validation and test.
     """
 
     run: str
     data: str
     out: str
+    splits: tuple[str, ...] = ()
     kind: ClassVar[str] = "features"
 
     def inputs(self) -> Iterable[object]:
         """As `Job.inputs`."""
         yield _of_run(self.run)
-        yield from _files_of(self.study[1])
+        yield from _files_of(self.study[1].manifest)
 
     @cached_property
-    def study(self) -> tuple[Any, Manifest, bool]:
-        """The network, the cases, and whether they are the run's own."""
-        return _study(self.run, self.data, exported=False)
+    def study(self) -> tuple[Any, CasesToPredict]:
+        """The network and the cases."""
+        return _study(self, exported=False)
 
     def do(self, share: Share, progress: Progress) -> Part:
         """Compute the features of a share."""
         from medtl.run.spread.feature_table import features_of
 
-        model, manifest, _ = self.study
-        return features_of(model, manifest, share, progress=progress)
+        model, chosen = self.study
+        return features_of(model, chosen.manifest, share, progress=progress)
 
     def finish(self, parts: Sequence[Part]) -> list[str]:
         """Write the table."""
@@ -228,8 +234,10 @@ class FeaturesJob:
         if table.empty:
             raise RunError("no image could be read", where=Path(self.data).name)
         _write(table, Path(self.out))
-        unread = sum(len(part.facts["unread"]) for part in parts)
-        return [f"Features of {len(table)} images, {unread} could not be read: {self.out}"]
+        unread = [one for part in parts for one in part.facts["unread"]]
+        said = f"Features of {len(table)} images, {len(unread)} could not be read: {self.out}"
+        named = [f"  {one['file']}: {one['cause']}" for one in unread[:SHOWN_ROWS]]
+        return [*self.study[1].notes, said, *named]
 
 
 @dataclass(frozen=True)
@@ -240,30 +248,32 @@ class PredictJob:
         run: The run folder.
         data: A manifest, a folder of images, or one image.
         out: The table.
+        splits: Of the run's own cases; none stated takes validation and test.
     """
 
     run: str
     data: str
     out: str
+    splits: tuple[str, ...] = ()
     kind: ClassVar[str] = "predict"
 
     def inputs(self) -> Iterable[object]:
         """As `Job.inputs`."""
         yield _of_run(self.run)
-        yield from _files_of(self.study[1])
+        yield from _files_of(self.study[1].manifest)
 
     @cached_property
-    def study(self) -> tuple[Model, Manifest, bool]:
-        """The model, the cases, and whether they are the run's own."""
-        return _study(self.run, self.data, exported=True)
+    def study(self) -> tuple[Model, CasesToPredict]:
+        """The model and the cases."""
+        return _study(self, exported=True)
 
     def do(self, share: Share, progress: Progress) -> Part:
         """Predict a share; masks are written beside the table that is to be."""
         from medtl.run.predict import check_destination, score_cases
 
-        model, manifest, _ = self.study
-        folder = check_destination(Path(self.out)).parent
-        return score_cases(model, manifest, folder, share, progress=progress)
+        model, chosen = self.study
+        folder = check_destination(Path(self.out), again=True).parent
+        return score_cases(model, chosen.manifest, folder, share, progress=progress)
 
     def finish(self, parts: Sequence[Part]) -> list[str]:
         """Write the table and what was odd, as one process does."""
@@ -271,16 +281,15 @@ class PredictJob:
         from medtl.run.predict import Judged, finish_predictions
         from medtl.run.use.mending import probability_lines
 
-        model, manifest, is_own = self.study
+        model, chosen = self.study
         run = Run(self.run)
         records = [record for part in parts for record in part.facts["records"]]
         done = finish_predictions(
             model,
-            manifest,
+            chosen,
             Part(_joined(parts), {"records": records}),
             Judged(run.thresholds, run.recalibrations),
             out=Path(self.out),
-            is_own=is_own,
         )
         mended = run.files.metrics.is_file()
         return done.told(
@@ -294,15 +303,15 @@ JOBS: Mapping[str, Callable[..., Job]] = {
 """Kind of a job, as its parts name it -> the job."""
 
 
-def _study(run: str, data: str, *, exported: bool) -> tuple[Any, Manifest, bool]:
-    """A run's model, the cases to predict, and whether they are the run's own."""
+def _study(job: FeaturesJob | PredictJob, *, exported: bool) -> tuple[Any, CasesToPredict]:
+    """A run's model, and the cases to predict."""
     from medtl.run.edge.choice import model_of
     from medtl.run.folder import Run
-    from medtl.run.predict import find_cases
+    from medtl.run.use.cases_to_predict import find_cases
 
-    found = Run(run)
-    model = model_of(found.files, lambda: found.trained) if exported else found.trained
-    return model, *find_cases(found.files.manifest, Path(data), model)
+    run = Run(job.run)
+    model = model_of(run.files, lambda: run.trained) if exported else run.trained
+    return model, find_cases(run.files.manifest, Path(job.data), model, job.splits)
 
 
 def _of_run(run: str) -> list[object]:

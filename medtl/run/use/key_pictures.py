@@ -16,7 +16,7 @@ from medtl.prediction.mask_writer import MasksShown
 from medtl.prediction.overlays import draw_case
 from medtl.prediction.sink import PREDICT_BATCH, TrainedModel
 from medtl.prediction.table import heat_map, source_picture
-from medtl.run.predict import find_cases
+from medtl.run.use.cases_to_predict import find_cases
 from medtl.storage.tables import read_table
 from medtl.types import Case
 
@@ -40,7 +40,7 @@ def draw_key_pictures(
         RunError: When the run takes features in place of images.
     """
     trained.reader.require_images()
-    manifest, _ = find_cases(own, data, trained)
+    manifest = find_cases(own, data, trained).manifest
     reader = replace(trained.reader, root=manifest.root)
     if trained.task.encode is None:
         drawn = _heat_maps(trained, reader, manifest.cases, _scores(table))

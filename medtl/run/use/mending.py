@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medtl.cases.exams import EXAM, Combine, by_exam
-from medtl.evaluation.result import built, plain
-from medtl.evaluation.statements.recalibrated import Recalibrated, mended
+from medtl.evaluation.result import POOLED, built, plain
+from medtl.evaluation.statements.recalibrated import OVERALL, Recalibrated, mended
 from medtl.run.files import RunFiles
 from medtl.storage.atomic import read_json
 
@@ -152,8 +152,15 @@ def probability_lines(done: Sequence[Recalibrated], metrics: Mapping[str, Any]) 
     names = {row["name"].partition("_")[0] for row in metrics["measures"]}
     if "mae" in names:
         yield "The predictions are values, not probabilities: none is mended"
-    elif "auroc" in names and not done:
-        yield "No column probability: validation did not call for a recalibration"
+        return
     for one in done:
         what, rows = ", ".join(one.labels), one.fit.n
         yield f"Probability of {what}: {one.fit.method} scaling, fitted on {rows} validation cases"
+    unmended = metrics.get("unmended") or {}
+    labels = {row["label"] for row in metrics["measures"] if row["name"] == "auroc"} - POOLED
+    if "auroc" in names and not done and OVERALL not in unmended and not labels <= {*unmended}:
+        of_others = " of the other findings" if unmended else ""
+        yield f"No column probability: validation did not call for a recalibration{of_others}"
+    for label, reason in unmended.items():
+        whose = "" if label == OVERALL else f" of {label}"
+        yield f"No recalibration{whose}: {reason}"

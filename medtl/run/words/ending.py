@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from math import isinf
 
+from medtl.evaluation.result import POOLED, Evaluation
 from medtl.metrics.catalogue import entry
 from medtl.run.folder import Run
 from medtl.types import Measure
 
-MOST_LABELS = 3
+MOST_LABELS = 2
 """Labels whose measures are all said; of more, their mean alone."""
 
 
@@ -24,7 +26,7 @@ def headline(run: Run) -> Iterator[str]:
     """
     found = run.evaluation
     measures = found.headlines()
-    labels = dict.fromkeys(m.label for m in measures if m.label != "macro")
+    labels = {m.label for m in measures} - POOLED
     if len(labels) > MOST_LABELS:
         measures = [m for m in measures if m.label == "macro"]
     yield "Test set:"
@@ -35,9 +37,22 @@ def headline(run: Run) -> Iterator[str]:
         label = f"{point.label}: " if len(points) > 1 else ""
         origin = "stated" if point.chosen_on == "given" else f"chosen on {point.chosen_on}"
         yield f"  {label}threshold {point.threshold:.3g} ({point.rule}, {origin})"
+        if isinf(point.threshold):
+            yield f"  {label}no validation score meets the rule: this threshold flags nobody"
     if len(labels) > MOST_LABELS:
         yield f"  {len(labels)} findings; each with its threshold is in the report"
+    yield from _without_threshold(found)
     yield training_line(run)
+
+
+def _without_threshold(found: Evaluation) -> Iterator[str]:
+    """Which findings have no threshold, with the reasons that the evaluation noted."""
+    start = "no operating point for "
+    lacking = [note.removeprefix(start) for note in found.notes if note.startswith(start)]
+    for whose in lacking[:MOST_LABELS]:
+        yield f"  No threshold, and so no decisions, for {whose}"
+    if len(lacking) > MOST_LABELS:
+        yield f"  No threshold for {len(lacking) - MOST_LABELS} more findings: see the report"
 
 
 def training_line(run: Run) -> str:
@@ -59,8 +74,8 @@ def training_line(run: Run) -> str:
     members = run.recipe.run.members
     first = f"Training of the first of {members} networks" if members > 1 else "Training"
     return (
-        f"{first}: epoch {number} of stage {stage} was kept (validation loss {loss:.3f}); epochs "
-        f"run: {stages}"
+        f"{first}: epoch {kept + 1} was kept, number {number} of stage {stage} (validation loss "
+        f"{loss:.3f}); epochs run: {stages}"
     )
 
 

@@ -15,6 +15,7 @@ from medtl.metrics.planning.sample_size import (
 )
 from medtl.recipe.schema import Recipe
 from medtl.run.build import build_manifest
+from medtl.run.kinds import KINDS
 from medtl.run.prepare import Prepared
 from medtl.types import Case
 
@@ -26,7 +27,7 @@ LATERAL = frozenset({"LL", "RL", "LATERAL", "LAT", "LLD", "RLD", "L"})
 
 
 def describe_expectations(prepared: Prepared) -> Iterator[str]:
-    """Yield what the test part and the validation part can show, and how many views are lateral.
+    """Yield what the parts can show, how many views are lateral, and what may be forgotten.
 
     Args:
         prepared: The study.
@@ -34,6 +35,8 @@ def describe_expectations(prepared: Prepared) -> Iterator[str]:
     yield from _test_lines(prepared)
     yield from _promise_lines(prepared)
     yield from _view_lines(prepared)
+    recipe = prepared.recipe
+    yield from KINDS[recipe.task.kind].hints(recipe, manifest_columns(Path(recipe.data.manifest)))
 
 
 def patients_by_label(prepared: Prepared, split: str) -> dict[str, tuple[int, int]]:
@@ -43,6 +46,8 @@ def patients_by_label(prepared: Prepared, split: str) -> dict[str, tuple[int, in
         prepared: The study; of a quantity or of masks, nothing is returned.
         split: "train", "val" or "test".
     """
+    if prepared.task.encode is not None:
+        return {}
     images: dict[str, list[Case]] = defaultdict(list)
     for case in prepared.split(split):
         images[case.patient_id].append(case)
@@ -52,7 +57,8 @@ def patients_by_label(prepared: Prepared, split: str) -> dict[str, tuple[int, in
         for label, tally in prepared.task.tally(of_patient).items():
             having[label] += tally.get("positive", 0) > 0
             without[label] += not tally.get("positive", 0) and tally.get("negative", 0) > 0
-    return {label: (having[label], without[label]) for label in having if having[label]}
+    numbers = {label: (having[label], without[label]) for label in having}
+    return {label: of for label, of in numbers.items() if any(of)}
 
 
 def _aims(recipe: Recipe) -> tuple[float, float]:
@@ -83,12 +89,19 @@ def _test_lines(prepared: Prepared) -> Iterator[str]:
 def _promise_lines(prepared: Prepared) -> Iterator[str]:
     """Whether the validation part is enough to promise what is aimed at."""
     rule = prepared.recipe.study.operating_point
+    validation = patients_by_label(prepared, "val")
+    for label, numbers in validation.items():
+        if not all(numbers):
+            yield (
+                f"Validation part, {label}: no patient with{'out' if numbers[0] else ''} it, so no "
+                "threshold can be chosen, and the report will have no sensitivity or specificity"
+            )
     for place, (name, aim) in enumerate(
         (("sensitivity", rule.sensitivity), ("specificity", rule.specificity))
     ):
-        for label, numbers in patients_by_label(prepared, "val").items():
+        for label, numbers in validation.items():
             needed = 0 if aim is None else patients_for_promise(aim)
-            if numbers[place] < needed:
+            if all(numbers) and numbers[place] < needed:
                 whose = "without" if place else "with"
                 yield (
                     f"Validation part, {label}: patients {whose} it, by whom the threshold is "
