@@ -186,3 +186,16 @@ def test_flags_are_said_in_words_with_what_is_to_be_done():
         "  1 burned_in_annotation: look at these images",
         "  1 unlike the training images: read their scores with care",
     ]
+
+
+@pytest.mark.parametrize("ending", [".tsv", ".xlsx"])
+def test_a_list_is_a_list_in_whatever_table(study, tmp_path, ending):
+    data, run = study
+    shutil.copy(data / "images" / "000_0.png", tmp_path / "a.png")
+    rows = pd.DataFrame({"image": ["a.png"], "patient_id": ["new"]})
+    if ending == ".xlsx":
+        rows.to_excel(tmp_path / "list.xlsx", index=False)
+    else:
+        rows.to_csv(tmp_path / "list.tsv", sep="\t", index=False)
+    assert Run(run).predict(tmp_path / f"list{ending}").images == 1
+    assert Run(run).predict(tmp_path).images == 1  # nor is it an image of its folder

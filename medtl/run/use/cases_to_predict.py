@@ -13,6 +13,7 @@ from medtl.cases.manifest import manifest_columns, read_manifest
 from medtl.cases.paths import path_below
 from medtl.cases.pseudonyms import load_salt, pseudonym
 from medtl.errors import ManifestError
+from medtl.storage.spreadsheets import ENDINGS
 from medtl.storage.tables import read_table
 from medtl.types import SPLITS, Case, Manifest
 
@@ -20,9 +21,12 @@ if TYPE_CHECKING:
     from medtl.prediction.sink import Model
 
 TABLES = {".csv", ".parquet"}
+"""Endings of a table of predictions."""
+
+MANIFESTS = frozenset({*TABLES, ".tsv", ".txt", *ENDINGS})
 """Endings of a manifest; anything else is an image or a folder of images."""
 
-TEXTS = TABLES | {".yaml", ".yml", ".json", ".txt", ".md"}
+TEXTS = MANIFESTS | {".yaml", ".yml", ".json", ".md"}
 """Endings of what lies beside images and is none."""
 
 HELD_OUT = ("val", "test")
@@ -90,7 +94,7 @@ def find_cases(
             expected=f"some of {', '.join(SPLITS)}",
             where="--splits",
         )
-    if data.suffix.lower() not in TABLES:
+    if data.suffix.lower() not in MANIFESTS:
         chosen = _of_files(data)
     else:
         chosen = _of_manifest(own, data, trained, splits or HELD_OUT)
