@@ -280,7 +280,7 @@ def _close_epoch(
         "seconds": round(time.monotonic() - started, 2),
     }
     position = position.after_epoch(stage, watched, row)
-    log.info("epoch %d: train %.4f, val %.4f", position.total_epochs + 1, train_loss, val_loss)
+    log.info("epoch %d: train %.4f, val %.4f", position.total_epochs, train_loss, val_loss)
     if sizes:
         log.info("mean |gamma|: %s", ", ".join(f"{n} {v:.4g}" for n, v in sizes.items()))
     if position.improved:

@@ -366,3 +366,11 @@ def test_in_half_precision_norms_stay_beside_their_convolutions(tmp_path):
     run.runtime.precision = "bf16"
     with epoch.norms_merged(run.model, batch, run.runtime):
         assert "forward" not in vars(conv)
+
+
+def test_the_log_counts_epochs_from_one(tmp_path, caplog):
+    with caplog.at_level("INFO", logger="medtl"):
+        position = fit(training(tmp_path / "run"), STAGES)
+    said = [record.args[0] for record in caplog.records if record.msg.startswith("epoch %d")]
+    assert said == [*range(1, len(position.history) + 1)]
+    assert [row["epoch"] for row in position.history] == [*range(len(said))]
