@@ -104,7 +104,7 @@ def test_a_command_has_its_options() -> None:
 def test_a_key_has_its_default_and_the_value_of_a_recipe() -> None:
     (row,) = [line for line in page("recipe").splitlines() if line.startswith("| `image.size`")]
     assert "at least 32, at most 2048" in row
-    assert row.endswith("| `224` | `96` |")  # the first pipeline by name, bone_age.yaml
+    assert row.endswith("| `224` | `128` |")  # the first pipeline by name, bone_age.yaml
 
 
 SOURCE = """

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from medtl.cli.main import app
 from medtl.errors import MedtlError, RunError
+from medtl.io.dicom import web
 from medtl.io.dicom.web import Fetched, Server
-from medtl.run import predict as module
 from medtl.run.folder import Run
 from medtl.run.predicted import Predictions
 
@@ -37,7 +37,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         asked["mode"] = data.stat().st_mode & 0o777
         return Predictions(pd.DataFrame(), 1, (), ())
 
-    monkeypatch.setattr(module, "fetch_study", fetch)
+    monkeypatch.setattr(web, "fetch_study", fetch)
     monkeypatch.setattr(Run, "predict", predict)
     return asked
 

@@ -68,6 +68,7 @@ def object_flags(dataset: Dataset) -> list[str]:
     Raises:
         ImageError: Its SOP class is not that of an image.
 
+    >>> from pydicom.dataset import Dataset
     >>> header = Dataset()
     >>> header.SOPClassUID, header.Modality = "1.2.840.10008.5.1.4.1.1.2", "CT"
     >>> header.ImageType = ["DERIVED", "SECONDARY", "MPR"]
@@ -101,6 +102,7 @@ def object_flags(dataset: Dataset) -> list[str]:
 def object_name(dataset: Dataset) -> str:
     """Return what the SOP class calls the object, "" when it has none that is known.
 
+    >>> from pydicom.dataset import Dataset
     >>> header = Dataset()
     >>> header.SOPClassUID = "1.2.840.10008.5.1.4.1.1.481.3"
     >>> object_name(header)
