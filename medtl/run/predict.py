@@ -172,7 +172,10 @@ def finish_predictions(
         written = table if table["split"].any() else table.drop(columns="split")
         sink_of(trained.task).write(written, trained.task, out)
         quality = out.with_suffix(".quality.json")
-        write_json(quality, {"flagged": flagged, "quarantined": quarantined})
+        listed = {"flagged": flagged, "quarantined": quarantined}
+        if chosen.is_own:  # as the table: a path may name a patient whom the run's ids do not
+            listed = {kind: tuple(map(_without_file, ones)) for kind, ones in listed.items()}
+        write_json(quality, listed)
     unknown = Counter(flag for record in records for flag in record["unknown"])
     return Predictions(
         table, len(cases), flagged, quarantined, quality, unknown=unknown, notes=notes
@@ -258,6 +261,11 @@ def _add_columns(
     table["file"] = table["case_id"].map(files)
     if any(case.frame is not None for case in cases):
         table["frame"] = table["case_id"].map({case.case_id: case.frame for case in cases})
+
+
+def _without_file(one: Mapping[str, Any]) -> dict[str, Any]:
+    """What is listed of an image, by its case alone."""
+    return {key: value for key, value in one.items() if key != "file"}
 
 
 def _quality(

@@ -117,6 +117,18 @@ def test_a_file_that_cannot_be_read_is_named(study, tmp_path):
         Run(run).predict(data / "images" / "broken.png")
 
 
+def test_what_is_written_of_the_runs_own_cases_names_no_file(study, tmp_path, monkeypatch):
+    """As their table: a path may name a patient."""
+    data, run = study
+    monkeypatch.setattr("medtl.run.predict.unlike_training", lambda *_: ["too dark"])
+    done = Run(run).predict(data / "manifest.csv", tmp_path / "own.csv", splits=("train", "val"))
+    assert done.flagged
+    assert all(one["file"] for one in done.flagged)
+    text = (tmp_path / "own.quality.json").read_text("utf-8")
+    assert "images/" not in text
+    assert done.flagged[0]["case_id"] in text
+
+
 def test_features_name_it_too_and_take_parts(study, tmp_path):
     data, run = study
     job = FeaturesJob(str(run), str(data / "images"), str(tmp_path / "f.csv"))
