@@ -15,7 +15,7 @@ from tiny_study import RECIPE, write_tiny_study
 pytest.importorskip("onnxscript")
 
 from medtl.cases.columns import Columns
-from medtl.errors import RunError
+from medtl.errors import ManifestError, RunError
 from medtl.prediction.portable import Preparation
 from medtl.prediction.sink import TrainedModel
 from medtl.recipe.schema import parse_recipe
@@ -121,7 +121,7 @@ def test_a_run_predicts_by_its_graph_as_by_its_network(run: Run, tmp_path: Path)
     exact, small = (path / "model.onnx" for path in (run.files.portable, folder))
     assert small.stat().st_size < 0.5 * exact.stat().st_size
     assert Run(folder).predict(images).images == len(after)
-    with pytest.raises(RunError, match="not the images of the run"):
+    with pytest.raises(ManifestError, match="these images are not the run's own"):
         export_graph(run, tmp_path / "other", Smaller(int8=True, images=images))
 
 
