@@ -2,8 +2,9 @@
 
     python -m benchmarks.waiting EXPORTED IMAGES
 
-EXPORTED is a folder of `medtl export --onnx` of a classifier, IMAGES a folder of PNG files. The script does what a careful user writes for it: a list in, a table with scores, decisions and
-hashes of the pixels out. It knows no DICOM, no odd pixels and no likeness to the training images.
+EXPORTED is a folder of `medtl export --onnx` of a classifier, IMAGES a folder of PNG files. The
+script does what a careful user writes for it: a list in, a table with scores, decisions and hashes
+of the pixels out. It knows no DICOM, no odd pixels and no likeness to the training images.
 """
 
 from __future__ import annotations
