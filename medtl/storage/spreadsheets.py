@@ -11,6 +11,9 @@ from medtl.errors import ManifestError
 
 ENDINGS = (".xlsx", ".xlsm", ".xls", ".ods")
 
+TABLES = frozenset({".csv", ".tsv", ".txt", ".parquet", *ENDINGS})
+"""Endings of whatever `storage.tables.read_table` takes for a table."""
+
 _MAX_UNPACKED = 1 << 30
 """Bytes that the parts of a zipped sheet may declare."""
 

@@ -5,7 +5,6 @@ Two cross-validations of the same folds are compared patient by patient too.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from medtl.errors import RunError
 from medtl.metrics.paired_runs import PairedRuns, compare_runs
 from medtl.run.files import RunFiles
 from medtl.run.folder import Run
+from medtl.storage.atomic import read_json
 from medtl.studies.conditions import PLAN_FILE, load_plan
 from medtl.studies.judgement import comparison_notes, effects_table
 from medtl.studies.kfold import (
@@ -142,7 +142,7 @@ def _patient_by_patient(first: str, second: str) -> Sequence[Result]:
         table = pd.read_csv(RunFiles(folder).predictions, dtype={"patient_id": str})
         tables.append(table[table["model"] == FINE_TUNED].assign(model=name))
     both = pd.concat(tables, ignore_index=True)
-    found = json.loads((folders[0] / CROSS_VALIDATED).read_text(encoding="utf-8"))
+    found = read_json(folders[0] / CROSS_VALIDATED)
     statistic = found["results"][0]["measures"][0]["name"].removesuffix(MEAN_OF_FOLDS)
     return results_of(both, contest_by(statistic), Run(folders[0]).recipe.data)
 

@@ -18,10 +18,9 @@ from medtl.cases.intake.scan import names_in_path, scan_dicom
 from medtl.cases.pseudonyms import load_salt, remember
 from medtl.errors import ManifestError
 from medtl.io.archive import archive_error, is_archive
-from medtl.storage.spreadsheets import ENDINGS
+from medtl.storage.spreadsheets import TABLES
 from medtl.storage.tables import raise_together, read_columns, read_table
 
-TABLES = frozenset({".csv", ".tsv", ".txt", ".parquet", *ENDINGS})
 RASTERS = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff"})
 TARGET_NAMES = ("target", "label", "class", "diagnosis", "finding", "boneage_months")
 """Columns of a table that are taken for the target, in this order."""

@@ -13,7 +13,7 @@ from medtl.cases.manifest import manifest_columns, read_manifest
 from medtl.cases.paths import path_below
 from medtl.cases.pseudonyms import load_salt, pseudonym
 from medtl.errors import ManifestError
-from medtl.storage.spreadsheets import ENDINGS
+from medtl.storage.spreadsheets import TABLES as MANIFESTS
 from medtl.storage.tables import read_table
 from medtl.types import SPLITS, Case, Manifest
 
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 TABLES = {".csv", ".parquet"}
 """Endings of a table of predictions."""
-
-MANIFESTS = frozenset({*TABLES, ".tsv", ".txt", *ENDINGS})
-"""Endings of a manifest; anything else is an image or a folder of images."""
 
 TEXTS = MANIFESTS | {".yaml", ".yml", ".json", ".md"}
 """Endings of what lies beside images and is none."""
