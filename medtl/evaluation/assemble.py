@@ -26,8 +26,7 @@ from medtl.evaluation.statements.promises import promises
 from medtl.evaluation.statements.recalibrated import (
     Recalibrated,
     after_recalibration,
-    fit_where_needed,
-    unmended,
+    recalibrations,
 )
 from medtl.evaluation.transfer.sites import sites_of
 from medtl.evaluation.variants import variants
@@ -207,8 +206,8 @@ def _evaluate_classification(  # noqa: PLR0913 - what is stated of a whole evalu
             if not ordered:
                 notes.append("no quadratic kappa: the classes have no stated order")
     rule = tests, {v.label: v for _, v in labels if v}, choices(on_val, names), ci
-    if mended is None:
-        mended = fit_where_needed(*rule, exclusive=matrix is not None)
+    fitted, unmended = recalibrations(*rule, exclusive=matrix is not None)
+    mended = fitted if mended is None else mended
     after, drawn = after_recalibration(on_test, mended, prevalences, ci, acting)
     measures, curves = [*measures, *after], [*curves, *drawn]
     measures += _subgroups(tests, thresholds, ci)
@@ -220,7 +219,7 @@ def _evaluate_classification(  # noqa: PLR0913 - what is stated of a whole evalu
         promises=tuple(promised),
         missing_scores=tuple(missing),
         recalibrations=tuple(mended),
-        unmended=unmended(*rule, exclusive=matrix is not None),
+        unmended=unmended,
         operating_points=tuple(points.values()),
         counts=tuple(_tables(tests, thresholds)),
         confusion=matrix,

@@ -1,7 +1,7 @@
 """Predicted masks on the grid of the image as it was stored, and the table that names them.
 
-A run folder gets `masks/predicted/` and `masks/truth/`: one file per case, or one per case and
-structure where structures may overlap. They lie voxel for voxel on the source image, whatever its
+A folder beside the table, `masks/` of a run and `NEW_masks/` of `NEW.csv`, gets `predicted/` and
+`truth/`: one file per case, or one per case and structure where structures may overlap. They lie voxel for voxel on the source image, whatever its
 orientation and spacing, and evaluation reads these files, not the network's working grid.
 """
 
@@ -52,7 +52,7 @@ class MaskWriter:
     """Writer of the masks that a segmentation study predicts.
 
     Attributes:
-        folder: The run folder.
+        folder: For the masks, beside the table that names them.
         task: Which pixels mean what.
         geometry: The preprocessing that made the network's input.
         strata: Columns of `Case.strata` that the report breaks results by.
@@ -101,7 +101,7 @@ class MaskWriter:
             }
             for part, mask in parts.items():
                 path = self._path(part, case, image, number)
-                write_mask(self.folder / path, _plane(mask, number), like=image)
+                write_mask(self.folder.parent / path, _plane(mask, number), like=image)
                 row["prediction" if part == "predicted" else part] = path.as_posix()
             rows.append(row)
         return rows
@@ -113,11 +113,11 @@ class MaskWriter:
         return list(zip(self.task.labels, range(len(self.task.labels)), strict=True))
 
     def _path(self, part: str, case: Case, image: Image, number: int | None) -> Path:
-        """Path of a mask below the run folder."""
+        """Path of a mask, from the folder of the table."""
         ending = ".png" if image.array.ndim == 3 else ".nii.gz"
         name = file_name(case.case_id) + ("" if number is None else f"_{number + 1}")
-        (self.folder / "masks" / part).mkdir(parents=True, exist_ok=True)
-        return Path("masks") / part / f"{name}{ending}"
+        (self.folder / part).mkdir(parents=True, exist_ok=True)
+        return Path(self.folder.name) / part / f"{name}{ending}"
 
 
 class MaskSink:
@@ -129,15 +129,15 @@ class MaskSink:
         scores: Iterable[NDArray[np.float32]],
         cases: Sequence[Case],
         reader: ImageReader,
-        folder: Path | None,
+        masks: Path | None,
     ) -> pd.DataFrame:
         """Return one row per case, or per case and structure where they overlap."""
         import pandas as pd
 
-        if folder is None:
+        if masks is None:
             raise RunError("masks are files and have no place", fix="State where the table goes")
         task = model.task
-        writer = MaskWriter(folder, task, reader.require_images(), model.columns.strata)
+        writer = MaskWriter(masks, task, reader.require_images(), model.columns.strata)
         rows: list[dict[str, Any]] = []
         each = (score for batch in scores for score in batch)
         for case, score in zip(cases, each, strict=True):

@@ -162,19 +162,19 @@ class Sink(Protocol):
         scores: Iterable[NDArray[np.float32]],
         cases: Sequence[Case],
         reader: ImageReader,
-        folder: Path | None,
+        masks: Path | None,
     ) -> pd.DataFrame:
-        """Return the predictions of some cases; what is no row is written into the folder.
+        """Return the predictions of some cases; what is no row is written as a file.
 
         Args:
             model: What the scores are from.
             scores: Of the cases, in batches.
             cases: The cases in the same order.
             reader: Reads them again as they were stored.
-            folder: Where files go; None when the table alone is wanted.
+            masks: Folder for masks, beside the table; None when the table alone is wanted.
 
         Raises:
-            RunError: When there are files to write, and no folder.
+            RunError: When there are masks to write, and no folder.
         """
         ...
 

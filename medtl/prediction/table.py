@@ -42,10 +42,10 @@ class TableSink:
         scores: Iterable[NDArray[np.float32]],
         cases: Sequence[Case],
         reader: ImageReader,
-        folder: Path | None,
+        masks: Path | None,
     ) -> pd.DataFrame:
         """Return one row per case and label; see `Sink.predict`."""
-        del reader, folder
+        del reader, masks
         columns = model.columns
         known = all(label in cases[0].targets for label in columns.targets)
         return predictions_table(

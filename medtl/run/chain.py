@@ -327,7 +327,7 @@ def predict(prepared: Prepared, run: Run, *, progress: Progress = silent) -> Non
     """Predict validation and test cases with the best checkpoint; leaves `predictions.csv`."""
     cases, sink, trained = prepared.split("val", "test"), sink_of(prepared.task), run.trained
     scores = trained.scores(prepared.store, cases, progress)
-    table = sink.predict(trained, scores, cases, prepared.reader, run.path)
+    table = sink.predict(trained, scores, cases, prepared.reader, run.files.masks)
     sink.write(table, trained.task, run.files.predictions)
 
 

@@ -42,6 +42,7 @@ class RunFiles:
         self.checkpoints = folder / "checkpoints"
         self.best = self.checkpoints / "best.safetensors"
         self.predictions = folder / "predictions.csv"
+        self.masks = folder / "masks"
         self.overlaps = folder / "overlap.csv"
         self.metrics = folder / "metrics.json"
         self.gallery = folder / "gallery"

@@ -18,6 +18,7 @@ from medtl.errors import RunError
 from medtl.prediction.likeness import unlike_training
 from medtl.prediction.mask_writer import sink_of
 from medtl.prediction.sink import PREDICT_BATCH, Model
+from medtl.run.files import RunFiles
 from medtl.run.predicted import Predictions
 from medtl.run.use.cases_to_predict import TABLES, CasesToPredict, find_cases
 from medtl.run.use.mending import add_probabilities, judged_score
@@ -69,15 +70,15 @@ def predict_images(
         RunError: When no image could be read, or masks have no place.
         ManifestError: As `find_cases`.
     """
-    chosen, folder = find_cases(own, data, trained, splits), None if out is None else out.parent
-    scored = score_cases(trained, chosen.manifest, folder, progress=progress)
+    chosen = find_cases(own, data, trained, splits)
+    scored = score_cases(trained, chosen.manifest, out, progress=progress)
     return finish_predictions(trained, chosen, scored, judged, out=out)
 
 
 def score_cases(
     trained: Model,
     manifest: Manifest,
-    folder: Path | None,
+    out: Path | None,
     share: Share = WHOLE,
     *,
     progress: Progress = silent,
@@ -87,7 +88,7 @@ def score_cases(
     Args:
         trained: The best model of a run.
         manifest: All cases.
-        folder: Where masks go; None where there is no place.
+        out: Where the table goes, and masks beside it; None where there is no place.
         share: Of the cases.
         progress: Told of reading and predicting.
 
@@ -100,6 +101,7 @@ def score_cases(
     import pandas as pd
 
     reader = replace(trained.reader, root=manifest.root)
+    masks = None if out is None else _masks_of(out)
     sink, told, profile = sink_of(trained.task), trained.task.inputs, trained.meta["profile"]
     by_id = {case.case_id: case for case in manifest.cases}
     tables, records = [], list[dict[str, Any]]()
@@ -108,7 +110,7 @@ def score_cases(
         part = [told.completed(by_id[name], facts_of[name]) for name in store.case_ids]
         unknown = {case.case_id: list(told.unknown(case)) for case in part}
         if part:
-            tables.append(sink.predict(trained, trained.scores(store, part), part, reader, folder))
+            tables.append(sink.predict(trained, trained.scores(store, part), part, reader, masks))
         # Of many images little may stay: not the pixels, and not what the headers say.
         records += [
             {
@@ -234,6 +236,12 @@ def check_destination(out: Path, *, again: bool = False) -> Path:
             f"the folder cannot be made ({error.strerror})", where=str(out.parent)
         ) from error
     return out
+
+
+def _masks_of(out: Path) -> Path:
+    """The folder of the masks of a table: its own, or a second table would replace them."""
+    files = RunFiles(out.parent)
+    return files.masks if out == files.predictions else out.with_name(f"{out.stem}_masks")
 
 
 def _without_column(trained: Model, case: Case) -> list[str]:

@@ -59,7 +59,7 @@ def test_a_mask_on_the_working_grid_comes_back_onto_a_tilted_left_handed_volume(
     stored[2:8, 4:14, 5:25], stored[4:7, 8:14, 10:20] = 1, 2
     truth = task.encode(stored)
     geometry = VolumePreprocessor(spacing=(1.5, 1.0, 3.0), nonzero=True)
-    writer = MaskWriter(tmp_path, task, geometry, strata=("site",))
+    writer = MaskWriter(tmp_path / "masks", task, geometry, strata=("site",))
     rows = writer.write(case(), image, one_hot(geometry.mask_to_unit(truth, image), task), truth)
     MaskSink().write(pd.DataFrame(rows), task, tmp_path / "predictions.csv")
     for row in rows:
@@ -81,7 +81,7 @@ def test_a_plane_is_written_as_a_picture_of_its_own_size(tmp_path: Path) -> None
     truth = np.zeros((60, 90), np.uint8)
     truth[10:40, 20:60] = 1
     geometry = Preprocessor(size=90)
-    writer = MaskWriter(tmp_path, lung, geometry)
+    writer = MaskWriter(tmp_path / "masks", lung, geometry)
     rows = writer.write(case(), image, one_hot(geometry.mask_to_unit(truth, image), lung), truth)
     assert rows[0]["prediction"] == "masks/predicted/c1.png"
     assert rows[0]["spacing_mm"] == ""
@@ -95,7 +95,7 @@ def test_unknown_pixels_are_background_in_both_files(tmp_path: Path) -> None:
     truth = np.ones((8, 8), np.uint8)
     truth[:4] = IGNORE
     scores = np.stack([np.zeros((8, 8)), np.ones((8, 8)), np.zeros((8, 8))]).astype(np.float32)
-    writer = MaskWriter(tmp_path, TWO, Preprocessor(size=8))
+    writer = MaskWriter(tmp_path / "masks", TWO, Preprocessor(size=8))
     row = writer.write(case(), image, _stretch(scores, writer, image), truth)[0]
     assert row["spacing_mm"] == "0.5 0.25"
     for part in ("truth", "prediction"):
@@ -116,7 +116,7 @@ def test_a_case_without_a_mask_has_a_prediction_only(tmp_path: Path) -> None:
     shape = geometry.grid(image).target
     scores = np.zeros((3, *shape), np.float32)
     scores[0] = 1
-    row = MaskWriter(tmp_path, TWO, geometry).write(case(), image, scores)[0]
+    row = MaskWriter(tmp_path / "masks", TWO, geometry).write(case(), image, scores)[0]
     assert row["truth"] == ""
     assert (tmp_path / row["prediction"]).is_file()
     assert not (tmp_path / "masks" / "truth").exists()
@@ -126,7 +126,7 @@ def test_a_case_id_does_not_lead_out_of_the_folder(tmp_path: Path) -> None:
     image = Image(np.zeros((1, 8, 8), np.float32), modality="cxr")
     scores = np.zeros((TWO.outputs, 8, 8), np.float32)
     run = tmp_path / "run"
-    row = MaskWriter(run, TWO, Preprocessor(size=8)).write(case("../../x"), image, scores)[0]
+    row = MaskWriter(run / "masks", TWO, Preprocessor(size=8)).write(case("../../x"), image, scores)[0]
     assert row["case_id"] == "../../x"
     assert (run / row["prediction"]).parent.resolve() == (run / "masks" / "predicted").resolve()
     assert list(tmp_path.rglob("*.png")) == [run / row["prediction"]]

@@ -77,6 +77,21 @@ def test_new_images_have_no_truth_and_masks_need_a_place(study, tmp_path):
         run.predict(data / "3.png")
 
 
+def test_two_tables_in_one_folder_keep_their_own_masks(study, tmp_path):
+    data, run = study
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    for name, number in (("a", 3), ("b", 5)):  # two images of one name
+        (tmp_path / name / "film.png").write_bytes((data / f"{number}.png").read_bytes())
+    run.predict(tmp_path / "a", tmp_path / "a.csv")
+    path = tmp_path / pd.read_csv(tmp_path / "a.csv").loc[0, "prediction"]
+    before = path.read_bytes()
+    run.predict(tmp_path / "b", tmp_path / "b.csv")
+    other = tmp_path / pd.read_csv(tmp_path / "b.csv").loc[0, "prediction"]
+    assert path.parent == tmp_path / "a_masks" / "predicted"
+    assert path.read_bytes() == before != other.read_bytes()
+
+
 def test_empty_masks_are_counted_and_none_but_empty_ones_are_a_fault(study, tmp_path):
     source, _ = study
     data = tmp_path / "data"

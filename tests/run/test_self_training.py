@@ -276,6 +276,24 @@ def test_a_test_patient_without_a_label_is_a_leak(study, tmp_path):
         find_unlabelled(recipe, prepared)
 
 
+def test_the_rule_of_rows_chooses_among_images_without_labels_too(tmp_path):
+    path = write_tiny_study(tmp_path / "data", patients=12)
+    manifest = path.parent / "manifest.csv"
+    head, *rows = manifest.read_text(encoding="utf-8").splitlines()
+    lines = [f"{head},view", *(f"{row},PA" for row in rows)]
+    manifest.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    table = write_unlabelled(tmp_path / "unlabelled")
+    recipe = read_recipe(path, [learning(table), "data.where=view in [PA]"])
+    prepared = read_study(recipe)
+    with pytest.raises(RunError, match="has no column 'view', by which data.where chooses"):
+        find_unlabelled(recipe, prepared)
+    head, *rows = table.read_text(encoding="utf-8").splitlines()
+    views = [f"{row},{'PA' if number < 5 else 'AP'}" for number, row in enumerate(rows)]
+    table.write_text("\n".join([f"{head},view", *views]) + "\n", encoding="utf-8")
+    found = find_unlabelled(recipe, prepared)
+    assert (len(found.images.case_ids), found.facts["images"]) == (5, 5)
+
+
 def test_a_table_without_a_readable_image_is_refused(study, tmp_path):
     path, _ = study
     (tmp_path / "broken.png").write_bytes(b"none")

@@ -64,15 +64,15 @@ class Recalibrated:
         return self.classes or (self.label,)
 
 
-def fit_where_needed(
+def recalibrations(
     tests: Sequence[LabelRows],
     vals: Mapping[str, LabelRows],
     of_classes: Choices | None,
     ci: CI,
     *,
     exclusive: bool = False,
-) -> list[Recalibrated]:
-    """Return the recalibrations that the validation rows call for.
+) -> tuple[list[Recalibrated], dict[str, str]]:
+    """Return what the validation rows call for, and why a label has nothing.
 
     Args:
         tests: Test rows, of which it is asked alone whether they are probabilities too.
@@ -81,114 +81,63 @@ def fit_where_needed(
         ci: Level of the intervals of the rule.
         exclusive: Whether the labels are classes that exclude each other.
 
+    Returns:
+        The recalibrations; and label -> reason, of labels that have none and are not known to need
+        none. Without any validation row there are neither.
+
     >>> rows = Scores.of([1, 1, 0, 1, 0, 0] * 40, [0.99, 0.99, 0.99, 0.01, 0.01, 0.01] * 40)
     >>> val = LabelRows("x", "val", rows, rows.patients)
-    >>> (found,) = fit_where_needed([val], {"x": val}, None, CI(resamples=9))
+    >>> (found,), _ = recalibrations([val], {"x": val}, None, CI(resamples=9))
     >>> found.fit.method, round(found.fit.slope, 2), found.why.name
     ('temperature', 0.15, 'calibration_slope')
-    """
-    if exclusive:
-        labels = [rows.label for rows in tests]
-        fitted = [None if of_classes is None else _of_classes(of_classes, labels, ci)]
-    else:
-        fitted = [
-            _of_finding(vals[test.label], ci)
-            for test in tests
-            if test.label in vals and test.scores.are_probabilities
-        ]
-    return [done for done in fitted if done is not None]
-
-
-def unmended(
-    tests: Sequence[LabelRows],
-    vals: Mapping[str, LabelRows],
-    of_classes: Choices | None,
-    ci: CI,
-    *,
-    exclusive: bool = False,
-) -> dict[str, str]:
-    """Return label -> why it has no recalibration, where it is not known to need none.
-
-    Args:
-        tests: Test rows.
-        vals: Label -> validation or out-of-fold rows; of none at all, nothing is returned.
-        of_classes: The same rows as choices among classes.
-        ci: Level of the intervals of the rule.
-        exclusive: Whether the labels are classes that exclude each other.
-
     >>> rows = Scores.of([0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9])
     >>> val = LabelRows("x", "val", rows, rows.patients)
-    >>> print(unmended([val], {"x": val}, None, CI())["x"].partition(", so")[0])
+    >>> _, reasons = recalibrations([val], {"x": val}, None, CI())
+    >>> print(reasons["x"].partition(", so")[0])
     validation cannot say whether it needs one: the score separates the classes completely
     """
     if not vals:
-        return {}
+        return [], {}
     if exclusive:
-        reasons = {OVERALL: _why_no_temperature(of_classes)}
+        found = {OVERALL: _of_classes(of_classes, [rows.label for rows in tests], ci)}
     else:
-        reasons = {test.label: _why_not_mended(vals.get(test.label), ci) for test in tests}
-    return {label: reason for label, reason in reasons.items() if reason}
+        found = {test.label: _of_finding(test, vals.get(test.label), ci) for test in tests}
+    done = [one for one in found.values() if isinstance(one, Recalibrated)]
+    return done, {label: why for label, why in found.items() if why and isinstance(why, str)}
 
 
-def _why_not_mended(val: LabelRows | None, ci: CI) -> str:
-    """Why a finding is not mended, "" where it is or is known to need nothing."""
+def _of_finding(test: LabelRows, val: LabelRows | None, ci: CI) -> Recalibrated | str:
+    """A recalibration, or why a finding has none: "" where it is known to need nothing."""
     unknown = "validation cannot say whether it needs one"
     if val is None or not val.scores.truth.size:
         return f"{unknown}: no certain case of it"
-    if not val.scores.are_probabilities:
+    if not (val.scores.are_probabilities and test.scores.are_probabilities):
         return "its scores are no probabilities"
     slope, large = _line(val.scores, ci)
     if slope.value is None:
         return f"{unknown}: {slope.reason}"
-    if _called_for(slope, large):
-        try:
-            fit_recalibration(val.scores)
-        except PredictionsError as error:
-            return f"validation calls for one, and none can be fitted: {error.found}"
-    return ""
-
-
-def _why_no_temperature(val: Choices | None) -> str:
-    """Why classes have no common temperature; "" where they have one."""
-    if val is None:
-        return "validation cannot say whether they need one: no case with all truths and scores"
-    try:
-        fit_class_temperature(val.truth, val.scores, patients=val.patients)
-    except PredictionsError as error:
-        return f"validation cannot say whether they need one: {error.found}"
-    return ""
-
-
-def _of_finding(val: LabelRows, ci: CI) -> Recalibrated | None:
-    """Return the recalibration of a finding, None where none is called for."""
-    if val.scores.one_class or not val.scores.are_probabilities:
-        return None
-    slope, large = _line(val.scores, ci)
     needed = _called_for(slope, large)
     if not needed:
-        return None
+        return ""
     try:
         fit = fit_recalibration(val.scores)
         left = _line(replace(val.scores, score=fit(val.scores.score)), ci)[1]
         if outside((left.low, left.high), (0, 0)):
             fit = fit_recalibration(val.scores, method="platt")
-    except PredictionsError:
-        return None
+    except PredictionsError as error:
+        return f"validation calls for one, and none can be fitted: {error.found}"
     return Recalibrated(val.label, fit, replace(needed[0], label=val.label, split="val"))
 
 
-def _called_for(slope: Measure, large: Measure) -> list[Measure]:
-    """The measures of validation that call for a recalibration."""
-    bounds = (slope, SLOPES), (large, IN_THE_LARGE)
-    return [measure for measure, b in bounds if outside((measure.low, measure.high), b)]
-
-
-def _of_classes(val: Choices, labels: Sequence[str], ci: CI) -> Recalibrated | None:
-    """Return the common temperature of classes, None where none is called for."""
+def _of_classes(val: Choices | None, labels: Sequence[str], ci: CI) -> Recalibrated | str:
+    """The common temperature of classes, or why they have none: "" where they need nothing."""
+    unknown = "validation cannot say whether they need one"
+    if val is None:
+        return f"{unknown}: no case with all truths and scores"
     try:
         fit = fit_class_temperature(val.truth, val.scores, patients=val.patients)
-    except PredictionsError:
-        return None
+    except PredictionsError as error:
+        return f"{unknown}: {error.found}"
     method, reach = "Wald", normal_quantile(ci.level)
     patients = num_patients(val.patients)
     if is_clustered(val.patients):
@@ -196,8 +145,14 @@ def _of_classes(val: Choices, labels: Sequence[str], ci: CI) -> Recalibrated | N
     ends = fit.slope - reach * fit.slope_error, fit.slope + reach * fit.slope_error
     slope = ci.blank("calibration_slope", fit.n, patients=patients).ok(fit.slope, ends, method)
     if not outside(ends, SLOPES):
-        return None
+        return ""
     return Recalibrated(OVERALL, fit, replace(slope, label=OVERALL, split="val"), tuple(labels))
+
+
+def _called_for(slope: Measure, large: Measure) -> list[Measure]:
+    """The measures of validation that call for a recalibration."""
+    bounds = (slope, SLOPES), (large, IN_THE_LARGE)
+    return [measure for measure, b in bounds if outside((measure.low, measure.high), b)]
 
 
 def _line(rows: Scores, ci: CI) -> tuple[Measure, Measure]:

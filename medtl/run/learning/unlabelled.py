@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from medtl.cases.columns import Columns
-from medtl.cases.manifest import read_manifest
+from medtl.cases.columns import Columns, Where
+from medtl.cases.manifest import manifest_columns, read_manifest
 from medtl.data.batches import Augment, Samples
 from medtl.data.patches import MaskedSamples
 from medtl.data.reader import check_readable
@@ -68,7 +68,7 @@ def find_unlabelled(
     Raises:
         ManifestError: For faults of the manifest.
         LeakError: When a test patient is among them, by the ids or by the pixels.
-        RunError: When too many cannot be read.
+        RunError: When too many cannot be read, or no column says which images `data.where` takes.
     """
     learn = recipe.finetune.learn
     if not isinstance(learn, FromUnlabelled):
@@ -107,10 +107,18 @@ def weak_and_strong(recipe: Recipe, learn: FromUnlabelled) -> tuple[Augment, ...
 
 
 def _manifest(recipe: Recipe, learn: FromUnlabelled) -> Manifest:
-    """The images without labels, by the recipe's rule for ids."""
-    about_ids = ("ids", "one_image_per_patient", "columns")
-    columns = Columns.of({key: value for key, value in recipe.data if key in about_ids})
-    return read_manifest(Path(learn.unlabelled), columns)
+    """The images without labels, by the recipe's rules for ids and for which rows it takes."""
+    rules = ("ids", "one_image_per_patient", "columns", "where")
+    columns = Columns.of({key: value for key, value in recipe.data if key in rules})
+    path = Path(learn.unlabelled)
+    by = Where.parse(columns.where).column if columns.where else ""
+    if by and by not in manifest_columns(path):
+        raise RunError(
+            f"{path.name} has no column {by!r}, by which data.where chooses the images to learn from",
+            where=WHERE,
+            fix="Add it; where all of its images are meant, fill it with the value that is taken",
+        )
+    return read_manifest(path, columns)
 
 
 def _refuse_leak(learn: FromUnlabelled, leaked: set[str], tested: set[str]) -> None:

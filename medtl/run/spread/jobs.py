@@ -272,8 +272,8 @@ class PredictJob:
         from medtl.run.predict import check_destination, score_cases
 
         model, chosen = self.study
-        folder = check_destination(Path(self.out), again=True).parent
-        return score_cases(model, chosen.manifest, folder, share, progress=progress)
+        out = check_destination(Path(self.out), again=True)
+        return score_cases(model, chosen.manifest, out, share, progress=progress)
 
     def finish(self, parts: Sequence[Part]) -> list[str]:
         """Write the table and what was odd, as one process does."""
