@@ -69,9 +69,9 @@ def _bias_field(unit: Unit, strength: float, seed: int) -> Unit:
 
 
 def _motion(unit: Unit, shift: float, seed: int) -> Unit:
-    """The patient moves along the rows just after the centre of k-space is read, or later."""
+    """The patient moves along the rows soon after the centre of k-space is read."""
     rows = unit.shape[-2]
-    moved_from = int(rows * np.random.default_rng(seed).uniform(0.51, 0.75))
+    moved_from = int(rows * np.random.default_rng(seed).uniform(0.51, 0.6))
     k_space = np.fft.fftshift(np.fft.fft2(unit), axes=-2)
     frequency = np.arange(rows) - rows // 2
     phase = np.exp(-2j * np.pi * frequency[moved_from:] * shift)

@@ -293,7 +293,10 @@ def _hot(names: Mapping[str, str], row: ReleasedRow, odd: Oddities) -> str:
     hot = [called for column, called in names.items() if folded(row.cells.get(column, "")) == "1"]
     if len(hot) != 1:
         odd.fault(
-            row, f"{len(hot)} of the columns {', '.join(names)} hold 1", expected="exactly one"
+            row,
+            f"{len(hot)} of the columns {', '.join(names)} hold 1",
+            expected="exactly one",
+            fix="Correct the row in the table, or take it out of it",
         )
         return ""
     return str(hot[0])
