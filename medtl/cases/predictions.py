@@ -11,6 +11,7 @@ import difflib
 import io
 import logging
 import math
+import re
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -18,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from medtl.cases.case_rows import SPLIT_NAMES
 from medtl.cases.spellings import spelled_alike
 from medtl.errors import ManifestError, PredictionsError, located
 from medtl.storage.atomic import atomic_path, write_text
 from medtl.storage.spreadsheets import ENDINGS
-from medtl.storage.tables import defuse, raise_together, read_table, undefuse
+from medtl.storage.tables import defuse, raise_together, read_columns, read_table, undefuse
 from medtl.storage.yaml import load_yaml
 from medtl.types import SPLITS, FloatArray
 
@@ -98,6 +100,7 @@ def read_predictions(
         _refuse_repeats(table)
         _refuse_shared_patients(table)
         _refuse_spellings(table)
+        _refuse_respelled_names(table)
         return _ordered(table)
 
 
@@ -203,7 +206,9 @@ def _read_text(path: Path) -> pd.DataFrame:
 def _plain_csv(path: Path) -> pd.DataFrame | None:
     """Return a table in commas and UTF-8, None for any other: `read_table` then says what it is.
 
-    A million rows take a second here and four there.
+    A million rows take a second here and four there. But pandas fills short rows up, gives a second
+    column of one name another one, and takes what its rows have more than the header for their
+    numbers, so that all cells move by a column: such tables are left to `read_table` too.
     """
     import pandas as pd
 
@@ -214,13 +219,22 @@ def _plain_csv(path: Path) -> pd.DataFrame | None:
         table = pd.read_csv(
             io.BytesIO(raw), dtype=object, keep_default_na=False, encoding="utf-8-sig"
         )
-    except UnicodeDecodeError:
+    except ValueError:  # another encoding, or rows that are too long
+        return None
+    bare = re.sub(rb'"[^"]*"', b"", raw) if b'"' in raw else raw
+    fits = isinstance(table.index, pd.RangeIndex) and bare.count(b",") == (len(table) + 1) * (
+        len(table.columns) - 1
+    )
+    table.columns = table.columns.str.strip()
+    if not fits or "case_id" not in table or list(table.columns) != read_columns(path):
+        return None
+    if (table["case_id"] == "").any():  # an empty row, which spreadsheets leave at the end
         return None
     if b"'" in raw:
         table = table.map(undefuse).astype(object)
-    table.columns = table.columns.str.strip()
-    is_plain = "case_id" in table and not any(str(name).startswith("Unnamed") for name in table)
-    return table if is_plain else None
+    if any(blank in raw for blank in (b" ", b"\t", b"\xc2\xa0")):
+        table = table.apply(lambda cells: cells.str.strip())
+    return table
 
 
 def _required_columns(table: pd.DataFrame) -> Sequence[str]:
@@ -296,17 +310,21 @@ def _with_patients(table: pd.DataFrame, alone: bool) -> pd.DataFrame:
 
 
 def _with_splits(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the table with a valid split in every row."""
+    """Return the table with a valid split in every row, by the names that a manifest may use."""
     if "split" not in table or not table["split"].str.strip().any():
         return table.assign(split=table["case_id"].map(lambda _: "test").astype(object))
-    bad = ~table["split"].isin(SPLITS)
+    read = {one: SPLIT_NAMES.get(one.strip().casefold(), "") for one in table["split"].unique()}
+    bad = table["split"].map(read) == ""
     if bad.any():
         found = sorted({str(value) for value in table["split"][bad]})[:3]
         raise PredictionsError(
             f"split is {', '.join(map(repr, found))} in {_rows(bad)}",
             expected=f"one of {', '.join(SPLITS)}",
         )
-    return table
+    for given, split in read.items():
+        if given != split:
+            log.warning("the split %r is read as %s", given, split)
+    return table.assign(split=table["split"].map(read).astype(object))
 
 
 def _refuse_empty_ids(table: pd.DataFrame) -> None:
@@ -373,3 +391,21 @@ def _refuse_spellings(table: pd.DataFrame) -> None:
             fix="Write the id of one person in one way",
         )
     log.warning("%s: counted as different patients", found)
+
+
+def _refuse_respelled_names(table: pd.DataFrame) -> None:
+    """Refuse one label or model under two spellings, or in some rows alone: two halves of one."""
+    for column in ("label", "model"):
+        names = sorted(table[column].unique()) if column in table else []
+        alike = spelled_alike(names)
+        if alike:
+            raise PredictionsError(
+                f"one {column} in several spellings: {', '.join(map(repr, alike[0]))}",
+                expected=f"one spelling a {column}",
+                fix="Write it in one way",
+            )
+        if "" in names and len(names) > 1:
+            raise PredictionsError(
+                f"{column} is empty in {_rows(table[column] == '')}, and not in others",
+                expected=f"a {column} in every row, or in none",
+            )

@@ -108,7 +108,7 @@ def test_a_score_that_is_no_number_is_missing(tmp_path: Path, cell: str) -> None
         ("y_score", "score", r"no column y_score.*Rename score"),
         ("case_id", "id", r"no column case_id"),
         ("0.75", "high", r"y_score is not a number in row 3 \(first: 'high'\)"),
-        ("val", "validation", r"split is 'validation' in row 4; expected one of train, val, test"),
+        ("val", "trian", r"split is 'trian' in row 4; expected one of train, val, test"),
         ("b,p2", "a,p2", r"1 rows repeat another: row 3"),
         ("b,p2", ",p2", r"case_id is empty in row 2"),
         ("b,p2", "b,", r"patient_id is empty in row 2"),
@@ -254,3 +254,76 @@ def test_one_patient_in_two_spellings(tmp_path: Path, caplog) -> None:
     (tmp_path / "p.csv").write_text("\n".join([f"{lines[0]},split", *split]))
     with pytest.raises(PredictionsError, match="30 of them in two splits"):
         read_predictions(tmp_path / "p.csv")
+
+
+HEADER, *ROWS = plain_rows().split()
+
+
+def lines(*rows: str, header: str = HEADER) -> str:
+    return "\n".join([header, *rows]) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        (lines(*(f"{row}," for row in ROWS)), "row 2: 5 fields; expected 4, one per column"),
+        (lines(*(f"{n},{row}" for n, row in enumerate(ROWS))), "row 2: 5 fields; expected 4"),
+        (lines(*ROWS[:5], "c5,p5,1", *ROWS[6:]), "row 7: 3 fields; expected 4"),
+        (lines(*ROWS)[: -len(ROWS[-1].split(",")[-1]) - 2], "row 61: 3 fields; expected 4"),
+        (lines(*ROWS[:5], f"{ROWS[5]},9", *ROWS[6:]), "row 7: 5 fields; expected 4"),
+        (lines(*(f"{row},0.5" for row in ROWS), header=f"{HEADER},y_score"), "duplicate column"),
+        (lines(*(f"{row},0.5" for row in ROWS), header=f"{HEADER}, y_true"), "duplicate column"),
+    ],
+)
+def test_rows_that_do_not_fit_the_header_are_faults(tmp_path: Path, text: str, match: str) -> None:
+    """Read by pandas alone, the cells move by a column, or a score becomes a missing one."""
+    refused(tmp_path, text, match)
+
+
+def test_the_last_line_may_lack_its_end_and_lines_may_be_empty(tmp_path: Path) -> None:
+    found = read_predictions(write(tmp_path, lines(*ROWS)))
+    assert read_predictions(write(tmp_path, lines(*ROWS).rstrip())).equals(found)
+    assert read_predictions(write(tmp_path, lines(*ROWS[:9], "", *ROWS[9:], ""))).equals(found)
+    assert read_predictions(write(tmp_path, lines(*ROWS[:9], ",,,", *ROWS[9:], ",,,"))).equals(
+        found
+    )
+
+
+def test_quoted_cells_may_hold_commas_and_line_ends_but_rows_must_fit(tmp_path: Path) -> None:
+    header, rows = f"{HEADER},site", [f'{row},"a, ""b"" ,{n}\nc"' for n, row in enumerate(ROWS)]
+    found = read_predictions(write(tmp_path, lines(*rows, header=header))).set_index("case_id")
+    assert found["site"]["c7"] == 'a, "b" ,7\nc'
+    refused(tmp_path, lines(*rows[:5], '"c5,a",p5,1,0.5', header=header), "row 12: 4 fields")
+
+
+@pytest.mark.parametrize("blank", [" ", "\t", "\u00a0"])
+def test_blanks_around_ids_make_no_second_case(tmp_path: Path, blank: str) -> None:
+    text = lines(*ROWS, ROWS[0].replace("c0,", f"c0{blank},"))
+    refused(tmp_path, text, "1 rows repeat another: row 62")
+    found = read_predictions(
+        write(tmp_path, lines(*(row.replace("p", f"{blank}p") for row in ROWS)))
+    )
+    assert found.equals(read_predictions(write(tmp_path, lines(*ROWS))))
+
+
+def test_splits_have_the_names_that_a_manifest_may_use(tmp_path: Path, caplog) -> None:
+    found = read_predictions(write(tmp_path, GOOD))
+    text = GOOD.replace("test", "Testing").replace("val", "validate")
+    assert read_predictions(write(tmp_path, text)).equals(found)
+    assert "the split 'validate' is read as val" in caplog.text
+    caplog.clear()
+    read_predictions(write(tmp_path, GOOD))
+    assert "is read as" not in caplog.text
+
+
+@pytest.mark.parametrize("column", ["label", "model"])
+def test_one_label_or_model_in_two_spellings_or_without_a_name(tmp_path: Path, column: str) -> None:
+    def named(*names: str) -> str:
+        return lines(*(f"{r},{names[n % len(names)]}" for n, r in enumerate(ROWS)),
+                     header=f"{HEADER},{column}")  # fmt: skip
+
+    refused(tmp_path, named("Mass", "mass"), f"one {column} in several spellings: 'Mass', 'mass'")
+    refused(tmp_path, named("1", "1.0"), f"one {column} in several spellings: '1', '1.0'")
+    refused(tmp_path, named("Mass", ""), f"{column} is empty in rows 3, 5, 7, 9, 11 and 25 more")
+    assert len(read_predictions(write(tmp_path, named("Mass", "Masses")))) == len(ROWS)
+    assert len(read_predictions(write(tmp_path, named("")))) == len(ROWS)
