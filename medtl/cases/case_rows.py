@@ -16,7 +16,7 @@ from medtl.cases.columns import Columns, Where
 from medtl.cases.labels import Vocabulary
 from medtl.cases.paths import locator
 from medtl.cases.pseudonyms import Kind, age_unit, band_age, pseudonym
-from medtl.cases.spellings import is_rounded, spelled_alike
+from medtl.cases.spellings import is_no_id, is_rounded, spelled_alike
 from medtl.errors import LeakError, ManifestError, MedtlError
 from medtl.storage.tables import Table, nearest, rows_text
 from medtl.types import SPLITS, Case
@@ -167,7 +167,7 @@ class CaseBuilder:
         return [*sorted(notes), *self.vocabulary.notes(), *self.spelled]
 
     def id_faults(self) -> Iterator[MedtlError]:
-        """Yield a fault for ids that a spreadsheet rounded, and for one person in two spellings.
+        """Yield a fault for ids that are none or were rounded, and one person in two spellings.
 
         Two spellings within one split are a note: they leak nothing, but count one person twice.
         """
@@ -178,6 +178,11 @@ class CaseBuilder:
             found = "patient ids were rounded by a spreadsheet (2.0231E+11)"
             fix = "Format the column as text in the spreadsheet and export it again"
             yield ManifestError(found, where=rows_text(rounded), fix=fix)
+        for text, cases in self.patients.items():
+            if len(cases) > 1 and is_no_id(text):
+                found = "one word for 'missing' stands as the patient_id"
+                fix = "Write who it is: all these rows would count as one patient"
+                yield ManifestError(found, where=rows_text([one.row for one in cases]), fix=fix)
         for group in spelled_alike(self.patients, ids=True):
             places = [place for text in group for place in self.patients[text]]
             rows, splits = (
@@ -192,7 +197,7 @@ class CaseBuilder:
             yield LeakError(
                 f"leak: {found}{apart}",
                 fix="Write the id of one person in one way; let the ids of two people differ by "
-                "more than case, blanks and zeros",
+                "more than case, blanks, zeros, quotes and the signs between their parts",
             )
 
     def _relative(self, place: str, row: tuple[str, ...]) -> str:

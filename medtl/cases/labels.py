@@ -13,14 +13,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from medtl.cases.columns import Columns
 from medtl.cases.polarity import finding_of, is_absence
-from medtl.cases.spellings import folded, spelled_alike
+from medtl.cases.spellings import MISSING_WORDS, folded, spelled_alike
 from medtl.errors import ManifestError
 from medtl.metrics.scores import HALF, soft_label
 from medtl.storage.yaml import scalar
 from medtl.types import SPLITS, Case
-
-MISSING_WORDS = frozenset({"nan", "na", "n/a", "#n/a", "null", "none", "nil", "missing", "?", "-"})
-"""Words that programs and people write into a cell of numbers to say that there is none."""
 
 FINDING_CELLS = frozenset({"0", "1", "-1", "0.0", "1.0", "-1.0"})
 """Cells of a finding's column that need no explanation."""

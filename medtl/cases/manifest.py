@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from medtl.cases import leaks
-from medtl.cases.case_rows import STRUCTURAL, CaseBuilder, Names
+from medtl.cases.case_rows import SPLIT_NAMES, STRUCTURAL, CaseBuilder, Names
 from medtl.cases.columns import NO_COLUMNS, Columns, Where
 from medtl.cases.exams import exam_faults
 from medtl.cases.labels import soft_notes
@@ -302,11 +302,12 @@ def _column_faults(table: Table, wanted: Columns, folder: Path) -> Iterator[Mani
     for name in ["image", *wanted.names, *filtered]:
         if name not in columns:
             near = paths if name == "image" and paths else nearest(name, columns)
-            listed = ", ".join(column[:40] for column in columns[:30])
             fix = f"Did you mean '{near}'?" if near else "Add the column or name another"
             if near and name == "image":
                 fix += f"? Rename it, or state data.columns: {{image: {near}}}"
-            yield ManifestError(f"no column '{name}'", expected=f"one of: {listed}", fix=fix)
+            yield ManifestError(
+                f"no column '{name}'", expected=f"one of: {_listed(columns)}", fix=fix
+            )
     absent = [name for name in STRUCTURAL[1:] if name not in columns]
     misspelled = {name: nearest(name, columns, likeness=1.0) for name in absent}
     for name, column in misspelled.items():
@@ -316,8 +317,37 @@ def _column_faults(table: Table, wanted: Columns, folder: Path) -> Iterator[Mani
     if misspelled.get("patient_id") == "" and not wanted.one_image_per_patient:
         yield ManifestError(
             "no column 'patient_id', so one patient could be in two splits",
-            fix="Add it, or state `one_image_per_patient: true` if no patient has two images",
+            expected=f"it, or another name for it, among: {_listed(columns)}",
+            fix="Add it, or state data.columns: {patient_id: NAME}; state "
+            "`one_image_per_patient: true` if no patient has two images",
         )
+    if "split" not in columns and not misspelled["split"]:
+        yield from _hidden_split(table, [*wanted.names, *filtered])
+
+
+def _listed(columns: Sequence[str]) -> str:
+    """The names of columns, the first of many."""
+    return ", ".join(column[:40] for column in columns[:30])
+
+
+def _hidden_split(table: Table, known: Sequence[str]) -> Iterator[ManifestError]:
+    """Yield a fault for a column of another name that says what is train and what is test."""
+    for index, name in enumerate(table.columns):
+        if name in known or not table.rows:
+            continue
+        parts = set[str]()
+        for row in table.rows:
+            if row[index] and (part := SPLIT_NAMES.get(row[index].casefold(), "")) == "":
+                break
+            parts |= {part} if row[index] else set()
+        else:
+            if "train" in parts and len(parts) > 1:
+                yield ManifestError(
+                    f"column '{name}' holds {', '.join(sorted(parts))} and is not read: the study "
+                    "would make other splits",
+                    fix=f"Rename it to 'split', or state data.columns: {{split: {name}}}; delete "
+                    "it if the study shall divide the patients anew",
+                )
 
 
 def _column_of_paths(table: Table, folder: Path) -> str:

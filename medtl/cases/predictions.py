@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medtl.cases.case_rows import SPLIT_NAMES
-from medtl.cases.spellings import spelled_alike
+from medtl.cases.spellings import is_no_id, spelled_alike
 from medtl.errors import ManifestError, PredictionsError, located
 from medtl.storage.atomic import atomic_path, write_text
 from medtl.storage.spreadsheets import ENDINGS
@@ -328,12 +328,20 @@ def _with_splits(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _refuse_empty_ids(table: pd.DataFrame) -> None:
-    """Refuse rows without a case or a patient."""
+    """Refuse rows without a case or a patient, whatever word says so."""
     for column in ("case_id", "patient_id"):
         empty = table[column].str.strip() == ""
         if empty.any():
             found = f"{column} is empty in {_rows(empty)}"
             raise PredictionsError(found, expected="an identifier")
+    for word in filter(is_no_id, table["patient_id"].unique()):
+        nobody = table["patient_id"] == word
+        if table["case_id"][nobody].nunique() > 1:
+            raise PredictionsError(
+                f"patient_id is {word!r}, a word for 'missing', in {_rows(nobody)}",
+                expected="an identifier",
+                fix="Write who it is: all these cases would count as one patient",
+            )
 
 
 def _refuse_repeats(table: pd.DataFrame) -> None:

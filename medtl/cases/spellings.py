@@ -11,7 +11,15 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 
+MISSING_WORDS = frozenset({"nan", "na", "n/a", "#n/a", "null", "none", "nil", "missing", "?", "-"})
+"""Words that programs and people write into a cell to say that there is nothing."""
+
+_NO_ID = MISSING_WORDS | {"unknown", "#ref!", "#value!", "#name?", "#null!", "#num!", "#div/0!"}
+
 _WHOLE = re.compile(r"([-+]?\d+)[.,]0+")
+_THOUSANDS = re.compile(r"\d{1,3}([.,'\u2019]\d{3})+")
+_QUOTES = " \t=\"'`\u2018\u2019\u201c\u201d"
+_JOINTS = re.compile(r"[-_./\\:\u2010-\u2015\u2212]+")
 _ROUNDED = re.compile(r"[-+]?\d([.,]\d+)?[eE]\+?\d{1,2}")
 
 
@@ -43,6 +51,35 @@ def folded_id(text: str) -> str:
     return re.sub(r"(?<!\d)0+(?=\d)", "", folded(text))
 
 
+def alike_id(text: str) -> str:
+    """Return an id as it is compared to find two spellings of it, never to join by.
+
+    Beside what `folded_id` takes away: the quotes by which spreadsheets keep a text (="0012"),
+    separators of thousands, and which sign, or none before a number, joins its parts.
+
+    >>> alike_id('="0012"'), alike_id("12,340"), alike_id("P-003"), alike_id("2023/15")
+    ('12', '12340', 'p3', '2023-15')
+    """
+    seen = folded_id(text)
+    if seen.isalnum():
+        return seen
+    seen = folded(text.strip(_QUOTES))
+    if _THOUSANDS.fullmatch(seen):
+        return folded_id(re.sub(r"\D", "", seen))
+    seen = _JOINTS.sub("-", seen).strip("-")
+    return folded_id(re.sub(r"(?<=[^\W\d])-(?=\d)", "", seen))
+
+
+def is_no_id(text: str) -> bool:
+    """Return whether a cell says that there is no id, or that a spreadsheet could not show it.
+
+    >>> is_no_id("nan"), is_no_id("####"), is_no_id("P7")
+    (True, True, False)
+    """
+    seen = text.strip().casefold()
+    return seen in _NO_ID or set(seen) == {"#"}
+
+
 def is_rounded(text: str) -> bool:
     """Return whether a cell is a number that a spreadsheet has rounded, so that ids have merged.
 
@@ -57,12 +94,12 @@ def spelled_alike(texts: Iterable[str], *, ids: bool = False) -> list[tuple[str,
 
     Args:
         texts: Cells of one column; empty ones are passed over.
-        ids: Whether numbers with and without leading zeros are the same.
+        ids: Whether they are ids, which differ by more than zeros, quotes and joints.
 
     >>> spelled_alike(["1", "1.0", "2", "1"]), spelled_alike(["p3", "P003"], ids=True)
     ([('1', '1.0')], [('p3', 'P003')])
     """
-    fold = folded_id if ids else folded
+    fold = alike_id if ids else folded
     groups: dict[str, dict[str, None]] = defaultdict(dict)
     for text in texts:
         if text:

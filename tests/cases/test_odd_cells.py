@@ -160,3 +160,41 @@ def test_an_unknown_word_for_a_split_is_answered_with_the_known_ones(tmp_path: P
     file = of_column(tmp_path, "split", ["train", "test", "holdout"])
     with pytest.raises(ManifestError, match=r"row 4: unknown split. Write train, val, test"):
         read(file)
+
+
+# -- ids that are none, and a split under another name
+
+
+@pytest.mark.parametrize("word", ["nan", "N/A", "#REF!", "unknown"])
+def test_a_word_for_missing_is_nobody_twice(word: str, tmp_path: Path) -> None:
+    rows = [[f"{n}.png", word if n < 3 else f"P{n}"] for n in range(6)]
+    with pytest.raises(ManifestError, match="rows 2, 3, 4: one word for 'missing' stands as the p"):
+        read(table(tmp_path, ["image", "patient_id"], rows))
+    alone = table(tmp_path, ["image", "patient_id"], rows[2:])
+    assert len({case.patient_id for case in read(alone).cases}) == 4
+
+
+@pytest.mark.parametrize("name", ["set", "Subset", "phase"])
+def test_a_split_under_another_name_is_not_passed_over(name: str, tmp_path: Path) -> None:
+    parts = ["Training", "train", "validate", "test", ""]
+    rows = [[f"{n}.png", f"P{n}", part] for n, part in enumerate(parts)]
+    with pytest.raises(ManifestError, match=f"column '{name}' holds test, train, val") as caught:
+        read(table(tmp_path, ["image", "patient_id", name], rows))
+    assert f"state data.columns: {{split: {name}}}" in str(caught.value)
+    filled = table(tmp_path, ["image", "patient_id", name], rows[:4])
+    splits = [case.split for case in read(filled, columns={"split": name}).cases]
+    assert splits == ["train", "train", "val", "test"]
+    assert len(read(filled, where=f"{name} in [train, training]").cases) == 2
+
+
+@pytest.mark.parametrize("cells", [("train", "bus"), ("test", "val"), ("train", ""), ("", "")])
+def test_other_columns_are_no_splits(cells: tuple[str, str], tmp_path: Path) -> None:
+    rows = [[f"{n}.png", f"P{n}", cell] for n, cell in enumerate(cells)]
+    assert len(read(table(tmp_path, ["image", "patient_id", "set"], rows)).cases) == 2
+
+
+def test_without_patients_the_columns_that_there_are_are_listed(tmp_path: Path) -> None:
+    file = table(tmp_path, ["image", "MRN"], [["0.png", "7"]])
+    with pytest.raises(ManifestError, match="among: image, MRN"):
+        read(file)
+    assert read(file, columns={"patient_id": "MRN"}).cases[0].patient_id

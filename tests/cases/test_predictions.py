@@ -327,3 +327,11 @@ def test_one_label_or_model_in_two_spellings_or_without_a_name(tmp_path: Path, c
     refused(tmp_path, named("Mass", ""), f"{column} is empty in rows 3, 5, 7, 9, 11 and 25 more")
     assert len(read_predictions(write(tmp_path, named("Mass", "Masses")))) == len(ROWS)
     assert len(read_predictions(write(tmp_path, named("")))) == len(ROWS)
+
+
+@pytest.mark.parametrize("word", ["nan", "NULL", "#N/A"])
+def test_a_word_for_missing_is_nobody_twice(tmp_path: Path, word: str) -> None:
+    refused(tmp_path, plain_rows(lambda i: word if i in (3, 5) else f"p{i}"),
+            rf"patient_id is '{word}', a word for 'missing', in rows 5, 7")  # fmt: skip
+    text = plain_rows(lambda i: word if i == 3 else f"p{i}")
+    assert len(read_predictions(write(tmp_path, text))) == 60
