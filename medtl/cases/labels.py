@@ -22,7 +22,7 @@ from medtl.types import SPLITS, Case
 FINDING_CELLS = frozenset({"0", "1", "-1", "0.0", "1.0", "-1.0"})
 """Cells of a finding's column that need no explanation."""
 
-SEPARATORS = ("|", ";", ",", "/", "\\")
+SEPARATORS = ("|", ";", ",", "/", "\\", "+", "&", "\n", "\u3001", "\uff0c", "\uff1b", " and ")
 """Separators of findings that one cell lists."""
 
 _MAX_CLASSES = 50
@@ -229,7 +229,9 @@ def listed_findings(cells: Collection[str]) -> tuple[str, list[str]] | None:
     ('|', ['Effusion', 'Mass'])
     """
     for separator in SEPARATORS:
-        lists = [cell for cell in cells if separator in cell]
+        lists = [
+            cell for cell in cells if sum(map(bool, map(str.strip, cell.split(separator)))) > 1
+        ]
         parts = {part.strip() for cell in cells for part in cell.split(separator)} - {""}
         if any(part.strip() in cells for cell in lists for part in cell.split(separator)):
             return separator, sorted(part for part in parts if not is_absence(part))

@@ -50,6 +50,9 @@ _MILLIMETRES = {1: 1000.0, 3: 1e-3}
 """Spatial code of xyzt_units (metre, micron) -> millimetres; every other code counts as mm."""
 
 _CHUNK_BYTES = 1 << 20
+_EXTENSION_BYTES = 4
+"""Between a header and its voxels in one file: whether extensions follow (nifti1.h)."""
+
 _MOST_SURPLUS_BYTES = 16 << 20
 """Bytes behind the last voxel of a gzip stream that are passed over (or as many as there are)."""
 
@@ -127,10 +130,10 @@ def _stored(path: Path, flags: list[str], limits: Limits) -> tuple[NDArray[Any],
             header = _header(source, flags)
             data_path = _pair(path, header)
             if data_path is None:
-                return _voxels(source, header, packed, size, limits), header
+                return _voxels(source, header, packed, size, limits, flags), header
         size = check_regular(data_path)
         with _opened(data_path, flags) as (source, packed):
-            return _voxels(source, header, packed, size, limits), header
+            return _voxels(source, header, packed, size, limits, flags), header
     except (EOFError, zlib.error) as fault:
         cause = "truncated" if isinstance(fault, EOFError) else "corrupt (its checksum is wrong)"
         raise ImageError(f"the gzip stream is {cause}", fix=COPY_AGAIN) from None
@@ -188,6 +191,8 @@ def _repaired(header: Any, flags: list[str]) -> Any:
     if (sizes[1:4] < 0).any():
         sizes[1:4] = np.abs(sizes[1:4])
         flags.append("negative_pixdim_made_positive")
+    if int(header["bitpix"]) != 8 * header.get_data_dtype().itemsize:
+        flags.append("bitpix_contradicts_datatype")
     header.quaternion_threshold = -_QUATERNION_EXCESS
     return header
 
@@ -203,7 +208,9 @@ def _pair(path: Path, header: Any) -> Path | None:
     raise ImageError("the .img file of this .hdr is missing", fix=COPY_AGAIN)
 
 
-def _voxels(source: BinaryIO, header: Any, packed: bool, size: int, limits: Limits) -> NDArray[Any]:
+def _voxels(
+    source: BinaryIO, header: Any, packed: bool, size: int, limits: Limits, flags: list[str]
+) -> NDArray[Any]:
     """Return the stored voxels `(i, j, k, t...)`, the stream read to its end.
 
     Args:
@@ -212,6 +219,7 @@ def _voxels(source: BinaryIO, header: Any, packed: bool, size: int, limits: Limi
         packed: The source is a gzip stream, so only reading tells its size.
         size: Bytes of the file on disk.
         limits: What the file may cost.
+        flags: Learns of contradictions between the header and the bytes.
     """
     shape = tuple(int(n) for n in header.get_data_shape())
     while len(shape) > 3 and shape[-1] == 1:
@@ -228,8 +236,12 @@ def _voxels(source: BinaryIO, header: Any, packed: bool, size: int, limits: Limi
     check_declared(shape[:3], planes, kind.itemsize // colours, limits=limits)
     is_single = bytes(header["magic"]).startswith(b"n+")
     offset = int(header.get_data_offset())
-    if is_single and offset < int(header["sizeof_hdr"]):
-        raise ImageError("the voxels are declared to start inside the header")
+    if is_single and offset < int(header["sizeof_hdr"]) + _EXTENSION_BYTES:
+        raise ImageError(
+            f"the voxels are declared to start inside the header, at byte {offset}",
+            expected=f"at least {int(header['sizeof_hdr']) + _EXTENSION_BYTES} (vox_offset)",
+            fix=COPY_AGAIN,
+        )
     wanted = math.prod(shape) * kind.itemsize
     if packed:
         check_inflation(offset + wanted, size, limits=limits)
@@ -239,8 +251,9 @@ def _voxels(source: BinaryIO, header: Any, packed: bool, size: int, limits: Limi
     data = source.read(wanted)
     if len(data) < wanted:
         raise _short(len(data), wanted)
-    if packed:
-        _drain(source, wanted, size, limits)
+    surplus = _drain(source, wanted, size, limits) if packed else len(source.read(1))
+    if surplus:
+        flags.append("voxel_data_longer_than_declared_size")
     return np.frombuffer(data, kind).reshape(shape, order="F")
 
 
@@ -262,8 +275,8 @@ def _skip(source: BinaryIO, count: int) -> None:
         count -= len(chunk)
 
 
-def _drain(source: BinaryIO, wanted: int, size: int, limits: Limits) -> None:
-    """Read a gzip stream to its end: only there does its checksum stand."""
+def _drain(source: BinaryIO, wanted: int, size: int, limits: Limits) -> int:
+    """Read a gzip stream to its end, where its checksum stands; return the bytes passed over."""
     surplus, most = 0, max(wanted, min(_MOST_SURPLUS_BYTES, limits.inflate_free_bytes))
     while chunk := source.read(_CHUNK_BYTES):
         surplus += len(chunk)
@@ -274,6 +287,7 @@ def _drain(source: BinaryIO, wanted: int, size: int, limits: Limits) -> None:
                 expected=f"{wanted} bytes of voxels, as the header declares",
                 fix=COPY_AGAIN,
             )
+    return surplus
 
 
 def _assemble(raw: NDArray[Any], header: Any, frame: int | None, flags: list[str]) -> Image:

@@ -44,6 +44,10 @@ _UPRIGHT = {
 }
 """Orientation -> how `(R, C, ...)` is turned upright (TIFF 6.0 section 8; EXIF 2.3 4.6.4)."""
 
+_USUAL_JPEG = (0xC0, 0xC1, 0xC2)
+_JPEG_LS = 0xF7
+"""Frame markers of baseline, extended and progressive JPEG, and of JPEG-LS (T.81 B.1.1.3)."""
+
 _TO_RGB = {"P": "RGB", "PA": "RGBA", "CMYK": "RGB", "YCbCr": "RGB", "LAB": "RGB", "HSV": "RGB"}
 """Pillow modes whose numbers are no grey or RGB values, and what they are converted to."""
 
@@ -146,11 +150,26 @@ def _decoded(
         except Exception as fault:  # Pillow's plugins raise what the bytes lead them into
             if bomb := oversized_part(path):
                 raise bomb from None
+            if unusual := _unusual_jpeg(path):
+                raise unusual from None
             raise ImageError(
                 f"the image is truncated, corrupt or of another format ({type(fault).__name__})",
                 expected="a whole PNG, JPEG or TIFF file",
                 fix=COPY_AGAIN,
             ) from None
+
+
+def _unusual_jpeg(path: Path) -> ImageError | None:
+    """Return the error for a whole JPEG of a kind that cameras do not write, None for others."""
+    stream = jpeg_header(path.read_bytes())
+    if stream is None or (stream.precision == 8 and stream.process in _USUAL_JPEG):
+        return None
+    kind = "JPEG-LS" if stream.process == _JPEG_LS else "JPEG"
+    return ImageError(
+        f"a {kind} of {stream.precision} bits (frame marker FF{stream.process:X})",
+        expected="a JPEG of 8 bits, baseline or progressive",
+        fix="Convert it to PNG or TIFF of 16 bits, or keep it in its DICOM file",
+    )
 
 
 def _pixels(

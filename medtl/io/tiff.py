@@ -32,6 +32,9 @@ _ORIENTATION = 274
 _PILLOW_READS = ("uint16", "int16", "int32", "float32")
 """Types of grey values, beside 8 bits, that Pillow returns unchanged."""
 
+_PILLOW_COLOURS = {(0, 1), (1, 1), (2, 3), (2, 4), (3, 1), (5, 4), (6, 3), (8, 3)}
+"""PhotometricInterpretation and samples of 8 bits that Pillow returns whole."""
+
 _USUAL_COMPRESSION = (1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 34925, 50000)
 """Compression (259) that Pillow decodes."""
 
@@ -131,7 +134,7 @@ def _page(pages: Any, frame: int | None) -> Any:
 def _is_pillows(stored: np.dtype[Any], samples: int, photometric: int) -> bool:
     """Return whether Pillow reads this kind of TIFF without loss."""
     if stored.name in ("bool", "uint8"):
-        return samples <= 4
+        return (photometric, samples) in _PILLOW_COLOURS
     return stored.name in _PILLOW_READS and samples == 1 and photometric == _BLACK_IS_ZERO
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from medtl.cases.labels import label_faults, one_value_notes
+from medtl.cases.labels import label_faults, listed_findings, one_value_notes
 from medtl.types import Case
 
 
@@ -59,3 +59,17 @@ def test_a_split_with_one_value_is_noted() -> None:
         "the val split holds no known label"
     )
     assert one_value_notes(study[:2], ["label"]) == []
+
+
+@pytest.mark.parametrize("separator", ["|", "; ", " + ", " & ", "\n", "\u3001", " and "])
+def test_several_findings_in_one_cell_are_seen_whatever_joins_them(separator: str) -> None:
+    cells = ["none", "Effusion", "Mass", f"Effusion{separator}Mass"]
+    found = listed_findings(cells)
+    assert found is not None
+    assert found[1] == ["Effusion", "Mass"]
+    assert found[0] in separator
+
+
+@pytest.mark.parametrize("cells", [["COVID", "COVID+"], ["HER2+", "HER2-"], ["A", "B and C"]])
+def test_a_sign_at_the_end_of_a_word_lists_nothing(cells: list[str]) -> None:
+    assert listed_findings(cells) is None

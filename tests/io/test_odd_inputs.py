@@ -6,6 +6,7 @@ import gzip
 import struct
 from pathlib import Path
 
+import imagecodecs
 import nibabel
 import numpy as np
 import pytest
@@ -145,3 +146,56 @@ def test_a_volume_is_still_none(tmp_path: Path) -> None:
     nibabel.save(nibabel.Nifti1Image(np.zeros((8, 9, 2), np.int16), np.eye(4)), path)
     with pytest.raises(ImageError, match="an image of 3 dimensions"):
         ImageReader(Preprocessor(size=32)).read(Case("c", "p", path))
+
+
+# -- headers that contradict the bytes behind them
+
+
+@pytest.mark.parametrize(
+    ("offset", "value", "flags"),
+    [
+        (40, struct.pack("<h", 2), {"voxel_data_longer_than_declared_size"}),
+        (42, struct.pack("<h", 9), {"voxel_data_longer_than_declared_size"}),
+        (70, struct.pack("<h", 2),
+         {"voxel_data_longer_than_declared_size", "bitpix_contradicts_datatype"}),
+        (72, struct.pack("<h", 32), {"bitpix_contradicts_datatype"}),
+        (42, struct.pack("<h", 10), set()),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_header_that_the_voxels_contradict_is_flagged(
+    offset: int, value: bytes, flags: set[str], packed: bool, tmp_path: Path
+) -> None:
+    path = _altered(tmp_path / "a.nii", sform=True, offset=offset, value=value)
+    if packed:
+        (tmp_path / "a.nii.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path = tmp_path / "a.nii.gz"
+    contradictions = {"voxel_data_longer_than_declared_size", "bitpix_contradicts_datatype"}
+    assert contradictions & {*read_nifti(path).flags} == flags
+
+
+@pytest.mark.parametrize("start", [0, 348, 351])
+def test_voxels_inside_the_header_are_refused(start: int, tmp_path: Path) -> None:
+    value = struct.pack("<f", start)
+    with pytest.raises(ImageError, match=f"start inside the header, at byte {start}"):
+        read_nifti(_altered(tmp_path / "a.nii", sform=True, offset=108, value=value))
+
+
+# -- JPEG of kinds that no camera writes
+
+
+@pytest.mark.parametrize("kind", ["12 bits", "lossless", "JPEG-LS"])
+def test_a_whole_jpeg_of_another_kind_is_not_called_truncated(kind: str, tmp_path: Path) -> None:
+    film = np.random.default_rng(0).integers(0, 4096, (40, 48)).astype(np.uint16)
+    stored = {
+        "12 bits": lambda: imagecodecs.jpeg8_encode(film, bitspersample=12),
+        "lossless": lambda: imagecodecs.jpeg8_encode(film, lossless=True, bitspersample=12),
+        "JPEG-LS": lambda: imagecodecs.jpegls_encode(film),
+    }[kind]()
+    (tmp_path / "a.jpg").write_bytes(stored)
+    with pytest.raises(ImageError, match=r"a JPEG(-LS)? of 1[26] bits") as caught:
+        read_image(tmp_path / "a.jpg")
+    assert "truncated" not in str(caught.value)
+    (tmp_path / "b.jpg").write_bytes(imagecodecs.jpeg8_encode((film >> 4).astype(np.uint8))[:300])
+    with pytest.raises(ImageError, match="truncated"):
+        read_image(tmp_path / "b.jpg")

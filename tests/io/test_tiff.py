@@ -107,3 +107,32 @@ def test_orientation_turns_deep_tiffs_too(tmp_path) -> None:
     image = read_raster(tmp_path / "a.tif")
     np.testing.assert_array_equal(image.array[0], GREY[::-1, ::-1])
     assert "turned upright from EXIF orientation 3" in image.notes
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_a_second_channel_of_grey_is_not_dropped_in_silence(kind, tmp_path) -> None:
+    grey = (GREY >> 8).astype(kind)
+    tifffile.imwrite(
+        tmp_path / "a.tif", np.dstack([grey, grey]), photometric="minisblack", planarconfig="contig"
+    )
+    image = read_raster(tmp_path / "a.tif")
+    np.testing.assert_array_equal(image.array[0], grey)
+    assert image.flags == ("alpha_dropped",)
+
+
+def test_four_grey_channels_of_8_bits_are_named(tmp_path) -> None:
+    four = np.zeros((8, 8, 4), np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", four, photometric="minisblack", planarconfig="contig")
+    with pytest.raises(ImageError, match="a TIFF of 4 samples of type uint8"):
+        read_raster(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize(
+    ("photometric", "samples"), [("rgb", 3), ("rgb", 4), ("minisblack", 1), ("miniswhite", 1)]
+)
+def test_usual_tiffs_of_8_bits_are_read(photometric, samples, tmp_path) -> None:
+    grey = (GREY >> 8).astype(np.uint8)
+    stored = np.dstack([grey] * samples) if samples > 1 else grey
+    tifffile.imwrite(tmp_path / "a.tif", stored, photometric=photometric)
+    expected = 255 - grey if photometric == "miniswhite" else grey
+    np.testing.assert_array_equal(read_raster(tmp_path / "a.tif").array[0], expected)

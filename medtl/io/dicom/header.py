@@ -265,6 +265,9 @@ def pixel_format(dataset: Dataset, kind: str) -> tuple[PixelFormat, list[str]]:
             expected="one of the two",
             fix="Export the image again; the sign cannot be guessed",
         )
+    if samples > 1 and sign == 1:  # PS3.3 C.7.6.3.1.2: colours are unsigned
+        sign = 0
+        flags.append("signed_colour_read_as_unsigned")
     fmt = PixelFormat(
         rows=integer(dataset, "Rows"),
         columns=integer(dataset, "Columns"),
@@ -549,7 +552,19 @@ def _slice_distance(
     step = float(np.median(steps))
     if np.abs(steps - step).max() > SPACING_TOLERANCE * step:
         return None, ["slice_distances_differ"]
+    if (aside(places, axes[0])[1:] > SPACING_TOLERANCE * step * np.arange(1, len(places))).any():
+        return None, ["frames_lie_aside_of_each_other_as_under_gantry_tilt"]
     return step, []
+
+
+def aside(places: FloatArray, normal: FloatArray) -> FloatArray:
+    """Return how far each slice lies, in mm within its plane, from the normal through the first.
+
+    >>> aside(np.array([[0.0, 0, 0], [0, 3, 2], [0, 0, 4]]), np.array([0.0, 0, 1]))
+    array([0., 3., 0.])
+    """
+    offsets = places - places[0]
+    return np.asarray(np.linalg.norm(offsets - np.outer(offsets @ normal, normal), axis=1))
 
 
 def affine_of(

@@ -305,15 +305,23 @@ def _modality(image: DicomImage) -> list[Rescale | LookupTable]:
         return [table] * len(frames)
     transforms: list[Rescale | LookupTable] = []
     is_per_frame = "PerFrameFunctionalGroupsSequence" in dataset
+    stated = set[bool]()
     for number in frames if is_per_frame else frames[:1]:
         source = group_or_top(dataset, number, "PixelValueTransformationSequence")
         slope, intercept = numbers(source, "RescaleSlope"), numbers(source, "RescaleIntercept")
+        stated.add(slope != ())
         if (slope == ()) != (intercept == ()):
             image.flags.append("incomplete_rescale")
         rescale = Rescale(slope[0] if slope else 1.0, intercept[0] if intercept else 0.0)
         if rescale.slope == 0.0:
             raise ImageError("Rescale Slope (0028,1053) is zero: every pixel would be the same")
         transforms.append(rescale)
+    if len(stated) > 1:
+        raise ImageError(
+            "some frames have a Rescale Slope (0028,1053) and others have none",
+            expected="one kind of value in all frames",
+            fix="Export the image again",
+        )
     if transforms[0] != Rescale():
         image.notes.append("rescale slope and intercept applied")
     return transforms if is_per_frame else transforms * len(frames)
@@ -363,7 +371,12 @@ def _padding(image: DicomImage, stored: StoredArray) -> NDArray[np.bool_] | None
     def as_stored(keyword: str) -> int:
         """Return the value in the sign of the pixels: its VR is often the wrong one of US, SS."""
         wrapped = integer(image.dataset, keyword) % (1 << 16)
-        return wrapped - (1 << 16) if image.format.is_signed and wrapped >= 1 << 15 else wrapped
+        if not image.format.is_signed:
+            return wrapped
+        # 2048 in 12 signed bits can only be the pattern of the lowest value, -2048.
+        span = 1 << min(image.format.bits_stored, 16)
+        known = wrapped - (1 << 16) if wrapped >= 1 << 15 else wrapped
+        return known - span if span // 2 <= known < span else known
 
     first = as_stored("PixelPaddingValue")
     has_limit = value(image.dataset, "PixelPaddingRangeLimit") is not None

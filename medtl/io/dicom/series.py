@@ -6,7 +6,8 @@ as in a multi-frame file; the affine maps them to RAS+ mm.
 
 What is refused, by name and with the numbers: two series, patients or frames of reference; slices
 of several orientations, sizes, pixel spacings, units or kinds of pixel; a localizer among them; no
-position; two slices at one position; a gap or irregular distances; a tilted (sheared) stack.
+position; two slices at one position; a gap or irregular distances; a tilted (sheared) stack; a
+slice that lies aside of the others; values that are rescaled in some slices and not in others.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from medtl.errors import ImageError, located
 from medtl.io.cost import DEFAULT_LIMITS, Limits, check_declared, name_of
 from medtl.io.dicom.file import heard_warnings
-from medtl.io.dicom.header import SPACING_TOLERANCE, affine_of
+from medtl.io.dicom.header import SPACING_TOLERANCE, affine_of, aside
 from medtl.io.dicom.image import read_dicom
 from medtl.io.dicom.slices import Slice, read_slices
 from medtl.types import FloatArray, Image
@@ -38,6 +39,9 @@ _SAME_PLACE_MM = 1e-3
 
 _DIRECTION_TOLERANCE = 1e-3
 """Difference of direction cosines (0.06 degrees) within one orientation."""
+
+_ASIDE_PIXELS = 0.1
+"""Pixels that a slice may lie aside of the line through the others."""
 
 _SPACING_DIGITS = 4
 """Decimals of a pixel spacing in mm that are compared."""
@@ -167,6 +171,11 @@ def _require_one_source(slices: Sequence[Slice]) -> None:
         ("patients", "one Patient ID (0010,0020)", lambda one: one.ids[1]),
         ("frames of reference", "one frame of reference (0020,0052)", lambda one: one.ids[2]),
         ("modalities, colours or units", "one kind of pixel", lambda one: (one.kind, one.samples)),
+        (
+            "kinds of value, rescaled and not,",
+            "Rescale Slope (0028,1053) in every slice, or in none",
+            lambda one: one.is_rescaled,
+        ),
     )
     for name, expected, key in rules:
         counts = Counter(key(one) for one in slices)
@@ -259,16 +268,30 @@ def _distance(
             fix="Export the whole series again, or resample it with a trusted tool",
         )
     along = float(steps.sum())
-    drift = places[-1] - places[0] - along * normal
-    if np.linalg.norm(drift) > tolerance * len(steps):
-        angle = math.degrees(math.atan2(float(np.linalg.norm(drift)), along))
+    drift = aside(places, normal)
+    if drift[-1] > tolerance * len(steps):
+        angle = math.degrees(math.atan2(float(drift[-1]), along))
         raise ImageError(
             f"the stack is tilted by {angle:.1f} degrees (gantry tilt): its slices shift along "
             "their plane, so the volume is sheared, not orthogonal",
             expected="positions along the normal of the slices",
             fix="Correct the tilt (dcm2niix does) and use the NIfTI file",
         )
+    surplus = drift - np.maximum(tolerance * np.arange(len(drift)), _aside_mm(slices[0]))
+    odd = int(surplus.argmax())
+    if surplus[odd] > 0:
+        raise ImageError(
+            f"{slices[odd].path.name} lies {drift[odd]:.4g} mm aside of the other slices, in its "
+            "own plane",
+            expected="positions along the normal of the slices",
+            fix="Export the whole series again, or resample it with a trusted tool",
+        )
     return along / len(steps), ()
+
+
+def _aside_mm(one: Slice) -> float:
+    """How far a slice may lie aside."""
+    return _ASIDE_PIXELS * min(one.spacing)
 
 
 def _require_apart(slices: Sequence[Slice], steps: NDArray[np.floating]) -> None:

@@ -29,6 +29,7 @@ class Slice:
     size: tuple[int, int]
     samples: int
     kind: tuple[str, str, str]
+    is_rescaled: bool
     is_localizer: bool
     window: tuple[tuple[float, ...], ...]
     spacing: tuple[float, ...]
@@ -128,6 +129,7 @@ def _slice(dataset: Dataset, path: Path, name: str, frame: int | None) -> Slice:
             text(dataset, "PhotometricInterpretation"),
             text(rescale, "RescaleType"),
         ),
+        is_rescaled=value(rescale, "RescaleSlope") is not None or "ModalityLUTSequence" in dataset,
         is_localizer="LOCALIZER" in {str(part).strip().upper() for part in frame_type},
         window=tuple(numbers(window, key) for key in ("WindowCenter", "WindowWidth")),
         spacing=numbers(measures, "PixelSpacing"),

@@ -17,6 +17,7 @@ from medtl.cases.intake.discover import discover
 from medtl.cases.intake.scan import scan_dicom
 from medtl.data.reader import ImageReader
 from medtl.errors import ImageError, ManifestError
+from medtl.io.dicom.image import read_dicom
 from medtl.io.dicom.series import read_series
 from medtl.io.dicom.sop_classes import object_flags
 from medtl.io.read import read_image
@@ -361,3 +362,34 @@ def test_pixels_outside_their_stated_range_are_flagged(tmp_path: Path) -> None:
     ends = {"SmallestImagePixelValue": int(DEEP.min()), "LargestImagePixelValue": int(DEEP.max())}
     write(tmp_path / "b.dcm", DEEP, **ends)
     assert flag not in read_image(tmp_path / "b.dcm").flags
+
+
+@pytest.mark.parametrize(
+    ("stated", "padded"),
+    [
+        (2048, [True, False, False, False]),
+        (0xF800, [True, False, False, False]),
+        (2047, [False, False, False, True]),
+        (0xFFFF, [False, True, False, False]),
+    ],
+)
+def test_padding_of_twelve_signed_bits_stated_as_their_pattern(tmp_path, stated, padded):
+    """The pattern of -2048 in 12 bits is 2048, which no such pixel can be."""
+    pixels = np.array([[-2048, -1, 5, 2047]], np.int16)
+    dataset = header(pixels, BitsStored=12, HighBit=11)
+    dataset.add_new(0x00280120, "US", stated)
+    dataset.add_new(0x7FE00010, "OW", pixels.tobytes())
+    image = read_dicom(save(tmp_path / "a.dcm", dataset))
+    mask = image.array[0, 0] == np.float32(image.header["padding_value"])
+    np.testing.assert_array_equal(mask, padded)
+
+
+def test_colours_that_are_called_signed_are_not(tmp_path):
+    pixels = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3) * 4
+    found = read_dicom(write(tmp_path / "a.dcm", pixels, PixelRepresentation=1))
+    np.testing.assert_array_equal(np.moveaxis(found.array, 0, 2), pixels)
+    assert "signed_colour_read_as_unsigned" in found.flags
+    plain = read_dicom(write(tmp_path / "b.dcm", pixels))
+    assert "signed_colour_read_as_unsigned" not in plain.flags
+    grey = read_dicom(write(tmp_path / "c.dcm", np.full((4, 4), -3, np.int8)))
+    assert grey.array.max() == -3

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from make_dicom import SHARED, save, write
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from medtl.errors import ImageError
@@ -230,6 +231,14 @@ REFUSED: dict[str, tuple[dict[int, dict[str, Any]], str]] = {
     "two patients": ({1: {"PatientID": "OTHER"}}, "2 patients among the slices"),
     "two frames": ({1: {"FrameOfReferenceUID": "1.8"}}, "2 frames of reference among the slices"),
     "units": ({1: {"RescaleType": "US"}}, "2 modalities, colours or units among the slices"),
+    "some rescaled": (
+        {n: {"RescaleSlope": 1, "RescaleIntercept": -1024} for n in (0, 1, 2, 4)},
+        r"2 kinds of value, rescaled and not, among the slices \(1, 4 slices",
+    ),
+    "one aside": (
+        {1: {"ImagePositionPatient": [place(1)[0] + 5, *place(1)[1:]]}},
+        r"a\.dcm lies 5 mm aside of the other slices",
+    ),
     "localizer": (
         {1: {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}},
         r"a\.dcm: 1 of 5 slices is a localizer",
@@ -314,3 +323,34 @@ def test_the_series_of_the_shared_data_are_volumes():
     folders = sorted({p.parent for p in (SHARED / "data/mri_dicom_series").rglob("*.dcm")})
     shapes = {read_series(folder).array.shape for folder in folders}
     assert {(1, 32, 51, 35), (1, 35, 48, 36), (1, 40, 50, 34), (1, 22, 512, 512)} == shapes
+
+
+def test_positions_of_few_decimals_are_not_aside(tmp_path):
+    changes = {
+        n: {"ImagePositionPatient": [10.0 + 0.05 * (n % 2), *place(n)[1:]]} for n in range(5)
+    }
+    assert read_series(series(tmp_path / "s", changes)).array.shape == (1, *SHAPE)
+
+
+def test_frames_under_gantry_tilt_have_no_affine_of_a_block(tmp_path):
+    """Read as one file, without the rules for a series: the slices shift, so it is no block."""
+    straight = [place(n) for n in range(5)]
+    tilted = [[x, y + 0.6 * n, z] for n, (x, y, z) in enumerate(straight)]
+    order = (3, 0, 4, 1, 2)
+    good = read_image(multi_frame(tmp_path / "good.dcm", order, straight))
+    assert good.affine is not None
+    assert good.spacing == (2.5, 0.8, 0.7)
+    bad = read_image(multi_frame(tmp_path / "bad.dcm", order, tilted))
+    assert (bad.affine, bad.spacing) == (None, None)
+    assert "frames_lie_aside_of_each_other_as_under_gantry_tilt" in bad.flags
+    assert not any("aside" in flag for flag in good.flags)
+
+
+def test_frames_of_which_some_are_rescaled_are_refused(tmp_path):
+    path = multi_frame(tmp_path / "a.dcm", (0, 1, 2, 3, 4), [place(n) for n in range(5)])
+    dataset = dcmread(path)
+    del dataset.PerFrameFunctionalGroupsSequence[2].PixelValueTransformationSequence
+    save(tmp_path / "b.dcm", dataset)
+    with pytest.raises(ImageError, match="some frames have a Rescale Slope"):
+        read_image(tmp_path / "b.dcm")
+    assert read_image(path).array.shape == (1, *SHAPE)
