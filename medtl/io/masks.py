@@ -29,6 +29,9 @@ from medtl.types import FloatArray, Image
 WHITE = 255
 """What a mask of one structure is drawn with in a picture."""
 
+_WHITES = (WHITE, 65535)
+"""The same in pictures of 8 and of 16 bits."""
+
 _QFORM_TOLERANCE_MM = 1e-3
 """A quaternion cannot hold a sheared affine: beyond this, no qform is written."""
 
@@ -94,6 +97,8 @@ def read_mask(
             if placed is not None:
                 return placed
         drawn = read_image(path, root=root, color="keep", frame=frame, limits=limits)
+        if like is not None and _is_one_slice(drawn, like):
+            drawn = read_image(path, root=root, color="keep", frame=0, limits=limits)
         drawn = _one_structure(drawn, labels or ())
         if like is None:
             mask = labels_of(drawn, labels)
@@ -198,8 +203,13 @@ def _empty_image_on(mask: Mask) -> Image:
     return Image(nothing, mask.spacing, mask.affine)
 
 
+def _is_one_slice(drawn: Image, like: Image) -> bool:
+    """Return whether a mask is a plane with a third axis of length 1, and its image a plane."""
+    return drawn.array.ndim == like.array.ndim + 1 == 4 and drawn.array.shape[-1] == 1
+
+
 def _one_structure(drawn: Image, labels: Collection[int]) -> Image:
-    """Return a picture's mask with one plane, and white (255) as the label 1 if it is all it has.
+    """Return a picture's mask with one plane, and white as the label 1 if it is all it has.
 
     PNG masks are drawn in black and white because 1 on 0 cannot be seen.
     """
@@ -207,7 +217,11 @@ def _one_structure(drawn: Image, labels: Collection[int]) -> Image:
         return drawn
     if len(drawn.array) > 1:
         if not (drawn.array == drawn.array[:1]).all():
-            raise ImageError("the mask is coloured", expected="one grey value per label")
+            raise ImageError(
+                "the mask is coloured",
+                expected="one grey value per label",
+                fix="Save the numbers of the labels as grey values; of a palette, its indices",
+            )
         drawn = replace(drawn, array=drawn.array[:1])
     values = np.unique(drawn.array)
     if len(values) == 1 and "alpha_dropped" in drawn.flags:
@@ -217,9 +231,10 @@ def _one_structure(drawn: Image, labels: Collection[int]) -> Image:
             expected="one grey value per label",
             fix="Save the mask without transparency, as grey on black",
         )
-    if WHITE not in labels and values[-1] == WHITE and set(values) <= {0, WHITE}:
-        white = (drawn.array == WHITE).astype(np.float32)
-        return replace(drawn, array=white, notes=(*drawn.notes, "255 read as label 1"))
+    white = int(values[-1])
+    if white in _WHITES and white not in labels and set(values) <= {0, white}:
+        array = (drawn.array == white).astype(np.float32)
+        return replace(drawn, array=array, notes=(*drawn.notes, f"{white} read as label 1"))
     return drawn
 
 

@@ -90,6 +90,7 @@ def check_pair(
     """
     with located(where):
         _require_shape(image, mask)
+        _require_known_axes(image, mask)
         flags = _affine_flags(image, mask)
         found = labels_of(mask, labels)
         return replace(found, flags=(*flags, *found.flags))
@@ -191,7 +192,28 @@ def _require_shape(image: Image, mask: Image) -> None:
         raise ImageError(
             f"shape mismatch: the mask is {_times(found)}",
             expected=f"{_times(ours)}, the shape of the image",
-            fix="Name the mask that was drawn on this image",
+            fix="Rows and columns are exchanged (NIfTI counts columns first): save the mask as PNG"
+            if found == ours[::-1] and len(ours) == 2
+            else "Name the mask that was drawn on this image",
+        )
+
+
+def _require_known_axes(image: Image, mask: Image) -> None:
+    """Refuse a square NIfTI mask of a picture: whether rows or columns come first is unknown.
+
+    ITK writes columns first, nibabel an array as it is; only an affine in both tells them apart.
+    """
+    drawn_on = image.header.get("format", "DICOM") if image.header else "NIfTI"
+    is_told = image.affine is not None and mask.affine is not None
+    if mask.header.get("format") != "NIfTI" or drawn_on == "NIfTI" or is_told:
+        return
+    rows, *others = mask.array.shape[1:]
+    if others == [rows] and (mask.array != mask.array.swapaxes(1, 2)).any():
+        raise ImageError(
+            f"a square NIfTI mask of a {drawn_on} picture without a place in the patient: whether "
+            "its first axis counts rows or columns cannot be told",
+            expected="a mask in the format of its picture",
+            fix="Save it as PNG, after looking at it over the picture",
         )
 
 

@@ -33,6 +33,9 @@ _PNG_SLACK_BYTES = 1 << 12
 _ORIENTATION = 0x0112
 """EXIF and TIFF tag Orientation."""
 
+_PHOTOMETRIC = 262
+"""TIFF tag PhotometricInterpretation; Pillow turns 1 and 8 bits round where it is 0."""
+
 _UPRIGHT = {
     2: lambda a: a[:, ::-1],
     3: lambda a: a[::-1, ::-1],
@@ -267,6 +270,8 @@ def _values(picture: Pillow.Image, notes: list[str], flags: list[str]) -> NDArra
         flags += ["cmyk_converted"] if picture.mode == "CMYK" else []
         picture = picture.convert(_TO_RGB[picture.mode])
     values = np.asarray(picture)
+    if picture.format == "TIFF" and getattr(picture, "tag_v2", {}).get(_PHOTOMETRIC) == 0:
+        notes.append("inverted white-is-zero")
     if picture.mode == "1":
         values = values.astype(np.uint8) * np.uint8(255)
         notes.append("1-bit values shown as 0 and 255")

@@ -10,6 +10,7 @@ import imagecodecs
 import nibabel
 import numpy as np
 import pytest
+import tifffile
 from make_dicom import write
 from PIL import Image as Pillow
 
@@ -199,3 +200,90 @@ def test_a_whole_jpeg_of_another_kind_is_not_called_truncated(kind: str, tmp_pat
     (tmp_path / "b.jpg").write_bytes(imagecodecs.jpeg8_encode((film >> 4).astype(np.uint8))[:300])
     with pytest.raises(ImageError, match="truncated"):
         read_image(tmp_path / "b.jpg")
+
+
+# -- masks beside pictures
+
+
+CORNER = np.zeros((40, 40), np.uint8)
+CORNER[2:5, 10:30] = 1
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> Path:
+    Pillow.fromarray(np.arange(1600, dtype=np.uint16).reshape(40, 40)).save(tmp_path / "film.png")
+    return tmp_path / "film.png"
+
+
+def test_a_square_nifti_mask_of_a_picture_is_refused(film: Path, tmp_path: Path) -> None:
+    """Columns first as ITK writes it, or rows first: one of them would be a transposed truth."""
+    image = read_image(film)
+    for stored in (CORNER, CORNER.T):
+        nibabel.save(nibabel.Nifti1Image(stored, np.eye(4)), tmp_path / "mask.nii")
+        with pytest.raises(ImageError, match="a square NIfTI mask of a PNG picture"):
+            read_mask(tmp_path / "mask.nii", image, labels={1: "lung"})
+    symmetric = CORNER | CORNER.T
+    nibabel.save(nibabel.Nifti1Image(symmetric, np.eye(4)), tmp_path / "mask.nii")
+    mask = read_mask(tmp_path / "mask.nii", image, labels={1: "lung"})
+    np.testing.assert_array_equal(mask.array, symmetric)
+    Pillow.fromarray(CORNER).save(tmp_path / "mask.png")
+    mask = read_mask(tmp_path / "mask.png", image, labels={1: "lung"})
+    np.testing.assert_array_equal(mask.array, CORNER)
+
+
+def test_a_film_without_a_place_is_a_picture_too(tmp_path: Path) -> None:
+    nibabel.save(nibabel.Nifti1Image(CORNER, np.eye(4)), tmp_path / "mask.nii")
+    film = read_image(write(tmp_path / "film.dcm", CORNER, PixelSpacing=[1, 1]))
+    with pytest.raises(ImageError, match="a square NIfTI mask of a DICOM picture"):
+        read_mask(tmp_path / "mask.nii", film, labels={1: "lung"})
+    place = {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "ImagePositionPatient": [0, 0, 0]}
+    placed = read_image(write(tmp_path / "b.dcm", CORNER, PixelSpacing=[1, 1], **place))
+    by_itk = nibabel.Nifti1Image(CORNER.T, np.diag([-1.0, -1, 1, 1]))
+    nibabel.save(by_itk, tmp_path / "mask.nii")
+    mask = read_mask(tmp_path / "mask.nii", placed, labels={1: "lung"})
+    np.testing.assert_array_equal(mask.array, CORNER)
+
+
+def test_exchanged_rows_and_columns_are_named(film: Path, tmp_path: Path) -> None:
+    wide = np.zeros((30, 40), np.uint8)
+    Pillow.fromarray(wide).save(tmp_path / "wide.png")
+    nibabel.save(nibabel.Nifti1Image(wide.T, np.eye(4)), tmp_path / "mask.nii")
+    with pytest.raises(ImageError, match="Rows and columns are exchanged"):
+        read_mask(tmp_path / "mask.nii", read_image(tmp_path / "wide.png"))
+    with pytest.raises(ImageError, match="Name the mask that was drawn"):
+        read_mask(tmp_path / "mask.nii", read_image(film))
+
+
+def test_a_mask_of_one_slice_is_a_plane(tmp_path: Path) -> None:
+    place = {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "ImagePositionPatient": [0, 0, 7]}
+    image = read_image(write(tmp_path / "a.dcm", CORNER, PixelSpacing=[1, 1], **place))
+    affine = np.diag([-1.0, -1, 1, 1])
+    affine[2, 3] = 7
+    nibabel.save(nibabel.Nifti1Image(CORNER.T[..., None], affine), tmp_path / "mask.nii")
+    mask = read_mask(tmp_path / "mask.nii", image, labels={1: "lung"})
+    np.testing.assert_array_equal(mask.array, CORNER)
+    both = np.dstack([CORNER.T, CORNER.T])
+    nibabel.save(nibabel.Nifti1Image(both, affine), tmp_path / "mask.nii")
+    with pytest.raises(ImageError, match="shape mismatch"):
+        read_mask(tmp_path / "mask.nii", image, labels={1: "lung"})
+
+
+@pytest.mark.parametrize("white", [255, 65535])
+def test_white_is_one_structure_in_8_and_16_bits(white: int, tmp_path: Path) -> None:
+    kind = np.uint8 if white == 255 else np.uint16
+    Pillow.fromarray(CORNER.astype(kind) * kind(white)).save(tmp_path / "mask.png")
+    mask = read_mask(tmp_path / "mask.png", labels={1: "lung"})
+    np.testing.assert_array_equal(mask.array, CORNER)
+    assert f"{white} read as label 1" in mask.notes
+    if white == 65535:
+        Pillow.fromarray(CORNER.astype(kind) * kind(300)).save(tmp_path / "mask.png")
+        with pytest.raises(ImageError, match="unknown label 300"):
+            read_mask(tmp_path / "mask.png", labels={1: "lung"})
+
+
+@pytest.mark.parametrize("kind", [bool, np.uint8])
+@pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
+def test_white_is_zero_is_said(kind: type, photometric: str, tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", CORNER.astype(kind), photometric=photometric)
+    is_said = "inverted white-is-zero" in read_image(tmp_path / "a.tif").notes
+    assert is_said == (photometric == "miniswhite")
