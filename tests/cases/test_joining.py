@@ -111,3 +111,19 @@ def test_images_without_one_kind_of_id_say_so() -> None:
         join_sheet(["7"], images, column="Fall")
     assert "accession number (all are empty)" in str(caught.value)
     assert f"file name (like {'a' * 20}...)" in str(caught.value)
+
+
+def test_a_row_is_that_of_the_file_it_spells() -> None:
+    """7.png and 07.png are two files: the label of one is not that of the other."""
+    images = [{"file name": [f"{name}.png", name]} for name in ("7", "07", "8")]
+    join = join_sheet(["7", "8"], images, column="Film")
+    assert join.rows == (0, None, 1)
+    assert "1 images have no row and are left out" in join.notes
+    assert join_sheet(["07", "8"], images, column="Film").rows == (None, 0, 1)
+    assert join_sheet(["007", "8"], images, column="Film").rows == (None, None, 1)
+    alone = images[1:]  # a spreadsheet took the zero
+    assert join_sheet(["7", "8"], alone, column="Film").rows == (0, 1)
+    same = [*images, images[0]]  # in another folder
+    assert join_sheet(["7", "8"], same, column="Film").rows == (0, None, 1, 0)
+    people = [image(patient_id="7"), image(patient_id="07")]
+    assert join_sheet(["7"], people, column="Patient").rows == (0, 0)

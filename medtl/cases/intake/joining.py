@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import PureWindowsPath
 
@@ -68,7 +68,8 @@ def join_sheet(
         if match not in kinds:
             raise ManifestError(f"no image has a {match!r}", expected=f"one of {', '.join(kinds)}")
         kinds = [match]
-    tried = {kind: _rows_by(kind, row_of, images) for kind in kinds}
+    written = {key.strip() for key in keys}
+    tried = {kind: _rows_by(kind, row_of, images, written) for kind in kinds}
     counts = {kind: len({row for row in rows if row is not None}) for kind, rows in tried.items()}
     best = max(counts.values(), default=0)
     names = [PureWindowsPath(key).name for key in keys]  # which knows both kinds of slashes
@@ -101,7 +102,6 @@ def join_sheet(
     rows = tried[fitting[0]]
     lonely = tuple(sorted(set(row_of.values()) - set(rows)))
     notes = _notes(fitting[0], column, keys, rows, lonely)
-    written = {key.strip() for key in keys}
     exact = [written & set(image.get(fitting[0], ())) for image in images]
     if any(row is not None and not same for row, same in zip(rows, exact, strict=True)):
         notes += (f"ids were compared without case, blanks and leading zeros ('{column}')",)
@@ -147,12 +147,31 @@ def _row_of(keys: Sequence[str], column: str) -> dict[str, int]:
 
 
 def _rows_by(
-    kind: str, row_of: Mapping[str, int], images: Sequence[Mapping[str, Sequence[str]]]
+    kind: str,
+    row_of: Mapping[str, int],
+    images: Sequence[Mapping[str, Sequence[str]]],
+    written: Set[str],
 ) -> tuple[int | None, ...]:
-    """Each image's row by one kind of id; None where no row, or more than one, has it."""
+    """Each image's row by one kind of id; None where no row, or more than one, has it.
+
+    One person may have two spellings of an id, but 7.png and 07.png are two files: the row is that
+    of the one whose name it spells, and of none when it spells neither.
+    """
     found = ({row_of.get(folded_id(name)) for name in image.get(kind, ())} for image in images)
     known = [rows - {None} for rows in found]
-    return tuple(next(iter(rows)) if len(rows) == 1 else None for rows in known)
+    joined = tuple(next(iter(rows)) if len(rows) == 1 else None for rows in known)
+    if kind != "file name":
+        return joined
+    files = defaultdict[int, set[tuple[str, ...]]](set)
+    for row, image in zip(joined, images, strict=True):
+        if row is not None:
+            files[row].add(tuple(image[kind]))
+    return tuple(
+        row
+        if row is not None and (len(files[row]) == 1 or not written.isdisjoint(image[kind]))
+        else None
+        for row, image in zip(joined, images, strict=True)
+    )
 
 
 def _notes(
