@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medtl.cases.case_rows import SPLIT_NAMES
+from medtl.cases.pseudonyms import band_age
 from medtl.cases.spellings import is_no_id, spelled_alike
 from medtl.errors import ManifestError, PredictionsError, located
 from medtl.storage.atomic import atomic_path, write_text
@@ -71,7 +72,8 @@ def read_predictions(
             `patient_id`.
 
     Returns:
-        `case_id`, `patient_id`, `split` and all other columns but the numbers as text; `y_true` and
+        `case_id`, `patient_id`, `split` and all other columns but the numbers as text, an `age`
+        above 89 as "90+"; `y_true` and
         `y_score` as float64, in a fixed order of rows.
 
     Raises:
@@ -98,10 +100,11 @@ def read_predictions(
         table = _with_splits(table)
         _refuse_empty_ids(table)
         _refuse_repeats(table)
+        _refuse_shared_cases(table)
         _refuse_shared_patients(table)
         _refuse_spellings(table)
         _refuse_respelled_names(table)
-        return _ordered(table)
+        return _ordered(_with_banded_ages(table))
 
 
 def mask_labels(path: str | PathLike[str]) -> dict[int, str]:
@@ -353,6 +356,27 @@ def _refuse_repeats(table: pd.DataFrame) -> None:
             f"{int(repeated.sum())} rows repeat another: {_rows(repeated)}",
             expected=f"one row per {', '.join(keys)}",
         )
+
+
+def _refuse_shared_cases(table: pd.DataFrame) -> None:
+    """Refuse a case of two patients, in the rows of two labels or models: each would count."""
+    pairs = table.drop_duplicates(["case_id", "patient_id"])
+    shared = pairs["case_id"][pairs.duplicated("case_id")]
+    if len(shared):
+        raise PredictionsError(
+            f"{shared.nunique()} cases have two patients: {_rows(table['case_id'].isin(shared))}",
+            expected="one patient a case, in the rows of all labels and models",
+            fix="Correct patient_id, or give every image a case_id of its own",
+        )
+
+
+def _with_banded_ages(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with ages above 89 as one band, as they leave a manifest."""
+    for name in table.columns:
+        if str(name).casefold() == "age":
+            banded = {one: band_age(one) for one in table[name].unique()}
+            table = table.assign(**{str(name): table[name].map(banded).astype(object)})
+    return table
 
 
 def _refuse_shared_patients(table: pd.DataFrame) -> None:

@@ -335,3 +335,24 @@ def test_a_word_for_missing_is_nobody_twice(tmp_path: Path, word: str) -> None:
             rf"patient_id is '{word}', a word for 'missing', in rows 5, 7")  # fmt: skip
     text = plain_rows(lambda i: word if i == 3 else f"p{i}")
     assert len(read_predictions(write(tmp_path, text))) == 60
+
+
+@pytest.mark.parametrize("column", ["label", "model"])
+def test_a_case_has_one_patient_whatever_the_row_is_about(tmp_path: Path, column: str) -> None:
+    """Two ids of one person under two labels make 60 patients 120, and intervals too narrow."""
+    header = f"{HEADER},{column}"
+    good = [f"{row},{name}" for name in "AB" for row in ROWS]
+    assert (
+        read_predictions(write(tmp_path, lines(*good, header=header)))["patient_id"].nunique() == 60
+    )
+    bad = [row.replace(",p7,", ",q7,") if row.endswith("B") else row for row in good]
+    refused(tmp_path, lines(*bad, header=header), "1 cases have two patients: rows 9, 69")
+
+
+def test_ages_above_89_leave_as_one_band(tmp_path: Path) -> None:
+    ages = ["66", "095Y", "95", "90+", "89.5", "", "058Y"]
+    text = lines(*(f"{r},{ages[n % 7]}" for n, r in enumerate(ROWS)), header=f"{HEADER},Age")
+    found = read_predictions(write(tmp_path, text))
+    assert set(found["Age"]) == {"66", "90+", "89.5", "", "58"}
+    write_predictions(found, tmp_path / "again.csv")
+    assert read_predictions(tmp_path / "again.csv").equals(found)
