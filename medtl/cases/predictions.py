@@ -426,9 +426,13 @@ def _refuse_spellings(table: pd.DataFrame) -> None:
 
 
 def _refuse_respelled_names(table: pd.DataFrame) -> None:
-    """Refuse one label or model under two spellings, or in some rows alone: two halves of one."""
+    """Refuse one label or model under two spellings, or in some rows alone: two halves of one.
+
+    Rows of a reader, a person, need no model.
+    """
+    machine = table[table["reader"].str.strip() == ""] if "reader" in table else table
     for column in ("label", "model"):
-        names = sorted(table[column].unique()) if column in table else []
+        names = sorted(machine[column].unique()) if column in table else []
         alike = spelled_alike(names)
         if alike:
             raise PredictionsError(
@@ -437,7 +441,8 @@ def _refuse_respelled_names(table: pd.DataFrame) -> None:
                 fix="Write it in one way",
             )
         if "" in names and len(names) > 1:
+            empty = table.index.isin(machine.index[machine[column] == ""])
             raise PredictionsError(
-                f"{column} is empty in {_rows(table[column] == '')}, and not in others",
+                f"{column} is empty in {_rows(empty)}, and not in others",
                 expected=f"a {column} in every row, or in none",
             )

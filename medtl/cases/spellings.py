@@ -14,7 +14,18 @@ from collections.abc import Iterable
 MISSING_WORDS = frozenset({"nan", "na", "n/a", "#n/a", "null", "none", "nil", "missing", "?", "-"})
 """Words that programs and people write into a cell to say that there is nothing."""
 
-_NO_ID = MISSING_WORDS | {"unknown", "#ref!", "#value!", "#name?", "#null!", "#num!", "#div/0!"}
+_NO_ID = MISSING_WORDS | {
+    "unknown",
+    "anonymous",
+    "anonymized",
+    "anonymised",
+    "#ref!",
+    "#value!",
+    "#name?",
+    "#null!",
+    "#num!",
+    "#div/0!",
+}
 
 _WHOLE = re.compile(r"([-+]?\d+)[.,]0+")
 _THOUSANDS = re.compile(r"\d{1,3}([.,'\u2019]\d{3})+")

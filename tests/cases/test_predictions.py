@@ -329,6 +329,14 @@ def test_one_label_or_model_in_two_spellings_or_without_a_name(tmp_path: Path, c
     assert len(read_predictions(write(tmp_path, named("")))) == len(ROWS)
 
 
+def test_rows_of_a_reader_need_no_model(tmp_path: Path) -> None:
+    machine = [f"{row},m," for row in ROWS]
+    reader = [f"{row.rsplit(',', 1)[0]},1,,Dr A" for row in ROWS]
+    text = lines(*machine, *reader, header=f"{HEADER},model,reader")
+    assert len(read_predictions(write(tmp_path, text))) == 2 * len(ROWS)
+    refused(tmp_path, text.replace("Dr A", "", 1), "model is empty in row 62, and not in others")
+
+
 @pytest.mark.parametrize("word", ["nan", "NULL", "#N/A"])
 def test_a_word_for_missing_is_nobody_twice(tmp_path: Path, word: str) -> None:
     refused(tmp_path, plain_rows(lambda i: word if i in (3, 5) else f"p{i}"),

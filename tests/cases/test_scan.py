@@ -229,3 +229,25 @@ def test_the_corpus_shows_no_canary(shared: Path) -> None:
     assert "CANARY" not in repr(result)
     ages = {row["image"]: row["age"] for row in result.rows if "age_formats" in row["image"]}
     assert list(ages.values())[:2] == ["45", "0.5"]
+
+
+@pytest.mark.parametrize("pair", [("P3", "p3"), ("12", "0012"), ("A-7", "A7"), ("P3", "P4")])
+def test_two_spellings_of_a_patient_are_said(tmp_path: Path, pair: tuple[str, str]) -> None:
+    """Pseudonyms hide what the manifest would see: one person in training and in test."""
+    for number, patient in enumerate(pair):
+        write(tmp_path / f"{number}.dcm", PIXELS, PatientID=patient, SOPInstanceUID=f"1.{number}")
+    found = scan(tmp_path)
+    assert len({row["patient_id"] for row in found.rows}) == 2
+    said = [note for note in found.notes if "in several spellings" in note]
+    assert bool(said) == (pair[1] != "P4")
+    assert not said or "0.dcm, 1.dcm" in said[0]
+    assert "A-7" not in " ".join(found.notes)
+
+
+@pytest.mark.parametrize("word", ["ANONYMOUS", "unknown", "N/A", "####"])
+def test_a_word_for_missing_is_no_patient(tmp_path: Path, word: str) -> None:
+    for number, patient in enumerate([word, word, "P1"]):
+        write(tmp_path / f"{number}.dcm", PIXELS, PatientID=patient, SOPInstanceUID=f"1.{number}")
+    found = scan(tmp_path)
+    assert [row["patient_id"] for row in found.rows] == ["", "", pseudonym("patient", "P1", SALT)]
+    assert word not in found.identities.values()

@@ -24,6 +24,7 @@ from typing import Literal
 from pydicom.dataset import Dataset
 
 from medtl.cases.pseudonyms import Kind, band_age, pseudonym
+from medtl.cases.spellings import alike_id, is_no_id
 from medtl.errors import ImageError, ManifestError, RunError
 from medtl.io.dicom.file import heard_warnings, open_dicom
 from medtl.io.dicom.header import facts, pixel_format, value
@@ -66,6 +67,7 @@ _CALLED = {
 """What a sheet may call an image by -> its element."""
 
 _UID = "image UID"
+_ALIKE = "patient id, spelled alike"
 _CHUNK = 64
 """Files that a worker process reads between two reports of progress."""
 
@@ -125,7 +127,8 @@ class ScannedFile:
     Attributes:
         path: Relative to the scanned folder.
         row: Facts, by the columns of `COLUMNS`.
-        names: Column -> pseudonym; under `_UID` a keyed hash that tells objects apart.
+        names: Column -> pseudonym; under `_UID` a keyed hash that tells objects apart, under
+            `_ALIKE` one that two spellings of a patient's id share.
         cause: Why there is no row.
     """
 
@@ -216,6 +219,7 @@ def assemble(
     skipped = [(file.path, file.cause) for file in files if file.cause]
     images = [file for file in files if not file.cause]
     notes, disputed = _shared_uids(root, images)
+    notes += _respelled_patients(images)
     if per == "series":
         images, refused = _series(images)
         skipped += refused
@@ -258,6 +262,21 @@ def _shared_uids(
         first = ", ".join(image.path for image in copies[0][:2])
         notes.append(f"{len(copies)} images are there more than once, to the byte ({first})")
     return tuple(notes), frozenset(image.path for group in different for image in group)
+
+
+def _respelled_patients(images: Sequence[ScannedFile]) -> tuple[str, ...]:
+    """Return a note about patients whose id has two spellings, which pseudonyms no longer show."""
+    groups: dict[str, dict[str, str]] = defaultdict(dict)
+    for image in images:
+        groups[image.names.get(_ALIKE, "")].setdefault(image.names["patient_id"], image.path)
+    apart = [paths for alike, paths in groups.items() if alike and len(paths) > 1]
+    if not apart:
+        return ()
+    first = ", ".join([*apart[0].values()][:2])
+    return (
+        f"{len(apart)} patient ids stand in several spellings (12 and 0012, P3 and p3; {first}): "
+        "counted as different patients. If they are one, give their rows one patient_id",
+    )
 
 
 def list_files(root: Path) -> tuple[list[str], list[tuple[str, str]]]:
@@ -411,9 +430,12 @@ def _named(file: _File, salt: bytes, identities: dict[str, str]) -> ScannedFile:
     names: dict[str, str] = {}
     for column, (kind, _) in _IDS.items():
         original = file.ids[column]
+        if column == "patient_id" and is_no_id(original):
+            original = ""
         names[column] = pseudonym(kind, original, salt) if original else ""
         if original:
             identities[names[column]] = original
-    uid = file.ids[_UID]
-    names[_UID] = hmac.digest(salt, uid.encode(), "sha256").hex() if uid else ""
+    patient = alike_id(file.ids["patient_id"]) if names["patient_id"] else ""
+    for name, text in ((_UID, file.ids[_UID]), (_ALIKE, patient)):
+        names[name] = hmac.digest(salt, text.encode(), "sha256").hex() if text else ""
     return ScannedFile(file.path, file.row, names)
