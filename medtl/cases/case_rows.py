@@ -200,6 +200,16 @@ class CaseBuilder:
                 "more than case, blanks, zeros, quotes and the signs between their parts",
             )
 
+    def rater_faults(self) -> Iterator[MedtlError]:
+        """Yield a fault for raters in several spellings: one would be a majority of two."""
+        raters = {name for said in self.readings.values() for name in said}
+        if self.wanted.reader is not None and (alike := spelled_alike(sorted(raters))):
+            yield ManifestError(
+                f"{len(alike)} raters stand in several spellings: each would count as several",
+                where=f"column {self.wanted.reader!r}",
+                fix="Write the name of one rater in one way",
+            )
+
     def _relative(self, place: str, row: tuple[str, ...]) -> str:
         """The path of an image below the root; the cell itself where it says the same."""
         if not place.startswith(self.root_text):

@@ -166,7 +166,12 @@ def _read(
     with _nothing_to_collect():
         cases, split_opinions, read = with_consensus(builder.with_readings(), columns)
         faults += [*_together(builder.faults), *leaks.patient_faults(cases), *builder.id_faults()]
-        faults += [*builder.age_faults(), *split_opinions, *exam_faults(cases)]
+        faults += [
+            *builder.age_faults(),
+            *builder.rater_faults(),
+            *split_opinions,
+            *exam_faults(cases),
+        ]
     raise_together([*faults, *sidecar_faults], path.name)
     manifest = Manifest(
         cases=tuple(cases),
@@ -304,7 +309,7 @@ def _column_faults(table: Table, wanted: Columns, folder: Path) -> Iterator[Mani
             near = paths if name == "image" and paths else nearest(name, columns)
             fix = f"Did you mean '{near}'?" if near else "Add the column or name another"
             if near and name == "image":
-                fix += f"? Rename it, or state data.columns: {{image: {near}}}"
+                fix += f" Rename it, or state data.columns: {{image: {near}}}"
             yield ManifestError(
                 f"no column '{name}'", expected=f"one of: {_listed(columns)}", fix=fix
             )

@@ -216,3 +216,15 @@ def test_several_boxes_of_one_rater_are_taken_together(tmp_path: Path) -> None:
     columns = Columns(["effusion"], raters=["rad_id"], consensus="majority")
     with pytest.raises(ManifestError, match="one rater labels the image again"):
         read_manifest(file, columns, salt=b"s" * 32)
+
+
+def test_a_rater_in_two_spellings_is_no_majority(tmp_path: Path) -> None:
+    long = {"raters": ["reader"], "consensus": "majority"}
+    rows = [f"0.png,p0,{who},{said}" for who, said in [("Kim", 1), ("kim ", 1), ("Lee", 0)]]
+    header = "image,patient_id,reader,effusion"
+    with pytest.raises(ManifestError, match="1 raters stand in several spellings") as caught:
+        labels(table(tmp_path, header, *rows), **long)
+    assert "column 'reader'" in str(caught.value)
+    assert "kim" not in str(caught.value).casefold()
+    rows[1] = "0.png,p0,Park,1"
+    assert labels(table(tmp_path, header, *rows), **long) == ["1"]
