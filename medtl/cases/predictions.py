@@ -21,7 +21,7 @@ import numpy as np
 
 from medtl.cases.case_rows import SPLIT_NAMES
 from medtl.cases.pseudonyms import band_age
-from medtl.cases.spellings import is_no_id, spelled_alike
+from medtl.cases.spellings import folded, is_no_id, spelled_alike
 from medtl.errors import ManifestError, PredictionsError, located
 from medtl.storage.atomic import atomic_path, write_text
 from medtl.storage.spreadsheets import ENDINGS
@@ -411,6 +411,10 @@ def _refuse_spellings(table: pd.DataFrame) -> None:
 
     Intervals are over patients: 60 that are counted as 120 make them too narrow.
     """
+    cases = table[["patient_id", "case_id"]].drop_duplicates()
+    cases = cases[cases.duplicated("patient_id", keep=False)]
+    if twice := int(cases.assign(case_id=cases["case_id"].map(folded)).duplicated().sum()):
+        log.warning("%d cases of one patient differ by case or a .0 alone: counted twice", twice)
     groups = spelled_alike(table["patient_id"].unique(), ids=True)
     if not groups:
         return

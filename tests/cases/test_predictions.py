@@ -364,3 +364,18 @@ def test_ages_above_89_leave_as_one_band(tmp_path: Path) -> None:
     assert set(found["Age"]) == {"66", "90+", "89.5", "", "58"}
     write_predictions(found, tmp_path / "again.csv")
     assert read_predictions(tmp_path / "again.csv").equals(found)
+
+
+@pytest.mark.parametrize(("again", "is_said"), [("C0", True), ("c0.0", False), ("c00", False)])
+def test_one_case_in_two_spellings_is_said(
+    tmp_path: Path, caplog, again: str, is_said: bool
+) -> None:
+    found = read_predictions(write(tmp_path, lines(*ROWS, ROWS[0].replace("c0,", f"{again},"))))
+    assert len(found) == len(ROWS) + 1
+    assert ("1 cases of one patient differ by case or a .0 alone" in caplog.text) == is_said
+
+
+def test_a_number_of_a_case_with_a_point_and_a_zero_is_said(tmp_path: Path, caplog) -> None:
+    rows = [row.replace("c", "", 1) for row in ROWS]
+    read_predictions(write(tmp_path, lines(*rows, rows[7].replace("7,", "7.0,", 1))))
+    assert "1 cases of one patient differ by case or a .0 alone" in caplog.text
