@@ -1,8 +1,9 @@
 """Predicted masks on the grid of the image as it was stored, and the table that names them.
 
 A folder beside the table, `masks/` of a run and `NEW_masks/` of `NEW.csv`, gets `predicted/` and
-`truth/`: one file per case, or one per case and structure where structures may overlap. They lie voxel for voxel on the source image, whatever its
-orientation and spacing, and evaluation reads these files, not the network's working grid.
+`truth/`: one file per case, or one per case and structure where structures may overlap. They lie
+voxel for voxel on the source image, whatever its orientation and spacing, and evaluation reads
+these files, not the network's working grid.
 """
 
 from __future__ import annotations

@@ -126,7 +126,9 @@ def test_a_case_id_does_not_lead_out_of_the_folder(tmp_path: Path) -> None:
     image = Image(np.zeros((1, 8, 8), np.float32), modality="cxr")
     scores = np.zeros((TWO.outputs, 8, 8), np.float32)
     run = tmp_path / "run"
-    row = MaskWriter(run / "masks", TWO, Preprocessor(size=8)).write(case("../../x"), image, scores)[0]
+    row = MaskWriter(run / "masks", TWO, Preprocessor(size=8)).write(
+        case("../../x"), image, scores
+    )[0]
     assert row["case_id"] == "../../x"
     assert (run / row["prediction"]).parent.resolve() == (run / "masks" / "predicted").resolve()
     assert list(tmp_path.rglob("*.png")) == [run / row["prediction"]]

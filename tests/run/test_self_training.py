@@ -285,7 +285,7 @@ def test_the_rule_of_rows_chooses_among_images_without_labels_too(tmp_path):
     table = write_unlabelled(tmp_path / "unlabelled")
     recipe = read_recipe(path, [learning(table), "data.where=view in [PA]"])
     prepared = read_study(recipe)
-    with pytest.raises(RunError, match="has no column 'view', by which data.where chooses"):
+    with pytest.raises(RunError, match=r"has no column 'view', by which data\.where chooses"):
         find_unlabelled(recipe, prepared)
     head, *rows = table.read_text(encoding="utf-8").splitlines()
     views = [f"{row},{'PA' if number < 5 else 'AP'}" for number, row in enumerate(rows)]

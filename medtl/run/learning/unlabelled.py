@@ -114,7 +114,7 @@ def _manifest(recipe: Recipe, learn: FromUnlabelled) -> Manifest:
     by = Where.parse(columns.where).column if columns.where else ""
     if by and by not in manifest_columns(path):
         raise RunError(
-            f"{path.name} has no column {by!r}, by which data.where chooses the images to learn from",
+            f"{path.name} has no column {by!r}, by which data.where chooses images to learn from",
             where=WHERE,
             fix="Add it; where all of its images are meant, fill it with the value that is taken",
         )
