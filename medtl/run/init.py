@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -9,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medtl.cases.columns import Where
-from medtl.cases.intake.discover import Discovery, discover
+from medtl.cases.intake.discover import NO_PATIENTS, Discovery, discover
 from medtl.cases.intake.joining import join_sheet
 from medtl.cases.labels import FINDING_CELLS, listed_findings
 from medtl.cases.manifest import write_manifest
@@ -37,7 +38,23 @@ data:
 {choices}image: {{modality: {modality}, size: 224}}
 model: {{backbone: tf_efficientnet_lite0, weights: bundled}}
 task: {{kind: classification}}
-"""
+finetune:
+  ema_decay: 0.95           # weights averaged over about 20 steps are validated and kept
+  stages:                   # short: more steps make scores surer, not better
+{stages}"""
+
+STAGES = (
+    ("name: head, train: head", 3, "lr: 3e-3"),
+    ('name: top, train: [head, "last:3"]', 5, "lr: {head: 1e-3, base: 5e-4}, warmup_epochs: 1"),
+    ("name: full, train: all", 3, "lr: {head: 3e-4, base: 1e-4}, warmup_epochs: 1"),
+)
+"""The stages of `pipelines/chest_xray.yaml`: what is trained, epochs, rates."""
+
+STEPS = 17
+"""Steps of an epoch for which those were chosen; shorter epochs are more of them."""
+
+IMAGES_A_STEP = 32 / 0.7
+"""Batches of the training part, as a recipe divides the images by default."""
 
 NO_LABEL = frozenset({"nan", "na", "n/a", "#n/a", "null", "missing", "?", "unknown"})
 """Values that may say that there is no label."""
@@ -127,6 +144,7 @@ def write_starter(data: Path, out: Path, answers: Answers = Answers()) -> Iterat
         manifest=scalar(str(manifest.resolve())),
         choices="".join(f"  {line}\n" for line in choices),
         modality=answers.modality,
+        stages=stage_lines(len(found.rows)),
     )
     yield from (f"Recipe: {line}" for line in choices)
     write_text(recipe, text)
@@ -138,6 +156,22 @@ def write_starter(data: Path, out: Path, answers: Answers = Answers()) -> Iterat
         yield f"Complete the recipe, then: medtl check {recipe}"
     else:
         yield f"Next: medtl check {recipe}"
+
+
+def stage_lines(images: int) -> str:
+    """Return the stages as lines of a recipe.
+
+    A stage of few images, whose epochs are short, does not end early after a few steps.
+
+    >>> print(stage_lines(60).splitlines()[0])
+        - {name: head, train: head, epochs: 24, lr: 3e-3, patience: 40}
+    """
+    times = max(1, round(STEPS / math.ceil(images / IMAGES_A_STEP)))
+    patience = f", patience: {max(epochs for _, epochs, _ in STAGES) * times}" if times > 1 else ""
+    return "".join(
+        f"    - {{{what}, epochs: {epochs * times}, {rates}{patience}}}\n"
+        for what, epochs, rates in STAGES
+    )
 
 
 def _joined(
@@ -160,15 +194,21 @@ def _joined(
     index = {name: i for i, name in enumerate(table.columns)}
     keys = [row[index[answers.key]] for row in table.rows]
     join = join_sheet(keys, found.called, column=answers.key, match=answers.match)
-    cells = [row[index[answers.target]] for row in table.rows]
+    taken = {answers.target: index[answers.target]}
+    answered = ["hold no labels"]
+    patient = nearest("patient_id", table.columns, likeness=1.0)
+    if patient and "patient_id" not in found.rows[0]:
+        taken["patient_id"] = index[patient]
+        answered.append(NO_PATIENTS)
     rows = tuple(
-        {**image, answers.target: cells[row]}
+        {**image, **{name: table.rows[row][place] for name, place in taken.items()}}
         for image, row in zip(found.rows, join.rows, strict=True)
         if row is not None
     )
     others = [dict(image) for image, row in zip(found.rows, join.rows, strict=True) if row is None]
-    kept = [note for note in found.notes if "hold no labels" not in note]
-    notes = (*kept, *table.notes, *join.notes)
+    kept = [note for note in found.notes if not any(one in note for one in answered)]
+    said = [f"'{patient}' of {sheet.name} says who the patient is"] * (len(answered) > 1)
+    notes = (*kept, *table.notes, *join.notes, *said)
     return replace(found, rows=rows, target=None, notes=notes), others
 
 

@@ -17,7 +17,7 @@ from medtl.cases.manifest import read_manifest
 from medtl.errors import ManifestError, MedtlError
 from medtl.run.build import build_manifest, build_task
 from medtl.run.check import read_recipe
-from medtl.run.init import Answers, write_starter
+from medtl.run.init import Answers, stage_lines, write_starter
 from medtl.storage.yaml import scalar
 
 IMAGES, PATIENTS = 200, 110
@@ -251,6 +251,35 @@ def test_what_is_not_certain_is_asked_for_and_nothing_is_written(tmp_path: Path)
         list(write_starter(root, tmp_path / "other", Answers(positive="XY")))
 
 
+@pytest.mark.parametrize("column", ["Patient ID", "PatientID", "patient_id"])
+def test_the_patients_of_a_sheet_are_kept(column: str, tmp_path: Path) -> None:
+    films = class_folders(tmp_path / "films", "all")
+    names = sorted(path.name for path in films.rglob("*.png"))
+    lines = [
+        f"Film,{column},Finding",
+        *(f"{n},P{i // 2},{'yn'[i % 2]}" for i, n in enumerate(names)),
+    ]
+    (tmp_path / "sheet.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    answers = Answers("Finding", labels=tmp_path / "sheet.csv", key="Film", positive="y")
+    said = "\n".join(write_starter(films, tmp_path / "out", answers))
+    assert f"'{column}' of sheet.csv says who the patient is" in said
+    assert "one_image_per_patient" not in said
+    with (tmp_path / "out" / "manifest.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["patient_id"] for row in rows] == [f"P{i // 2}" for i in range(len(names))]
+
+
+def test_a_sheet_without_patients_leaves_the_question_open(tmp_path: Path) -> None:
+    films = class_folders(tmp_path / "films", "all")
+    names = sorted(path.name for path in films.rglob("*.png"))
+    lines = ["Film,Ward,Finding", *(f"{n},A,{'yn'[i % 2]}" for i, n in enumerate(names))]
+    (tmp_path / "sheet.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    answers = Answers("Finding", labels=tmp_path / "sheet.csv", key="Film", positive="y")
+    said = "\n".join(write_starter(films, tmp_path / "out", answers))
+    assert "which images are of the same patient is not known" in said
+    assert "one_image_per_patient: false" in said
+
+
 def test_three_folders_are_classes(tmp_path: Path) -> None:
     root = class_folders(tmp_path / "data", "normal", "covid, mild", "pneumonia")
     said = "\n".join(write_starter(root, tmp_path / "out"))
@@ -348,3 +377,21 @@ def test_one_word_in_several_spellings_is_one_label(values: list[str], tmp_path:
     assert "classes" not in said
     assert re.search(r'labels: {"?(ja|JA|[Yy]es)"?: 1, "?([Nn]ein|no)"?: 0}', said)
     assert "in several spellings" not in said  # what the recipe says, the check takes
+
+
+def test_the_stages_are_those_of_the_chest_recipe():
+    recipe = Path("pipelines/chest_xray.yaml").read_text(encoding="utf-8")
+    stages = [re.sub(r"\s+", "", line) for line in stage_lines(753).splitlines()]
+    assert set(stages) <= {re.sub(r"\s+", "", line) for line in recipe.splitlines()}
+    assert len(stages) == 3
+
+
+@pytest.mark.parametrize(
+    ("images", "epochs"),
+    [(1, [51, 85, 51]), (60, [24, 40, 24]), (500, [6, 10, 6]), (753, [3, 5, 3]), (9**9, [3, 5, 3])],
+)
+def test_few_images_take_as_many_steps_in_more_epochs(images, epochs):
+    lines = stage_lines(images)
+    assert [int(n) for n in re.findall(r" epochs: (\d+)", lines)] == epochs
+    # Patience counts epochs, and would end a stage of short ones after a few steps.
+    assert re.findall(r"patience: (\d+)", lines) == ([str(max(epochs))] * 3 if images < 753 else [])

@@ -128,6 +128,28 @@ def sheet(path: Path, rows: list[list[object]], *, more: list[list[object]] | No
     return path
 
 
+def merged(path: Path, rows: list[list[object]], cells: str) -> Path:
+    """A sheet with one merged range."""
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.load_workbook(sheet(path, rows))
+    book.active.merge_cells(cells)
+    book.save(path)
+    return path
+
+
+@pytest.mark.parametrize("cells", ["B2:B3", "B3:C3", "A1:A2", "A2:B3"])
+def test_merged_cells_among_others_are_a_fault(cells: str, tmp_path: Path) -> None:
+    rows = [["image", "label", "view"], ["a.png", 1, "PA"], ["b.png", 1, "PA"]]
+    with pytest.raises(ManifestError, match=rf"merged cells \({cells}\): one holds the value"):
+        read_table(merged(tmp_path / "a.xlsx", rows, cells))
+
+
+@pytest.mark.parametrize("cells", ["A1:B1", "A1:B2"])
+def test_a_merged_title_is_a_title(cells: str, tmp_path: Path) -> None:
+    rows = [["Films of 2024"], [], ["image", "label"], ["a.png", 1]]
+    assert read_table(merged(tmp_path / "a.xlsx", rows, cells)).rows == (("a.png", "1"),)
+
+
 def test_excel_cells_read_as_they_look(tmp_path: Path) -> None:
     rows = [
         ["image", "accession", "label", "score"],

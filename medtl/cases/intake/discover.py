@@ -28,10 +28,11 @@ TARGET_NAMES = ("target", "label", "class", "diagnosis", "finding", "boneage_mon
 MAX_CLASSES = 50
 """More folders than this are patients, not classes."""
 
-_NO_PATIENTS = (
+NO_PATIENTS = (
     "which images are of the same patient is not known: add a column patient_id, or state "
     "`one_image_per_patient: true` if no patient has two images"
 )
+"""What is said of images of which nothing says whose they are."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ def _is_dicom(path: Path) -> bool:
 def _from_pictures(root: Path, images: Sequence[Path], num_others: int) -> Discovery:
     """Return pictures that a sheet will be joined to."""
     rows = tuple({"image": path.as_posix()} for path in images)
-    notes = [_NO_PATIENTS]
+    notes = [NO_PATIENTS]
     if num_others:
         notes.append(f"{num_others} files are no PNG, JPEG or TIFF and were left out")
     called = tuple(names_in_path(row["image"]) for row in rows)
@@ -198,7 +199,7 @@ def _from_table(path: Path) -> Discovery:
     if "image" not in table.columns:
         notes.append("no column is named 'image': rename the one with the paths")
     if "patient_id" not in table.columns:
-        notes.append(_NO_PATIENTS)
+        notes.append(NO_PATIENTS)
     if not named:
         notes.append("no column is named like a target: state `data.target` in the recipe")
     target = named[0] if named else None
@@ -240,7 +241,7 @@ def _from_class_folders(root: Path, images: Sequence[Path], num_others: int) -> 
         )
     if splits == {""}:
         rows = [{"image": row["image"], "label": row["label"]} for row in rows]
-    notes = [_NO_PATIENTS]
+    notes = [NO_PATIENTS]
     if num_others:
         notes.append(f"{num_others} files are no PNG, JPEG or TIFF and were left out")
     return Discovery("folders", tuple(rows), root, "label", classes, tuple(notes))
