@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -22,6 +23,7 @@ from medtl.preprocess.policy import policy_faults
 from medtl.recipe.overrides import read_data
 from medtl.recipe.schema import Recipe, parse_recipe
 from medtl.storage.tables import read_table
+from medtl.storage.yaml import scalar
 from medtl.types import SPLITS, Case
 
 OF_LABELS = ("classification",)
@@ -148,16 +150,9 @@ def _label_faults(
     """Faults of the label columns: one value only, a positive or a label that is not there."""
     faults: list[MedtlError] = []
     for target in targets:
-        values = {case.targets.get(target, "").strip() for case in cases} - {""}
-        if len(values - {"-1"}) < 2:
-            faults.append(
-                ManifestError(
-                    f"column {target!r} holds one value only",
-                    expected="at least two",
-                    where="data.target",
-                    fix="There is nothing to learn from it; choose another column",
-                )
-            )
+        counts = Counter(case.targets.get(target, "").strip() for case in cases)
+        if len({*counts} - {"", "-1"}) < 2:
+            faults.append(_one_value(target, counts))
         classes = section.get("classes")
         if not (isinstance(classes, list) and all(isinstance(one, str) for one in classes)):
             classes = ()  # the schema says what is wrong with others
@@ -179,6 +174,24 @@ def _label_faults(
                 if column not in targets
             ]
     return faults
+
+
+def _one_value(target: str, counts: Mapping[str, int]) -> ManifestError:
+    """The fault of a label column that says one thing alone, and what else it may have meant."""
+    said = [value for value in counts if value not in ("", "-1")]
+    fix = "There is nothing to learn from it; choose another column"
+    if said and len(counts) > 1:
+        absent = "-1" if "-1" in counts else ""
+        read = "-1 is read as uncertain" if absent else "An empty cell is no label"
+        meant = f"data.labels: {{{scalar(said[0])}: 1, {scalar(absent)}: 0}}"
+        fix = f"{read}; if it means absent, state {meant}"
+    held = ", ".join(f"{value or '(empty)'} {count} times" for value, count in counts.items())
+    return ManifestError(
+        f"column {target!r} holds one value only ({held})",
+        expected="at least two",
+        where="data.target",
+        fix=fix,
+    )
 
 
 def _prevalence_faults(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import re
 import subprocess
 import sys
 
@@ -44,6 +46,30 @@ def test_all_faults_of_all_kinds_at_once(tmp_path):
     ):
         assert expected in text
     assert "6 faults" in text
+
+
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        (["1", "-1"], r"-1 is read as uncertain; if it means absent, state .*\"-1\": 0"),
+        (["x", ""], r"An empty cell is no label; .* state data.labels: {x: 1, \"\": 0}"),
+        (["1"], r"\(1 \d+ times\).*nothing to learn from it"),
+    ],
+)
+def test_what_a_column_of_one_value_may_mean(tmp_path, cells, said):
+    recipe = write_tiny_study(tmp_path / "data")
+    manifest = recipe.parent / "manifest.csv"
+    with manifest.open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    for number, row in enumerate(rows):
+        row["bright"] = cells[number % len(cells)]
+    with manifest.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    with pytest.raises(RecipeError, match="holds one value only") as caught:
+        read_recipe(recipe)
+    assert re.search(said, str(caught.value), re.DOTALL)
 
 
 NO_WEIGHTS = "weights: {source: none, random_features: true}"
