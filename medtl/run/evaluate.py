@@ -292,14 +292,28 @@ def check_options(rows: pd.DataFrame, table: Path, options: TableOptions) -> Non
             raise PredictionsError(f"a prevalence of {share:g}", expected="a share between 0 and 1")
     if any(map(math.isnan, _values(options.threshold))):
         raise PredictionsError("the threshold is not a number", fix="State --threshold 0.5")
-    shares = "y_score" in rows and rows["y_score"].dropna().between(0, 1).all()
-    beyond = [at for at in _values(options.threshold) if shares and not 0 <= at <= 1]
-    if beyond:
-        raise PredictionsError(
-            f"a threshold of {beyond[0]:g}, and all scores lie between 0 and 1",
-            expected="a threshold on the scale of the scores",
-            fix="State 0.5, not 50, if percent are meant",
-        )
+    if "y_score" in rows:
+        _check_scale(rows["y_score"].dropna(), _values(options.threshold))
+
+
+def _check_scale(scores: pd.Series, thresholds: Sequence[float]) -> None:
+    """Refuse a threshold in percent of shares, and one that is a share of scores in percent."""
+    shares = scores.between(0, 1).all()
+    percent = scores.between(0, 100).all() and scores.max() > 10 and scores.median() > 1
+    for at in thresholds:
+        if shares and not 0 <= at <= 1:
+            raise PredictionsError(
+                f"a threshold of {at:g}, and all scores lie between 0 and 1",
+                expected="a threshold on the scale of the scores",
+                fix="State 0.5, not 50, if percent are meant",
+            )
+        if percent and 0 < at <= 1:
+            raise PredictionsError(
+                f"a threshold of {at:g}, and the scores go from {scores.min():g} to "
+                f"{scores.max():g}",
+                expected="a threshold on the scale of the scores",
+                fix="State 50, not 0.5, if the scores are percent",
+            )
 
 
 def _check_rule(rows: pd.DataFrame, table: Path, rule: Rule, model: str) -> None:

@@ -197,6 +197,21 @@ def test_numbers_that_cannot_be(monkeypatch, capsys, tmp_path, option, message):
     assert message in text
 
 
+def test_a_threshold_of_shares_for_scores_in_percent(monkeypatch, capsys, tmp_path):
+    def table(scale: float, shift: float = 0.0) -> Path:
+        rows = [f"c{i},p{i},{int(i > 10)},{scale * (i + 1) / 21 + shift}" for i in range(20)]
+        path = tmp_path / f"{scale}{shift}.csv"
+        path.write_text("\n".join(["case_id,patient_id,y_true,y_score", *rows]) + "\n")
+        return path
+
+    status, text = fails(monkeypatch, capsys, "evaluate", table(100), "--threshold=0.5")
+    assert status == 1
+    assert "a threshold of 0.5, and the scores go from 4.7619 to 95.2381" in text
+    assert "State 50, not 0.5" in text
+    for scores, threshold in ((table(100), "50"), (table(1), "0.5"), (table(20, -10.0), "0.5")):
+        assert "Statistics" in medtl("evaluate", scores, "--threshold", threshold)
+
+
 def test_scores_that_run_the_other_way_are_said_where_they_are_computed(tmp_path):
     table = tmp_path / "t.csv"
     rows = [f"c{i},p{i},{int(i < 20)},{i / 40}" for i in range(40)]
