@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import difflib
 import io
+import itertools
 import logging
 import math
 import re
@@ -21,7 +22,7 @@ import numpy as np
 
 from medtl.cases.case_rows import SPLIT_NAMES
 from medtl.cases.pseudonyms import band_age
-from medtl.cases.spellings import folded, is_no_id, spelled_alike
+from medtl.cases.spellings import folded, is_no_id, may_fold, spelled_alike
 from medtl.errors import ManifestError, PredictionsError, located
 from medtl.storage.atomic import atomic_path, write_text
 from medtl.storage.spreadsheets import ENDINGS
@@ -206,6 +207,15 @@ def _read_text(path: Path) -> pd.DataFrame:
     return pd.DataFrame(read.rows, columns=list(read.columns), dtype=object)
 
 
+_ENDS = (b",", b"\n", b"\r", b'"')
+_BLANKS = tuple(
+    pair
+    for blank, end in itertools.product((b" ", b"\t", b"\xc2\xa0"), _ENDS)
+    for pair in (blank + end, end + blank)
+)
+"""What a table in commas holds where a cell begins or ends with a blank."""
+
+
 def _plain_csv(path: Path) -> pd.DataFrame | None:
     """Return a table in commas and UTF-8, None for any other: `read_table` then says what it is.
 
@@ -235,7 +245,7 @@ def _plain_csv(path: Path) -> pd.DataFrame | None:
         return None
     if b"'" in raw:
         table = table.map(undefuse).astype(object)
-    if any(blank in raw for blank in (b" ", b"\t", b"\xc2\xa0")):
+    if any(blank in raw for blank in _BLANKS):
         table = table.apply(lambda cells: cells.str.strip())
     return table
 
@@ -413,6 +423,7 @@ def _refuse_spellings(table: pd.DataFrame) -> None:
     """
     cases = table[["patient_id", "case_id"]].drop_duplicates()
     cases = cases[cases.duplicated("patient_id", keep=False)]
+    cases = cases if may_fold(cases["case_id"]) else cases[:0]
     if twice := int(cases.assign(case_id=cases["case_id"].map(folded)).duplicated().sum()):
         log.warning("%d cases of one patient differ by case or a .0 alone: counted twice", twice)
     groups = spelled_alike(table["patient_id"].unique(), ids=True)

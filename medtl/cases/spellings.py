@@ -53,6 +53,17 @@ def folded(text: str) -> str:
     return whole[1] if whole else seen
 
 
+def may_fold(texts: Iterable[str]) -> bool:
+    """Return whether folding may make one of two texts: a quick look at a million.
+
+    >>> may_fold(["c1", "c2"]), may_fold(["c1", "C1"]), may_fold(["1", "1.0"])
+    (False, True, True)
+    """
+    whole = "".join(texts)
+    is_plain = whole.isascii() and whole in (whole.lower(), whole.upper())
+    return not is_plain or re.search(r"[\s.,]", whole) is not None
+
+
 def folded_id(text: str) -> str:
     """Return an id folded, its numbers without leading zeros.
 
