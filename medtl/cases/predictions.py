@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import difflib
 import io
-import itertools
 import logging
 import math
 import re
@@ -207,15 +206,6 @@ def _read_text(path: Path) -> pd.DataFrame:
     return pd.DataFrame(read.rows, columns=list(read.columns), dtype=object)
 
 
-_ENDS = (b",", b"\n", b"\r", b'"')
-_BLANKS = tuple(
-    pair
-    for blank, end in itertools.product((b" ", b"\t", b"\xc2\xa0"), _ENDS)
-    for pair in (blank + end, end + blank)
-)
-"""What a table in commas holds where a cell begins or ends with a blank."""
-
-
 def _plain_csv(path: Path) -> pd.DataFrame | None:
     """Return a table in commas and UTF-8, None for any other: `read_table` then says what it is.
 
@@ -245,9 +235,16 @@ def _plain_csv(path: Path) -> pd.DataFrame | None:
         return None
     if b"'" in raw:
         table = table.map(undefuse).astype(object)
-    if any(blank in raw for blank in _BLANKS):
+    if _has_blank_ends(raw):
         table = table.apply(lambda cells: cells.str.strip())
     return table
+
+
+def _has_blank_ends(raw: bytes) -> bool:
+    """Whether a cell of a table in commas begins or ends with a blank."""
+    blanks = [blank for blank in (b" ", b"\t", b"\xc2\xa0") if blank in raw]
+    ends = (b",", b"\n", b"\r", b'"')
+    return any(blank + end in raw or end + blank in raw for blank in blanks for end in ends)
 
 
 def _required_columns(table: pd.DataFrame) -> Sequence[str]:
@@ -327,17 +324,17 @@ def _with_splits(table: pd.DataFrame) -> pd.DataFrame:
     if "split" not in table or not table["split"].str.strip().any():
         return table.assign(split=table["case_id"].map(lambda _: "test").astype(object))
     read = {one: SPLIT_NAMES.get(one.strip().casefold(), "") for one in table["split"].unique()}
-    bad = table["split"].map(read) == ""
-    if bad.any():
+    if not all(read.values()):
+        bad = table["split"].map(read) == ""
         found = sorted({str(value) for value in table["split"][bad]})[:3]
         raise PredictionsError(
             f"split is {', '.join(map(repr, found))} in {_rows(bad)}",
             expected=f"one of {', '.join(SPLITS)}",
         )
-    for given, split in read.items():
-        if given != split:
-            log.warning("the split %r is read as %s", given, split)
-    return table.assign(split=table["split"].map(read).astype(object))
+    others = {given: split for given, split in read.items() if given != split}
+    for given, split in others.items():
+        log.warning("the split %r is read as %s", given, split)
+    return table.assign(split=table["split"].map(read).astype(object)) if others else table
 
 
 def _refuse_empty_ids(table: pd.DataFrame) -> None:
