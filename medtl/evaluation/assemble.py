@@ -250,13 +250,21 @@ def _ordered(names: list[str], classes: Sequence[str]) -> list[str]:
     """Return the labels of the test rows, in the order of the classes if there is one."""
     if not names:
         raise PredictionsError("the table has no test rows", expected="rows of split test")
-    if classes and {*classes} < {*names}:
-        stranger = next(name for name in names if name not in classes)
+    if not classes:
+        return names
+    if isinstance(classes, str) or len({*classes}) < len(classes):
         raise PredictionsError(
-            f"the class {stranger!r} has no place in the order {', '.join(classes)}",
+            f"the order of the classes is {classes!r}",
+            expected="a list that names every class once, the lowest first",
+            fix="State classes: [none, mild, severe]",
+        )
+    stranger = next((name for name in names if name not in classes), None)
+    if stranger is not None:
+        raise PredictionsError(
+            f"the class {stranger!r} has no place in the order {', '.join(map(str, classes))}",
             expected="all classes, the lowest first",
         )
-    return [name for name in classes if name in names] or names
+    return [name for name in classes if name in names]
 
 
 def _evaluate_label(

@@ -96,8 +96,9 @@ def _numbers_of(column: pd.Series[Any]) -> FloatArray | None:
 
     text = column.astype(str).str.strip()
     filled = column.notna() & (text != "") & (text.str.lower() != UNKNOWN)
-    # DICOM writes an age as 058Y.
-    values = np.array(pd.to_numeric(text.str.removesuffix("Y"), errors="coerce"), dtype=float)
+    # DICOM writes an age as 058Y; one above 89 was read as the open band of the decades.
+    text = text.str.removesuffix("Y").replace(f"{DECADES[-1]}+", str(DECADES[-1]))
+    values = np.array(pd.to_numeric(text, errors="coerce"), dtype=float)
     values[~np.isfinite(values)] = np.nan
     known = np.isfinite(values)
     return values if known.any() and (filled & ~known).sum() * 10 < filled.sum() else None

@@ -244,7 +244,7 @@ def _write_metrics(rows: pd.DataFrame, table: Path, out: Path, options: TableOpt
         prevalence=options.prevalence,
         acting=options.acting,
         strata=options.strata or [name for name in KNOWN_STRATA if name in rows],
-        classes=_beside(table).get("classes") or (),
+        classes=_order_beside(table),
         kind=options.kind,
         unit=options.unit,
         model=model,
@@ -369,6 +369,12 @@ def _beside(table: Path) -> dict[str, Any]:
     """Return what the YAML file beside a table holds; {} without one."""
     file = table.with_suffix(".yaml")
     return load_yaml(file) if file.is_file() else {}
+
+
+def _order_beside(table: Path) -> Sequence[str]:
+    """Return the order of the classes that the file beside a table states; numbers as text."""
+    stated = _beside(table).get("classes") or ()
+    return [*map(str, stated)] if isinstance(stated, list) else stated
 
 
 def _study_of(table: Path) -> dict[str, Any]:

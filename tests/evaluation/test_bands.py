@@ -35,3 +35,21 @@ def test_columns_of_many_numbers_are_banded_and_it_is_noted() -> None:
         assert banded[name].equals(table[name])
     assert notes == ["age was divided into decades", "age_months was divided into bands of"
                      " childhood", "dose was divided into quarters of the rows"]  # fmt: skip
+
+
+@pytest.mark.parametrize("oldest", [1, 8])
+def test_ages_above_89_are_a_band_of_their_own(oldest: int) -> None:
+    ages = [str(30 + i) for i in range(30)] + ["90+"] * oldest
+    banded, notes = band_strata(pd.DataFrame({"age": ages}), ["age"])
+    assert banded["age"].value_counts().to_dict() == {"30-39": 10, "40-49": 10, "50-59": 10,
+                                                      "90+": oldest}  # fmt: skip
+    assert notes == ["age was divided into decades"]
+
+
+def test_other_words_beside_ages_stay_words() -> None:
+    ages = [str(30 + i) for i in range(30)]
+    assert band_strata(pd.DataFrame({"age": [*ages, "80+"]}), ["age"])[0]["age"].iloc[-1] == (
+        "unknown"
+    )
+    many = pd.DataFrame({"age": [*ages, *["adult"] * 8]})
+    assert band_strata(many, ["age"])[0].equals(many)

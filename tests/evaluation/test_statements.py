@@ -269,6 +269,13 @@ def test_classes_have_a_quadratic_kappa_only_in_a_stated_order() -> None:
     assert not found.recalibrations
     with pytest.raises(PredictionsError, match="'severe' has no place in the order none, mild"):
         evaluate(table, classes=["none", "mild"])
+    with pytest.raises(PredictionsError, match="'severe' has no place in the order none, mild, s"):
+        evaluate(table, classes=["none", "mild", "sever"])  # a slip had left the class out
+    for slip in ("none", ["none", "mild", "severe", "severe"]):
+        with pytest.raises(PredictionsError, match="the order of the classes is"):
+            evaluate(table, classes=slip)
+    more = evaluated(table, classes=["none", "mild", "severe", "critical"])
+    assert more.measure("kappa_quadratic", label="overall").value == value
 
 
 def test_an_earlier_metrics_file_opens_without_the_new_parts() -> None:

@@ -161,3 +161,12 @@ def test_mended_probabilities_stand_beside_scores_and_keep_decisions() -> None:
     assert np.allclose(mended["probability"], expected)
     raw = table["y_score"] >= table["threshold"]
     assert (raw == (table["probability"] >= table["probability_threshold"])).all()
+
+
+def test_an_order_of_classes_that_are_numbers_is_one_of_the_labels(tmp_path: Path) -> None:
+    table = write(tmp_path, labels=("0", "1", "2"))
+    table.with_suffix(".yaml").write_text("classes: [2, 0, 1]", encoding="utf-8")
+    assert evaluate_table(table, tmp_path / "m.json").labels == ("2", "0", "1")
+    table.with_suffix(".yaml").write_text("classes: [2, 0, 3]", encoding="utf-8")
+    with pytest.raises(PredictionsError, match="'1' has no place in the order 2, 0, 3"):
+        evaluate_table(table, tmp_path / "m.json")
