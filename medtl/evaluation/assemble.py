@@ -120,7 +120,7 @@ def evaluate(  # noqa: PLR0913 - one call states a whole evaluation
         labels, left_out = label_rows(table, strata)
         names = _ordered([label for split, label in labels if split == "test"], classes)
         points, unset = _operating_points(names, labels, rule, operating_points)
-        read, missing = models.reader_points(readings, ci)
+        read, missing = models.reader_points(readings, table, ci)
         tests = [labels["test", name] for name in names]
         kept = recalibrations and [one for one in recalibrations if {*one.labels} <= {*names}]
         vals = [labels.get(("val", name)) for name in names]

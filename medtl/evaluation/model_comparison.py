@@ -121,23 +121,40 @@ def without_readers(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     return table[~named].drop(columns="reader"), table[named]
 
 
-def reader_points(readings: pd.DataFrame, ci: CI) -> tuple[list[ReaderPoint], list[str]]:
+def reader_points(
+    readings: pd.DataFrame, model: pd.DataFrame, ci: CI
+) -> tuple[list[ReaderPoint], list[str]]:
     """Return sensitivity and specificity of every reader and label on the test rows, and notes.
+
+    A note says how many of the model's cases a reader read, where it is not each of them.
 
     Args:
         readings: Rows with `reader`; `y_score` is 1 for "yes" and 0 for "no".
+        model: Rows of the model.
         ci: Level of the intervals.
+
+    Raises:
+        PredictionsError: If a reader's rows and the model's disagree about a truth.
     """
+    import pandas as pd
+
     points: list[ReaderPoint] = []
     notes: list[str] = []
     if not len(readings):
         return points, notes
     test = readings[readings["split"] == "test"]
+    known = _usable(model[model["split"] == "test"])
     for (reader, label), rows in test.groupby(["reader", "label"], sort=True):
-        usable = _usable(rows)
+        usable, read = _usable(rows), known[known["label"] == label]
+        _refuse_two_truths(pd.concat([usable, read]), f"{reader} and the model", str(label))
         if not usable["y_score"].isin((0, 1)).all():
-            notes.append(f"the readings of {reader} are not 0 and 1 and were left out")
+            notes.append(f"the readings of {reader!r} are not 0 and 1 and were left out")
             continue
+        common = int(usable["case_id"].isin(read["case_id"]).sum())
+        if common < len(read):
+            notes.append(f"{reader!r} read {common} of the {len(read)} cases of {label!r}")
+        if others := len(usable) - common:
+            notes.append(f"{reader!r} read {others} cases of {label!r} that the model did not")
         shares = share_measures(_scores(usable), threshold=1.0, ci=ci)[:2]
         both = (replace(share, label=str(label)) for share in shares)
         points.append(ReaderPoint(str(reader), str(label), *both))
@@ -260,22 +277,14 @@ def _compare_pair(
 ) -> list[ModelComparison]:
     """Join two models on the case and compare them."""
     first, second = pair
+    _refuse_repeats(rows, label)
     parts = [rows[rows["model"] == name].set_index("case_id") for name in pair]
-    for name, part in zip(pair, parts, strict=True):
-        if part.index.has_duplicates:
-            raise PredictionsError(
-                f"model {name} has several rows for one case and label {label!r}",
-                expected="one score per case",
-                fix="Compare one seed or fold at a time, or average them",
-            )
     both = parts[0].merge(parts[1], left_index=True, right_index=True, suffixes=("", "_second"))
     usable = usable_rows(both["y_true"], both["y_score"])
     kept = both[usable & usable_rows(both["y_true_second"], both["y_score_second"])]
     dropped = len(parts[0]) + len(parts[1]) - 2 * len(kept)
-    if not np.array_equal(kept["y_true"].to_numpy(), kept["y_true_second"].to_numpy()):
-        raise PredictionsError(
-            f"{first} and {second} disagree about the truth of a case", expected="the same y_true"
-        )
+    mine = rows[rows["model"].isin(pair) & rows["case_id"].isin(kept.index)]
+    _refuse_two_truths(mine, f"{first} and {second}", label)
     patients = kept["patient_id"].to_numpy() if "patient_id" in kept else None
     truth, scores = kept["y_true"], (kept["y_score"], kept["y_score_second"])
     tests = [paired_auroc(truth, *scores, patients=patients, ci=ci)]
@@ -290,6 +299,33 @@ def _compare_pair(
     return [ModelComparison(label, first, second, test, None, dropped) for test in tests]
 
 
+def _refuse_repeats(rows: pd.DataFrame, label: str) -> None:
+    """Refuse a case that a model has twice."""
+    twice = rows[rows.duplicated(["model", "case_id"])]
+    if len(twice):
+        raise PredictionsError(
+            f"model {twice['model'].iloc[0]} has several rows for one case and label {label!r}",
+            expected="one score per case",
+            fix="Compare one seed or fold at a time, or average them",
+        )
+
+
+def _refuse_two_truths(rows: pd.DataFrame, whose: str, label: str) -> None:
+    """Refuse rows that disagree about the truth of a case: its value, or the size of its mask."""
+    for column in ("y_true", "voxels_truth"):
+        if column not in rows:
+            continue
+        several = rows.groupby("case_id")[column].nunique() > 1
+        if several.any():
+            cases = [str(case) for case in several.index[several]]
+            raise PredictionsError(
+                f"{whose} disagree about the truth of {len(cases)} cases of {label!r}:"
+                f" {', '.join(cases[:3])}",
+                expected=f"the same {column} in all rows of a case",
+                fix="Join one reference to the predictions of all by case_id",
+            )
+
+
 def _compare_values(
     table: pd.DataFrame, names: Sequence[str], measure: str, ci: CI
 ) -> tuple[list[ModelRow], list[ModelComparison]]:
@@ -298,6 +334,8 @@ def _compare_values(
     values = test[measure].to_numpy(float) if measure in test else _absolute_error(test)
     rows, tests = [], []
     for label, every in test.assign(value=values).groupby("label", sort=False):
+        _refuse_repeats(every, str(label))
+        _refuse_two_truths(every, "the models", str(label))
         wide = every.pivot(index="case_id", columns="model", values="value")
         owner = every.drop_duplicates("case_id").set_index("case_id")["patient_id"]
         for name in names:

@@ -122,11 +122,59 @@ def test_readers_are_points_and_not_rows_of_the_model() -> None:
     found = run(pd.concat([model.assign(reader=""), reader, rated], ignore_index=True))
     (point,) = found.readers
     assert (point.reader, point.sensitivity.value, point.specificity.value) == ("R", 1, 1)
-    assert any("the readings of S are not 0 and 1" in note for note in found.notes)
+    assert found.notes[0] == "the readings of 'S' are not 0 and 1 and were left out"
     alone = next(m for m in run(model).measures if m.name == "auroc")
     assert next(m for m in found.measures if m.name == "auroc") == alone
     with pytest.raises(PredictionsError, match="every row has a reader"):
         run(reader)
+
+
+def test_what_a_reader_did_not_read_is_said() -> None:
+    model = scores().assign(reader="")
+    reader = model.assign(reader="R", y_score=model["y_true"])
+    reader.loc[:9, "y_score"] = np.nan
+    found = run(pd.concat([model, reader], ignore_index=True))
+    assert found.readers[0].sensitivity.n + found.readers[0].specificity.n == 70
+    assert "'R' read 70 of the 80 cases of 'x'" in found.notes
+    strange = reader.assign(case_id="z" + reader["case_id"])
+    notes = run(pd.concat([model, strange], ignore_index=True)).notes
+    assert "'R' read 0 of the 80 cases of 'x'" in notes
+    assert "'R' read 70 cases of 'x' that the model did not" in notes
+    whole = reader.assign(y_score=model["y_true"])
+    assert not [n for n in run(pd.concat([model, whole], ignore_index=True)).notes if "read" in n]
+
+
+def test_a_reader_is_judged_by_the_truth_of_the_model() -> None:
+    model = scores().assign(reader="")
+    reader = model.assign(reader="R", y_score=model["y_true"])
+    reader.loc[[3, 7], "y_true"] = 1 - reader.loc[[3, 7], "y_true"]
+    with pytest.raises(PredictionsError, match="disagree about the truth of 2 cases of 'x'"):
+        run(pd.concat([model, reader], ignore_index=True))
+
+
+def two_models(kind: str) -> pd.DataFrame:
+    n, rng = 12, np.random.default_rng(0)
+    ids = [f"c{i}" for i in range(n)]
+    base = pd.DataFrame({"case_id": ids, "patient_id": ids, "split": "test", "label": "x"})
+    if kind == "masks":
+        base = base.assign(dice=rng.random(n), voxels_truth=range(9, 9 + n), voxels_prediction=9)
+    else:
+        base = base.assign(y_true=rng.uniform(20, 90, n), y_score=rng.uniform(20, 90, n))
+    return pd.concat([base.assign(model="a"), base.assign(model="b")], ignore_index=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "truth", "unit"), [("masks", "voxels_truth", ""), ("quantity", "y_true", "ml")]
+)
+def test_models_of_quantities_and_masks_have_one_truth(kind: str, truth: str, unit: str) -> None:
+    table = two_models(kind)
+    assert run(table, model="a", unit=unit).comparison is not None
+    other = table.copy()
+    other.loc[0, truth] += 1
+    with pytest.raises(PredictionsError, match="disagree about the truth of 1 cases of 'x': c0"):
+        run(other, model="a", unit=unit)
+    with pytest.raises(PredictionsError, match="model a has several rows for one case and label"):
+        run(pd.concat([table, table[:1]]), model="a", unit=unit)
 
 
 def test_one_row_per_patient_by_hand() -> None:

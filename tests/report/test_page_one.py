@@ -213,10 +213,26 @@ def comparison_of(p_holm: float | None, second: str = "B") -> dict[str, Any]:
     return {"comparison": {"models": ["A", second], "shown": "A", "rows": [], "tests": [pair]}}
 
 
-@pytest.mark.parametrize("p_holm", [0.05, None])
-def test_models_that_do_not_differ_are_not_called_equal(p_holm: float | None) -> None:
-    (line,) = comparison_view(comparison_of(p_holm))["first"]
+def test_models_that_do_not_differ_are_not_called_equal() -> None:
+    metrics = comparison_of(0.05)
+    found = comparison_view(metrics)
+    (line,) = found["first"]
     assert line.startswith("A and B: none of 1 paired differences is beyond chance, which is no")
+    assert found["lead"].startswith("2 models on the same test cases.")
+    metrics["comparison"]["tests"] *= 2
+    metrics["comparison"]["tests"][1] = {**metrics["comparison"]["tests"][1], "p_holm": None}
+    assert "none of 1 paired" in comparison_view(metrics)["first"][0]  # the other was not tested
+
+
+@pytest.mark.parametrize("language", ["en", "ko"])
+def test_models_without_common_cases_are_not_called_alike(language: str) -> None:
+    metrics = comparison_of(None)
+    metrics["comparison"]["tests"][0]["dropped"] = 100
+    with speaking(language):
+        found = comparison_view(metrics)
+    (line,) = found["first"]
+    assert ("too few common cases" if language == "en" else "비교하지 못했습니다") in line
+    assert ("do not all have" if language == "en" else "같지는 않습니다") in found["lead"]
 
 
 def test_models_that_differ_say_which_is_which() -> None:

@@ -44,7 +44,11 @@ def comparison_view(metrics: Row) -> dict[str, Any] | None:
             figures.append(plot.draw(f"models-{index}", finding=finding_name(label)))
     judged = [_noninferior(row, comparison["shown"]) for row in comparison["tests"]]
     first = [line for other in comparison["models"] for line in _against(comparison, other)]
-    return {**comparison, "tables": tables, "figures": figures, "judged": judged, "first": first}
+    unequal = any(row.get("dropped") for row in comparison["tests"])
+    about = {"shown": comparison["shown"], "n": len(comparison["models"])}
+    lead = plain("models.lead_unequal" if unequal else "models.lead", **about)
+    own = {"tables": tables, "figures": figures, "judged": judged, "first": first, "lead": lead}
+    return {**comparison, **own}
 
 
 def _against(comparison: Row, other: str) -> list[str]:
@@ -60,8 +64,10 @@ def _against(comparison: Row, other: str) -> list[str]:
             about |= {"finding": finding_name(row["label"]), "p": p_text(p)}
             about["measure"] = describe(difference["name"].removesuffix("_difference"))[0]
             lines.append(plain("models.differ", **about, difference=difference_text(difference)))
+    tested = sum(number(row["p_holm"]) is not None for row in pairs)
     if pairs and not lines:
-        lines.append(plain("models.alike", first=shown, second=other, n=str(len(pairs))))
+        key = "models.alike" if tested else "models.untested"
+        lines.append(plain(key, first=shown, second=other, n=str(tested)))
     return lines + [line for row in pairs if (line := _noninferior(row, shown))]
 
 
