@@ -35,7 +35,7 @@ from medtl.metrics.catalogue import unit_word
 from medtl.metrics.confusion import counts_of, natural_frequencies
 from medtl.metrics.curves.decision_curve import Range
 from medtl.metrics.operating_point import Rule, choose_operating_point, describe_rule
-from medtl.metrics.scores import CI, CI95
+from medtl.metrics.scores import CI, CI95, PAIR
 from medtl.types import Measure, OperatingPoint
 
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ def evaluate(  # noqa: PLR0913 - one call states a whole evaluation
     auroc: 0.889 [0.261, 0.995], n = 6 (hull of DeLong and Newcombe 2006 method 5)
     """
     kind = kind or ("regression" if unit else _kind_of(table))
+    _refuse_another_kind(table, kind)
     word = unit_word(unit) or "months"
     table, readings = models.without_readers(with_defaults(table, strata))
     comparison = None
@@ -166,6 +167,19 @@ def _kind_of(table: pd.DataFrame) -> Kind:
     if "label" in table and set(table["label"]) == {BONE_AGE}:
         return "regression"
     return "classification"
+
+
+def _refuse_another_kind(table: pd.DataFrame, kind: Kind) -> None:
+    """Refuse a kind that there is not, and one whose columns the table lacks."""
+    needed = {"classification": PAIR, "regression": PAIR, "segmentation": ("dice",)}
+    lacks = [name for name in needed.get(kind, ()) if name not in table]
+    if kind not in needed or lacks:
+        raise PredictionsError(
+            f"the kind {kind!r}" + (f", and no column {', '.join(lacks)}" if lacks else ""),
+            expected="classification or regression (y_true, y_score), segmentation (masks as truth "
+            "and prediction)",
+            fix="Leave the kind out, or state that of the table",
+        )
 
 
 def _evaluate_classification(  # noqa: PLR0913 - what is stated of a whole evaluation

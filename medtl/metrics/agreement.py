@@ -34,6 +34,10 @@ ROUNDING = 1e-9
 """Slack of "within 12 months", which includes 12 however it was subtracted."""
 
 
+ROUNDING_OF_ERRORS = 1e-12
+"""Share of the largest reading below which errors differ by rounding alone."""
+
+
 def error_measures(
     y_true: ArrayLike | Readings,
     y_score: Values = None,
@@ -188,21 +192,32 @@ def bland_altman(
     if clusters < 2:
         reason = "an SD needs two patients"
         return [blanks[0].weak(bias, reason), *(blank.undefined(reason) for blank in blanks[1:])]
+    if is_constant(error, rows.reference, rows.prediction):
+        same = "all errors are equal"
+        return [blank.weak(bias, same) for blank in blanks]
     n, spread = error.size, float(error.std(ddof=1))
     of_bias = linearised_error(error, rows.patients)
-    design = of_bias / (spread / math.sqrt(n)) if spread > 0 else 1.0
+    design = of_bias / (spread / math.sqrt(n))
     of_limit = design * spread * math.sqrt(1 / n + LIMIT_FACTOR**2 / (2 * (n - 1)))
     t = t_quantile(clusters - 1, ci.level)
     method = "t over patients" if rows.clustered else "t"
     limit = LIMIT_FACTOR * spread
     found = [(bias, of_bias), (bias - limit, of_limit), (bias + limit, of_limit)]
-    measures = [
+    return [
         blank.ok(value, (value - t * se, value + t * se), method)
         for blank, (value, se) in zip(blanks, found, strict=True)
     ]
-    if spread > 0:
-        return measures
-    return [replace(m, status="degenerate", reason="all errors are equal") for m in measures]
+
+
+def is_constant(error: FloatArray, reference: FloatArray, prediction: FloatArray) -> bool:
+    """Whether errors differ by no more than what the readings lose when they are subtracted.
+
+    >>> reading = np.array([0.1, 0.2, 0.3])
+    >>> is_constant(reading + 0.3 - reading, reading, reading + 0.3)
+    True
+    """
+    largest = max(float(np.abs(reading).max()) for reading in (reference, prediction))
+    return bool(np.ptp(error) <= ROUNDING_OF_ERRORS * largest)
 
 
 def intraclass_correlation(ratings: ArrayLike, *, ci: CI = CI95) -> Measure:
@@ -288,12 +303,13 @@ def correlation_measures(
     spread = float(reference.var() + prediction.var() + error.mean() ** 2)
     concordance = 2 * covariance / spread
     bias_shift = float(error.mean() ** 2 / (reference.std() * prediction.std()))
+    steady = is_constant(error, reference, prediction)
     of_concordance = _concordance_error(concordance, correlation, bias_shift, reference.size)
     return [
         _fisher(blanks[0], correlation, 1 / math.sqrt(reference.size - 3)),
         _fisher(blanks[1], concordance, of_concordance),
-        _slope(blanks[2], reference, error),
-        _slope(blanks[3], (reference + prediction) / 2, error),
+        _slope(blanks[2], reference, error, steady),
+        _slope(blanks[3], (reference + prediction) / 2, error, steady),
     ]
 
 
@@ -318,8 +334,10 @@ def _fisher(blank: Measure, value: float, error: float) -> Measure:
     return blank.ok(value, (math.tanh(centre - half), math.tanh(centre + half)), "Fisher z")
 
 
-def _slope(blank: Measure, x: FloatArray, y: FloatArray) -> Measure:
-    """Fill in the least-squares slope of y on x with its t interval."""
+def _slope(blank: Measure, x: FloatArray, y: FloatArray, steady: bool) -> Measure:
+    """Fill in the least-squares slope of y on x with its t interval; 0 of a steady y."""
+    if steady:
+        return blank.weak(0.0, "all errors are equal")
     centred = x - x.mean()
     squares = float(centred @ centred)
     if squares == 0:

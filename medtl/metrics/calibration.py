@@ -36,6 +36,9 @@ from medtl.metrics.scores import probabilities as checked
 from medtl.metrics.temperature import CLIP, expit, logistic, logit, separates
 from medtl.types import BoolArray, FloatArray, IntArray, Measure
 
+WIDEST = 100.0
+"""Standard error, in logits, beyond which a coefficient is one of the clipped scores alone."""
+
 
 def log_losses(truth: BoolArray, probability: FloatArray) -> FloatArray:
     """Return the negative log-likelihood of every row, in nats, clipped at `CLIP`.
@@ -43,8 +46,8 @@ def log_losses(truth: BoolArray, probability: FloatArray) -> FloatArray:
     >>> log_losses(np.array([True, False]), np.array([0.5, 0.1])).round(3)
     array([0.693, 0.105])
     """
-    clipped = np.clip(probability, CLIP, 1 - CLIP)
-    return np.asarray(-np.where(truth, np.log(clipped), np.log1p(-clipped)))
+    of_truth = np.where(truth, probability, 1 - probability)
+    return np.asarray(-np.log(np.clip(of_truth, CLIP, 1 - CLIP)))
 
 
 @dataclass(frozen=True)
@@ -397,10 +400,13 @@ def fitted_line(
     if design.shape[1] > 1 and separates(truth, design[:, 0]):
         return "the score separates the classes completely, so there is no finite estimate"
     coefficients, information = logistic(truth, design, offset)
+    no_estimate = "the probabilities are so near to 0 and 1 that there is no finite estimate"
     try:
         inverse = np.linalg.inv(information)
     except np.linalg.LinAlgError:
-        return "the probabilities are so near to 0 and 1 that there is no finite estimate"
+        return no_estimate
+    if np.diag(inverse).max() > WIDEST**2:
+        return no_estimate
     if not rows.clustered:
         return coefficients, inverse
     clusters = rows.num_patients

@@ -18,6 +18,9 @@ Interval = tuple[float, float]
 Bounded = tuple[float, float, float]
 """A value, and the low and high end of its interval."""
 
+ROUNDING = 1e-12
+"""Share of a number below which a difference from it is one of rounding."""
+
 IntervalName = Literal["wilson", "clopper-pearson"]
 
 
@@ -497,6 +500,8 @@ def correlation_of(first: FloatArray, second: FloatArray) -> float:
 def linearised_error(values: ArrayLike, patients: IntArray | Owners) -> float:
     """Return the standard error of a share or a mean over patients; NaN with one patient.
 
+    It is 0 where the values differ by rounding alone.
+
     Args:
         values: `(n,)` of the rows, n at least 1.
         patients: `(n,)` codes.
@@ -512,7 +517,8 @@ def linearised_error(values: ArrayLike, patients: IntArray | Owners) -> float:
     if clusters < 2:
         return math.nan
     moved = ratio_influence(values, owners.codes)
-    return math.sqrt(clusters / (clusters - 1) * float(moved @ moved))
+    error = math.sqrt(clusters / (clusters - 1) * float(moved @ moved))
+    return error if error > ROUNDING * abs(float(np.mean(values))) else 0.0
 
 
 def effective_number(

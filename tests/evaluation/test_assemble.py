@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -341,3 +342,11 @@ def test_an_unknown_stratum_and_an_unknown_label_are_refused() -> None:
 def test_a_file_of_another_schema_is_refused() -> None:
     with pytest.raises(PredictionsError, match="statistics without a schema; expected 'medtl"):
         Evaluation.from_json({})
+
+
+@pytest.mark.parametrize("kind", ["segmentation", "regresion"])
+def test_a_kind_that_the_table_is_not_of_is_refused(kind: Any) -> None:
+    table = pd.DataFrame({"case_id": ["a", "b"], "y_true": [0, 1], "y_score": [0.1, 0.9]})
+    with pytest.raises(PredictionsError, match=f"the kind '{kind}'"):
+        evaluate(table, kind=kind)
+    assert evaluate(table, kind="classification").kind == "classification"

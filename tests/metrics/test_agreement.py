@@ -124,3 +124,30 @@ def test_too_few_or_constant_readings_have_no_correlation() -> None:
 def test_readings_of_unequal_length_are_refused() -> None:
     with pytest.raises(PredictionsError, match="2 references and 1 predictions"):
         agreement.bland_altman([1, 2], [1])
+
+
+def test_errors_that_differ_by_rounding_alone_have_no_interval() -> None:
+    truth = np.linspace(20.3, 190.7, 50)
+    measures = [
+        *agreement.error_measures(truth, truth + 3),
+        *agreement.bland_altman(truth, truth + 3),
+        *agreement.correlation_measures(truth, truth + 3),
+    ]
+    weak = {m.name for m in measures if m.status == "degenerate" and m.low is m.high is None}
+    slopes = {"error_slope_on_reference", "error_slope_on_mean"}
+    limits = {"bias_months", "loa_low_months", "loa_high_months"}
+    assert weak >= {"mae_months", "rmse_months", "pearson_r", *slopes, *limits}
+    assert [m.value for m in measures if m.name in slopes] == [0, 0]
+
+
+def test_errors_that_differ_by_a_thousandth_have_one() -> None:
+    truth = np.linspace(20.3, 190.7, 50)
+    score = truth + 3 + 0.001 * np.sin(truth)
+    for found in (
+        *agreement.error_measures(truth, score)[:2],
+        *agreement.bland_altman(truth, score),
+    ):
+        assert found.status == "ok"
+        assert found.low is not None
+        assert found.high is not None
+        assert found.low < found.high

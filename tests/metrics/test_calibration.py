@@ -224,3 +224,23 @@ def test_net_benefit_refuses(
 ) -> None:
     with pytest.raises(PredictionsError, match=message):
         decision_curve(truth, [0.5] * len(truth), at, prevalence=prevalence)
+
+
+@pytest.mark.parametrize("score", [[0.5] * 40, [0.0, 1.0] * 20, [1.0, 0.0] * 20])
+def test_a_loss_that_is_the_same_in_every_row_has_no_interval(score: list[float]) -> None:
+    found = calibration.log_loss([0, 1] * 20, score)
+    assert (found.status, found.low, found.high) == ("degenerate", None, None)
+    moved = calibration.log_loss([0, 1] * 20, [0.51, *score[1:]])
+    assert moved.status == "ok"
+    assert moved.low is not None
+    assert moved.high is not None
+    assert moved.low < moved.high
+
+
+def test_calibration_in_the_large_of_scores_of_0_and_1_is_not_estimated() -> None:
+    certain = calibration.calibration_line([0, 1] * 20, [0.0, 1.0] * 20)[2]
+    assert (certain.status, certain.value) == ("undefined", None)
+    assert "so near to 0 and 1" in certain.reason
+    doubtful = calibration.calibration_line([0, 1] * 20, [0.001, 0.999] * 20)[2]
+    assert doubtful.status == "ok"
+    assert doubtful.value == pytest.approx(0, abs=1e-6)
