@@ -296,7 +296,7 @@ def _environment() -> Environment:
         prevalence_cell=lambda of: headline.prevalence_cell(of["finding"], of["prevalence"]),
     )
     for function in (
-        *(words.finding_name, words.p_text, words.per_100, words.percent),
+        *(words.finding_name, words.p_text, words.per_100, words.percent, words.of_1000),
         *(words.share, words.subset_text, words.title_of),
     ):
         environment.globals[function.__name__] = function

@@ -137,6 +137,21 @@ def test_per_thousand_of_metrics_json_comes_first(tmp_path: Path) -> None:
     assert "Of the 303 patients who would be flagged, 134 have" in text_of(html)
 
 
+def test_a_finding_that_nobody_of_1000_has_is_not_said_to_be_absent(tmp_path: Path) -> None:
+    metrics = example.single()
+    row = {"label": "pleural_effusion", "prevalence": 0.0001, "source": "stated",
+           "tp": 0, "fn": 0, "fp": 186, "tn": 814}  # fmt: skip
+    html = written(tmp_path, {**metrics, "per_1000": [row]}, study={})
+    page = text_of(html)
+    assert "If &lt;1 of 1000 patients have" in page
+    assert "Of the 186 patients who would be flagged, &lt;1 have" in page
+    assert "1000 patients: &lt;1 with" in html
+    rare = {**row, "prevalence": 0.001, "fn": 1, "tn": 813}
+    page = text_of(written(tmp_path, {**metrics, "per_1000": [rare]}, study={}))
+    assert "If 1 of 1000 patients have" in page
+    assert "Of the 186 patients who would be flagged, 0 have" in page
+
+
 def test_undefined_is_said_with_its_reason_and_never_as_a_number(tmp_path: Path) -> None:
     words = text_of(written(tmp_path, example.several()))
     assert "How many images with hernia are found is not estimable" in words

@@ -141,6 +141,21 @@ def count_text(value: object) -> str:
     return "–" if result is None else f"{result:,.0f}"
 
 
+def of_1000(counts: Mapping[str, int]) -> dict[str, str]:
+    """What is said of 1000 patients: `tp`, `fn`, `fp`, `tn`, and `positive`, who have it.
+
+    A prevalence so low that nobody of 1000 has the finding is "<1", not 0.
+
+    >>> said = of_1000({"tp": 0, "fn": 0, "fp": 186, "tn": 814})
+    >>> said["positive"], said["tp"], said["fp"]
+    ('<1', '<1', '186')
+    """
+    with_it = counts["tp"] + counts["fn"]
+    known = {**{name: counts[name] for name in ("tp", "fn", "fp", "tn")}, "positive": with_it}
+    few = () if with_it else ("tp", "fn", "positive")
+    return {name: "<1" if name in few else str(count) for name, count in known.items()}
+
+
 def cell(value: object) -> str:
     """A cell of the table beside a figure: text, four figures of a number, or an en dash."""
     if isinstance(value, str):

@@ -15,6 +15,7 @@ from medtl.report.language.numbers import (
     describe,
     interval_text,
     number,
+    of_1000,
     shortened,
     subset_text,
     subset_words,
@@ -60,7 +61,7 @@ def thousand(counts: Mapping[str, int], *, ident: str, finding: str) -> Markup:
             data += f"M{x:.1f} {y:.1f}{shape}"
             index += 1
         paths.append(f'<path class="icon {name}" d="{data}"/>')
-    caption = plain("thousand.alt", finding=finding, **counts)
+    caption = plain("thousand.alt", finding=finding, **of_1000(counts))
     height = _STEP * (-(-index // _COLUMNS))
     return Markup(
         f'<svg class="thousand" role="img" viewBox="0 0 {_STEP * _COLUMNS:g} {height:g}" '
