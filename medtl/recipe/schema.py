@@ -127,6 +127,10 @@ class Data(Section):
         if not self.targets and self.mask is None:
             msg = "state the target column, or for segmentation the mask column"
             raise ValueError(msg)
+        for key, names in (("target", self.targets), ("classes", self.classes)):
+            if twice := sorted({name for name in names if names.count(name) > 1}):
+                msg = f"{key} names {', '.join(twice)} twice: name each once"
+                raise ValueError(msg)
         return self
 
     @model_validator(mode="after")
@@ -361,6 +365,7 @@ class Recipe(Section):
         ):
             msg = f"exam_score {self.data.exam_score} means nothing to kind {kind}"
             raise ValueError(msg)
+        self._refuse_stray_prevalences()
         self._refuse_unsafe_mixtures()
         self._refuse_unfit_methods()
         self._refuse_pictures_of_features()
@@ -368,6 +373,21 @@ class Recipe(Section):
             msg = f"data.sex is an input of kind {' or '.join(QUANTITIES)}, not of {kind}"
             raise ValueError(msg)
         return self
+
+    def _refuse_stray_prevalences(self) -> None:
+        """Refuse a prevalence of a finding that there is not, before a network is trained for it.
+
+        Of one column without `positive` and `classes`, its cells alone say what the findings are.
+        """
+        data, stated = self.data, self.study.prevalence
+        findings = [(data.names or {}).get(name, name) for name in data.targets]
+        if len(findings) == 1 and data.positive is None:
+            findings = [*findings, *data.classes] if data.classes else []
+        if not isinstance(stated, dict) or not findings:
+            return
+        if strangers := [name for name in stated if name not in findings]:
+            msg = f"study.prevalence is stated for {', '.join(strangers)}; the findings are "
+            raise ValueError(msg + f"{', '.join(findings)}")
 
     def _refuse_pictures_of_features(self) -> None:
         """Refuse what asks for pictures where vectors made elsewhere are the input."""

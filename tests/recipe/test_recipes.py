@@ -57,3 +57,41 @@ def test_a_table_in_place_of_a_recipe_is_named(tmp_path):
     (tmp_path / "films.csv").write_text("image,patient_id\na.png,1\n")
     with pytest.raises(RecipeError, match=r"a table, and no recipe\. Make one of it: medtl init f"):
         read_recipe(tmp_path / "films.csv")
+
+
+def recipe_of(data, prevalence=None):
+    return parse_recipe({
+        "study": {"question": "Is it there?", "prevalence": prevalence},
+        "data": {"manifest": "films.csv", **data}, "image": {"modality": "cxr"},
+    })  # fmt: skip
+
+
+NAMED = {"target": ["mass", "ptx"], "names": {"ptx": "pneumothorax"}}
+GRADES = {"target": "grade", "classes": ["none", "mild"]}
+
+
+@pytest.mark.parametrize(
+    ("data", "prevalence", "said"),
+    [
+        (NAMED, {"ptx": 0.1}, "is stated for ptx; the findings are mass, pneumothorax"),
+        (NAMED, {"mass": 0.1, "mas": 0.1}, "is stated for mas; the findings are mass"),
+        ({"target": "x", "positive": "yes"}, {"y": 0.1}, "is stated for y; the findings are x"),
+        (GRADES, {"sever": 0.1}, "is stated for sever; the findings are grade, none, mild"),
+        ({"target": ["mass", "mass"]}, None, "target names mass twice"),
+        ({"target": "grade", "classes": ["a", "b", "a"]}, None, "classes names a twice"),
+    ],
+)
+def test_a_finding_that_there_is_not_is_a_fault_before_the_training(data, prevalence, said):
+    with pytest.raises(RecipeError, match=said):
+        recipe_of(data, prevalence)
+
+
+@pytest.mark.parametrize(
+    ("data", "prevalence"),
+    [
+        (NAMED, {"mass": 0.1, "pneumothorax": 0.2}), (NAMED, 0.1), (GRADES, {"mild": 0.2}),
+        ({"target": "x"}, {"a cell of x": 0.1}), ({"target": "x", "positive": "yes"}, {"x": 0.1}),
+    ],
+)  # fmt: skip
+def test_a_finding_that_there_may_be_has_a_prevalence(data, prevalence):
+    assert recipe_of(data, prevalence).study.prevalence == prevalence
