@@ -125,6 +125,11 @@ def evaluate(  # noqa: PLR0913 - one call states a whole evaluation
         tests = [labels["test", name] for name in names]
         kept = recalibrations and [one for one in recalibrations if {*one.labels} <= {*names}]
         vals = [labels.get(("val", name)) for name in names]
+        unset += [
+            f"{name!r} has validation rows and no test rows: nothing is said of it"
+            for split, name in labels
+            if split == "val" and name not in names
+        ]
         found = _evaluate_classification(
             table,
             list(zip(tests, vals, strict=True)),

@@ -33,7 +33,8 @@ def band_strata(table: pd.DataFrame, strata: Sequence[str]) -> tuple[pd.DataFram
     """Return the table with its columns of many numbers divided into bands, and what was done.
 
     An age is banded by decades, a column that ends with `_months` by the ages of childhood, any
-    other by its quartiles. Empty cells and texts are "unknown"; few values stay as they are.
+    other by its quartiles. Empty cells and texts are "unknown"; few values stay as they are. Words
+    that differ in capitals or spaces alone stay groups of their own, and that is said.
 
     Args:
         table: Cells may be text.
@@ -46,6 +47,7 @@ def band_strata(table: pd.DataFrame, strata: Sequence[str]) -> tuple[pd.DataFram
     """
     notes = []
     for name in strata:
+        notes += _respelled(name, table[name])
         values = _numbers_of(table[name])
         if name in NEVER_BANDED or values is None or np.unique(values).size <= MOST_GROUPS:
             continue
@@ -102,6 +104,16 @@ def _numbers_of(column: pd.Series[Any]) -> FloatArray | None:
     values[~np.isfinite(values)] = np.nan
     known = np.isfinite(values)
     return values if known.any() and (filled & ~known).sum() * 10 < filled.sum() else None
+
+
+def _respelled(name: str, column: pd.Series[Any]) -> list[str]:
+    """Return a note about words of a column that differ in capitals or spaces alone."""
+    found: dict[str, list[str]] = {}
+    for value in np.unique(as_groups(column.drop_duplicates())):
+        found.setdefault(str(value).strip().casefold(), []).append(str(value))
+    several = [value for values in found.values() if len(values) > 1 for value in values]
+    ways = ", ".join(map(repr, several))
+    return [f"{name!r} holds {ways}: groups that differ in spelling alone"] if several else []
 
 
 def _edges_of(name: str, values: FloatArray) -> tuple[Sequence[float], str]:

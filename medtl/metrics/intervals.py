@@ -518,7 +518,7 @@ def linearised_error(values: ArrayLike, patients: IntArray | Owners) -> float:
         return math.nan
     moved = ratio_influence(values, owners.codes)
     error = math.sqrt(clusters / (clusters - 1) * float(moved @ moved))
-    return error if error > ROUNDING * abs(float(np.mean(values))) else 0.0
+    return error if error > ROUNDING * abs(float(np.asarray(values, dtype=float).mean())) else 0.0
 
 
 def effective_number(

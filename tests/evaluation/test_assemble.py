@@ -350,3 +350,13 @@ def test_a_kind_that_the_table_is_not_of_is_refused(kind: Any) -> None:
     with pytest.raises(PredictionsError, match=f"the kind '{kind}'"):
         evaluate(table, kind=kind)
     assert evaluate(table, kind="classification").kind == "classification"
+
+
+def test_a_label_without_test_rows_is_said() -> None:
+    cells = {"case_id": list("abcd"), "split": ["val", "val", "test", "test"], "label": "x"}
+    one = pd.DataFrame({**cells, "y_true": [0, 1, 0, 1], "y_score": [0.1, 0.9, 0.2, 0.8]})
+    both = pd.concat([one, one.assign(label="y")])
+    note = "'y' has validation rows and no test rows: nothing is said of it"
+    assert note not in evaluate(both, ci=CI(resamples=50)).notes
+    gone = both[(both["label"] == "x") | (both["split"] == "val")]
+    assert note in evaluate(gone, ci=CI(resamples=50)).notes

@@ -53,3 +53,10 @@ def test_other_words_beside_ages_stay_words() -> None:
     )
     many = pd.DataFrame({"age": [*ages, *["adult"] * 8]})
     assert band_strata(many, ["age"])[0].equals(many)
+
+
+def test_groups_that_differ_in_spelling_alone_are_said() -> None:
+    table = pd.DataFrame({"sex": ["F", "f ", "M", None, "unknown"], "site": list("abcde")})
+    banded, notes = band_strata(table, ["sex", "site"])
+    assert banded.equals(table)
+    assert notes == ["'sex' holds 'F', 'f ': groups that differ in spelling alone"]

@@ -135,6 +135,8 @@ def test_what_metrics_says_is_translated_by_phrase() -> None:
         "'Dr. A' read 5 of the 80 cases of 'mass'",
         "'Dr. A' read 3 cases of 'mass' that the model did not",
         "the readings of 'Dr. A' are not 0 and 1 and were left out",
+        "'mass' has validation rows and no test rows: nothing is said of it",
+        "'sex' holds 'F', 'f': groups that differ in spelling alone",
         "no quadratic kappa: the classes have no stated order",
         "all marks are 0 and 1: sensitivity and specificity, no AUROC",
         "no --cutoff of the models is stated: their decisions were not compared",
