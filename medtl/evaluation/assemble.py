@@ -125,11 +125,6 @@ def evaluate(  # noqa: PLR0913 - one call states a whole evaluation
         tests = [labels["test", name] for name in names]
         kept = recalibrations and [one for one in recalibrations if {*one.labels} <= {*names}]
         vals = [labels.get(("val", name)) for name in names]
-        unset += [
-            f"{name!r} has validation rows and no test rows: nothing is said of it"
-            for split, name in labels
-            if split == "val" and name not in names
-        ]
         found = _evaluate_classification(
             table,
             list(zip(tests, vals, strict=True)),
@@ -319,7 +314,12 @@ def _operating_points(
     given: Sequence[OperatingPoint],
 ) -> tuple[dict[str, OperatingPoint], list[str]]:
     """Return the operating point of each label that has one, and why others have none."""
-    points, notes = {point.label: point for point in given if point.label in names}, []
+    points = {point.label: point for point in given if point.label in names}
+    notes = [
+        f"{name!r} has validation rows and no test rows: nothing is said of it"
+        for split, name in labels
+        if split == "val" and name not in names
+    ]
     unknown = [point.label for point in given if point.label not in names]
     if unknown:
         raise PredictionsError(

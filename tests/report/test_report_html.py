@@ -104,6 +104,28 @@ def test_a_quantity_of_any_unit_is_reported_in_it(
     assert ">+9.5<" in page  # a limit of agreement, drawn
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (-0.4, 2.8, "no bias shown: 1.2 months on average (−0.4 to 2.8 months)"),
+        (0.3, 2.1, "on average 1.2 months too old (0.3 to 2.1 months)"),
+    ],
+)
+def test_a_bias_has_a_direction_where_its_interval_has_one(
+    tmp_path: Path, low: float, high: float, said: str
+) -> None:
+    rows = [
+        example.measure("bias_months", 1.2, "bone_age_months", low=low, high=high),
+        example.measure("loa_low_months", -8.5, "bone_age_months", low=-10.0, high=-7.0),
+        example.measure("loa_high_months", 9.5, "bone_age_months", low=8.0, high=11.0),
+        example.measure("mae_months", 4.1, "bone_age_months"),
+    ]
+    page = text_of(written(tmp_path, example.join({"measures": rows})))
+    ends = "their intervals −10.0 to −7.0 months and 8.0 to 11.0 months"
+    assert f"95% limits of agreement; {ends}; {said}" in page
+    assert ("too old" in page.split("Intended use")[0]) == (low > 0)
+
+
 def test_unit_is_patients_only_when_each_has_one_image() -> None:
     row = {"n": 10, "n_patients": 10}
     assert findings.unit_of([row]) == "patients"

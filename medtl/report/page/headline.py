@@ -9,9 +9,11 @@ from typing import Any
 from markupsafe import Markup
 
 from medtl.report.language.numbers import (
+    Kind,
     bare_text,
     count_text,
     describe,
+    interval_text,
     level_text,
     number,
     of_100,
@@ -140,15 +142,24 @@ def _agreement_sentence(finding: Finding) -> list[dict[str, Markup]]:
         return []
     unit = describe(str(rows[0]["name"]))[1]
     signed = low > 0 or high < 0
-    bias = number(finding.named("bias").get("value")) or 0.0
-    if unit == "months":
-        way = plain(f"summary.bias_{'high' if bias > 0 else 'low'}", n=f"{abs(bias):.1f}")
-    else:
-        shown = value_text(abs(bias), unit)
-        way = plain(f"summary.bias_{'above' if bias > 0 else 'below'}", n=shown)
+    known = [interval_text(row, unit) for row in rows]
+    way = [fill("summary.loa_ends", low=known[0], high=known[1])] if all(known) else []
+    parts = [fill("summary.limits"), *way, _bias(finding.named("bias"), unit)]
     key = "summary.loa_one_side" if signed else "summary.loa"
     ends = {"low": bare_text(low if signed else -low, unit), "high": value_text(high, unit)}
-    return [_said(fill(key, **ends), Markup.escape(way))]
+    return [_said(fill(key, **ends), Markup("; ").join(parts))]
+
+
+def _bias(row: Row, unit: Kind) -> Markup:
+    """The mean error in words: its direction only where its interval has one."""
+    bias, low, high = (number(row.get(name)) or 0.0 for name in ("value", "low", "high"))
+    interval = interval_text(row, unit)
+    if interval and low <= 0 <= high:
+        return fill("summary.bias_unclear", n=value_text(bias, unit), interval=interval)
+    words = ("high", "low") if unit == "months" else ("above", "below")
+    shown = f"{abs(bias):.1f}" if unit == "months" else value_text(abs(bias), unit)
+    said = fill(f"summary.bias_{words[bias <= 0]}", n=shown)
+    return fill("summary.with_interval", said=said, interval=interval) if interval else said
 
 
 def values_overview(findings: Sequence[Finding]) -> dict[str, Any] | None:
