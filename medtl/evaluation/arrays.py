@@ -15,7 +15,7 @@ from medtl.evaluation.own import NO_METRICS, OwnMetric
 from medtl.evaluation.result import Evaluation, Kind
 from medtl.metrics.curves.decision_curve import Range
 from medtl.metrics.operating_point import Rule, with_assurance
-from medtl.metrics.scores import CI, CI95
+from medtl.metrics.scores import CI, CI95, as_numbers
 from medtl.types import FloatArray, OperatingPoint
 
 if TYPE_CHECKING:
@@ -77,8 +77,7 @@ def evaluate_arrays(  # noqa: PLR0913 - one call states a whole evaluation
             expected="classification, or regression with its unit",
             fix="State unit='months' of bone ages; compare masks with medtl evaluate TABLE",
         )
-    scores = np.asarray(y_score, dtype=float)
-    truths = np.asarray(y_true, dtype=float)
+    scores, truths = as_numbers(y_score, "y_score"), as_numbers(y_true, "y_true")
     scores = scores[:, None] if scores.ndim == 1 else scores
     if truths.ndim == 1 and scores.ndim == 2 and scores.shape[1] > 1:
         truths = (truths[:, None] == np.arange(scores.shape[1])).astype(float)

@@ -253,6 +253,30 @@ def usable_rows(y_true: ArrayLike, y_score: ArrayLike) -> BoolArray:
     return usable
 
 
+def as_numbers(values: Values, name: str) -> FloatArray:
+    """Return `values` as float64 in their shape.
+
+    Args:
+        values: Of any shape.
+        name: What they are, for the message.
+
+    Raises:
+        PredictionsError: If one is no number.
+
+    >>> as_numbers(["1", 2], "y_true")
+    array([1., 2.])
+    """
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        first = np.asarray(values, dtype=object).ravel()[:1].tolist()
+        raise PredictionsError(
+            f"{name} cannot be read as numbers; its first value is {first[0] if first else ''!r}",
+            expected="numbers of one shape; a truth is 0 or 1",
+            fix="Turn words into numbers first: y_true = (labels == 'yes')",
+        ) from error
+
+
 def finite_vector(values: Values, name: str) -> FloatArray:
     """Return `values` as a float64 vector.
 
@@ -266,7 +290,7 @@ def finite_vector(values: Values, name: str) -> FloatArray:
     >>> finite_vector([1, 2], "y_score")
     array([1., 2.])
     """
-    vector = np.asarray(values, dtype=np.float64)
+    vector = as_numbers(values, name)
     if vector.ndim != 1:
         raise PredictionsError(f"{name} has shape {vector.shape}", expected="one dimension")
     bad = int(np.count_nonzero(~np.isfinite(vector)))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from medtl.errors import PredictionsError
+from medtl.evaluation.arrays import evaluate_arrays
 from medtl.metrics import ranking
 from medtl.metrics.intervals import logit_wald, newcombe_auc, t_quantile
 from medtl.metrics.scores import CI
@@ -226,3 +227,12 @@ def test_a_small_class_has_the_hull_of_two_intervals(positives: int, hull: bool)
     expected = (min(one[0], two[0]), max(one[1], two[1])) if hull else one
     assert (found.low, found.high) == pytest.approx(expected, abs=1e-9)
     assert ("hull" in found.method) == hull
+
+
+@pytest.mark.parametrize("words", [["no", "yes", "no"], [0, None, "yes"]])
+def test_words_in_place_of_truths_are_named(words: list[object]) -> None:
+    said = f"y_true cannot be read as numbers; its first value is {words[0]!r}"
+    for judge in (ranking.auroc, evaluate_arrays):
+        with pytest.raises(PredictionsError, match=said):
+            judge(words, [0.1, 0.9, 0.3])
+    assert ranking.auroc(np.array(["no", "yes", "no"]) == "yes", [0.1, 0.9, 0.3]).value == 1
