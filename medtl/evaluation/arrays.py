@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from medtl.errors import PredictionsError
-from medtl.evaluation.assemble import OfLabels, evaluate
+from medtl.evaluation.assemble import OfLabels, evaluate, refuse_no_unit
 from medtl.evaluation.own import NO_METRICS, OwnMetric
 from medtl.evaluation.result import Evaluation, Kind
 from medtl.metrics.curves.decision_curve import Range
@@ -92,6 +92,8 @@ def evaluate_arrays(  # noqa: PLR0913 - one call states a whole evaluation
         raise PredictionsError(
             f"{len(names)} labels for {truths.shape[1]} columns", expected="one each"
         )
+    if kind == "regression" and not unit:
+        refuse_no_unit(names)
     columns = {**groups, "split": np.broadcast_to(split, len(truths))}
     if patients is not None:
         columns["patient_id"] = _as_text(patients)

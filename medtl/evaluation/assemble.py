@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -158,6 +158,18 @@ def evaluate(  # noqa: PLR0913 - one call states a whole evaluation
             found = replace(found, notes=(*found.notes, stray))
     own = own_measures(table, metrics, kind, ci)
     return replace(found, measures=(*found.measures, *own), cohort=cohort)
+
+
+def refuse_no_unit(labels: Iterable[object], where: str = "") -> None:
+    """Refuse a quantity without a unit, which would be called months; its name may say months."""
+    strangers = {str(label) for label in labels if not str(label).endswith("_months")}
+    if strangers:
+        raise PredictionsError(
+            f"a regression of {min(strangers)!r} without a unit",
+            expected="the unit of y_true and y_score",
+            where=where,
+            fix='State --unit "%", or unit="%" in Python; of bone ages months',
+        )
 
 
 def _kind_of(table: pd.DataFrame) -> Kind:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from medtl.cases.exams import Combine, by_exam
 from medtl.cases.predictions import read_predictions
 from medtl.errors import PredictionsError
-from medtl.evaluation.assemble import OfLabels, evaluate
+from medtl.evaluation.assemble import OfLabels, evaluate, refuse_no_unit
 from medtl.evaluation.finding_rows import label_rows, with_defaults
 from medtl.evaluation.model_comparison import without_readers
 from medtl.evaluation.overlaps import overlap_table
@@ -283,6 +283,14 @@ def check_options(rows: pd.DataFrame, table: Path, options: TableOptions) -> Non
         raise PredictionsError(
             "an exam column without a rule, or a rule without a column",
             expected="--exam COLUMN --combine max, mean or noisy_or",
+        )
+    if options.kind == "regression" and not options.unit:
+        refuse_no_unit(rows.get("label", [""]), table.name)
+    if options.rule and isinstance(options.threshold, float | int):
+        raise PredictionsError(
+            f"a threshold of {options.threshold:g} for every label, and a rule to choose one",
+            expected="one of the two",
+            fix="Leave the rule out, or state the thresholds of some labels: --threshold NAME=0.5",
         )
     if options.rule:
         _check_rule(rows, table, options.rule, options.model)

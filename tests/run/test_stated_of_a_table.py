@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+import medtl as mt
 from medtl.cli.main import app
 from medtl.errors import MedtlError, PredictionsError
 from medtl.evaluation.statements.recalibrated import Recalibrated
@@ -170,3 +171,24 @@ def test_an_order_of_classes_that_are_numbers_is_one_of_the_labels(tmp_path: Pat
     table.with_suffix(".yaml").write_text("classes: [2, 0, 3]", encoding="utf-8")
     with pytest.raises(PredictionsError, match="'1' has no place in the order 2, 0, 3"):
         evaluate_table(table, tmp_path / "m.json")
+
+
+def test_a_quantity_without_a_unit_is_not_called_months(tmp_path: Path) -> None:
+    table = write(tmp_path)
+    with pytest.raises(PredictionsError, match="a regression of 'x' without a unit"):
+        evaluate_table(table, tmp_path / "m.json", TableOptions(kind="regression"))
+    with pytest.raises(PredictionsError, match="a regression of '' without a unit"):
+        mt.evaluate([1.0, 2.0], [1.5, 2.5], kind="regression")
+    found = evaluate_table(table, tmp_path / "m.json", TableOptions(kind="regression", unit="ml"))
+    assert found.measure("mae_ml", label="x").value is not None
+    months = mt.evaluate([40.0, 90.0], [50.0, 80.0], kind="regression", labels=["bone_age_months"])
+    assert months.measure("mae_months", label="bone_age_months").value == pytest.approx(10)
+
+
+def test_a_threshold_for_every_label_and_a_rule_are_one_too_many(tmp_path: Path) -> None:
+    table, rule = write(tmp_path, labels=("x", "y")), {"sensitivity": 0.9}
+    with pytest.raises(PredictionsError, match=r"a threshold of 0\.5 for every label, and a rule"):
+        evaluate_table(table, tmp_path / "m.json", TableOptions(threshold=0.5, rule=rule))
+    some = TableOptions(threshold={"x": 0.5}, rule=rule)
+    points = evaluate_table(table, tmp_path / "m.json", some).operating_points
+    assert {point.label: point.chosen_on for point in points} == {"x": "given", "y": "val"}
