@@ -40,8 +40,11 @@ model: {{backbone: tf_efficientnet_lite0, weights: bundled}}
 task: {{kind: classification}}
 finetune:
   ema_decay: 0.95           # weights averaged over about 20 steps are validated and kept
-  stages:                   # short: more steps make scores surer, not better
+{mix}  stages:                   # short: more steps make scores surer, not better
 {stages}"""
+
+MIX = {"cxr": "  mix: {mixup: 0.2}         # scores that may be read as probabilities\n"}
+"""Modality -> mixtures of images, where they have been measured."""
 
 STAGES = (
     ("name: head, train: head", 3, "lr: 3e-3"),
@@ -144,6 +147,7 @@ def write_starter(data: Path, out: Path, answers: Answers = Answers()) -> Iterat
         manifest=scalar(str(manifest.resolve())),
         choices="".join(f"  {line}\n" for line in choices),
         modality=answers.modality,
+        mix=MIX.get(answers.modality, ""),
         stages=stage_lines(len(found.rows)),
     )
     yield from (f"Recipe: {line}" for line in choices)
