@@ -92,8 +92,7 @@ def evaluate_arrays(  # noqa: PLR0913 - one call states a whole evaluation
         raise PredictionsError(
             f"{len(names)} labels for {truths.shape[1]} columns", expected="one each"
         )
-    if kind == "regression" and not unit:
-        refuse_no_unit(names)
+    refuse_no_unit(kind, unit, names)
     columns = {**groups, "split": np.broadcast_to(split, len(truths))}
     if patients is not None:
         columns["patient_id"] = _as_text(patients)

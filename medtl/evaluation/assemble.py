@@ -160,8 +160,12 @@ def evaluate(  # noqa: PLR0913 - one call states a whole evaluation
     return replace(found, measures=(*found.measures, *own), cohort=cohort)
 
 
-def refuse_no_unit(labels: Iterable[object], where: str = "") -> None:
+def refuse_no_unit(
+    kind: Kind | None, unit: str | None, labels: Iterable[object], where: str = ""
+) -> None:
     """Refuse a quantity without a unit, which would be called months; its name may say months."""
+    if kind != "regression" or unit:
+        return
     strangers = {str(label) for label in labels if not str(label).endswith("_months")}
     if strangers:
         raise PredictionsError(

@@ -284,8 +284,7 @@ def check_options(rows: pd.DataFrame, table: Path, options: TableOptions) -> Non
             "an exam column without a rule, or a rule without a column",
             expected="--exam COLUMN --combine max, mean or noisy_or",
         )
-    if options.kind == "regression" and not options.unit:
-        refuse_no_unit(rows.get("label", [""]), table.name)
+    refuse_no_unit(options.kind, options.unit, rows.get("label", [""]), table.name)
     if options.rule and isinstance(options.threshold, float | int):
         raise PredictionsError(
             f"a threshold of {options.threshold:g} for every label, and a rule to choose one",
