@@ -35,7 +35,7 @@ from medtl.run.files import portable
 from medtl.run.folder import Run
 from medtl.run.trained import check_contract
 from medtl.storage.atomic import write_json
-from medtl.storage.tables import rows_text, write_table
+from medtl.storage.tables import nearest, rows_text, write_table
 from medtl.tasks.protocols import Task
 from medtl.types import SPLITS, Case, Manifest, Progress, silent
 
@@ -124,6 +124,7 @@ def read_study(
     is_split = manifest is not None
     manifest = manifest or build_manifest(recipe)
     task = build_task(recipe, manifest.cases)
+    _refuse_stray_prevalences(recipe, task)
     if not is_split:
         manifest = split_cases(recipe, manifest, task)
     check_patients(manifest)
@@ -162,6 +163,22 @@ def read_study(
             "split_sha256": split_hash(manifest),
         },
     )
+
+
+def _refuse_stray_prevalences(recipe: Recipe, task: Task) -> None:
+    """Refuse a prevalence of a finding that the labels do not have, before anything is trained."""
+    stated = recipe.study.prevalence
+    strangers = (
+        [name for name in stated if name not in task.labels] if isinstance(stated, dict) else []
+    )
+    if strangers:
+        near = nearest(strangers[0], task.labels)
+        raise ManifestError(
+            f"a prevalence is stated for {strangers[0]!r}",
+            expected=f"one of {', '.join(task.labels)}",
+            where="study.prevalence",
+            fix=f"Did you mean {near!r}?" if near else "Name the finding as reports do",
+        )
 
 
 def _empty_masks(task: Task, cases: Sequence[Case], records: Sequence[ReadRecord]) -> list[str]:

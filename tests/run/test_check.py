@@ -10,8 +10,9 @@ import sys
 import pytest
 from tiny_study import RECIPE, write_tiny_study
 
-from medtl.errors import RecipeError
+from medtl.errors import ManifestError, RecipeError
 from medtl.run.check import read_recipe
+from medtl.run.prepare import read_study
 
 
 def faults_of(folder, recipe, *overrides):
@@ -70,6 +71,13 @@ def test_what_a_column_of_one_value_may_mean(tmp_path, cells, said):
     with pytest.raises(RecipeError, match="holds one value only") as caught:
         read_recipe(recipe)
     assert re.search(said, str(caught.value), re.DOTALL)
+
+
+def test_a_prevalence_of_no_finding_is_found_before_the_training(tmp_path):
+    path = write_tiny_study(tmp_path)
+    with pytest.raises(ManifestError, match=r"stated for 'brigt'.*one of bright.*mean 'bright'"):
+        read_study(read_recipe(path, ["study.prevalence={brigt: 0.1}"]))
+    assert read_study(read_recipe(path, ["study.prevalence={bright: 0.1}"])).cases
 
 
 NO_WEIGHTS = "weights: {source: none, random_features: true}"
