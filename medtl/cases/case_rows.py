@@ -46,6 +46,15 @@ STRUCTURAL = ("image", "patient_id", "case_id", "split", "frame")
 """Columns whose misspelling would change what a study does, so it is never overlooked."""
 
 
+def split_named(text: str) -> str:
+    """Return the split that a word means, "" for a word that means none.
+
+    >>> split_named("Validation"), split_named("fold 1")
+    ('val', '')
+    """
+    return SPLIT_NAMES.get(text.strip().casefold(), "")
+
+
 class Names:
     """Makes pseudonyms and keeps which id each stands for."""
 
@@ -291,7 +300,7 @@ class CaseBuilder:
     def _split(self, row: tuple[str, ...], line: int) -> str:
         """Return the split of a row in medtl's word for it, "" if the table makes no splits."""
         given = self._cell(row, "split").casefold()
-        split = SPLIT_NAMES.get(given, "")
+        split = split_named(given)
         if split != given and split:
             self.renamed.add(given)
         if self.has_split and not split:

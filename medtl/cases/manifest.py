@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from medtl.cases import leaks
-from medtl.cases.case_rows import SPLIT_NAMES, STRUCTURAL, CaseBuilder, Names
+from medtl.cases.case_rows import STRUCTURAL, CaseBuilder, Names, split_named
 from medtl.cases.columns import NO_COLUMNS, Columns, Where
 from medtl.cases.exams import exam_faults
 from medtl.cases.labels import soft_notes
@@ -338,21 +338,21 @@ def _listed(columns: Sequence[str]) -> str:
 def _hidden_split(table: Table, known: Sequence[str]) -> Iterator[ManifestError]:
     """Yield a fault for a column of another name that says what is train and what is test."""
     for index, name in enumerate(table.columns):
-        if name in known or not table.rows:
+        if name in known:
             continue
         parts = set[str]()
         for row in table.rows:
-            if row[index] and (part := SPLIT_NAMES.get(row[index].casefold(), "")) == "":
+            if row[index]:
+                parts.add(split_named(row[index]))
+            if "" in parts:  # of most columns the first cell says that they are none
                 break
-            parts |= {part} if row[index] else set()
-        else:
-            if "train" in parts and len(parts) > 1:
-                yield ManifestError(
-                    f"column '{name}' holds {', '.join(sorted(parts))} and is not read: the study "
-                    "would make other splits",
-                    fix=f"Rename it to 'split', or state data.columns: {{split: {name}}}; delete "
-                    "it if the study shall divide the patients anew",
-                )
+        if "" not in parts and "train" in parts and len(parts) > 1:
+            yield ManifestError(
+                f"column '{name}' holds {', '.join(sorted(parts))} and is not read: the study "
+                "would make other splits",
+                fix=f"Rename it to 'split', or state data.columns: {{split: {name}}}; delete "
+                "it if the study shall divide the patients anew",
+            )
 
 
 def _column_of_paths(table: Table, folder: Path) -> str:

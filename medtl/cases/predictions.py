@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medtl.cases.case_rows import SPLIT_NAMES
+from medtl.cases.case_rows import split_named
 from medtl.cases.pseudonyms import band_age
 from medtl.cases.spellings import folded, is_no_id, may_fold, spelled_alike
 from medtl.errors import ManifestError, PredictionsError, located
@@ -100,9 +100,10 @@ def read_predictions(
         table = _with_splits(table)
         _refuse_empty_ids(table)
         _refuse_repeats(table)
-        _refuse_shared_cases(table)
+        pairs = table[["case_id", "patient_id"]].drop_duplicates()
+        _refuse_shared_cases(table, pairs)
         _refuse_shared_patients(table)
-        _refuse_spellings(table)
+        _refuse_spellings(table, pairs)
         _refuse_respelled_names(table)
         return _ordered(_with_banded_ages(table))
 
@@ -323,7 +324,7 @@ def _with_splits(table: pd.DataFrame) -> pd.DataFrame:
     """Return the table with a valid split in every row, by the names that a manifest may use."""
     if "split" not in table or not table["split"].str.strip().any():
         return table.assign(split=table["case_id"].map(lambda _: "test").astype(object))
-    read = {one: SPLIT_NAMES.get(one.strip().casefold(), "") for one in table["split"].unique()}
+    read = {one: split_named(one) for one in table["split"].unique()}
     if not all(read.values()):
         bad = table["split"].map(read) == ""
         found = sorted({str(value) for value in table["split"][bad]})[:3]
@@ -365,9 +366,8 @@ def _refuse_repeats(table: pd.DataFrame) -> None:
         )
 
 
-def _refuse_shared_cases(table: pd.DataFrame) -> None:
+def _refuse_shared_cases(table: pd.DataFrame, pairs: pd.DataFrame) -> None:
     """Refuse a case of two patients, in the rows of two labels or models: each would count."""
-    pairs = table.drop_duplicates(["case_id", "patient_id"])
     shared = pairs["case_id"][pairs.duplicated("case_id")]
     if len(shared):
         raise PredictionsError(
@@ -413,17 +413,18 @@ def _ordered(table: pd.DataFrame) -> pd.DataFrame:
     return table[[*known, *others]].sort_values(keys, key=rank, kind="stable", ignore_index=True)
 
 
-def _refuse_spellings(table: pd.DataFrame) -> None:
+def _refuse_spellings(table: pd.DataFrame, pairs: pd.DataFrame) -> None:
     """Refuse one patient under two spellings in two splits; within one split, say it.
 
     Intervals are over patients: 60 that are counted as 120 make them too narrow.
     """
-    cases = table[["patient_id", "case_id"]].drop_duplicates()
-    cases = cases[cases.duplicated("patient_id", keep=False)]
-    cases = cases if may_fold(cases["case_id"]) else cases[:0]
-    if twice := int(cases.assign(case_id=cases["case_id"].map(folded)).duplicated().sum()):
-        log.warning("%d cases of one patient differ by case or a .0 alone: counted twice", twice)
-    groups = spelled_alike(table["patient_id"].unique(), ids=True)
+    cases = pairs[pairs.duplicated("patient_id", keep=False)]
+    if may_fold(cases["case_id"]):
+        twice = int(cases.assign(case_id=cases["case_id"].map(folded)).duplicated().sum())
+        if twice:
+            said = "%d cases of one patient differ by case or a .0 alone: counted twice"
+            log.warning(said, twice)
+    groups = spelled_alike(pairs["patient_id"].unique(), ids=True)
     if not groups:
         return
     apart = [g for g in groups if table["split"][table["patient_id"].isin(g)].nunique() > 1]

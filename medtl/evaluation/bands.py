@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from medtl.cases.spellings import spelled_alike
 from medtl.types import FloatArray
 
 if TYPE_CHECKING:
@@ -107,13 +108,10 @@ def _numbers_of(column: pd.Series[Any]) -> FloatArray | None:
 
 
 def _respelled(name: str, column: pd.Series[Any]) -> list[str]:
-    """Return a note about words of a column that differ in capitals or spaces alone."""
-    found: dict[str, list[str]] = {}
-    for value in np.unique(as_groups(column.drop_duplicates())):
-        found.setdefault(str(value).strip().casefold(), []).append(str(value))
-    several = [value for values in found.values() if len(values) > 1 for value in values]
-    ways = ", ".join(map(repr, several))
-    return [f"{name!r} holds {ways}: groups that differ in spelling alone"] if several else []
+    """Return a note about words of a column that differ in spelling alone."""
+    alike = spelled_alike(map(str, np.unique(as_groups(column.drop_duplicates()))))
+    ways = ", ".join(repr(word) for group in alike for word in group)
+    return [f"{name!r} holds {ways}: groups that differ in spelling alone"] if alike else []
 
 
 def _edges_of(name: str, values: FloatArray) -> tuple[Sequence[float], str]:

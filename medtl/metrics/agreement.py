@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from medtl.errors import PredictionsError
 from medtl.metrics.intervals import (
+    ROUNDING,
     IntervalName,
     effective_number,
     linearised_error,
@@ -30,12 +31,8 @@ from medtl.types import FloatArray, IntArray, Measure
 LIMIT_FACTOR = 1.96
 """Limits of agreement are bias plus and minus this many SDs, by convention."""
 
-ROUNDING = 1e-9
+SLACK = 1e-9
 """Slack of "within 12 months", which includes 12 however it was subtracted."""
-
-
-ROUNDING_OF_ERRORS = 1e-12
-"""Share of the largest reading below which errors differ by rounding alone."""
 
 
 def error_measures(
@@ -152,7 +149,7 @@ def within(
     within_2_months: 0.667 [0.208, 0.939], n = 3 (Wilson)
     """
     rows = Readings.of(y_true, y_score, patients)
-    name, hits = f"within_{limit:g}_{unit}", np.abs(rows.error) <= limit + ROUNDING
+    name, hits = f"within_{limit:g}_{unit}", np.abs(rows.error) <= limit + SLACK
     return proportion_of_rows(name, hits, patients=rows.patients, ci=ci, interval=interval)
 
 
@@ -217,7 +214,7 @@ def is_constant(error: FloatArray, reference: FloatArray, prediction: FloatArray
     True
     """
     largest = max(float(np.abs(reading).max()) for reading in (reference, prediction))
-    return bool(np.ptp(error) <= ROUNDING_OF_ERRORS * largest)
+    return bool(np.ptp(error) <= ROUNDING * largest)
 
 
 def intraclass_correlation(ratings: ArrayLike, *, ci: CI = CI95) -> Measure:

@@ -198,12 +198,13 @@ def _joined(
     index = {name: i for i, name in enumerate(table.columns)}
     keys = [row[index[answers.key]] for row in table.rows]
     join = join_sheet(keys, found.called, column=answers.key, match=answers.match)
-    taken = {answers.target: index[answers.target]}
+    taken, said = {answers.target: index[answers.target]}, [*table.notes, *join.notes]
     answered = ["hold no labels"]
     patient = nearest("patient_id", table.columns, likeness=1.0)
     if patient and "patient_id" not in found.rows[0]:
         taken["patient_id"] = index[patient]
         answered.append(NO_PATIENTS)
+        said.append(f"'{patient}' of {sheet.name} says who the patient is")
     rows = tuple(
         {**image, **{name: table.rows[row][place] for name, place in taken.items()}}
         for image, row in zip(found.rows, join.rows, strict=True)
@@ -211,9 +212,7 @@ def _joined(
     )
     others = [dict(image) for image, row in zip(found.rows, join.rows, strict=True) if row is None]
     kept = [note for note in found.notes if not any(one in note for one in answered)]
-    said = [f"'{patient}' of {sheet.name} says who the patient is"] * (len(answered) > 1)
-    notes = (*kept, *table.notes, *join.notes, *said)
-    return replace(found, rows=rows, target=None, notes=notes), others
+    return replace(found, rows=rows, target=None, notes=(*kept, *said)), others
 
 
 def _of_other_patients(

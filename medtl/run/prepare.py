@@ -166,7 +166,7 @@ def read_study(
 
 
 def _refuse_stray_prevalences(recipe: Recipe, task: Task) -> None:
-    """Refuse a prevalence of a finding that the labels do not have, before anything is trained."""
+    """Refuse a prevalence of no finding: the recipe itself refuses what it knows without cells."""
     stated = recipe.study.prevalence
     strangers = (
         [name for name in stated if name not in task.labels] if isinstance(stated, dict) else []

@@ -115,6 +115,18 @@ def save(path: Path, dataset: Dataset, syntax: str = uid.ExplicitVRLittleEndian)
     return path
 
 
+def with_padding(
+    path: Path, pixels: np.ndarray, stated: int, limit: int | None = None, **elements: Any
+) -> Path:
+    """Write signed pixels whose padding value, and its range limit, are stated as unsigned."""
+    dataset = header(pixels, **elements)
+    dataset.add_new(0x00280120, "US", stated)
+    if limit is not None:
+        dataset.add_new(0x00280121, "US", limit)
+    dataset.add_new(0x7FE00010, "OW", pixels.tobytes())
+    return save(path, dataset)
+
+
 def lut(entries: list[int], first: int, bits: int) -> Dataset:
     """Return an item of a Modality or VOI LUT Sequence."""
     item = Dataset()

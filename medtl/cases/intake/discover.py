@@ -12,7 +12,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Literal
 
-from medtl.cases.case_rows import SPLIT_NAMES
+from medtl.cases.case_rows import split_named
 from medtl.cases.intake.masks_beside import masks_among, masks_line
 from medtl.cases.intake.scan import names_in_path, scan_dicom
 from medtl.cases.pseudonyms import load_salt, remember
@@ -217,7 +217,7 @@ def _from_class_folders(root: Path, images: Sequence[Path], num_others: int) -> 
     stray = Counter[str]()
     for path in images:
         folders = path.parts[:-1]
-        split = SPLIT_NAMES.get(folders[0].casefold(), "") if len(folders) > 1 else ""
+        split = split_named(folders[0]) if len(folders) > 1 else ""
         names = folders[1:] if split else folders
         if len(names) != 1:
             stray["directly in the folder" if not names else "in folders below a class"] += 1

@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 import pytest
-from make_dicom import compressed, header, lut, save, write
+from make_dicom import compressed, header, lut, save, with_padding, write
 from pydicom import uid
 from pydicom.dataset import Dataset
 
@@ -257,12 +257,7 @@ def test_padding_gets_one_value_below_the_real_ones(tmp_path):
 def test_padding_of_signed_pixels_stated_as_unsigned(tmp_path, stated, limit, padded):
     """0x8000 is -32768, the usual padding of signed pixels: the first number that wraps."""
     pixels = np.array([[-32768, -32767, 5, 32767]], np.int16)
-    dataset = header(pixels)
-    dataset.add_new(0x00280120, "US", stated)
-    if limit is not None:
-        dataset.add_new(0x00280121, "US", limit)
-    dataset.add_new(0x7FE00010, "OW", pixels.tobytes())
-    image = read_dicom(save(tmp_path / "a.dcm", dataset))
+    image = read_dicom(with_padding(tmp_path / "a.dcm", pixels, stated, limit))
     mask = image.array[0, 0] == np.float32(image.header["padding_value"])
     np.testing.assert_array_equal(mask, padded)
 

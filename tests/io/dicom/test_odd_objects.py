@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from make_dicom import compressed, header, save, write
+from make_dicom import compressed, header, save, with_padding, write
 from PIL import Image as Pillow
 from pydicom import uid
 from pydicom.dataset import Dataset
@@ -376,10 +376,7 @@ def test_pixels_outside_their_stated_range_are_flagged(tmp_path: Path) -> None:
 def test_padding_of_twelve_signed_bits_stated_as_their_pattern(tmp_path, stated, padded):
     """The pattern of -2048 in 12 bits is 2048, which no such pixel can be."""
     pixels = np.array([[-2048, -1, 5, 2047]], np.int16)
-    dataset = header(pixels, BitsStored=12, HighBit=11)
-    dataset.add_new(0x00280120, "US", stated)
-    dataset.add_new(0x7FE00010, "OW", pixels.tobytes())
-    image = read_dicom(save(tmp_path / "a.dcm", dataset))
+    image = read_dicom(with_padding(tmp_path / "a.dcm", pixels, stated, BitsStored=12, HighBit=11))
     mask = image.array[0, 0] == np.float32(image.header["padding_value"])
     np.testing.assert_array_equal(mask, padded)
 
